@@ -1,0 +1,40 @@
+"""innerloop: learning to learn, every family of it, behind one interface."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "innerloop.core.task": ("Examples", "Task", "TaskDistribution", "TaskSpec"),
+    "innerloop.core.likelihood": ("Bernoulli", "Categorical", "Gaussian", "Likelihood"),
+    "innerloop.core.learner": ("Learner", "Recipe", "Streaming"),
+    "innerloop.core.descent": ("Descent",),
+    "innerloop.core.metagrad": ("backprop", "es", "implicit", "reptile"),
+    "innerloop.core.meta_train": ("meta_train",),
+    "innerloop.core.meta_test": ("head_start", "meta_test"),
+    "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
+    "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
+    "innerloop.learners.optimization": ("IMAML", "MAML", "MetaSGD"),
+    "innerloop.learners.transfer": ("FineTune", "Scratch"),
+    "innerloop.estimators": ("FewShotClassifier", "FewShotRegressor"),
+    "innerloop.runs": ("load",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import innerloop` and `innerloop --help` are quick."""
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'innerloop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,181 @@
+"""The command line. Parsing imports nothing heavy; a command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+PARTS = ("train", "val", "test")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with a guess at what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {self._guess(message)} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _guess(self, message: str) -> str:
+        known = [flag for action in self._actions for flag in action.option_strings]
+        if match := re.match(r"argument .*?: invalid choice: '?([^' ]+)'? \(choose from (.*)\)", message):
+            close = difflib.get_close_matches(match[1], re.findall(r"[\w.+-]+", match[2]), 1)
+            return f"{match[1]!r} is none of {match[2]}" + (f": did you mean {close[0]!r}?" if close else "")
+        if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            close = difflib.get_close_matches(match[1], known, 1)
+            return f"there is no flag {match[1]}" + (f": did you mean {close[0]}?" if close else "")
+        return message
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def duration(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of minutes")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 where it succeeded, 2 where it was asked wrongly, 130 where it was interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser(arguments)
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 0
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        print("innerloop: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, FloatingPointError, OSError) as error:
+        if os.environ.get("INNERLOOP_TRACEBACK"):
+            raise
+        print(f"innerloop: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser(arguments: Sequence[str] = ()) -> Parser:
+    """The parser; for `train LEARNER`, with one flag for every field of that learner."""
+    from innerloop import __version__
+
+    parser = Parser(prog="innerloop", description="Learning to learn: meta-train on many small tasks, then master a new one from a few examples.")
+    parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    for add in (_demo, _list, _cite, _test, _adapt):
+        add(commands)
+    _train(commands, arguments)
+    return parser
+
+
+def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
+    def run(options: argparse.Namespace) -> None:
+        from importlib import import_module
+
+        function: Callable[[argparse.Namespace], None] = import_module(f"innerloop.cli.{module}").run
+        function(options)
+
+    parser = commands.add_parser(name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _demo(commands: Any) -> None:
+    demo = _command(commands, "demo", "demo", "meta-train on strokes, adapt to unseen alphabets, compare with no meta-learning, draw a picture")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="where the picture and the run go")
+    demo.add_argument("--minutes", type=duration, default=2.0, help="meta-training time")
+    demo.add_argument("--seed", type=int, default=0, help="random seed")
+
+
+def _list(commands: Any) -> None:
+    listing = _command(commands, "list", "catalogue", "learners, meta-gradients and task distributions, with their papers")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _cite(commands: Any) -> None:
+    cite = _command(commands, "cite", "cite", "BibTeX of the paper behind a learner")
+    cite.add_argument("learner", help="a name from innerloop list")
+
+
+def _test(commands: Any) -> None:
+    test = _command(commands, "test", "test", "test a run on tasks of classes that it never saw")
+    test.add_argument("run", metavar="RUN", help="a run folder")
+    test.add_argument("--tasks", type=positive, default=1000, help="how many tasks")
+    test.add_argument("--ways", type=positive, help="classes in a task (default: what the learner was built for; both 5 and 20 where it takes any)")
+    test.add_argument("--shots", type=positive, help="support examples of a class (default: both 1 and 5 where ways are open, else as in training)")
+    test.add_argument("--queries", type=positive, default=5, help="query examples of a class")
+    test.add_argument("--on", metavar="TASKS", help="other tasks than it was trained on, by name")
+    test.add_argument("--protocol", help="another protocol of the data")
+    test.add_argument("--part", choices=PARTS, default="test", help="the part of the data")
+    test.add_argument("--within-alphabet", action="store_true", help="all classes of a task from one alphabet: the hard test")
+    test.add_argument("--root", help="another folder of classes, all of them for testing on tasks folder")
+    test.add_argument("--steps", type=positive, help="gradient steps: another number than in training, and the score after each of them")
+    test.add_argument("--cluster", action="store_true", help="also group the queries without labels; adjusted Rand index")
+    test.add_argument("--race", type=int, default=20, metavar="TASKS", help="tasks of the race against training from scratch; 0 leaves it out")
+    test.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="arithmetic")
+    test.add_argument("--device", default="cpu", help="where to compute")
+    test.add_argument("--seed", type=int, default=0, help="draws the tasks")
+    test.add_argument("--json", metavar="FILE", help="write the results there")
+
+
+def _adapt(commands: Any) -> None:
+    adapt = _command(commands, "adapt", "adapt", "learn new classes from a folder of examples and label other images")
+    adapt.add_argument("run", metavar="RUN", help="a run folder")
+    adapt.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png")
+    adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR")
+    adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file, label, probability")
+    adapt.add_argument("--device", default="cpu", help="where to compute")
+
+
+def _train(commands: Any, arguments: Sequence[str]) -> None:
+    train = _command(commands, "train", "train", "meta-train a learner; every field of the learner is a flag (innerloop train LEARNER --help)")
+    train.add_argument("learner", metavar="LEARNER", help="a name from innerloop list")
+    train.add_argument("tasks", metavar="TASKS", help="strokes, omniglot, sinusoid, folder or arrays")
+    train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
+    train.add_argument("--resume", action="store_true", help="go on where the run folder stands")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=positive, help="meta-steps")
+    length.add_argument("--minutes", type=duration, help="minutes; the rate decays over them (default: 10, unless steps are given)")
+    data = train.add_argument_group("tasks")
+    data.add_argument("--ways", type=positive, help="classes in a task")
+    data.add_argument("--shots", type=positive, help="support examples of a class")
+    data.add_argument("--queries", type=positive, help="query examples of a class")
+    data.add_argument("--alphabets", type=int, help="from how many alphabets the classes of a task come, 0 for any (strokes, omniglot)")
+    data.add_argument("--protocol", help="lake, lake-minimal-1, lake-minimal-2 or vinyals (omniglot)")
+    data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")
+    data.add_argument("--root", help="a folder of class folders (folder)")
+    data.add_argument("--file", help="an .npz or .csv file (arrays)")
+    data.add_argument("--size", type=positive, help="images are resized to this many pixels squared (folder; 28)")
+    data.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (folder; 1)")
+    outer = train.add_argument_group("meta-training")
+    outer.add_argument("--batch", type=positive, help="tasks in a meta-step")
+    outer.add_argument("--meta-gradient", choices=("backprop", "reptile", "implicit", "es"), help="how the meta-parameters move")
+    outer.add_argument("--optimizer", help="a name in torch.optim")
+    outer.add_argument("--lr", type=float, help="its learning rate")
+    outer.add_argument("--weight-decay", type=float, help="its weight decay")
+    outer.add_argument("--warmup", type=int, help="steps of linear warm-up")
+    outer.add_argument("--decay", action=argparse.BooleanOptionalAction, default=None, help="cosine decay of the learning rate")
+    outer.add_argument("--clip", type=float, help="largest norm of the meta-gradient")
+    outer.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="arithmetic; auto is bf16 where it is fast and safe")
+    outer.add_argument("--device", default="cpu", help="where to compute")
+    outer.add_argument("--seed", type=int, default=0, help="random seed")
+    at = arguments.index("train") + 1 if "train" in arguments else len(arguments)
+    name = next((word for word in arguments[at:] if not word.startswith("-")), None)
+    if name is not None:
+        from innerloop.cli.fields import add_fields
+
+        add_fields(train, name)

@@ -1,0 +1,59 @@
+"""A learner's fields as flags."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from dataclasses import MISSING, Field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+from innerloop.core.learner import Learner
+from innerloop.learners import LEARNERS
+
+
+def find_learner(name: str) -> type[Learner]:
+    """The learner of that name, in any case. Raises ValueError, with a guess, where there is none."""
+    known = LEARNERS.get(name.lower().replace("-", "").replace("_", ""))
+    if known is None:
+        close = difflib.get_close_matches(name.lower(), LEARNERS, 1)
+        raise ValueError(f"there is no learner {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(LEARNERS)}"))
+    return known
+
+
+def learner_fields(learner: type[Learner]) -> dict[str, tuple[Any, Field[Any]]]:
+    """Fields a person may set: name to type and field. Networks are set by name, and are of type str here."""
+    hints = get_type_hints(learner)
+    found = {}
+    for entry in learner.fields():
+        kind = hints[entry.name]
+        if isinstance(kind, type) and issubclass(kind, nn.Module):
+            found[entry.name] = (str, entry)
+        elif (kind in (int, float, bool, str) or get_origin(kind) is Literal) and entry.default is not MISSING:
+            found[entry.name] = (kind, entry)
+    return found
+
+
+def add_fields(parser: argparse.ArgumentParser, name: str) -> None:
+    """One flag for every field of the named learner; none where there is no such learner."""
+    try:
+        learner = find_learner(name)
+    except ValueError:
+        return
+    group = parser.add_argument_group(f"fields of {learner.__name__}", (learner.__doc__ or "").split("\n\n", 1)[0])
+    for field_name, (kind, entry) in learner_fields(learner).items():
+        flag = "--" + field_name.replace("_", "-")
+        told: dict[str, Any] = {"dest": f"field_{field_name}", "default": argparse.SUPPRESS}
+        shown = f"default: {entry.default}" if entry.default is not MISSING else "a network by name: conv4, conv6, mlp, wide-mlp, flatten"
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=shown, **told)
+        elif get_origin(kind) is Literal:
+            group.add_argument(flag, choices=get_args(kind), help=shown, **told)
+        else:
+            group.add_argument(flag, type=kind, metavar="NETWORK" if entry.default is MISSING else kind.__name__.upper(), help=shown, **told)
+
+
+def given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields that were set on the command line."""
+    return {name.removeprefix("field_"): value for name, value in vars(options).items() if name.startswith("field_")}

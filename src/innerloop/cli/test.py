@@ -1,0 +1,146 @@
+"""`innerloop test`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from innerloop.cli.train import fixed_ways
+from innerloop.core.descent import Descent
+from innerloop.core.learner import Learner
+from innerloop.core.meta_test import Estimate, head_start, meta_test
+from innerloop.core.task import TaskDistribution
+from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
+from innerloop.learners.transfer.scratch import Scratch
+from innerloop.runs import Run, Settings, build_tasks, write_atomically
+from innerloop.tasks import TASKS, Episodes
+from innerloop.tasks.folder import read_classes
+from innerloop.tasks.images import Preprocess
+
+
+def run(options: argparse.Namespace) -> None:
+    console = Console()
+    folder = Run(options.run)
+    settings, learner = folder.settings(), folder.learner().to(options.device)
+    if options.steps:
+        if not isinstance(learner, Descent):
+            raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
+        learner.inner_steps = options.steps
+    rows = []
+    wanted = settings_to_test(options, settings)
+    for ways, shots in wanted:
+        tasks = test_tasks(options, settings, ways, shots)
+        with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
+            rows.append(one_setting(learner, tasks, options, ways, shots))
+    if options.race and not isinstance(learner, Scratch):
+        rows[0]["race"] = race(learner, test_tasks(options, settings, *wanted[0]), options.race)
+    show(console, settings, options, rows)
+    if options.json:
+        report = {"run": str(options.run), "learner": settings.learner, "tasks": options.on or settings.tasks, "part": options.part, "results": rows}
+        write_atomically(Path(options.json), json.dumps(report, indent=2).encode() + b"\n")
+
+
+def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tuple[int | None, int]]:
+    """The (ways, shots) to test: those asked for, else the learner's own, else the four that papers report."""
+    trained = settings.task_options
+    if settings.spec["kind"] == "reals":
+        if options.ways:
+            raise ValueError(f"{settings.tasks} has no ways")
+        return [(None, options.shots or trained["shots"])]
+    if fixed_ways(settings):
+        if options.ways and options.ways != settings.spec["y_dim"]:
+            raise ValueError(
+                f"this {settings.learner} was trained for {settings.spec['y_dim']} ways and cannot answer for {options.ways}: "
+                f"train it with --ways {options.ways}" + (", or with --head prototype for any number" if settings.learner == "maml" else "")
+            )
+        return [(settings.spec["y_dim"], options.shots or trained["shots"])]
+    if options.ways or options.shots:
+        return [(options.ways or 5, options.shots or 1)]
+    return [(5, 1), (5, 5), (20, 1), (20, 5)]
+
+
+def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None, shots: int) -> TaskDistribution:
+    """The tasks of one setting."""
+    name = options.on or settings.tasks
+    if name not in TASKS:
+        raise ValueError(f"there are no tasks {name!r}: choose one of {', '.join(TASKS)}")
+    accepted = inspect.signature(TASKS[name]).parameters
+    asked: dict[str, Any] = {key: value for key, value in settings.task_options.items() if key in accepted and key not in ("alphabets", "holdout")}
+    asked |= {"ways": ways, "shots": shots, "queries": options.queries, "protocol": options.protocol}
+    if options.within_alphabet:
+        asked["alphabets"] = 1
+    asked = {key: value for key, value in asked.items() if value is not None}
+    for key in ("protocol", "alphabets"):
+        if key in asked and key not in accepted:
+            raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
+    if options.root and name == "folder":
+        bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
+        return Episodes(bank, ways or 5, shots, options.queries)
+    return build_tasks(name, options.part, asked)
+
+
+def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int) -> dict[str, Any]:
+    """Test at one setting; plain data."""
+    generator = torch.Generator().manual_seed(options.seed)
+    result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
+    row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": options.queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
+    if options.cluster:
+        generator = torch.Generator().manual_seed(options.seed)
+        found = []
+        for _ in range(min(options.tasks, 100)):
+            task = tasks.sample(1, generator).unbind()[0].to(options.device)
+            labels = cluster(learner, task.query.x, tasks.spec.y_dim, generator=generator)  # pyright: ignore[reportArgumentType]
+            found.append(adjusted_rand_index(labels.cpu(), task.query.y.argmax(-1).cpu()))
+        row["clustering"] = {"adjusted_rand_index": Estimate.of(torch.tensor(found))._asdict(), "tasks": len(found)}
+    return row
+
+
+def race(learner: Learner, tasks: TaskDistribution, n: int) -> dict[str, Any]:
+    """The learner against training from scratch with the same kind of network."""
+    torch.manual_seed(0)
+    device = next(learner.parameters()).device
+    scratch = Scratch.build(tasks.spec, **({"inner_lr": 0.01} if tasks.spec.kind == "reals" else {})).to(device)
+    result = head_start(learner, scratch, tasks, n=n)
+    return {**dataclasses.asdict(result), "speedup": result.speedup}
+
+
+def show(console: Console, settings: Settings, options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    score = rows[0]["score"]
+    percent = score == "accuracy"
+    how = "transductive" if rows[0]["transductive"] else "inductive"
+    title = f"{settings.learner} on {options.on or settings.tasks} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
+    table = Table(title=title, title_justify="left")
+    for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        cells = [str(row["ways"] or "-"), str(row["shots"]), _figure(row["metrics"][score], percent)]
+        if options.cluster:
+            cells.append(_figure(row["clustering"]["adjusted_rand_index"], False))
+        table.add_row(*cells, f"{row['seconds']:.1f}")
+    console.print(table)
+    if rows[0]["curve"]:
+        console.print(f"{score} after 0, 1, ... steps: " + "  ".join(_figure(e, percent) for e in rows[0]["curve"]), highlight=False)
+    if found := rows[0].get("race"):
+        best = f"{100 * found['target']:.1f} %" if percent else f"{found['target']:.3f}"
+        reached = (
+            f"reaches it after {found['learner_steps']} steps, {1000 * found['learner_seconds']:.0f} ms: {found['speedup']:.1f} times as fast"
+            if found["learner_seconds"] is not None
+            else "does not reach it"
+        )
+        console.print(
+            f"from scratch: best {score} {best} after {found['scratch_steps']} steps, {1000 * found['scratch_seconds']:.0f} ms a task; "
+            f"this run {reached} ({found['tasks']} tasks)", highlight=False,
+        )  # fmt: skip
+
+
+def _figure(estimate: dict[str, float], percent: bool) -> str:
+    mean, half = estimate["mean"], estimate["interval"]
+    return f"{100 * mean:.2f} ± {100 * half:.2f} %" if percent else f"{mean:.4f} ± {half:.4f}"

@@ -1,0 +1,264 @@
+"""`innerloop train`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import time
+from dataclasses import asdict, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from innerloop.cli.fields import find_learner, given_fields
+from innerloop.core.descent import Descent
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.meta_test import Estimate, meta_test
+from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
+from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
+from innerloop.core.task import TaskDistribution
+from innerloop.runs import Run, RunError, Settings, build_tasks, versions
+from innerloop.tasks import TASKS, Episodes
+from innerloop.tasks.omniglot import PREPROCESS
+
+REPORTS = 10  # validations in a training
+VALIDATION_TASKS = 50
+SAVE_EVERY = 60.0  # seconds between checkpoints
+
+
+def run(options: argparse.Namespace) -> None:
+    console = Console()
+    folder = Run(options.out)
+    if options.resume:
+        settings = folder.settings()
+        asked = find_learner(options.learner)
+        if asked is not find_learner(settings.learner) or options.tasks != settings.tasks:
+            raise RunError(f"{options.out} is a run of {settings.learner} on {settings.tasks}, not of {options.learner} on {options.tasks}")
+        state = folder.load_checkpoint()
+        settings = replace(settings, steps=options.steps or settings.steps, minutes=options.minutes or settings.minutes)
+        console.print(f"resuming {options.out} at step {state['step']}")
+    else:
+        if folder.exists:
+            raise RunError(f"{options.out} holds a run already: add --resume to go on with it, or choose another --out")
+        settings = settings_from(options)
+        state = None
+    train(folder, settings, state, console)
+
+
+def settings_from(options: argparse.Namespace) -> Settings:
+    """What the command line asks for, completed by the learner's recipe."""
+    learner = find_learner(options.learner)
+    if options.tasks not in TASKS:
+        raise ValueError(f"there are no tasks {options.tasks!r}: choose one of {', '.join(TASKS)}")
+    given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
+    recipe = replace(learner.recipe, **given)
+    accepted = inspect.signature(TASKS[options.tasks]).parameters
+    explicit = {name: getattr(options, name) for name in ("ways", "shots", "queries", "alphabets", "protocol", "holdout", "root", "file")}
+    explicit = {name: value for name, value in explicit.items() if value is not None}
+    for name in explicit:
+        if name not in accepted:
+            raise ValueError(f"{options.tasks} has no option --{name}")
+    if options.tasks == "folder" and "root" not in explicit:
+        raise ValueError("folder needs --root, a folder of class folders")
+    if options.tasks == "arrays" and "file" not in explicit:
+        raise ValueError("arrays needs --file, an .npz or .csv file")
+    preprocess = PREPROCESS.settings() if options.tasks in ("omniglot", "strokes") else None
+    task_options: dict[str, Any] = dict(explicit)
+    if options.tasks == "folder":
+        size = options.size or 28
+        preprocess = task_options["preprocess"] = {"channels": options.channels or 1, "size": [size, size], "dark_background": False}
+    if options.tasks == "sinusoid":
+        task_options = {"shots": 10, "queries": 10, **task_options}
+    else:
+        whole = build_tasks(options.tasks, "train", {**task_options, "ways": 2, "shots": 1, "queries": 1})
+        defaults = {name: getattr(recipe, name) for name in ("ways", "shots", "queries", "alphabets") if name in accepted}
+        if isinstance(whole, Episodes) and not {"ways", "queries"} & set(explicit):
+            fitting = whole.largest(recipe.ways, recipe.shots, recipe.queries)
+            defaults |= {"ways": fitting.ways, "queries": fitting.queries}
+        if "ways" in explicit and "alphabets" in defaults:
+            defaults["alphabets"] = min(defaults["alphabets"], max(1, explicit["ways"] // 5)) if defaults["alphabets"] else 0
+        task_options = {**defaults, **task_options}
+        if not isinstance(whole, Episodes) and not hasattr(whole, "labelled"):  # rows grouped into regression tasks
+            rows = {"shots": 10, "queries": 10, **explicit}
+            task_options = {name: value for name, value in task_options.items() if name not in ("ways", "alphabets")} | rows
+    tasks = training_tasks(options.tasks, task_options, recipe)
+    bank = getattr(tasks, "bank", None) or getattr(getattr(tasks, "episodes", None), "bank", None)
+    settings = Settings(
+        learner=learner.__name__.lower(),
+        fields=given_fields(options),
+        spec={"kind": tasks.spec.kind, "x_shape": list(tasks.spec.x_shape), "y_dim": tasks.spec.y_dim},
+        tasks=options.tasks,
+        task_options=task_options,
+        recipe=asdict(recipe),
+        steps=options.steps,
+        minutes=options.minutes or (None if options.steps else 10.0),
+        seed=options.seed,
+        precision=options.precision,
+        device=options.device,
+        preprocess=preprocess,
+        split=bank.fingerprint() if bank else None,
+        versions=versions(),
+    )
+    if settings.precision == "auto":
+        settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(options.device) else "float32"
+    return settings
+
+
+def _fast_bf16(device: str) -> bool:
+    return torch.cuda.is_bf16_supported() if device.startswith("cuda") else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def training_tasks(name: str, options: dict[str, Any], recipe: Recipe) -> TaskDistribution:
+    """The tasks to train on: episodes, or all classes at once where the recipe says so."""
+    tasks = build_tasks(name, "train", options)
+    if not recipe.supervised:
+        return tasks
+    if not hasattr(tasks, "labelled"):
+        raise ValueError(f"this learner trains on all classes at once, and {name} has no classes")
+    return tasks.labelled(recipe.batch)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def validation_tasks(settings: Settings) -> tuple[TaskDistribution | None, bool]:
+    """The tasks to validate on, at most 20-way, and whether their classes are kept out of training; None where there are too few classes."""
+    try:
+        small = {"ways": 2, "queries": 1} if "ways" in settings.task_options else {}
+        tasks = settings.distribution("val", **small)
+    except ValueError:
+        return None, False
+    options = settings.task_options
+    train = getattr(build_tasks(settings.tasks, "train", options), "bank", None)
+    unseen = True
+    if isinstance(tasks, Episodes):
+        try:
+            ways = options["ways"] if fixed_ways(settings) else min(options["ways"], 20)
+            tasks = tasks.reshaped(ways, options["shots"], 5) if fixed_ways(settings) else tasks.largest(ways, options["shots"], 5)
+        except ValueError:
+            return None, False
+        if train is not None:
+            unseen = not {name.split("/rot")[0] for name in train.names} & {name.split("/rot")[0] for name in tasks.bank.names}
+    return tasks, unseen
+
+
+def fixed_ways(settings: Settings) -> bool:
+    """Whether the learner answers only for the number of ways that it was built for."""
+    return issubclass(find_learner(settings.learner), Descent) and settings.fields.get("head") != "prototype"
+
+
+def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console: Console) -> Learner:
+    """Meta-train into a run folder, from the beginning or from a checkpoint."""
+    torch.manual_seed(settings.seed)
+    recipe = Recipe(**settings.recipe)
+    learner = settings.build().to(settings.device)
+    tasks = training_tasks(settings.tasks, settings.task_options, recipe)
+    held_out, unseen = validation_tasks(settings)
+    optimizer = build_optimizer(learner, recipe)
+    generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
+    meta_gradient: MetaGradient = META_GRADIENTS[recipe.meta_gradient]
+    if recipe.meta_gradient == "es":
+        meta_gradient = partial(es, generator=noise)
+    step, elapsed, best = 0, 0.0, None
+    if state is None:
+        folder.create(settings)
+    else:
+        learner.load_state_dict(state["learner"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        noise.set_state(state["noise"])
+        step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
+        folder.truncate_log(step)
+        if (settings.steps is not None and step >= settings.steps) or (settings.minutes is not None and elapsed >= 60 * settings.minutes):
+            console.print(f"{folder.folder} is finished: nothing to resume")
+            return folder.learner()
+    clock, since = time.monotonic() - elapsed, time.monotonic()
+    report = _Report(console, settings, learner.likelihood.score)
+
+    def checkpoint() -> None:
+        nonlocal since
+        folder.save_checkpoint(
+            {
+                "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
+                "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
+            }
+        )  # fmt: skip
+        since = time.monotonic()
+
+    def validate(metrics: dict[str, float]) -> None:
+        nonlocal best
+        calibrate(learner, tasks, settings.precision)  # pyright: ignore[reportArgumentType]
+        line: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - clock, 3), **metrics}
+        good = True
+        if held_out is not None:
+            result = meta_test(learner, held_out, n=VALIDATION_TASKS, precision=settings.precision).metrics[learner.likelihood.score]  # pyright: ignore[reportArgumentType]
+            line |= {"validation": result.mean, "validation_interval": result.interval, "validation_unseen": unseen}
+            sign = 1 if learner.likelihood.higher_is_better else -1
+            good = not unseen or best is None or sign * (result.mean - best.mean) >= -best.interval
+            if unseen and (best is None or sign * (result.mean - best.mean) > 0):
+                best = result
+        if good:  # the latest weights that are not worse than the best beyond its interval
+            folder.save_weights(learner)
+        folder.log(line)
+        checkpoint()
+        report.validated(line)
+
+    metrics: dict[str, float] = {}
+    begun = state is not None
+    with report.progress:
+        try:
+            loop = meta_train(
+                learner, tasks, steps=settings.steps, seconds=60 * settings.minutes if settings.steps is None and settings.minutes else None,
+                batch=1 if recipe.supervised else recipe.batch, meta_gradient=meta_gradient, optimizer=optimizer,
+                schedule=warmup_cosine(recipe.warmup, recipe.decay), clip=recipe.clip, precision=settings.precision,  # pyright: ignore[reportArgumentType]
+                generator=generator, start=step, elapsed=elapsed,
+            )  # fmt: skip
+            marks = 0
+            for number, values, progress in loop:
+                step = number + 1
+                metrics = {name: float(value) for name, value in values.items()}
+                report.stepped(step, progress, metrics, 1 if recipe.supervised else recipe.batch)
+                due = step % max(1, settings.steps // REPORTS) == 0 if settings.steps is not None else int(progress * REPORTS) > marks
+                if due or not begun:
+                    marks = int(progress * REPORTS)
+                    begun = True
+                    validate(metrics)
+                elif time.monotonic() - since > SAVE_EVERY:
+                    checkpoint()
+            if not settings.steps or step % max(1, settings.steps // REPORTS):
+                validate(metrics)
+        except KeyboardInterrupt:
+            if metrics:
+                validate(metrics)
+            console.print(f"stopped at step {step}; the run is saved: go on with --resume")
+            raise
+    console.print(f"saved in {folder.folder}: test it with  innerloop test {folder.folder}")
+    return folder.learner()
+
+
+class _Report:
+    """The live line of a training."""
+
+    def __init__(self, console: Console, settings: Settings, score: str):
+        self.score, self.console = score, console
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.bar: TaskID = self.progress.add_task(f"{settings.learner} on {settings.tasks}", total=1.0, text="")
+        self.began, self.tasks, self.validation = time.monotonic(), 0, ""
+
+    def stepped(self, step: int, progress: float, metrics: dict[str, float], batch: int) -> None:
+        self.tasks += batch
+        rate = self.tasks / max(time.monotonic() - self.began, 1e-9)
+        text = f"step {step}  loss {metrics['loss']:.4f}{self.validation}  {rate:.1f} tasks/s"
+        self.progress.update(self.bar, completed=min(progress, 1.0), text=text)
+
+    def validated(self, line: dict[str, Any]) -> None:
+        if "validation" in line:
+            seen = "" if line["validation_unseen"] else " (seen classes)"
+            self.validation = f"  validation {self.score} {line['validation']:.4f}{seen}"
+        if not self.console.is_terminal:
+            self.console.print(f"step {line['step']}  {line['seconds']:.0f} s  loss {line['loss']:.4f}{self.validation}", highlight=False)
+
+

@@ -1,0 +1,1 @@
+"""The theory: tasks, likelihoods, learners, meta-gradients, meta-training and meta-testing."""

@@ -1,0 +1,92 @@
+"""Learners whose state is a network's weights, reached by gradient steps on the support set."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import KW_ONLY
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.statistics import given, measured, normalises
+from innerloop.core.task import Examples
+
+Weights = dict[str, Tensor]  # the parameters of `net` by name, and the normalisation statistics that go with them
+
+
+class Descent(Learner):
+    """A learner that moves the weights of `net` by gradient steps on the support set.
+
+    Its state is a dict name -> tensor of weights. Inductive by default: the state also holds the normalisation statistics of the support set
+    under the adapted weights, and predictions use those. With `transductive`, the query set is normalised by its own.
+    """
+
+    net: nn.Module
+    _: KW_ONLY
+    inner_steps: int = 1
+    transductive: bool = False
+    likelihood: Likelihood = Categorical()
+
+    def init(self, support: Examples) -> Weights:
+        """The weights before the first step."""
+        return {name: w for name, w in self.net.named_parameters()}
+
+    @abstractmethod
+    def step(self, weights: Weights, support: Examples) -> Weights:
+        """The weights after one more step."""
+
+    def finish(self, weights: Weights, support: Examples) -> Weights:
+        """The state to predict from: the weights with the support set's statistics, where the net has any and they count."""
+        if self.transductive or not normalises(self.net):
+            return weights
+        with measured(self.net) as notes:
+            functional_call(self.net, weights, (support.x,))
+        return {**weights, **notes.moments()}
+
+    def adapt(self, support: Examples) -> Weights:
+        weights = self.init(support)
+        for _ in range(self.inner_steps):
+            weights = self.step(weights, support)
+        return self.finish(weights, support)
+
+    def trajectory(self, support: Examples, steps: int) -> Iterator[Weights]:
+        """The states after 0, 1, ..., `steps` steps."""
+        weights = self.init(support)
+        yield self.finish(weights, support)
+        for _ in range(steps):
+            weights = self.step(weights, support)
+            yield self.finish(weights, support)
+
+    def predict(self, state: Weights, x: Tensor) -> Tensor:
+        if self.transductive:
+            with measured(self.net):
+                return functional_call(self.net, state, (x,))
+        with given():
+            return functional_call(self.net, state, (x,))
+
+    def support_loss(self, weights: Weights, support: Examples) -> Tensor:
+        """The loss that the steps descend: the negative log-likelihood of the support set, normalised by its own statistics."""
+        with measured(self.net):
+            return self.likelihood.nll(functional_call(self.net, weights, (support.x,)), support.y)
+
+    def gradient(self, moving: Weights, support: Examples, still: Weights | None = None, first_order: bool = False) -> Weights:
+        """The gradient of `support_loss` for the weights that move, by name; differentiable itself unless `first_order`, or gradients are off.
+
+        `still` holds the weights that stay.
+        """
+
+        def loss_at(weights: Weights) -> Tensor:
+            return self.support_loss({**(still or {}), **weights}, support)
+
+        if torch._C._are_functorch_transforms_active():
+            grads = torch.func.grad(loss_at)(moving)
+            return {name: g.detach() for name, g in grads.items()} if first_order else grads
+        second_order = torch.is_grad_enabled() and not first_order
+        with torch.enable_grad():
+            at = {name: w if second_order and w.requires_grad else w.detach().requires_grad_() for name, w in moving.items()}
+            grads = torch.autograd.grad(loss_at(at), list(at.values()), create_graph=second_order, allow_unused=True)
+        return {name: torch.zeros_like(w) if g is None else g for (name, w), g in zip(at.items(), grads, strict=True)}

@@ -1,0 +1,158 @@
+"""A learning algorithm: how one task is learned."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, Self, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from innerloop.core.likelihood import Likelihood, Metrics, default_likelihood
+from innerloop.core.statistics import measured, normalises
+from innerloop.core.task import Examples, Task, TaskSpec
+
+State = Any  # any pytree of tensors: weights, prototypes, a memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a learner is meta-trained where nothing else is said: the episodes and the outer loop.
+
+    ways, shots, queries: the episodes trained on; alphabets: how many groups their classes come from (0: any), where the data has groups.
+    batch: tasks in a meta-step. optimizer: a name in torch.optim. lr: its rate at the start, under `warmup` steps and cosine decay, or
+    constant. clip: the largest norm of the meta-gradient. meta_gradient: a name in core.metagrad.
+    supervised: train on all classes at once, with labels that never change, `batch` examples at a time.
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    alphabets: int = 0
+    batch: int = 16
+    optimizer: str = "AdamW"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: int = 100
+    decay: bool = True
+    clip: float = 10.0
+    meta_gradient: str = "backprop"
+    supervised: bool = False
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+class Learner(nn.Module, ABC):
+    """A learning algorithm; its parameters are the meta-parameters theta. Written for ONE task, without side effects.
+
+    A subclass is a dataclass by itself: annotate its networks and hyperparameters. A new learner is in evaluation mode;
+    `meta_train` switches to training mode while it trains.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("classes", "reals")
+    recipe: ClassVar[Recipe] = Recipe()
+    likelihood: Likelihood
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        nn.Module.__init__(self)
+        return self
+
+    def __post_init__(self) -> None:
+        self.eval()
+
+    @abstractmethod
+    def adapt(self, support: Examples) -> State:
+        """Learn from support x (n, *x_shape), y (n, y_dim); the state is data: any pytree of tensors."""
+
+    @abstractmethod
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        """Outputs (m, out_dim) for x (m, *x_shape), to be read by `self.likelihood`."""
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        """What meta-training lowers: the negative log-likelihood of the query set after adapting, a scalar, and its metrics."""
+        outputs = self.predict(self.adapt(task.support), task.query.x)
+        return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
+
+    def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
+        """Mean loss and mean metrics over a batch of tasks."""
+        losses, metrics = self.mapped(self.loss, tasks)
+        return losses.mean(), {name: values.mean() for name, values in metrics.items()}
+
+    def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
+        """`function` over the leading axis of `trees`, results stacked: by vmap, or by a loop where that is faster.
+
+        Weights that differ from task to task turn convolutions into grouped ones, which a CPU runs at half the speed of a loop.
+        """
+        first = tree_leaves(trees)[0]
+        looped = len(first) == 1 or (first.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in self.modules()))
+        if not looped:
+            return torch.vmap(function, randomness="different")(*trees)
+        results = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(first))]  # noqa: B023
+        return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+    @torch.no_grad()
+    def calibrate(self, tasks: Task) -> None:
+        """Re-estimate the statistics of normalisation layers on training tasks, exactly instead of by a moving average.
+
+        Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3. Called by `meta_train`.
+        """
+        if normalises(self):
+            with measured(self) as notes:
+                for task in tasks.unbind():
+                    self.loss(task)
+            buffers = dict(self.named_buffers())
+            for name, value in notes.moments().items():
+                buffers[name].copy_(value)
+
+    @classmethod
+    def fields(cls) -> tuple[Field[Any], ...]:
+        """The learner's networks and hyperparameters as dataclass fields."""
+        return fields(cls)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        """Suitable networks for `spec`, by field; `given` holds the fields that were set, networks as modules or by name."""
+        return {}
+
+    @classmethod
+    def build(cls, spec: TaskSpec, **given: Any) -> Self:
+        """This learner with suitable networks for `spec`; `given` sets fields, networks too, by module or by name ("conv4").
+
+        Raises TypeError for a field that does not exist and ValueError for a kind of task that this learner cannot answer for.
+        """
+        known = [entry.name for entry in cls.fields()]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f": did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
+                raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
+        if spec.kind not in cls.kinds:
+            raise ValueError(f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}")
+        likelihood = given.setdefault("likelihood", default_likelihood(spec.kind))
+        return cls(**{**given, **cls.networks(spec, given, likelihood.out_dim(spec.y_dim))})
+
+
+class Streaming(Learner):
+    """A learner that takes one example at a time: `adapt` is the fold of `observe` over the support set."""
+
+    @abstractmethod
+    def init(self) -> State:
+        """The state before any example."""
+
+    @abstractmethod
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        """The state after one more example x (*x_shape), y (y_dim,)."""
+
+    def adapt(self, support: Examples) -> State:
+        state = self.init()
+        for x, y in zip(support.x, support.y, strict=True):
+            state = self.observe(state, x, y)
+        return state

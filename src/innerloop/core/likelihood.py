@@ -1,0 +1,108 @@
+"""What outputs mean: how a learner's outputs are scored against targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Metrics = dict[str, Tensor]
+
+
+class Likelihood(ABC):
+    """A reading of outputs (m, out_dim) against targets (m, y_dim)."""
+
+    score: str  # the metric that matters most, and its direction:
+    higher_is_better: bool
+
+    def out_dim(self, y_dim: int) -> int:
+        """How many outputs a learner gives for targets of `y_dim` values."""
+        return y_dim
+
+    @abstractmethod
+    def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Negative log-likelihood in nats, averaged over the m examples; a scalar."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
+        """What a person wants to read, as detached scalars."""
+
+    @abstractmethod
+    def mean(self, outputs: Tensor) -> Tensor:
+        """The expected target (m, y_dim): class probabilities, or the predicted reals."""
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """Outputs are logits, targets are one-hot rows (or rows of class probabilities)."""
+
+    score = "accuracy"
+    higher_is_better = True
+
+    def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return -(y * F.log_softmax(outputs.float() if outputs.dtype == torch.bfloat16 else outputs, -1)).sum(-1).mean()
+
+    def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
+        return {"accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()}
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(-1)
+
+
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
+    """Outputs are means, or with `learned_scale` means and raw scales (softplus makes them standard deviations, at least 0.01).
+
+    Without it the variance is one half and the constant is left out, which makes the negative log-likelihood the squared error, summed over
+    y_dim: the loss that regression papers descend.
+    """
+
+    learned_scale: bool = False
+    score = "mse"
+    higher_is_better = False
+
+    def out_dim(self, y_dim: int) -> int:
+        return 2 * y_dim if self.learned_scale else y_dim
+
+    def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (m, y_dim), of outputs with a learned scale."""
+        mean, raw = outputs.chunk(2, -1)
+        return mean, 0.01 + 0.99 * F.softplus(raw)
+
+    def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if not self.learned_scale:
+            return (outputs - y).square().sum(-1).mean()
+        mean, scale = self.moments(outputs)
+        return (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727).sum(-1).mean()
+
+    def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
+        return {"mse": (self.mean(outputs.detach()) - y).square().mean()}
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return outputs.chunk(2, -1)[0] if self.learned_scale else outputs
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Outputs are logits of independent binary targets."""
+
+    score = "accuracy"
+    higher_is_better = True
+
+    def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (F.softplus(outputs) - outputs * y).sum(-1).mean()
+
+    def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
+        return {"accuracy": ((outputs.detach() > 0) == (y > 0.5)).float().mean()}
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
+
+def default_likelihood(kind: Literal["classes", "reals"]) -> Likelihood:
+    """The likelihood of a kind of task where none is named."""
+    return Categorical() if kind == "classes" else Gaussian()

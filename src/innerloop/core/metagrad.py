@@ -1,0 +1,150 @@
+"""Meta-gradients: how the meta-parameters move. Each takes a learner and a batch of tasks and gives gradients by parameter name, and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import Examples, Task
+
+Grads = dict[str, Tensor | None]
+MetaGradient = Callable[[Learner, Task], tuple[Grads, Metrics]]
+
+
+def _trainable(learner: Learner) -> dict[str, Tensor]:
+    return {name: p for name, p in learner.named_parameters() if p.requires_grad}
+
+
+def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+    """The exact gradient of the mean loss over `tasks`, through the adaptation."""
+    theta = _trainable(learner)
+    loss, metrics = learner(tasks)
+    grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+    return dict(zip(theta, grads, strict=True)), {"loss": loss.detach(), **metrics}
+
+
+def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+    """From the adapted weights towards the initialisation, so that a step against it moves towards what the tasks wanted.
+
+    theta - mean over tasks of adapted(theta)        Nichol et al. 2018, arXiv:1803.02999, Algorithms 1 (one task, serial) and 2 (batched)
+    Adapts to support and query examples together, as there; the metrics are those of these examples.
+    """
+    learner = _descent(learner, "reptile")
+    theta = dict(learner.net.named_parameters())
+
+    def displacement(task: Task) -> tuple[Weights, Tensor, Metrics]:
+        examples = Examples(*(torch.cat(pair) for pair in zip(*task, strict=True)))
+        with torch.no_grad():
+            adapted = learner.adapt(examples)
+            outputs = learner.predict(adapted, examples.x)
+        moved = {f"net.{name}": w.detach() - adapted[name] for name, w in theta.items()}
+        return moved, learner.likelihood.nll(outputs, examples.y), learner.likelihood.metrics(outputs, examples.y)
+
+    moved, losses, metrics = learner.mapped(displacement, tasks)
+    return {name: m.mean(0) for name, m in moved.items()}, {"loss": losses.mean(), **{k: v.mean() for k, v in metrics.items()}}
+
+
+@runtime_checkable
+class Proximal(Protocol):
+    """A learner whose support loss is held near the initialisation by `proximal`/2 times the squared distance."""
+
+    proximal: float
+
+
+def implicit(learner: Learner, tasks: Task, *, cg_steps: int = 5) -> tuple[Grads, Metrics]:
+    """The meta-gradient at the minimum that adaptation reached, whatever path it took.
+
+    (I + H / lambda)^-1 grad(query loss), H the Hessian of the support loss at the adapted weights, by `cg_steps` of conjugate gradient.
+    Rajeswaran et al. 2019, arXiv:1909.04630, eq. (6) and Algorithm 2.
+    """
+    learner = _descent(learner, "implicit")
+    if not isinstance(learner, Proximal) or learner.proximal <= 0:
+        raise TypeError(f"implicit needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none")
+    strength = learner.proximal
+    theta = set(dict(learner.net.named_parameters()))
+
+    def one(task: Task) -> tuple[Weights, Tensor, Metrics]:
+        with torch.no_grad():
+            adapted = learner.adapt(task.support)
+        statistics = {name: value for name, value in adapted.items() if name not in theta}
+        weights = {name: adapted[name].detach() for name in adapted if name in theta}
+
+        def query_loss(weights: Weights) -> tuple[Tensor, Tensor]:
+            outputs = learner.predict({**weights, **statistics}, task.query.x)
+            return learner.likelihood.nll(outputs, task.query.y), outputs
+
+        def support_grad(weights: Weights) -> Weights:
+            return torch.func.grad(learner.support_loss)(weights, task.support)
+
+        def matrix(v: Weights) -> Weights:
+            hv = torch.func.vjp(support_grad, weights)[1](v)[0]  # H is symmetric
+            return {name: v[name] + hv[name] / strength for name in v}
+
+        target, (loss, outputs) = torch.func.grad_and_value(query_loss, has_aux=True)(weights)
+        return conjugate_gradient(matrix, target, cg_steps), loss, learner.likelihood.metrics(outputs, task.query.y)
+
+    grads, losses, metrics = learner.mapped(one, tasks)
+    mean = {f"net.{name}": g.mean(0).detach() for name, g in grads.items()}
+    return cast(Grads, mean), {"loss": losses.mean().detach(), **{k: v.mean() for k, v in metrics.items()}}
+
+
+def conjugate_gradient(matrix: Callable[[Weights], Weights], target: Weights, steps: int) -> Weights:
+    """Solve matrix(v) = target for a symmetric positive definite `matrix`, by at most `steps` products with it."""
+    v = {name: torch.zeros_like(b) for name, b in target.items()}
+    residual, direction, old = target, target, _dot(target, target)
+    for _ in range(steps):
+        product = matrix(direction)
+        curvature = _dot(direction, product)
+        rate = torch.where(curvature > 0, old / curvature.clamp_min(1e-30), 0.0)  # no step where the matrix is not positive
+        v = {name: v[name] + rate * direction[name] for name in v}
+        residual = {name: residual[name] - rate * product[name] for name in v}
+        new = _dot(residual, residual)
+        direction = {name: residual[name] + new / old.clamp_min(1e-30) * direction[name] for name in v}
+        old = new
+    return v
+
+
+def es(
+    learner: Learner, tasks: Task, *, sigma: float = 0.05, pairs: int = 16, ranked: bool = False, generator: torch.Generator | None = None
+) -> tuple[Grads, Metrics]:
+    """Evolution strategies: the gradient of the loss smoothed by Gaussian noise, from losses alone; any learner, differentiable or not.
+
+    1 / (2 n sigma) sum_i (F(theta + sigma e_i) - F(theta - sigma e_i)) e_i        Salimans et al. 2017, arXiv:1703.03864, section 2
+    Antithetic pairs on the same tasks; with `ranked`, losses are replaced by their centred ranks (section 2.1).
+    """
+    theta = _trainable(learner)
+    with torch.no_grad():
+        noises: list[Weights] = []
+        losses: list[Tensor] = []
+        for _ in range(pairs):
+            noise = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for n, p in theta.items()}
+            noises.append(noise)
+            for sign in (sigma, -sigma):
+                losses.append(functional_call(learner, {n: p + sign * noise[n] for n, p in theta.items()}, (tasks,))[0])
+        values = torch.stack(losses)
+        if ranked:
+            values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
+        weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)
+        grads: Grads = {n: sum((w * noise[n] for w, noise in zip(weights, noises, strict=True)), torch.zeros_like(p)) for n, p in theta.items()}
+        loss, metrics = learner(tasks)
+    return grads, {"loss": loss, **metrics}
+
+
+def _dot(a: Weights, b: Weights) -> Tensor:
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def _descent(learner: Learner, who: str) -> Descent:
+    if not isinstance(learner, Descent):
+        raise TypeError(f"{who} moves an initialisation, so it needs a learner whose state is weights, such as MAML; not {type(learner).__name__}")
+    return learner
+
+
+META_GRADIENTS: dict[str, MetaGradient] = {"backprop": backprop, "reptile": reptile, "implicit": implicit, "es": es}

@@ -1,0 +1,56 @@
+"""Prototypical networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.metric.distances import Metric, class_means, distance
+from innerloop.nets.named import encoder
+
+
+class ProtoNet(Learner):
+    """Prototypical networks: a class is the mean of its embedded examples, the nearest one wins.
+
+    p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the support examples of k
+    Snell et al. 2017, arXiv:1703.05175, eq. (1)-(2). State: the prototypes (ways, d).
+
+    encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm" with the power `p`.
+    scale: where the learned scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al. 2018, arXiv:1805.10123).
+    """
+
+    encoder: nn.Module
+    _: KW_ONLY
+    metric: Metric = "euclidean"
+    p: float = 1.0
+    scale: float = 0.1
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+    recipe = Recipe(ways=60, shots=1, queries=4, alphabets=3, batch=1, optimizer="AdamW", lr=2e-3, weight_decay=0.01)
+
+    def __post_init__(self) -> None:
+        self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
+        super().__post_init__()
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"encoder": encoder(spec, given.get("encoder"), image="conv6", vector="wide-mlp")}
+
+    def embed(self, x: Tensor) -> Tensor:
+        """x (m, *x_shape) in the learned metric space (m, d)."""
+        return self.encoder(x)
+
+    def adapt(self, support: Examples) -> Tensor:
+        return class_means(self.embed(support.x), support.y)  # (ways, d)
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return -self.log_scale.exp() * distance(self.embed(x), state, self.metric, self.p)  # (m, ways)

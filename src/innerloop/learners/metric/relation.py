@@ -1,0 +1,63 @@
+"""Relation networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.metric.distances import class_means
+from innerloop.nets.conv import Conv4, ConvBlock, channels_last
+from innerloop.nets.named import encoder, flat_features
+
+
+class RelationNet(Learner):
+    """Relation networks: a learned network, not a fixed distance, says how well a query and a class go together.
+
+    r = g([f(class), f(query)]), f(class) the mean feature map of its examples        Sung et al. 2018, arXiv:1711.06025, eq. (1)-(2)
+    Its objective is no likelihood: it is the squared error of sigmoid(r) against 1 for the right class and 0 for the others, eq. (3).
+    State: the feature maps of the classes (ways, channels, height, width). Outputs are r before the sigmoid.
+
+    encoder: f, keeps feature maps. relation: g, pairs of maps (n, 2 channels, height, width) to (n, 1).
+    """
+
+    encoder: nn.Module
+    relation: nn.Module
+    _: KW_ONLY
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+    recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        if not spec.is_image:
+            body = encoder(spec, given.get("encoder"), vector="wide-mlp")
+            features = flat_features(body, spec)
+            return {"encoder": body, "relation": nn.Sequential(nn.Linear(2 * features, 128), nn.ReLU(), nn.Linear(128, 1))}
+        body = Conv4(spec.x_shape, pooled=2, flat=False)
+        height, width = (size // 4 // 2 // 2 for size in spec.x_shape[1:])
+        relation = nn.Sequential(
+            ConvBlock(128, 64, True), ConvBlock(64, 64, True), nn.Flatten(), nn.Linear(64 * height * width, 8), nn.ReLU(), nn.Linear(8, 1)
+        )  # fmt: skip
+        return {"encoder": channels_last(body), "relation": channels_last(relation)}
+
+    def adapt(self, support: Examples) -> Tensor:
+        maps = self.encoder(support.x)  # (n, c, h, w)
+        return class_means(maps.flatten(1), support.y).view(-1, *maps.shape[1:])
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        maps = self.encoder(x)  # (m, c, h, w)
+        m, ways = len(maps), len(state)
+        pairs = torch.cat([state.to(maps.dtype).expand(m, *state.shape), maps[:, None].expand(m, *state.shape)], 2)
+        return self.relation(pairs.flatten(0, 1)).view(m, ways)
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        outputs = self.predict(self.adapt(task.support), task.query.x).float()
+        return (outputs.sigmoid() - task.query.y).square().sum(-1).mean(), self.likelihood.metrics(outputs, task.query.y)

@@ -1,0 +1,69 @@
+"""Triplet networks with semi-hard mining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.metric.distances import nearest, same_class, squared_distance
+from innerloop.nets.named import encoder
+
+
+class TripletNet(Learner):
+    """Triplet networks: an example lies nearer to its own class than to any other, by a margin.
+
+    max(0, |a - p|^2 - |a - n|^2 + margin), embeddings on the unit sphere        Schroff et al. 2015, arXiv:1503.03832, eq. (1)-(3)
+    Negatives are semi-hard, eq. (4): the nearest one that is farther than the positive, else the farthest there is.
+    Its objective is that loss, averaged over all pairs of one class among the task's examples: no query likelihood.
+    State: the embedded support set (n, d) and its targets (n, ways). Outputs are negative squared distances over a temperature of 0.1.
+
+    encoder: the embedding before normalisation. margin: alpha, 0.2 in the paper.
+    """
+
+    encoder: nn.Module
+    _: KW_ONLY
+    margin: float = 0.2
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+    recipe = Recipe(ways=20, shots=1, queries=4, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"encoder": encoder(spec, given.get("encoder"), vector="wide-mlp")}
+
+    def embed(self, x: Tensor) -> Tensor:
+        """x (m, *x_shape) on the unit sphere (m, d)."""
+        return F.normalize(self.encoder(x).float(), dim=-1)
+
+    def adapt(self, support: Examples) -> tuple[Tensor, Tensor]:
+        return self.embed(support.x), support.y
+
+    def predict(self, state: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        return -nearest(squared_distance(self.embed(x), state[0]), state[1]) / 0.1  # (m, ways)
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        shots = len(task.support.x)
+        z, y = self.embed(torch.cat([task.support.x, task.query.x])), torch.cat([task.support.y, task.query.y])
+        squared = squared_distance(z, z)  # (n, n)
+        same = same_class(y)
+        positive = same * (1 - torch.eye(len(y), dtype=y.dtype, device=y.device))
+        loss = ((squared - semi_hard(squared, same) + self.margin).clamp_min(0) * positive).sum() / positive.sum().clamp_min(1)
+        return loss, self.likelihood.metrics(-nearest(squared[shots:, :shots], task.support.y), task.query.y)
+
+
+def semi_hard(squared: Tensor, same: Tensor) -> Tensor:
+    """Distance of the semi-hard negative of every (anchor, positive) pair: (n, n) distances, (n, n) which pairs share a class, to (n, n)."""
+    negative = same < 0.5  # (anchor, candidate)
+    farther = negative[:, None] & (squared[:, None] > squared[:, :, None])  # (anchor, positive, candidate)
+    nearest_farther = torch.where(farther, squared[:, None], torch.inf).amin(-1)
+    farthest = torch.where(negative, squared, -torch.inf).amax(-1, keepdim=True).expand_as(squared)
+    return torch.where(torch.isfinite(nearest_farther), nearest_farther, farthest)

@@ -1,0 +1,45 @@
+"""Implicit MAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+from torch import nn
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.learner import Recipe
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.nets.named import headed
+
+
+class IMAML(Descent):
+    """Implicit MAML: many regularised steps near the initialisation, and a meta-gradient that does not look at their path.
+
+    weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
+    Rajeswaran et al. 2019, arXiv:1909.04630, eq. (3), Algorithm 1; its meta-gradient, eq. (6), is `innerloop.core.metagrad.implicit`.
+    State: the adapted weights of `net`, a dict name -> tensor.
+
+    net: the task network. inner_lr, inner_steps: gradient descent on the support set; 16 steps for Omniglot (appendix E).
+    proximal: lambda, how strongly the weights are held to the initialisation; 2 for Omniglot.
+    """
+
+    net: nn.Module
+    inner_lr: float = 0.1
+    proximal: float = 2.0
+    _: KW_ONLY
+    inner_steps: int = 16
+    likelihood: Likelihood = Categorical()
+
+    recipe = Recipe(batch=8, optimizer="Adam", lr=1e-3, meta_gradient="implicit")
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"net": headed(spec, out_dim, given.get("net"))}
+
+    def step(self, weights: Weights, support: Examples) -> Weights:
+        theta = dict(self.net.named_parameters())
+        grads = self.gradient(weights, support)
+        return {name: w - self.inner_lr * (grads[name] + self.proximal * (w - theta[name])) for name, w in weights.items()}

@@ -1,0 +1,71 @@
+"""MAML, and its first-order, head-only and prototype-initialised forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.learner import Recipe
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.statistics import measured
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.metric.distances import class_means
+from innerloop.nets.named import headed
+
+
+class MAML(Descent):
+    """Model-agnostic meta-learning: a few gradient steps from a learned initialisation.
+
+    weights <- weights - inner_lr * grad(support loss)        Finn et al. 2017, arXiv:1703.03400, eq. (1), Algorithm 1
+    State: the adapted weights of `net`, a dict name -> tensor, with the support set's normalisation statistics unless `transductive`.
+
+    net: the task network; with `adapted="head"` or `head="prototype"` it has an `encoder` and a linear `head` (innerloop.nets.Headed).
+    inner_lr, inner_steps: the step size and the number of steps.
+    first_order: leave out second derivatives, FOMAML (section 5.2).
+    adapted: "all" weights, or the "head" alone, ANIL (Raghu et al. 2020, arXiv:1909.09157).
+    head: "learned", with a fixed number of ways; or "prototype", begun at every task from the class means c of the encoded support set as
+        weight 2c and bias -|c|^2, for any number of ways (Triantafillou et al. 2020, arXiv:1903.03096, section 3, Proto-MAML).
+    loss_before: weight of the loss before adapting in the objective, beside the loss after it; the paper has 0.
+    """
+
+    net: nn.Module
+    inner_lr: float = 0.4
+    _: KW_ONLY
+    inner_steps: int = 1
+    first_order: bool = False
+    adapted: Literal["all", "head"] = "all"
+    head: Literal["learned", "prototype"] = "learned"
+    loss_before: float = 0.0
+    likelihood: Likelihood = Categorical()
+
+    recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"net": headed(spec, out_dim, given.get("net"))}
+
+    def init(self, support: Examples) -> Weights:
+        weights = super().init(support)
+        if self.head == "prototype":
+            with measured(self.net):
+                prototypes = class_means(self.net.encoder(support.x), support.y)  # (ways, d)  # pyright: ignore[reportCallIssue]
+            weights |= {"head.weight": 2 * prototypes, "head.bias": -prototypes.square().sum(-1)}
+        return weights
+
+    def step(self, weights: Weights, support: Examples) -> Weights:
+        moving = {name: w for name, w in weights.items() if self.adapted == "all" or name.startswith("head.")}
+        still = {name: w for name, w in weights.items() if name not in moving}
+        grads = self.gradient(moving, support, still, self.first_order)
+        return {**still, **{name: w - self.inner_lr * grads[name] for name, w in moving.items()}}
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        after, metrics = super().loss(task)
+        if not self.loss_before:
+            return after, metrics
+        outputs = self.predict(self.finish(self.init(task.support), task.support), task.query.x)
+        before = self.likelihood.nll(outputs, task.query.y)
+        return after + self.loss_before * before, {**metrics, "loss_before": before.detach()}

@@ -1,0 +1,42 @@
+"""Training from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+from torch import nn
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.nets.named import headed
+
+
+class Scratch(Descent):
+    """No meta-learning: a randomly initialised network trained on the support set alone, the baseline of every claim.
+
+    weights <- weights - inner_lr * grad(support loss)        the "from scratch" baseline of Vinyals et al. 2016, arXiv:1606.04080, section 4.1
+    State: the trained weights of `net`, a dict name -> tensor. It has nothing to meta-train.
+
+    net: the task network. inner_lr, inner_steps: gradient descent until the support set is learned.
+    """
+
+    net: nn.Module
+    inner_lr: float = 0.1
+    _: KW_ONLY
+    inner_steps: int = 100
+    likelihood: Likelihood = Categorical()
+
+    def __post_init__(self) -> None:
+        self.net.requires_grad_(False)
+        super().__post_init__()
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"net": headed(spec, out_dim, given.get("net"))}
+
+    def step(self, weights: Weights, support: Examples) -> Weights:
+        grads = self.gradient(weights, support, first_order=True)
+        return {name: w.detach() - self.inner_lr * grads[name] for name, w in weights.items()}

@@ -1,0 +1,76 @@
+"""Suitable networks for a task's shape, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.task import TaskSpec
+from innerloop.nets.conv import Conv4, Conv6, channels_last
+
+
+class Headed(nn.Module):
+    """An encoder and a linear head on its features: what a task-specific classifier or regressor is made of."""
+
+    def __init__(self, encoder: nn.Module, features: int, out_dim: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(features, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x))
+
+
+def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
+    """Fully connected ReLU layers, as for the sinusoid of Finn et al. 2017 (section 5.1): 40-40."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    size = spec.x_size
+    for _ in range(depth):
+        layers += [nn.Linear(size, width), nn.ReLU()]
+        size = width
+    return nn.Sequential(*layers)
+
+
+ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
+    "conv4": lambda spec: channels_last(Conv4(spec.x_shape)),
+    "conv6": lambda spec: channels_last(Conv6(spec.x_shape)),
+    "mlp": mlp,
+    "wide-mlp": lambda spec: mlp(spec, 256),
+    "flatten": lambda spec: nn.Flatten(),
+}
+
+
+def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "conv4", vector: str = "mlp") -> nn.Module:
+    """An encoder (n, *x_shape) to (n, features): the given module or the named one, else `image` for images and `vector` for the rest.
+
+    Raises ValueError for a name that does not exist or does not fit the shape.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    name = given or (image if spec.is_image else vector)
+    if name not in ENCODERS:
+        close = difflib.get_close_matches(name, ENCODERS, 1)
+        raise ValueError(f"there is no network {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(ENCODERS)}"))
+    if name.startswith("conv") and not spec.is_image:
+        raise ValueError(f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp")
+    return ENCODERS[name](spec)
+
+
+def flat_features(net: nn.Module, spec: TaskSpec) -> int:
+    """How many features `net` gives for one input of `spec`."""
+    with torch.no_grad():
+        training = net.training
+        features = net.eval()(torch.zeros(1, *spec.x_shape)).flatten(1).shape[1]
+        net.train(training)
+    return features
+
+
+def headed(spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None) -> nn.Module:
+    """The default task network: Conv4 with 64 filters on images, an MLP 40-40 on vectors, each with a linear head; or the given module."""
+    if isinstance(given, nn.Module):
+        return given
+    body = encoder(spec, given)
+    return Headed(body, flat_features(body, spec), out_dim)

@@ -1,0 +1,40 @@
+"""Normalisation that is honest about its statistics and right under `vmap` and `grad`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.core.statistics import Normaliser
+
+
+class BatchNorm(Normaliser):
+    """Batch normalisation over all but the channel axis, (n, channels, ...) in and out. Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+    Which statistics it uses is said in `innerloop.core.statistics`. Under functorch transforms it is written out from mean and variance:
+    `vmap` of the built-in layer with its affine part gives wrong second-order gradients without a warning.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5):
+        super().__init__(features)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.measures():
+            return self._normalise(x, self.mean, self.var)
+        if not self.watched() and not torch._C._are_functorch_transforms_active():
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        over = [axis for axis in range(x.dim()) if axis != 1]
+        values = x.float() if x.dtype == torch.bfloat16 else x
+        var, mean = torch.var_mean(values, over, correction=0)
+        self.note(mean, var)
+        return self._normalise(x, mean, var)
+
+    def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)

@@ -1,0 +1,195 @@
+"""A run folder: everything that a training leaves behind, and enough to go on with it.
+
+settings.json       learner, fields, tasks, preprocessing, split, versions
+log.jsonl           one line a report: step, seconds, loss, metrics
+weights.safetensors the weights to use
+checkpoint.pt       weights, optimiser, generator and progress of the last save, for resuming
+
+Every file is written beside its place and moved there in one go, so that a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from innerloop.core.learner import Learner
+from innerloop.core.task import TaskDistribution, TaskSpec
+from innerloop.learners import LEARNERS
+from innerloop.tasks import TASKS, Preprocess
+
+FORMAT = 1
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used, and why."""
+
+
+@dataclass
+class Settings:
+    """What a run was told: JSON in, JSON out.
+
+    learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
+    tasks, task_options: name in TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes.
+    """
+
+    learner: str
+    fields: dict[str, Any]
+    spec: dict[str, Any]
+    tasks: str
+    task_options: dict[str, Any]
+    recipe: dict[str, Any]
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    precision: str = "float32"
+    device: str = "cpu"
+    preprocess: dict[str, Any] | None = None
+    split: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def build(self) -> Learner:
+        """A fresh learner as these settings say."""
+        return LEARNERS[self.learner].build(TaskSpec(self.spec["kind"], tuple(self.spec["x_shape"]), self.spec["y_dim"]), **self.fields)
+
+    def distribution(self, part: str, **options: Any) -> TaskDistribution:
+        """A part of the tasks it was trained on; `options` replace what the run was trained with."""
+        return build_tasks(self.tasks, part, {**self.task_options, **options})
+
+
+def build_tasks(name: str, part: str, options: dict[str, Any]) -> TaskDistribution:
+    """A part of a named task distribution; options that are None are left to its defaults."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if isinstance(given.get("preprocess"), dict):
+        given["preprocess"] = Preprocess(**given["preprocess"])
+    return TASKS[name](part, **given)
+
+
+def versions() -> dict[str, str]:
+    from innerloop import __version__
+
+    return {"innerloop": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+class Run:
+    """A run folder, opened or new."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "settings.json").is_file()
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self.folder / name, content)
+
+    def create(self, settings: Settings) -> None:
+        """Begin: the folder, the settings, an empty log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in ("weights.safetensors", "checkpoint.pt"):
+            (self.folder / stale).unlink(missing_ok=True)
+        self._write("log.jsonl", b"")
+        self._write("settings.json", json.dumps(asdict(settings), indent=2).encode() + b"\n")
+
+    def settings(self) -> Settings:
+        """The settings. Raises RunError where the folder is missing, foreign or of another format."""
+        if not self.folder.is_dir():
+            raise RunError(f"there is no run folder {self.folder}")
+        if not self.exists:
+            raise RunError(f"{self.folder} is no run folder: it has no settings.json")
+        try:
+            stored = json.loads((self.folder / "settings.json").read_text())
+            if not isinstance(stored, dict) or "learner" not in stored:
+                raise ValueError("no learner is named in it")
+            if stored.get("format") != FORMAT:
+                raise ValueError(f"it has format {stored.get('format')}, this innerloop reads {FORMAT}")
+            settings = Settings(**{f.name: stored[f.name] for f in fields(Settings) if f.name in stored})
+            if settings.learner not in LEARNERS or settings.tasks not in TASKS:
+                raise ValueError(f"this innerloop has no {settings.learner} on {settings.tasks}")
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{self.folder}/settings.json cannot be used: {error}") from error
+        return settings
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to the log."""
+        with (self.folder / "log.jsonl").open("a") as opened:
+            opened.write(json.dumps(line) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's lines; a half-written last one is left out."""
+        lines = []
+        for line in (self.folder / "log.jsonl").read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the lines after a step: what a resumed training will write again."""
+        kept = [line for line in self.read_log() if line["step"] <= step]
+        self._write("log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def save_weights(self, learner: Learner) -> None:
+        self._write("weights.safetensors", save({name: t.detach().cpu().contiguous() for name, t in learner.state_dict().items()}))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".checkpoint.{os.getpid()}.part"
+        torch.save(state, partial)
+        _settle(partial, self.folder / "checkpoint.pt")
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """The last save. Raises RunError where there is none or it is damaged."""
+        return _load(self.folder, "checkpoint.pt", lambda file: torch.load(file, weights_only=True, map_location="cpu"))
+
+    def learner(self) -> Learner:
+        """The trained learner, ready to use. Raises RunError where the folder is missing, unfinished, damaged or foreign."""
+        learner = self.settings().build()
+        weights = _load(self.folder, "weights.safetensors", lambda file: load_file(file))
+        try:
+            learner.load_state_dict(weights)
+        except RuntimeError as error:
+            what = str(error).splitlines()[-1].strip()
+            raise RunError(f"{self.folder}/weights.safetensors does not fit the learner in settings.json: {what}") from error
+        return learner.eval()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_bytes(content)
+    _settle(partial, path)
+
+
+def _settle(partial: Path, path: Path) -> None:
+    with partial.open("rb") as opened:
+        os.fsync(opened.fileno())
+    partial.replace(path)
+
+
+def _load(folder: Path, name: str, how: Callable[[Path], Any]) -> Any:
+    if not (folder / name).is_file():
+        raise RunError(f"{folder} has no {name}: its training has not saved yet")
+    try:
+        return how(folder / name)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise RunError(f"{folder}/{name} is damaged ({type(error).__name__}): train again, or resume from a whole copy") from error
+    except Exception as error:  # torch.load raises pickle's own errors for foreign files
+        raise RunError(f"{folder}/{name} is damaged or foreign ({type(error).__name__}): train again") from error
+
+
+def load(run: Path | str) -> Learner:
+    """The trained learner of a run folder, in evaluation mode. Raises RunError where the folder cannot be used."""
+    return Run(run).learner()

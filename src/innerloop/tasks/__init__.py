@@ -1,0 +1,18 @@
+"""Where tasks come from: each a function of a part ("train", "val", "test") and keywords that gives a TaskDistribution."""
+
+from collections.abc import Callable
+
+from innerloop.core.task import TaskDistribution
+from innerloop.tasks.arrays import arrays
+from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.folder import folder
+from innerloop.tasks.images import Preprocess
+from innerloop.tasks.omniglot import omniglot
+from innerloop.tasks.sinusoid import sinusoid
+from innerloop.tasks.strokes import strokes
+
+TASKS: dict[str, Callable[..., TaskDistribution]] = {
+    "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "folder": folder, "arrays": arrays,
+}  # fmt: skip
+
+__all__ = ["TASKS", "ClassBank", "Episodes", "Preprocess", "Warp", "arrays", "folder", "omniglot", "sinusoid", "strokes"]

@@ -1,0 +1,212 @@
+"""Few-shot episodes from a bank of classes: the sampler behind every classification data set."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+
+
+@dataclass(frozen=True)
+class ClassBank:
+    """Classes and their examples, held once in memory.
+
+    values: every example (N, *x_shape), bytes for images. starts, counts: where the examples of a class lie in it, each (C,).
+    groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns applied to the class's images (C,).
+    names: what the classes are called.
+    """
+
+    values: Tensor
+    starts: Tensor
+    counts: Tensor
+    groups: Tensor
+    turns: Tensor
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None) -> ClassBank:
+        """A bank from examples that lie class by class."""
+        sizes = torch.tensor(counts)
+        return cls(
+            values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups or [0] * len(counts)), torch.zeros_like(sizes), tuple(names)
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pick(self, classes: list[int]) -> ClassBank:
+        """The bank of some of the classes; the examples themselves are shared, not copied."""
+        at = torch.tensor(classes, dtype=torch.long)
+        return replace(
+            self, starts=self.starts[at], counts=self.counts[at], groups=self.groups[at], turns=self.turns[at],
+            names=tuple(self.names[i] for i in classes),
+        )  # fmt: skip
+
+    def turned(self) -> ClassBank:
+        """Every class at four quarter turns, each turn a class of its own and each turned group a group of its own."""
+        groups = int(self.groups.max()) + 1
+        return replace(
+            self,
+            starts=self.starts.repeat(4),
+            counts=self.counts.repeat(4),
+            groups=torch.cat([self.groups + turn * groups for turn in range(4)]),
+            turns=torch.cat([(self.turns + turn) % 4 for turn in range(4)]),
+            names=tuple(f"{name}/rot{90 * turn:03d}" for turn in range(4) for name in self.names),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of the class names: two runs with the same one saw the same split."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A small random affine map of an image: rotation in degrees, scale, shear and shift as fractions, each drawn from +-its value."""
+
+    degrees: float = 7.0
+    scale: float = 0.1
+    shear: float = 0.1
+    shift: float = 0.06
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Warped images, each by a map of its own; (n, channels, height, width) in and out."""
+        u = torch.rand(len(images), 7, generator=generator).mul_(2).sub_(1)
+        angle, shear = u[:, 0] * math.radians(self.degrees), u[:, 1:3] * self.shear
+        scale, shift = 1 + u[:, 3:5] * self.scale, u[:, 5:7] * self.shift * 2
+        rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
+        skew = torch.diag_embed(scale)
+        skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
+        grid = F.affine_grid(torch.cat([rotation @ skew, shift[:, :, None]], -1), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
+
+
+def random_subset(scores_shape: tuple[int, ...], k: int, generator: torch.Generator, allowed: Tensor | None = None) -> Tensor:
+    """`k` different indices along the last axis, in random order; only where `allowed` is true."""
+    scores = torch.rand(scores_shape, generator=generator)
+    if allowed is not None:
+        scores = torch.where(allowed, scores, -1.0)
+    return scores.topk(k).indices
+
+
+class Episodes(TaskDistribution):
+    """N-way K-shot classification tasks from a bank of classes.
+
+    ways, shots, queries: classes in a task, support and query examples of each.
+    alphabets: 0 draws the classes from everywhere. A number m draws them from m groups, `ways / m` of each; a group with fewer
+        gives all it has and a further one makes up the rest. With 1, only groups of at least `ways` classes are drawn.
+    warp: a random affine map for every image, or None.
+    Labels are dealt anew in every task, support and query are disjoint, both are shuffled.
+
+    Raises ValueError where the bank is too small for what is asked.
+    """
+
+    def __init__(
+        self, bank: ClassBank, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, warp: Warp | None = None
+    ):
+        self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
+        self.alphabets, self.warp = alphabets, warp
+        if min(ways, shots, queries) < 1:
+            raise ValueError(f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}")
+        enough = [i for i, count in enumerate(bank.counts.tolist()) if count >= shots + queries]
+        if len(enough) < ways:
+            most = int(bank.counts.max()) if len(bank) else 0
+            raise ValueError(
+                f"{ways}-way tasks with {shots} + {queries} examples a class need {ways} classes of at least {shots + queries} examples, "
+                f"but only {len(enough)} of {len(bank)} classes have that many (the largest has {most}): "
+                "lower the ways, the shots or the queries"
+            )
+        if len(enough) < len(bank):
+            self.bank = bank.pick(enough)
+        sizes = torch.bincount(self.bank.groups)
+        self._per_group = -(-ways // alphabets) if alphabets else 0
+        self._drawable = sizes >= ways if alphabets == 1 else sizes > 0  # (groups,)
+        if not self._drawable.any():
+            raise ValueError(f"no alphabet has the {ways} classes that a task within one alphabet needs (the largest has {int(sizes.max())})")
+        self.spec = TaskSpec("classes", tuple(bank.values.shape[1:]), ways)
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        classes = self._draw_classes(n, generator)  # (n, ways)
+        counts = self.bank.counts[classes]  # (n, ways)
+        most = int(self.bank.counts.max())
+        per_class = self.shots + self.queries
+        drawn = random_subset((n, self.ways, most), per_class, generator, torch.arange(most) < counts[..., None])
+        rows = self.bank.starts[classes][..., None] + drawn  # (n, ways, shots + queries)
+        labels = torch.arange(self.ways)[:, None].expand(self.ways, per_class)
+        turns = self.bank.turns[classes][..., None].expand(rows.shape)
+        parts = []
+        for part in (slice(None, self.shots), slice(self.shots, None)):
+            size = rows[..., part].shape[1] * rows[..., part].shape[2]
+            order = random_subset((n, size), size, generator)
+            shuffled = [t[..., part].expand(rows[..., part].shape).reshape(n, size).gather(1, order) for t in (rows, turns, labels)]
+            parts.append(Examples(self._images(shuffled[0], shuffled[1], generator), F.one_hot(shuffled[2], self.ways).float()))
+        return Task(*parts)
+
+    def _draw_classes(self, n: int, generator: torch.Generator) -> Tensor:
+        if not self.alphabets:
+            return random_subset((n, len(self.bank)), self.ways, generator)
+        groups = self.bank.groups
+        turn = torch.rand(n, len(self._drawable), generator=generator) + (~self._drawable) * 2.0  # (n, groups) order of the groups
+        rank = turn.argsort(-1).argsort(-1)[:, groups]  # (n, C) place of a class's group
+        within = torch.rand(n, len(groups), generator=generator)
+        order = (rank + within).argsort(-1)  # (n, C) classes, group by group, shuffled inside a group
+        rank = rank.gather(1, order)
+        first = torch.searchsorted(rank, rank)  # (n, C) where a class's group begins
+        surplus = torch.arange(len(groups)) - first >= self._per_group  # (n, C) more than a group's share
+        chosen = (surplus.long() * len(groups) + torch.arange(len(groups))).topk(self.ways, largest=False).indices
+        return order.gather(1, chosen)[:, torch.randperm(self.ways, generator=generator)]
+
+    def _images(self, rows: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
+        x = self.bank.values[rows.flatten()]
+        if x.dtype == torch.uint8:
+            x = x.to(torch.float32).div_(255)
+        if turns.any():
+            turns = turns.flatten()
+            for turn in (1, 2, 3):
+                at = (turns == turn).nonzero()[:, 0]
+                x[at] = torch.rot90(x[at], turn, (2, 3))
+        if self.warp:
+            x = self.warp(x, generator)
+        return x.view(*rows.shape, *x.shape[1:])
+
+    def reshaped(self, ways: int, shots: int, queries: int) -> Episodes:
+        """Episodes of another size from the same classes."""
+        return Episodes(self.bank, ways, shots, queries, min(self.alphabets, ways), self.warp)
+
+    def largest(self, ways: int, shots: int, queries: int) -> Episodes:
+        """Episodes of the size asked for, or with fewer queries, then fewer ways, where the classes do not suffice.
+
+        Raises ValueError where not even two ways and one query are possible.
+        """
+        queries = max(1, min(queries, int(self.bank.counts.max()) - shots))
+        enough = self.bank.groups[self.bank.counts >= shots + queries]
+        possible = int(torch.bincount(enough).max()) if self.alphabets == 1 and len(enough) else len(enough)
+        return self.reshaped(max(2, min(ways, possible)), shots, queries)
+
+    def labelled(self, size: int = 64) -> LabelledExamples:
+        """The same classes as one many-way problem with labels that never change, for learners trained on it as a whole."""
+        return LabelledExamples(self, size)
+
+
+class LabelledExamples(TaskDistribution):
+    """Ordinary supervised learning seen as tasks: `size` random examples of all classes, whose labels never change.
+
+    Support and query are the same examples; `spec.y_dim` is the number of classes in the bank.
+    """
+
+    def __init__(self, episodes: Episodes, size: int):
+        self.episodes, self.size = episodes, size
+        self.spec = TaskSpec("classes", episodes.spec.x_shape, len(episodes.bank))
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        bank = self.episodes.bank
+        classes = torch.randint(len(bank), (n, self.size), generator=generator)
+        drawn = (torch.rand(n, self.size, generator=generator) * bank.counts[classes]).long()
+        x = self.episodes._images(bank.starts[classes] + drawn, bank.turns[classes], generator)
+        examples = Examples(x, F.one_hot(classes, len(bank)).float())
+        return Task(examples, examples)

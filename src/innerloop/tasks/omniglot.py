@@ -1,0 +1,137 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, drawn by 20 people each.
+
+Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning through probabilistic program induction", Science 350.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import urllib.request
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.images import Preprocess
+
+PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True)
+PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
+PARTS = ("train", "val", "test")
+
+_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+_MD5 = {"images_background": "68d2efa1b9178cc56df9314c21c6e718", "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811"}
+_SPLITS_URL = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
+
+_VALIDATION = ("Armenian", "Futurama", "Gujarati", "Hebrew", "Japanese_(hiragana)")
+_MINIMAL = {
+    "lake-minimal-1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
+    "lake-minimal-2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
+}
+
+
+def data_folder() -> Path:
+    """Where data is looked for: the environment variable INNERLOOP_DATA, else the user's cache folder."""
+    given = os.environ.get("INNERLOOP_DATA")
+    return Path(given) if given else cache_folder()
+
+
+def cache_folder() -> Path:
+    """Where data is kept: INNERLOOP_CACHE, else innerloop/ in the user's cache folder."""
+    given = os.environ.get("INNERLOOP_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "innerloop"
+
+
+def _find(relative: str, url: str, md5: str | None) -> Path:
+    """A data file: from the data folder, else from the cache, else downloaded into the cache and checked."""
+    for folder in (data_folder(), cache_folder()):
+        if (folder / "omniglot" / relative).is_file():
+            return folder / "omniglot" / relative
+    target = cache_folder() / "omniglot" / relative
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            content = response.read()
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Omniglot's {relative} is in neither {data_folder()} nor {cache_folder()}, and {url} cannot be reached ({error}). "
+            "Put the official file at omniglot/" + relative + " in a folder and name that folder in INNERLOOP_DATA"
+        ) from error
+    if md5 and hashlib.md5(content).hexdigest() != md5:
+        raise ValueError(f"{url} does not have the expected checksum {md5}: download it again, or report that the file has changed")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + f".{os.getpid()}.part")
+    partial.write_bytes(content)
+    partial.replace(target)
+    return target
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[ClassBank, dict[str, int], int]:
+    """All characters at 28x28 as one bank, in order of set and name; which class a name is; how many belong to the background set."""
+    archives = {name: _find(f"{name}.zip", _URL + name + ".zip", md5) for name, md5 in _MD5.items()}
+    stamp = hashlib.sha256(repr([(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]).encode()).hexdigest()[:12]
+    cached = cache_folder() / "omniglot" / f"28x28-{stamp}.npz"
+    if not cached.is_file():
+        images, names, background = [], [], 0
+        for _name, archive in archives.items():
+            with zipfile.ZipFile(archive) as opened:
+                for member in sorted(m for m in opened.namelist() if m.endswith(".png")):
+                    alphabet, character = member.split("/")[1:3]
+                    names.append(f"{alphabet}/{character}")
+                    images.append(PREPROCESS.read(io.BytesIO(opened.read(member))).numpy())
+            background = background or len(names)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = cached.with_name(f"{stamp}.{os.getpid()}.part.npz")
+        np.savez(partial, images=np.stack(images), names=np.array(names), background=background)
+        partial.replace(cached)
+    with np.load(cached) as stored:
+        images, names, background = torch.from_numpy(stored["images"]), stored["names"].tolist(), int(stored["background"])
+    classes = list(dict.fromkeys(names))
+    counts = [names.count(c) for c in classes] if len(names) != 20 * len(classes) else [20] * len(classes)
+    alphabets = list(dict.fromkeys(c.split("/")[0] for c in classes))
+    bank = ClassBank.of(images, counts, classes, [alphabets.index(c.split("/")[0]) for c in classes])
+    return bank, {c: i for i, c in enumerate(classes)}, len(set(names[:background]))
+
+
+def bank(protocol: str = "lake", part: str = "train", holdout: bool = False) -> ClassBank:
+    """The classes of one part of a protocol, without training's rotations.
+
+    lake: the 30 background alphabets train, the 20 evaluation alphabets test. lake-minimal-1 and -2: five background alphabets train.
+    With `holdout`, the validation alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) leave the training part, for choosing settings;
+    without it they train too, and validation only watches.
+    vinyals: the published lists of classes (with Prototypical Networks, 2017), where each of four rotations is a class in every part. They
+    have a known flaw: Gurmukhi's characters stand both in the training and in the test list. Without `holdout` the validation classes train too.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}")
+    if part not in PARTS:
+        raise ValueError(f"a part is one of {', '.join(PARTS)}, not {part!r}")
+    full, index, background = _load()
+    if protocol == "vinyals":
+        name = {"train": "train" if holdout else "trainval"}.get(part, part)
+        lines = _find(f"splits_vinyals/{name}.txt", f"{_SPLITS_URL}{name}.txt", None).read_text().split()
+        turned = full.turned()
+        return turned.pick([index[line.rsplit("/", 1)[0]] + int(line[-3:]) // 90 * len(full) for line in lines])
+    if part == "test":
+        return full.pick(list(range(background, len(full))))
+    alphabet = [name.split("/")[0] for name in full.names[:background]]
+    if part == "val":
+        return full.pick([i for i, a in enumerate(alphabet) if a in _VALIDATION])
+    allowed = _MINIMAL.get(protocol, tuple(set(alphabet)))
+    return full.pick([i for i, a in enumerate(alphabet) if a in allowed and not (holdout and a in _VALIDATION)])
+
+
+def omniglot(
+    part: str = "train", *, protocol: str = "lake", holdout: bool = False, ways: int = 5, shots: int = 1, queries: int = 15,
+    alphabets: int = 0, augment: bool | None = None,
+) -> Episodes:  # fmt: skip
+    """Omniglot episodes. `augment` (rotations as new classes, small affine warps) defaults to true in training and false elsewhere."""
+    chosen = bank(protocol, part, holdout)
+    augment = part == "train" if augment is None else augment
+    if augment and protocol != "vinyals":
+        chosen = chosen.turned()
+    return Episodes(chosen, ways, shots, queries, alphabets, Warp() if augment else None)
