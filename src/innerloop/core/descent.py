@@ -87,6 +87,7 @@ class Descent(Learner):
             return {name: g.detach() for name, g in grads.items()} if first_order else grads
         second_order = torch.is_grad_enabled() and not first_order
         with torch.enable_grad():
-            at = {name: w if second_order and w.requires_grad else w.detach().requires_grad_() for name, w in moving.items()}
+            # fresh views: no weight is then a function of another, as a prototype head would be of its encoder
+            at = {name: w.view_as(w) if second_order and w.requires_grad else w.detach().requires_grad_() for name, w in moving.items()}
             grads = torch.autograd.grad(loss_at(at), list(at.values()), create_graph=second_order, allow_unused=True)
         return {name: torch.zeros_like(w) if g is None else g for (name, w), g in zip(at.items(), grads, strict=True)}

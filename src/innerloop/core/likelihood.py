@@ -13,6 +13,11 @@ from torch import Tensor
 Metrics = dict[str, Tensor]
 
 
+def widened(values: Tensor) -> Tensor:
+    """Half-precision values as float32, others as they are: losses are computed in at least single precision."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 class Likelihood(ABC):
     """A reading of outputs (m, out_dim) against targets (m, y_dim)."""
 
@@ -44,7 +49,7 @@ class Categorical(Likelihood):
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return -(y * F.log_softmax(outputs.float() if outputs.dtype == torch.bfloat16 else outputs, -1)).sum(-1).mean()
+        return -(y * F.log_softmax(widened(outputs), -1)).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
         return {"accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()}
@@ -75,7 +80,7 @@ class Gaussian(Likelihood):
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         if not self.learned_scale:
-            return (outputs - y).square().sum(-1).mean()
+            return (widened(outputs) - y).square().sum(-1).mean()
         mean, scale = self.moments(outputs)
         return (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727).sum(-1).mean()
 

@@ -73,11 +73,10 @@ def implicit(learner: Learner, tasks: Task, *, cg_steps: int = 5) -> tuple[Grads
     def one(task: Task) -> tuple[Weights, Tensor, Metrics]:
         with torch.no_grad():
             adapted = learner.adapt(task.support)
-        statistics = {name: value for name, value in adapted.items() if name not in theta}
         weights = {name: adapted[name].detach() for name in adapted if name in theta}
 
         def query_loss(weights: Weights) -> tuple[Tensor, Tensor]:
-            outputs = learner.predict({**weights, **statistics}, task.query.x)
+            outputs = learner.predict(learner.finish(weights, task.support), task.query.x)
             return learner.likelihood.nll(outputs, task.query.y), outputs
 
         def support_grad(weights: Weights) -> Weights:

@@ -48,15 +48,15 @@ class Conv4(nn.Sequential):
     the outputs are maps (n, filters, height, width).
     """
 
-    def __init__(self, x_shape: tuple[int, ...], filters: int = 64, pooled: int = 4, flat: bool = True):
-        channels = [x_shape[0], filters, filters, filters, filters]
-        blocks: list[nn.Module] = []
+    def __init__(self, x_shape: tuple[int, ...], filters: int = 64, blocks: int = 4, pooled: int = 4, flat: bool = True):
+        channels = [x_shape[0], *[filters] * blocks]
+        layers: list[nn.Module] = []
         height, width = x_shape[1:]
         for i, (c, d) in enumerate(itertools.pairwise(channels)):
             pool = i < pooled and min(height, width) > 1
-            blocks.append(ConvBlock(c, d, pool))
+            layers.append(ConvBlock(c, d, pool))
             height, width = (height // 2, width // 2) if pool else (height, width)
-        super().__init__(*blocks, *([nn.Flatten()] if flat else []))
+        super().__init__(*layers, *([nn.Flatten()] if flat else []))
 
 
 class Conv6(nn.Sequential):

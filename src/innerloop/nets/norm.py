@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.core.likelihood import widened
 from innerloop.core.statistics import Normaliser
 
 
@@ -28,8 +29,7 @@ class BatchNorm(Normaliser):
         if not self.watched() and not torch._C._are_functorch_transforms_active():
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         over = [axis for axis in range(x.dim()) if axis != 1]
-        values = x.float() if x.dtype == torch.bfloat16 else x
-        var, mean = torch.var_mean(values, over, correction=0)
+        var, mean = torch.var_mean(widened(x), over, correction=0)
         self.note(mean, var)
         return self._normalise(x, mean, var)
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.named import encoder, flat_features
@@ -55,7 +55,7 @@ class CentreLossNet(Learner):
         return -squared_distance(self.embed(x), state)  # (m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z, y = self.embed(task.query.x).float(), task.query.y
+        z, y = widened(self.embed(task.query.x)), task.query.y
         outputs = self.base(z)
         centre = (z - y @ self.centres).square().sum(-1).mean() / 2
         return self.likelihood.nll(outputs, y) + self.strength * centre, self.likelihood.metrics(outputs, y)

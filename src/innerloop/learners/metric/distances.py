@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop.core.likelihood import widened
+
 Metric = Literal["euclidean", "cosine", "p-norm"]
 
 
@@ -18,7 +20,7 @@ def class_means(z: Tensor, y: Tensor) -> Tensor:
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances, a (m, d), b (n, d) to (m, n), by one matrix product."""
-    a, b = a.float() if a.dtype == torch.bfloat16 else a, b.float() if b.dtype == torch.bfloat16 else b
+    a, b = widened(a), widened(b)
     with torch.autocast(a.device.type, enabled=False):
         return (a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.T).clamp_min(0)
 
@@ -28,8 +30,8 @@ def distance(a: Tensor, b: Tensor, metric: Metric, p: float = 1.0) -> Tensor:
     if metric == "euclidean":
         return squared_distance(a, b)
     if metric == "cosine":
-        return 1 - F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
-    return ((a[:, None] - b).abs().float() + 1e-12).pow(p).sum(-1)
+        return 1 - F.normalize(widened(a), dim=-1) @ F.normalize(widened(b), dim=-1).T
+    return (widened(a[:, None] - b).abs() + 1e-12).pow(p).sum(-1)
 
 
 def same_class(y: Tensor) -> Tensor:

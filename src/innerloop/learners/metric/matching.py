@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.likelihood import Categorical, Likelihood, widened
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.nets.named import encoder, flat_features
 from innerloop.nets.recurrent import LSTMCell
@@ -65,7 +65,7 @@ class MatchingNet(Learner):
         if self.contextual:
             f = self._attend(f, g)
         similarity = F.normalize(f, dim=-1) @ F.normalize(g, dim=-1).T  # (m, n)
-        attention = (self.log_scale.exp() * similarity.float()).softmax(-1)
+        attention = (self.log_scale.exp() * widened(similarity)).softmax(-1)
         answers = attention @ y
         return (answers + 1e-6).log() if isinstance(self.likelihood, Categorical) else answers  # (m, y_dim)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import class_means
-from innerloop.nets.conv import Conv4, ConvBlock, channels_last
+from innerloop.nets.conv import Conv4, channels_last
 from innerloop.nets.named import encoder, flat_features
 
 
@@ -42,10 +42,10 @@ class RelationNet(Learner):
             features = flat_features(body, spec)
             return {"encoder": body, "relation": nn.Sequential(nn.Linear(2 * features, 128), nn.ReLU(), nn.Linear(128, 1))}
         body = Conv4(spec.x_shape, pooled=2, flat=False)
-        height, width = (size // 4 // 2 // 2 for size in spec.x_shape[1:])
-        relation = nn.Sequential(
-            ConvBlock(128, 64, True), ConvBlock(64, 64, True), nn.Flatten(), nn.Linear(64 * height * width, 8), nn.ReLU(), nn.Linear(8, 1)
-        )  # fmt: skip
+        height, width = (max(size // 4, 1) for size in spec.x_shape[1:])
+        compare = Conv4((128, height, width), pooled=2, blocks=2)
+        features = flat_features(compare, TaskSpec("reals", (128, height, width), 1))
+        relation = nn.Sequential(compare, nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 1))
         return {"encoder": channels_last(body), "relation": channels_last(relation)}
 
     def adapt(self, support: Examples) -> Tensor:
@@ -59,5 +59,5 @@ class RelationNet(Learner):
         return self.relation(pairs.flatten(0, 1)).view(m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        outputs = self.predict(self.adapt(task.support), task.query.x).float()
+        outputs = widened(self.predict(self.adapt(task.support), task.query.x))
         return (outputs.sigmoid() - task.query.y).square().sum(-1).mean(), self.likelihood.metrics(outputs, task.query.y)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import nearest, same_class, squared_distance
 from innerloop.nets.named import encoder
@@ -42,7 +42,7 @@ class TripletNet(Learner):
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) on the unit sphere (m, d)."""
-        return F.normalize(self.encoder(x).float(), dim=-1)
+        return F.normalize(widened(self.encoder(x)), dim=-1)
 
     def adapt(self, support: Examples) -> tuple[Tensor, Tensor]:
         return self.embed(support.x), support.y
