@@ -111,7 +111,8 @@ def shape_follows_spec(learner: Learner, tasks: TaskDistribution) -> None:
     outputs = _answers(learner, task)
     assert outputs.shape == (len(task.query.x), learner.likelihood.out_dim(tasks.spec.y_dim)), f"outputs have shape {tuple(outputs.shape)}"
     loss, metrics = learner.loss(task)
-    assert loss.shape == () and bool(torch.isfinite(loss)), f"the loss is {loss}"
+    assert loss.shape == (), f"the loss has shape {tuple(loss.shape)}"
+    assert bool(torch.isfinite(loss)), f"the loss is {loss}"
     assert all(isinstance(value, Tensor) and value.shape == () for value in metrics.values()), "metrics are scalars"
 
 

@@ -82,12 +82,12 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
     return parser
 
 
-def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
+def _command(commands: Any, name: str, module: str, summary: str, function: str = "run") -> Parser:
     def run(options: argparse.Namespace) -> None:
         from importlib import import_module
 
-        function: Callable[[argparse.Namespace], None] = import_module(f"innerloop.cli.{module}").run
-        function(options)
+        command: Callable[[argparse.Namespace], None] = getattr(import_module(f"innerloop.cli.{module}"), function)
+        command(options)
 
     parser = commands.add_parser(name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.set_defaults(command=run)
@@ -102,12 +102,12 @@ def _demo(commands: Any) -> None:
 
 
 def _list(commands: Any) -> None:
-    listing = _command(commands, "list", "catalogue", "learners, meta-gradients and task distributions, with their papers")
+    listing = _command(commands, "list", "catalogue", "learners, meta-gradients and task distributions, with their papers", "list_all")
     listing.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _cite(commands: Any) -> None:
-    cite = _command(commands, "cite", "cite", "BibTeX of the paper behind a learner")
+    cite = _command(commands, "cite", "catalogue", "BibTeX of the paper behind a learner", "cite")
     cite.add_argument("learner", help="a name from innerloop list")
 
 

@@ -55,6 +55,8 @@ class Learner(nn.Module, ABC):
     kinds: ClassVar[tuple[str, ...]] = ("classes", "reals")
     recipe: ClassVar[Recipe] = Recipe()
     likelihood: Likelihood
+    spec: ClassVar[TaskSpec | None] = None  # what `build` was told
+    given: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -137,7 +139,10 @@ class Learner(nn.Module, ABC):
         if spec.kind not in cls.kinds:
             raise ValueError(f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}")
         likelihood = given.setdefault("likelihood", default_likelihood(spec.kind))
-        return cls(**{**given, **cls.networks(spec, given, likelihood.out_dim(spec.y_dim))})
+        told = {name: value for name, value in given.items() if name != "likelihood"}
+        learner = cls(**{**given, **cls.networks(spec, given, likelihood.out_dim(spec.y_dim))})
+        learner.spec, learner.given = spec, told  # pyright: ignore[reportAttributeAccessIssue]
+        return learner
 
 
 class Streaming(Learner):

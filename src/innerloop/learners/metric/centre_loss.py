@@ -18,8 +18,9 @@ from innerloop.nets.named import encoder, flat_features
 class CentreLossNet(Learner):
     """Centre loss: features that classify all training classes and lie close to their class's centre; then the nearest class mean wins.
 
-    cross-entropy + strength/2 * |f(x) - centre of its class|^2        Wen et al. 2016, "A discriminative feature learning approach for deep face
-    recognition", ECCV, eq. (5). The centres are learned by descending the same loss.
+    cross-entropy + strength/2 * |f(x) - centre of its class|^2
+    Wen, Zhang, Li and Qiao 2016, "A discriminative feature learning approach for deep face recognition", ECCV, eq. (5).
+    The centres are learned by descending the same loss.
     Its objective is that loss over all training classes at once (labels never change): no query likelihood.
     State: the mean embeddings of the classes (ways, d).
 

@@ -21,7 +21,9 @@ from innerloop.nets.recurrent import LSTMCell
 class MatchingNet(Learner):
     """Matching networks: an answer is the average of the support answers, weighted by attention to the support examples.
 
-    y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine)        Vinyals et al. 2016, arXiv:1606.04080, eq. (1) and section 2.1.1
+    y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine)
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for one shot learning", arXiv:1606.04080, eq. (1) and
+    section 2.1.1
     State: the embedded support set (n, d) and its targets (n, y_dim). Works for reals as it does for classes.
 
     encoder: f' and g', shared. contextual: full-context embeddings (section 2.1.2, appendices A.1 and A.2): a bidirectional LSTM reads the

@@ -21,7 +21,7 @@ class ProtoNet(Learner):
     """Prototypical networks: a class is the mean of its embedded examples, the nearest one wins.
 
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the support examples of k
-    Snell et al. 2017, arXiv:1703.05175, eq. (1)-(2). State: the prototypes (ways, d).
+    Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot learning", arXiv:1703.05175, eq. (1)-(2). State: the prototypes (ways, d).
 
     encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm" with the power `p`.
     scale: where the learned scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al. 2018, arXiv:1805.10123).

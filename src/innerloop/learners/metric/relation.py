@@ -20,7 +20,9 @@ from innerloop.nets.named import encoder, flat_features
 class RelationNet(Learner):
     """Relation networks: a learned network, not a fixed distance, says how well a query and a class go together.
 
-    r = g([f(class), f(query)]), f(class) the mean feature map of its examples        Sung et al. 2018, arXiv:1711.06025, eq. (1)-(2)
+    r = g([f(class), f(query)]), f(class) the mean feature map of its examples
+    Sung, Yang, Zhang, Xiang, Torr and Hospedales 2018, "Learning to compare: relation network for few-shot learning", arXiv:1711.06025,
+    eq. (1)-(2)
     Its objective is no likelihood: it is the squared error of sigmoid(r) against 1 for the right class and 0 for the others, eq. (3).
     State: the feature maps of the classes (ways, channels, height, width). Outputs are r before the sigmoid.
 

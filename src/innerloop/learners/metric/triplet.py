@@ -20,7 +20,8 @@ from innerloop.nets.named import encoder
 class TripletNet(Learner):
     """Triplet networks: an example lies nearer to its own class than to any other, by a margin.
 
-    max(0, |a - p|^2 - |a - n|^2 + margin), embeddings on the unit sphere        Schroff et al. 2015, arXiv:1503.03832, eq. (1)-(3)
+    max(0, |a - p|^2 - |a - n|^2 + margin), embeddings on the unit sphere
+    Schroff, Kalenichenko and Philbin 2015, "FaceNet: a unified embedding for face recognition and clustering", arXiv:1503.03832, eq. (1)-(3)
     Negatives are semi-hard, eq. (4): the nearest one that is farther than the positive, else the farthest there is.
     Its objective is that loss, averaged over all pairs of one class among the task's examples: no query likelihood.
     State: the embedded support set (n, d) and its targets (n, ways). Outputs are negative squared distances over a temperature of 0.1.

@@ -19,7 +19,8 @@ class IMAML(Descent):
     """Implicit MAML: many regularised steps near the initialisation, and a meta-gradient that does not look at their path.
 
     weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
-    Rajeswaran et al. 2019, arXiv:1909.04630, eq. (3), Algorithm 1; its meta-gradient, eq. (6), is `innerloop.core.metagrad.implicit`.
+    Rajeswaran, Finn, Kakade and Levine 2019, "Meta-learning with implicit gradients", arXiv:1909.04630, eq. (3), Algorithm 1; its
+    meta-gradient, eq. (6), is `innerloop.core.metagrad.implicit`.
     State: the adapted weights of `net`, a dict name -> tensor.
 
     net: the task network. inner_lr, inner_steps: gradient descent on the support set; 16 steps for Omniglot (appendix E).

@@ -20,7 +20,8 @@ from innerloop.nets.named import headed
 class MAML(Descent):
     """Model-agnostic meta-learning: a few gradient steps from a learned initialisation.
 
-    weights <- weights - inner_lr * grad(support loss)        Finn et al. 2017, arXiv:1703.03400, eq. (1), Algorithm 1
+    weights <- weights - inner_lr * grad(support loss)
+    Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast adaptation of deep networks", arXiv:1703.03400, eq. (1), Algorithm 1
     State: the adapted weights of `net`, a dict name -> tensor, with the support set's normalisation statistics unless `transductive`.
 
     net: the task network; with `adapted="head"` or `head="prototype"` it has an `encoder` and a linear `head` (innerloop.nets.Headed).

@@ -20,7 +20,8 @@ class MetaSGD(Descent):
     """Meta-SGD: MAML whose step size and direction are learned too, one rate for every weight.
 
     weights <- weights - alpha * grad(support loss), alpha a meta-parameter of the weights' shape
-    Li et al. 2017, arXiv:1707.09835, eq. (2), Algorithm 1. State: the adapted weights of `net`, a dict name -> tensor.
+    Li, Zhou, Chen and Li 2017, "Meta-SGD: learning to learn quickly for few-shot learning", arXiv:1707.09835, eq. (2), Algorithm 1.
+    State: the adapted weights of `net`, a dict name -> tensor.
 
     net: the task network. initial_rate: where every rate begins. inner_steps: the paper takes one.
     """

@@ -36,7 +36,8 @@ class CosineHead(nn.Module):
 class FineTune(Learner):
     """Fine-tuning: learn features by classifying all training classes at once, then train only a new head on the support set.
 
-    head <- head - inner_lr * grad(support cross-entropy), encoder frozen        Chen et al. 2019, arXiv:1904.04232, section 3.1
+    head <- head - inner_lr * grad(support cross-entropy), encoder frozen
+    Chen, Liu, Kira, Wang and Huang 2019, "A closer look at few-shot classification", arXiv:1904.04232, section 3.1
     Its objective is no query likelihood after adapting: it is the cross-entropy of all training classes (labels never change).
     State: the weights of the task's head, a dict name -> tensor.
 

@@ -17,7 +17,9 @@ from innerloop.nets.named import headed
 class Scratch(Descent):
     """No meta-learning: a randomly initialised network trained on the support set alone, the baseline of every claim.
 
-    weights <- weights - inner_lr * grad(support loss)        the "from scratch" baseline of Vinyals et al. 2016, arXiv:1606.04080, section 4.1
+    weights <- weights - inner_lr * grad(support loss)
+    The baseline of Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for one shot learning", arXiv:1606.04080,
+    section 4.1
     State: the trained weights of `net`, a dict name -> tensor. It has nothing to meta-train.
 
     net: the task network. inner_lr, inner_steps: gradient descent until the support set is learned.

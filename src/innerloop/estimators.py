@@ -1,0 +1,289 @@
+"""The scikit-learn face: `fit` is adapting to a new task, with any labels, any number of classes and any number of examples of each."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from innerloop.core.descent import Descent
+from innerloop.core.learner import Learner
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners import LEARNERS
+from innerloop.learners.metric import ProtoNet
+from innerloop.runs import RunError, load, write_atomically
+
+
+class _FewShot:
+    """What classifier and regressor share: parameters, inputs, saving."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, learner: Learner | Path | str | None = None, *, chunk: int = 512):
+        self.learner = learner
+        self.chunk = chunk
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change the constructor's arguments. Raises ValueError for one that does not exist."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ValueError(f"Invalid parameter {name!r} for estimator {self!r}: it has {', '.join(self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(learner={self.learner if isinstance(self.learner, str | Path | None) else type(self.learner).__name__})"
+
+    def _resolve(self, x: Tensor) -> Learner:
+        """The learner to adapt: the one given, the one of the run folder given, or nearest class means in the raw space."""
+        if isinstance(self.learner, Learner):
+            found = self.learner
+        elif self.learner is None:
+            if self.kind == "reals":
+                raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
+            found = ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
+        else:
+            found = load(self.learner)
+        if found.spec is not None and found.spec.kind != self.kind:
+            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but this {type(found).__name__} was built for {found.spec.kind}")
+        return found.eval()
+
+    def _inputs(self, X: ArrayLike | Tensor, shape: tuple[int, ...] | None) -> Tensor:
+        """Inputs as float32 (n, *x_shape): bytes are scaled to 0..1, a missing channel axis is added, one at the end is moved.
+
+        Raises ValueError for inputs that are empty, not finite, or of another shape than the learner was built for.
+        """
+        if hasattr(X, "toarray"):
+            raise TypeError("sparse input is not supported: pass X.toarray()")
+        array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+        if np.iscomplexobj(array):
+            raise ValueError("Complex data not supported")
+        if array.dtype == object:
+            array = array.astype(np.float64)
+        if array.ndim < 2:
+            raise ValueError(f"Expected 2D array or images, got {array.ndim}D array instead. Reshape your data: one row, or one image, an example")
+        if array.shape[0] == 0 or 0 in array.shape[1:]:
+            found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
+            raise ValueError(f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required.")
+        scale = 255.0 if array.dtype == np.uint8 and array.ndim > 2 else 1.0
+        if not np.isfinite(array).all():
+            raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
+        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
+        if shape is None or tuple(x.shape[1:]) == shape:
+            return x
+        if len(shape) == 3 and x.dim() == 3 and shape[0] == 1:
+            x = x[:, None]
+        elif len(shape) == 3 and x.dim() == 4 and x.shape[3] == shape[0]:
+            x = x.permute(0, 3, 1, 2)
+        if tuple(x.shape[1:]) == shape:
+            return x
+        raise ValueError(f"X has inputs of shape {tuple(array.shape[1:])}, but this learner takes {shape}: resize or convert them first")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "state_"):
+            raise _not_fitted(f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first")
+
+    def _adapt(self, x: Tensor, y: Tensor) -> None:
+        """Learn the support set, and keep it for saving."""
+        learner = self._learner = self._resolve(x)
+        device = next(learner.parameters(), torch.empty(0)).device
+        self._support = Examples(x, y)
+        if learner.spec is not None and isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned":
+            room = learner.spec.y_dim - y.shape[1]
+            if room < 0:
+                raise ValueError(
+                    f"this {type(learner).__name__} was built for {learner.spec.y_dim} classes and got {y.shape[1]}: meta-train it with "
+                    f"--ways {y.shape[1]}, or a MAML with --head prototype, or a metric learner such as ProtoNet, for any number of classes"
+                )
+            y = F.pad(y, (0, room))
+        with torch.no_grad():
+            self.state_ = learner.adapt(Examples(x.to(device), y.to(device)))
+
+    def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
+        self._check_fitted()
+        x = self._inputs(X, self._shape)
+        if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
+            raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input")
+        device = next(self._learner.parameters(), torch.empty(0)).device
+        parts = x.split(self.chunk) if not getattr(self._learner, "transductive", False) else [x]
+        with torch.no_grad():
+            return torch.cat([self._learner.predict(self.state_, part.to(device)).cpu() for part in parts])
+
+    @property
+    def _shape(self) -> tuple[int, ...] | None:
+        learner = self._learner if hasattr(self, "_learner") else self.learner
+        if isinstance(learner, str | Path):
+            learner = self.learner = load(learner)
+        return learner.spec.x_shape if isinstance(learner, Learner) and learner.spec is not None else None
+
+    def save(self, folder: Path | str) -> None:
+        """Keep the learner and what it was fitted to in a folder. Raises ValueError for a learner that was not made by `build`."""
+        self._check_fitted()
+        learner, folder = self._learner, Path(folder)
+        if learner.spec is None or not all(isinstance(v, bool | int | float | str) for v in learner.given.values()):
+            raise ValueError("only learners made by build(spec, ...), with networks by name, can be saved as an estimator")
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {
+            "estimator": type(self).__name__,
+            "learner": type(learner).__name__.lower(),
+            "fields": learner.given,
+            "spec": {"kind": learner.spec.kind, "x_shape": learner.spec.x_shape, "y_dim": learner.spec.y_dim},
+            "classes": self._classes_as_json(),
+        }
+        tensors = {f"learner.{name}": t.detach().cpu().contiguous() for name, t in learner.state_dict().items()}
+        tensors |= {"support.x": self._support.x.contiguous(), "support.y": self._support.y.contiguous()}
+        write_atomically(folder / "estimator.safetensors", save(tensors))
+        write_atomically(folder / "estimator.json", json.dumps(told, indent=2).encode() + b"\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """A saved estimator, fitted as it was. Raises RunError where the folder holds none."""
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / "estimator.json").read_text())
+            tensors = load_file(folder / "estimator.safetensors")
+            if told["estimator"] != cls.__name__:
+                raise ValueError(f"it holds a {told['estimator']}")
+            spec = TaskSpec(told["spec"]["kind"], tuple(told["spec"]["x_shape"]), told["spec"]["y_dim"])
+            learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
+            learner.load_state_dict({name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")})
+        except Exception as error:
+            raise RunError(f"{folder} holds no saved {cls.__name__}: {error}") from error
+        self = cls(learner)
+        self._restore(told["classes"], tensors["support.x"], tensors["support.y"])
+        return self
+
+    def _classes_as_json(self) -> Any:
+        return None
+
+    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
+        self.n_features_in_ = int(x.shape[1])
+        self._adapt(x, y)
+
+
+class FewShotClassifier(_FewShot):
+    """A classifier that learns new classes from a few examples each.
+
+    learner: a meta-trained learner, a run folder, or None for nearest class means of the inputs as they are.
+    chunk: how many inputs are predicted at once.
+    After `fit`: `classes_`, the labels in order (n_classes,); `state_`, what the learner made of the examples.
+    """
+
+    kind = "classes"
+    _estimator_type = "classifier"
+
+    def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
+        """Learn from X (n, *x_shape) and labels y (n,) of any type.
+
+        Raises ValueError for fewer than two classes, or inputs that do not fit the learner.
+        """
+        x = self._inputs(X, self._shape)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1 or len(labels) != len(x):
+            raise ValueError(f"y needs one label for each of the {len(x)} examples, got an array of shape {labels.shape}")
+        if labels.dtype.kind == "f":
+            if not np.isfinite(labels).all():
+                raise ValueError("Input y contains NaN or infinity")
+            if (labels != np.round(labels)).any():
+                raise ValueError("Unknown label type: continuous. A classifier needs classes, for numbers use FewShotRegressor")
+        classes, numbers = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}")
+        self.classes_, self.n_features_in_ = classes, int(x.shape[1])
+        self._adapt(x, F.one_hot(torch.from_numpy(numbers), len(classes)).float())
+        return self
+
+    def predict_proba(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
+        """Probabilities (m, n_classes), columns in the order of `classes_`."""
+        outputs = self._outputs(X).double()[:, : len(self.classes_)]
+        return self._learner.likelihood.mean(outputs).numpy()
+
+    def predict(self, X: ArrayLike | Tensor) -> NDArray[Any]:
+        """Labels (m,)."""
+        outputs = self._outputs(X)
+        return self.classes_[outputs[:, : len(self.classes_)].argmax(-1).numpy()]
+
+    def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
+        """The accuracy on labelled examples."""
+        return float(np.mean(self.predict(X) == np.asarray(y)))
+
+    def _classes_as_json(self) -> Any:
+        return {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+
+    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
+        self.classes_ = np.array(classes["values"], dtype=classes["dtype"])
+        super()._restore(classes, x, y)
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(multi_label=False), input_tags=InputTags(three_d_array=True))
+
+
+class FewShotRegressor(_FewShot):
+    """A regressor that learns a new function from a few points.
+
+    learner: a meta-trained learner of reals, or a run folder. chunk: how many inputs are predicted at once.
+    """
+
+    kind = "reals"
+    _estimator_type = "regressor"
+
+    def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
+        """Learn from X (n, *x_shape) and targets y (n,) or (n, y_dim). Raises ValueError for shapes that do not fit, or NaN."""
+        x = self._inputs(X, self._shape)
+        targets = torch.as_tensor(np.asarray(y, dtype=np.float32))
+        self._flat = targets.dim() == 1
+        targets = targets[:, None] if self._flat else targets
+        if targets.dim() != 2 or len(targets) != len(x) or not torch.isfinite(targets).all():
+            raise ValueError(f"y needs one finite target for each of the {len(x)} examples, got shape {tuple(targets.shape)}")
+        self.n_features_in_ = int(x.shape[1])
+        self._adapt(x, targets)
+        return self
+
+    def predict(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
+        """Predicted means (m,) or (m, y_dim), as y was given."""
+        outputs = self._outputs(X)
+        means = self._learner.likelihood.mean(outputs).double().numpy()
+        return means[:, 0] if self._flat else means
+
+    def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
+        """The coefficient of determination R^2."""
+        truth = np.asarray(y, dtype=np.float64)
+        return float(1 - ((truth - self.predict(X)) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum())
+
+    def _classes_as_json(self) -> Any:
+        return {"flat": self._flat}
+
+    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
+        self._flat = classes["flat"]
+        super()._restore(classes, x, y)
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags("regressor", TargetTags(required=True), None, None, RegressorTags(), input_tags=InputTags(three_d_array=True))
+
+
+def _not_fitted(message: str) -> Exception:
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ValueError(message)
+    return NotFittedError(message)
