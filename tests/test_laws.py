@@ -42,6 +42,4 @@ def test_law(learner: type[Learner], fields: dict[str, object], spec: str, law: 
         pytest.skip("a first-order meta-gradient is not the gradient")
     torch.manual_seed(0)
     given = dict(fields)
-    if spec == "reals" and "inner_lr" in {f.name for f in learner.fields()}:
-        given.setdefault("inner_lr", 0.02)
     check_learner(learner.build(SPECS[spec], **given), SPECS[spec], laws=[law])

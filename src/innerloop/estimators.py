@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -46,19 +48,15 @@ class _FewShot:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(learner={self.learner if isinstance(self.learner, str | Path | None) else type(self.learner).__name__})"
 
-    def _resolve(self, x: Tensor) -> Learner:
-        """The learner to adapt: the one given, the one of the run folder given, or nearest class means in the raw space."""
+    def _resolve(self, x: Tensor | None) -> Learner | None:
+        """The learner to adapt: the one given, the one of the run folder given, or nearest class means in the raw space of x."""
         if isinstance(self.learner, Learner):
-            found = self.learner
-        elif self.learner is None:
-            if self.kind == "reals":
-                raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
-            found = ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
-        else:
-            found = load(self.learner)
-        if found.spec is not None and found.spec.kind != self.kind:
-            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but this {type(found).__name__} was built for {found.spec.kind}")
-        return found.eval()
+            return self.learner.eval()
+        if self.learner is not None:
+            return load(self.learner)
+        if self.kind == "reals":
+            raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
+        return None if x is None else ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
 
     def _inputs(self, X: ArrayLike | Tensor, shape: tuple[int, ...] | None) -> Tensor:
         """Inputs as float32 (n, *x_shape): bytes are scaled to 0..1, a missing channel axis is added, one at the end is moved.
@@ -89,15 +87,19 @@ class _FewShot:
             x = x.permute(0, 3, 1, 2)
         if tuple(x.shape[1:]) == shape:
             return x
+        if len(shape) == 1 and x.dim() == 2:
+            raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {shape[0]} features as input")
         raise ValueError(f"X has inputs of shape {tuple(array.shape[1:])}, but this learner takes {shape}: resize or convert them first")
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "state_"):
-            raise _not_fitted(f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first")
+            raise _sklearn("NotFittedError", ValueError)(f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first")
 
     def _adapt(self, x: Tensor, y: Tensor) -> None:
         """Learn the support set, and keep it for saving."""
-        learner = self._learner = self._resolve(x)
+        learner = self._resolve(x)
+        assert learner is not None
+        self._learner = learner
         device = next(learner.parameters(), torch.empty(0)).device
         self._support = Examples(x, y)
         if learner.spec is not None and isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned":
@@ -113,7 +115,7 @@ class _FewShot:
 
     def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
         self._check_fitted()
-        x = self._inputs(X, self._shape)
+        x = self._inputs(X, self._shape(fitted=True))
         if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
             raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input")
         device = next(self._learner.parameters(), torch.empty(0)).device
@@ -121,12 +123,14 @@ class _FewShot:
         with torch.no_grad():
             return torch.cat([self._learner.predict(self.state_, part.to(device)).cpu() for part in parts])
 
-    @property
-    def _shape(self) -> tuple[int, ...] | None:
-        learner = self._learner if hasattr(self, "_learner") else self.learner
-        if isinstance(learner, str | Path):
-            learner = self.learner = load(learner)
-        return learner.spec.x_shape if isinstance(learner, Learner) and learner.spec is not None else None
+    def _shape(self, fitted: bool = False) -> tuple[int, ...] | None:
+        """What inputs must look like, where the learner knows. Raises ValueError for a learner of another kind."""
+        learner = self._learner if fitted else self._resolve(None)
+        if not isinstance(learner, Learner) or learner.spec is None:
+            return None
+        if learner.spec.kind != self.kind:
+            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but this {type(learner).__name__} was built for {learner.spec.kind}")
+        return learner.spec.x_shape
 
     def save(self, folder: Path | str) -> None:
         """Keep the learner and what it was fitted to in a folder. Raises ValueError for a learner that was not made by `build`."""
@@ -189,11 +193,12 @@ class FewShotClassifier(_FewShot):
 
         Raises ValueError for fewer than two classes, or inputs that do not fit the learner.
         """
-        x = self._inputs(X, self._shape)
+        x = self._inputs(X, self._shape())
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         if labels.ndim == 2 and labels.shape[1] == 1:
+            warnings.warn("A column-vector y was passed when a 1d array was expected", _sklearn("DataConversionWarning", UserWarning), stacklevel=2)
             labels = labels[:, 0]
         if labels.ndim != 1 or len(labels) != len(x):
             raise ValueError(f"y needs one label for each of the {len(x)} examples, got an array of shape {labels.shape}")
@@ -247,7 +252,7 @@ class FewShotRegressor(_FewShot):
 
     def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
         """Learn from X (n, *x_shape) and targets y (n,) or (n, y_dim). Raises ValueError for shapes that do not fit, or NaN."""
-        x = self._inputs(X, self._shape)
+        x = self._inputs(X, self._shape())
         targets = torch.as_tensor(np.asarray(y, dtype=np.float32))
         self._flat = targets.dim() == 1
         targets = targets[:, None] if self._flat else targets
@@ -281,9 +286,9 @@ class FewShotRegressor(_FewShot):
         return Tags("regressor", TargetTags(required=True), None, None, RegressorTags(), input_tags=InputTags(three_d_array=True))
 
 
-def _not_fitted(message: str) -> Exception:
+def _sklearn(name: str, otherwise: type[Any]) -> type[Any]:
+    """scikit-learn's own exception or warning where it is installed."""
     try:
-        from sklearn.exceptions import NotFittedError
+        return getattr(import_module("sklearn.exceptions"), name)
     except ImportError:
-        return ValueError(message)
-    return NotFittedError(message)
+        return otherwise

@@ -149,8 +149,11 @@ def gradient_is_right(learner: Learner, tasks: TaskDistribution) -> None:
         return (values[0] - values[1]) / (2 * step)
 
     slopes = [slope(step) for step in (1e-5, 1e-6, 1e-7)]  # one of them steps over no kink
-    for how in (looped, mapped):
-        grads = torch.autograd.grad(mean_loss(how), list(theta.values()), allow_unused=True)
+    found = {how: torch.autograd.grad(mean_loss(how), list(theta.values()), allow_unused=True) for how in (looped, mapped)}
+    for name, a, b in zip(theta, found[looped], found[mapped], strict=True):
+        if a is not None and b is not None:
+            _close(b, a, f"gradient of {name} under vmap", 1e-7)
+    for how, grads in found.items():
         exact = sum(float((g * direction[name]).sum()) for g, name in zip(grads, theta, strict=True) if g is not None)
         near = min(slopes, key=lambda finite: abs(exact - finite))
         assert abs(exact - near) <= 2e-4 * max(1.0, abs(near)), f"{how.__name__}: autograd says {exact:.8g}, finite differences {slopes}"

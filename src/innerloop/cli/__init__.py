@@ -22,14 +22,18 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def _guess(self, message: str) -> str:
-        known = [flag for action in self._actions for flag in action.option_strings]
         if match := re.match(r"argument .*?: invalid choice: '?([^' ]+)'? \(choose from (.*)\)", message):
             close = difflib.get_close_matches(match[1], re.findall(r"[\w.+-]+", match[2]), 1)
             return f"{match[1]!r} is none of {match[2]}" + (f": did you mean {close[0]!r}?" if close else "")
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
-            close = difflib.get_close_matches(match[1], known, 1)
+            close = difflib.get_close_matches(match[1], self._flags(), 1)
             return f"there is no flag {match[1]}" + (f": did you mean {close[0]}?" if close else "")
         return message
+
+    def _flags(self) -> list[str]:
+        """The flags of this parser and of its commands."""
+        inner = [p for action in self._actions if isinstance(action.choices, dict) for p in action.choices.values() if isinstance(p, Parser)]
+        return [flag for action in self._actions for flag in action.option_strings] + [flag for p in inner for flag in p._flags()]
 
 
 def positive(text: str) -> int:

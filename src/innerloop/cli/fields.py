@@ -29,7 +29,8 @@ def learner_fields(learner: type[Learner]) -> dict[str, tuple[Any, Field[Any]]]:
     for entry in learner.fields():
         kind = hints[entry.name]
         if isinstance(kind, type) and issubclass(kind, nn.Module):
-            found[entry.name] = (str, entry)
+            if entry.name in learner.by_name:
+                found[entry.name] = (str, entry)
         elif (kind in (int, float, bool, str) or get_origin(kind) is Literal) and entry.default is not MISSING:
             found[entry.name] = (kind, entry)
     return found

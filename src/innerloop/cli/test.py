@@ -107,7 +107,7 @@ def race(learner: Learner, tasks: TaskDistribution, n: int) -> dict[str, Any]:
     """The learner against training from scratch with the same kind of network."""
     torch.manual_seed(0)
     device = next(learner.parameters()).device
-    scratch = Scratch.build(tasks.spec, **({"inner_lr": 0.01} if tasks.spec.kind == "reals" else {})).to(device)
+    scratch = Scratch.build(tasks.spec).to(device)
     result = head_start(learner, scratch, tasks, n=n)
     return {**dataclasses.asdict(result), "speedup": result.speedup}
 

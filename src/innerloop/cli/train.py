@@ -232,7 +232,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
                 validate(metrics)
             console.print(f"stopped at step {step}; the run is saved: go on with --resume")
             raise
-    console.print(f"saved in {folder.folder}: test it with  innerloop test {folder.folder}")
+    console.print(f"saved in {folder.folder}: test it with  innerloop test {folder.folder}", soft_wrap=True)
     return folder.learner()
 
 

@@ -57,6 +57,8 @@ class Learner(nn.Module, ABC):
     likelihood: Likelihood
     spec: ClassVar[TaskSpec | None] = None  # what `build` was told
     given: ClassVar[dict[str, Any]] = {}
+    by_name: ClassVar[tuple[str, ...]] = ("encoder", "net")  # the networks that may be chosen by name
+    for_reals: ClassVar[dict[str, Any]] = {}  # defaults of `build` where targets are reals
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -138,9 +140,14 @@ class Learner(nn.Module, ABC):
                 raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
         if spec.kind not in cls.kinds:
             raise ValueError(f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}")
+        given = {**(cls.for_reals if spec.kind == "reals" else {}), **given}
+        for entry in cls.fields():
+            if isinstance(given.get(entry.name), str) and "Module" in str(entry.type) and entry.name not in cls.by_name:
+                raise ValueError(f"{cls.__name__} takes {entry.name} as a module, not by name")
         likelihood = given.setdefault("likelihood", default_likelihood(spec.kind))
         told = {name: value for name, value in given.items() if name != "likelihood"}
-        learner = cls(**{**given, **cls.networks(spec, given, likelihood.out_dim(spec.y_dim))})
+        wired = cls.networks(spec, given, likelihood.out_dim(spec.y_dim))
+        learner = cls(**{**given, **{name: value for name, value in wired.items() if not isinstance(given.get(name), nn.Module)}})
         learner.spec, learner.given = spec, told  # pyright: ignore[reportAttributeAccessIssue]
         return learner
 

@@ -104,7 +104,8 @@ def bank(protocol: str = "lake", part: str = "train", holdout: bool = False) -> 
     With `holdout`, the validation alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) leave the training part, for choosing settings;
     without it they train too, and validation only watches.
     vinyals: the published lists of classes (with Prototypical Networks, 2017), where each of four rotations is a class in every part. They
-    have a known flaw: Gurmukhi's characters stand both in the training and in the test list. Without `holdout` the validation classes train too.
+    have a known flaw: the alphabet Gurmukhi stands in both the training and the test list, with different characters. Without `holdout` the
+    validation classes train too.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}")

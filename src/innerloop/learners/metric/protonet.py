@@ -23,7 +23,7 @@ class ProtoNet(Learner):
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the support examples of k
     Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot learning", arXiv:1703.05175, eq. (1)-(2). State: the prototypes (ways, d).
 
-    encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm" with the power `p`.
+    encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm". p: the power of the p-norm, whose p-th power is taken.
     scale: where the learned scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al. 2018, arXiv:1805.10123).
     """
 

@@ -35,12 +35,13 @@ class RelationNet(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
+    by_name = ()
     recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
         if not spec.is_image:
-            body = encoder(spec, given.get("encoder"), vector="wide-mlp")
+            body = encoder(spec, vector="wide-mlp")
             features = flat_features(body, spec)
             return {"encoder": body, "relation": nn.Sequential(nn.Linear(2 * features, 128), nn.ReLU(), nn.Linear(128, 1))}
         body = Conv4(spec.x_shape, pooled=2, flat=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -34,6 +34,7 @@ class IMAML(Descent):
     inner_steps: int = 16
     likelihood: Likelihood = Categorical()
 
+    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
     recipe = Recipe(batch=8, optimizer="Adam", lr=1e-3, meta_gradient="implicit")
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -43,11 +43,19 @@ class MAML(Descent):
     loss_before: float = 0.0
     likelihood: Likelihood = Categorical()
 
+    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}  # section 5.1
     recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        if spec.kind == "reals" and given.get("head") == "prototype":
+            raise ValueError("a prototype head is made of class means: these tasks have no classes")
         return {"net": headed(spec, out_dim, given.get("net"))}
+
+    def __post_init__(self) -> None:
+        if (self.head == "prototype" or self.adapted == "head") and not (hasattr(self.net, "encoder") and hasattr(self.net, "head")):
+            raise ValueError('head="prototype" and adapted="head" need a net with an encoder and a linear head: innerloop.nets.Headed')
+        super().__post_init__()
 
     def init(self, support: Examples) -> Weights:
         weights = super().init(support)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ class MetaSGD(Descent):
     inner_steps: int = 1
     likelihood: Likelihood = Categorical()
 
+    for_reals: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
     recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:

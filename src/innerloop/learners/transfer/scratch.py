@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -30,6 +30,8 @@ class Scratch(Descent):
     _: KW_ONLY
     inner_steps: int = 100
     likelihood: Likelihood = Categorical()
+
+    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)

@@ -1,0 +1,280 @@
+"""The commands, end to end on small data, and what they say to bad input."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import innerloop
+from innerloop.cli import main
+from innerloop.runs import Run, RunError
+
+SMALL = ["--ways", "3", "--shots", "1", "--queries", "2", "--encoder", "conv4", "--seed", "1"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "proto"
+    assert main(["train", "protonet", "strokes", "--out", str(folder), "--steps", "4", *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for c in range(12):
+        (root / f"sign {c}").mkdir()
+        base = rng.integers(0, 255, (40, 30, 3))
+        for i in range(4):
+            noisy = np.clip(base + rng.integers(-10, 10, base.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / f"sign {c}" / f"{i}.{'png' if i % 2 else 'JPG'}", format="PNG" if i % 2 else "JPEG")
+    return root
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a failing command prints."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_run_holds_what_it_should(run_folder: Path) -> None:
+    assert {p.name for p in run_folder.iterdir()} == {"settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt"}
+    settings = json.loads((run_folder / "settings.json").read_text())
+    assert settings["learner"] == "protonet"
+    assert settings["preprocess"] == {"channels": 1, "size": [28, 28], "dark_background": True}
+    assert settings["versions"]["torch"] == str(torch.__version__)
+    log = Run(run_folder).read_log()
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    assert {"loss", "accuracy", "validation", "seconds"} <= set(log[0])
+    assert isinstance(innerloop.load(run_folder), innerloop.ProtoNet)
+
+
+def test_test_reports_as_json(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    assert main(["test", str(run_folder), "--tasks", "6", "--ways", "3", "--queries", "2", "--race", "1", "--cluster", "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    (row,) = report["results"]
+    assert (row["ways"], row["shots"], row["tasks"], row["transductive"]) == (3, 1, 6, False)
+    assert 0 <= row["metrics"]["accuracy"]["mean"] <= 1
+    assert -1 <= row["clustering"]["adjusted_rand_index"]["mean"] <= 1
+    assert row["race"]["learner_steps"] in (0, None)
+    assert "inductive" in capsys.readouterr().out
+
+
+def test_without_ways_the_four_usual_settings_are_tested(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    assert main(["test", str(run_folder), "--tasks", "2", "--queries", "1", "--race", "0", "--json", str(out)]) == 0
+    assert [(row["ways"], row["shots"]) for row in json.loads(out.read_text())["results"]] == [(5, 1), (5, 5), (20, 1), (20, 5)]
+
+
+def test_within_alphabet_and_other_tasks(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ["test", str(run_folder), "--on", "strokes", "--within-alphabet", "--ways", "20", "--tasks", "2", "--race", "0", "--json", str(out)]
+    assert main(arguments) == 0
+    assert json.loads(out.read_text())["results"][0]["within_alphabet"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["maml", "sinusoid", "--inner-lr", "0.01", "--batch", "4"],
+        ["maml", "strokes", "--ways", "3", "--queries", "2", "--batch", "2", "--first-order", "--meta-gradient", "reptile"],
+        ["imaml", "sinusoid", "--inner-steps", "3", "--batch", "2"],
+        ["protonet", "strokes", "--ways", "3", "--queries", "2", "--meta-gradient", "es", "--encoder", "conv4"],
+        ["finetune", "strokes", "--ways", "3", "--queries", "2", "--batch", "8", "--head", "cosine"],
+        ["centrelossnet", "strokes", "--ways", "3", "--queries", "2", "--batch", "8"],
+        ["matchingnet", "sinusoid", "--contextual", "--batch", "2", "--reads", "2"],
+    ],
+    ids=lambda a: "-".join(a[:2]),
+)
+def test_learners_train_and_test_by_command(arguments: list[str], tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    assert main(["train", *arguments, "--out", folder, "--steps", "2"]) == 0
+    any_ways = arguments[0] in ("protonet", "finetune", "centrelossnet")
+    assert main(["test", folder, "--tasks", "2", "--race", "0", *(["--ways", "3"] if any_ways else [])]) == 0
+
+
+def test_adapt_labels_unseen_images_of_twenty_classes(run_folder: Path, tmp_path: Path) -> None:
+    support, query = tmp_path / "support", tmp_path / "query" / "deep"
+    query.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for c in range(20):
+        (support / f"class {c}").mkdir(parents=True)
+        ink = Image.fromarray((rng.random((105, 105)) > 0.2).astype(np.uint8) * 255)
+        ink.save(support / f"class {c}" / "one.png")
+        ink.convert("RGB").save(query / f"{c:02d}.png")
+    out = tmp_path / "predictions.csv"
+    assert main(["adapt", str(run_folder), "--support", str(support), "--query", str(tmp_path / "query"), "--out", str(out)]) == 0
+    with out.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert list(rows[0]) == ["file", "label", "probability"]
+    assert [row["label"] for row in rows] == [f"class {c}" for c in range(20)]
+    assert rows[0]["file"] == "deep/00.png"
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_a_folder_of_photos_trains_tests_and_adapts(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "protonet", "folder", "--root", str(pictures), "--channels", "3", "--size", "32", "--steps", "2", "--encoder", "conv4"]
+    assert main([*arguments, "--out", str(folder)]) == 0
+    settings = Run(folder).settings()
+    assert settings.task_options["ways"] == 8  # all training classes: the recipe's 60 are not there
+    assert main(["test", str(folder), "--tasks", "2", "--ways", "2", "--queries", "2", "--race", "0"]) == 0
+    assert main(["test", str(folder), "--tasks", "2", "--ways", "5", "--queries", "2", "--root", str(pictures), "--race", "0"]) == 0
+    out = tmp_path / "labels.csv"
+    assert main(["adapt", str(folder), "--support", str(pictures), "--query", str(pictures), "--out", str(out)]) == 0
+    with out.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert sum(row["file"].split("/")[0] == row["label"] for row in rows) > 40
+
+
+def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    common = ["train", "protonet", "strokes", *SMALL, "--no-decay"]
+    assert main([*common, "--out", str(whole), "--steps", "6"]) == 0
+    assert main([*common, "--out", str(halves), "--steps", "3"]) == 0
+    assert main([*common, "--out", str(halves), "--steps", "6", "--resume"]) == 0
+    a, b = innerloop.load(whole).state_dict(), innerloop.load(halves).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert [line["step"] for line in Run(halves).read_log()] == [line["step"] for line in Run(whole).read_log()]
+
+
+def test_killed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    common = ["train", "protonet", "strokes", *SMALL, "--steps", "40"]
+    assert main([*common, "--out", str(whole)]) == 0
+    process = subprocess.Popen([sys.executable, "-m", "innerloop", *common, "--out", str(killed)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(Run(killed).read_log() if (killed / "log.jsonl").exists() else []) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (killed / f".checkpoint.{process.pid}.part").write_bytes(b"half a file")
+    with (killed / "log.jsonl").open("a") as log:
+        log.write('{"step": 39, "lo')
+    assert main([*common, "--out", str(killed), "--resume"]) == 0
+    a, b = innerloop.load(whole).state_dict(), innerloop.load(killed).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    steps = [line["step"] for line in Run(killed).read_log()]
+    assert steps == [line["step"] for line in Run(whole).read_log()]
+
+
+def test_ctrl_c_stops_cleanly_with_the_run_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "protonet", "strokes", *SMALL, "--minutes", "5", "--out", str(folder)]
+    process = subprocess.Popen([sys.executable, "-m", "innerloop", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with --resume" in " ".join(out.split())
+    assert "Traceback" not in err
+    innerloop.load(folder)
+
+
+def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert {"maml", "protonet", "scratch"} <= {entry["name"] for entry in entries if entry["kind"] == "learner"}
+    assert all(entry["year"] and entry["family"] for entry in entries if entry["kind"] == "learner")
+    assert main(["list"]) == 0
+    assert main(["cite", "maml"]) == 0
+    assert "1703.03400" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "protonett", "strokes", "--out", "x"], "did you mean 'protonet'"),
+        (["train", "protonet", "stroke", "--out", "x"], "choose one of strokes"),
+        (["train", "protonet", "sinusoid", "--out", "x"], "answers for classes"),
+        (["train", "protonet", "strokes", "--out", "x", "--metrc", "cosine"], "did you mean --metric"),
+        (["train", "protonet", "strokes", "--out", "x", "--metric", "cosin"], "did you mean 'cosine'"),
+        (["train", "protonet", "strokes", "--out", "x", "--protocol", "lake"], "strokes has no option --protocol"),
+        (["train", "protonet", "strokes", "--out", "x", "--ways", "0"], "not a positive number"),
+        (["train", "protonet", "strokes", "--out", "x", "--encoder", "conv5"], "there is no network 'conv5'"),
+        (["train", "protonet", "folder", "--out", "x"], "folder needs --root"),
+        (["train", "protonet", "folder", "--out", "x", "--root", "nowhere"], "there is no folder nowhere"),
+        (["train", "scratch", "strokes", "--out", "x", "--steps", "1"], "nothing to meta-train"),
+        (["train", "protonet", "strokes", "--out", "x", "--steps", "1", "--optimizer", "Adamm"], "no optimizer 'Adamm'"),
+        (["train", "protonet", "arrays", "--out", "x", "--file", "none.csv"], "there is no file"),
+        (["test", "nowhere"], "there is no run folder"),
+        (["cite", "mamml"], "did you mean 'maml'"),
+        (["adpt"], "did you mean 'adapt'"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_mistakes_get_one_clear_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+
+
+def test_bad_data_gets_one_clear_line(run_folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = str(run_folder), str(tmp_path / "out.csv")
+    empty, lone, broken = tmp_path / "empty", tmp_path / "lone", tmp_path / "broken"
+    empty.mkdir()
+    (lone / "only").mkdir(parents=True)
+    Image.new("L", (28, 28)).save(lone / "only" / "a.png")
+    for name in ("a", "b"):
+        (broken / name).mkdir(parents=True)
+        (broken / name / "x.png").write_bytes(b"not an image")
+    query = str(pictures)
+    assert "no class folders" in fails(capsys, "adapt", run, "--support", str(empty), "--query", query, "--out", out)
+    assert "at least two classes" in fails(capsys, "adapt", run, "--support", str(lone), "--query", query, "--out", out)
+    assert "cannot read" in fails(capsys, "adapt", run, "--support", str(broken), "--query", query, "--out", out)
+    assert "there is no folder" in fails(capsys, "adapt", run, "--support", str(tmp_path / "none"), "--query", query, "--out", out)
+    assert "holds no images" in fails(capsys, "adapt", run, "--support", query, "--query", str(empty), "--out", out)
+    assert "no folder" in fails(capsys, "adapt", run, "--support", query, "--query", query, "--out", str(tmp_path / "no" / "x.csv"))
+    arguments = ["train", "protonet", "folder", "--root", str(pictures), "--out", str(tmp_path / "r")]
+    assert "need 50 classes" in fails(capsys, *arguments, "--ways", "50")
+    assert "holds a run already" in fails(capsys, "train", "protonet", "strokes", "--out", run)
+    assert "is a run of protonet on strokes" in fails(capsys, "train", "maml", "strokes", "--out", run, "--resume")
+    assert not (tmp_path / "r").exists()
+
+
+def test_damaged_or_foreign_runs_are_refused(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def damaged(name: str, content: bytes) -> Path:
+        copy = tmp_path / f"{name}-{len(content)}"
+        copy.mkdir()
+        for file in run_folder.iterdir():
+            (copy / file.name).write_bytes(content if file.name == name else file.read_bytes())
+        return copy
+
+    whole = (run_folder / "weights.safetensors").read_bytes()
+    assert "damaged" in fails(capsys, "test", str(damaged("weights.safetensors", whole[: len(whole) // 2])))
+    assert "settings.json cannot be used" in fails(capsys, "test", str(damaged("settings.json", b'{"lear')))
+    assert "settings.json cannot be used" in fails(capsys, "test", str(damaged("settings.json", b'{"name": "another tool"}')))
+    half = damaged("checkpoint.pt", (run_folder / "checkpoint.pt").read_bytes()[:1000])
+    assert "damaged" in fails(capsys, "train", "protonet", "strokes", "--out", str(half), "--resume")
+    evil = damaged("checkpoint.pt", b"cos\nsystem\n(S'touch pwned'\ntR.")
+    assert "damaged" in fails(capsys, "train", "protonet", "strokes", "--out", str(evil), "--resume")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    assert "no run folder" in fails(capsys, "test", str(foreign))
+    with pytest.raises(RunError):
+        innerloop.load(foreign)
+
+
+def test_starting_is_quick_because_torch_is_not_imported() -> None:
+    code = "import sys, innerloop.cli; innerloop.cli.build_parser(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False).returncode == 0

@@ -1,0 +1,99 @@
+"""What meta-gradients ask for, give back and leave alone; their values are in learners/test_references.py."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from innerloop import IMAML, MAML, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
+from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, conjugate_gradient
+from innerloop.testing import Blobs
+
+SPEC = TaskSpec("classes", (4,), 3)
+
+
+def tasks(n: int = 2) -> Task:
+    return Blobs(SPEC).sample(n, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("how", [reptile, implicit])
+def test_a_learner_without_weights_is_refused(how: MetaGradient) -> None:
+    with pytest.raises(TypeError, match=r"needs a learner whose state is weights, such as MAML; not ProtoNet"):
+        how(ProtoNet.build(SPEC), tasks())
+
+
+@pytest.mark.parametrize("learner", [MAML.build(SPEC), MetaSGD.build(SPEC), IMAML.build(SPEC, proximal=0.0)])
+def test_implicit_refuses_a_learner_without_proximal_term(learner: Learner) -> None:
+    with pytest.raises(TypeError, match=f"needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none"):
+        implicit(learner, tasks())
+
+
+@pytest.mark.parametrize(("name", "learner"), [("backprop", "MAML"), ("reptile", "MAML"), ("implicit", "IMAML"), ("es", "ProtoNet")])
+def test_gradients_fit_their_parameters_and_nothing_is_changed(name: str, learner: str) -> None:
+    torch.manual_seed(0)
+    student = {"MAML": MAML, "IMAML": IMAML, "ProtoNet": ProtoNet}[learner].build(SPEC)
+    theta, before = dict(student.named_parameters()), {n: p.detach().clone() for n, p in student.named_parameters()}
+    grads, metrics = META_GRADIENTS[name](student, tasks())
+    assert set(grads) == set(theta)
+    for key, grad in grads.items():
+        assert grad is not None
+        assert grad.shape == theta[key].shape
+        assert not grad.requires_grad
+        assert theta[key].grad is None
+        assert torch.equal(theta[key], before[key])
+    assert {"loss", "accuracy"} <= set(metrics)
+    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize("how", [backprop, es])
+def test_frozen_parameters_get_no_gradient(how: MetaGradient) -> None:
+    learner = ProtoNet.build(SPEC)
+    learner.log_scale.requires_grad_(False)
+    assert set(how(learner, tasks())[0]) == {f"encoder.{name}" for name, _ in learner.encoder.named_parameters()}
+
+
+def test_backprop_gives_none_for_what_the_loss_does_not_use() -> None:
+    learner = ProtoNet(nn.Linear(4, 2), metric="cosine")
+    learner.unused = nn.Parameter(torch.ones(1))
+    grads, _ = backprop(learner, tasks())
+    assert grads["unused"] is None
+    assert isinstance(grads["encoder.weight"], Tensor)
+
+
+def test_metrics_are_means_over_tasks() -> None:
+    learner, batch = ProtoNet(nn.Linear(4, 2)), tasks(5)
+    losses, metrics = zip(*(learner.loss(task) for task in batch.unbind()), strict=True)
+    found = backprop(learner, batch)[1]
+    torch.testing.assert_close(found["loss"], torch.stack(losses).mean().detach())
+    torch.testing.assert_close(found["accuracy"], torch.stack([m["accuracy"] for m in metrics]).mean())
+
+
+def test_reptile_leaves_learned_rates_alone() -> None:
+    learner = MetaSGD.build(SPEC)
+    assert set(reptile(learner, tasks())[0]) == {f"net.{name}" for name, _ in learner.net.named_parameters()}
+
+
+def test_es_repeats_itself_with_one_seed() -> None:
+    learner = ProtoNet(nn.Linear(4, 2))
+    runs = [es(learner, tasks(), pairs=2, generator=torch.Generator().manual_seed(seed))[0]["encoder.weight"] for seed in (0, 0, 1)]
+    assert all(isinstance(run, Tensor) for run in runs)
+    assert torch.equal(runs[0], runs[1])  # type: ignore[arg-type]
+    assert not torch.equal(runs[0], runs[2])  # type: ignore[arg-type]
+
+
+def test_conjugate_gradient_solves_in_as_many_steps_as_there_are_unknowns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root, target = (torch.randn(5, size, generator=generator, dtype=torch.float64) for size in (5, 1))
+    matrix = root @ root.T + torch.eye(5)
+
+    def product(v: dict[str, Tensor]) -> dict[str, Tensor]:
+        whole = matrix @ torch.cat([v["a"], v["b"]])
+        return {"a": whole[:2], "b": whole[2:]}
+
+    solved = conjugate_gradient(product, {"a": target[:2], "b": target[2:]}, 5)
+    torch.testing.assert_close(torch.cat([solved["a"], solved["b"]]), torch.linalg.solve(matrix, target))
+    torch.testing.assert_close(conjugate_gradient(product, {"a": target[:2], "b": target[2:]}, 30)["a"], solved["a"])
+
+
+def test_conjugate_gradient_takes_no_step_where_the_matrix_is_negative() -> None:
+    solved = conjugate_gradient(lambda v: {"a": -v["a"]}, {"a": torch.ones(3)}, 4)
+    assert torch.equal(solved["a"], torch.zeros(3))

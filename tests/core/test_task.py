@@ -1,0 +1,69 @@
+"""Tasks and their shapes."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from innerloop import Examples, Task, TaskDistribution, TaskSpec
+
+
+def batch(n: int = 3) -> Task:
+    support = Examples(torch.arange(n * 2 * 4.0).view(n, 2, 4), torch.ones(n, 2, 1))
+    return Task(support, Examples(support.x.repeat(1, 2, 1) + 100, torch.zeros(n, 4, 1)))
+
+
+def test_unbind_gives_the_single_tasks() -> None:
+    tasks = batch()
+    singles = tasks.unbind()
+    assert len(singles) == 3
+    for i, task in enumerate(singles):
+        assert isinstance(task, Task)
+        assert isinstance(task.query, Examples)
+        for part, whole in zip(task, tasks, strict=True):
+            assert torch.equal(part.x, whole.x[i])
+            assert torch.equal(part.y, whole.y[i])
+
+
+def test_to_moves_every_tensor() -> None:
+    moved = batch().to("meta")
+    assert isinstance(moved, Task)
+    assert {tensor.device.type for part in moved for tensor in part} == {"meta"}
+    assert moved.query.x.shape == batch().query.x.shape
+
+
+def test_a_batch_of_tasks_crosses_vmap() -> None:
+    sums = torch.vmap(lambda task: task.support.x.sum() + task.query.x.sum())(batch())
+    torch.testing.assert_close(sums, torch.stack([task.support.x.sum() + task.query.x.sum() for task in batch().unbind()]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("labels", (4,), 2), "classes"), (("classes", (), 2), "positive sizes"), (("classes", (4, 0), 2), "positive sizes"),
+        (("reals", (4,), 0), "positive sizes"), (("reals", (-1,), 1), "positive sizes"),
+    ],
+)  # fmt: skip
+def test_impossible_specs_are_refused(given: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskSpec(*given)
+
+
+def test_spec_knows_images_and_sizes() -> None:
+    image, vector = TaskSpec("classes", (3, 8, 9), 5), TaskSpec("reals", (7,), 2)
+    assert (image.is_image, image.x_size) == (True, 216)
+    assert (vector.is_image, vector.x_size) == (False, 7)
+
+
+def test_spec_takes_any_sequence_and_is_a_value() -> None:
+    spec = TaskSpec("classes", torch.Size([1, 28, 28]), 5)
+    assert type(spec.x_shape) is tuple
+    assert spec == TaskSpec("classes", [1, 28, 28], 5)  # type: ignore[arg-type]
+    assert hash(spec) == hash(TaskSpec("classes", (1, 28, 28), 5))
+    with pytest.raises(AttributeError):
+        spec.y_dim = 6  # type: ignore[misc]
+
+
+def test_a_distribution_must_sample() -> None:
+    with pytest.raises(TypeError, match="sample"):
+        TaskDistribution()  # type: ignore[abstract]

@@ -1,0 +1,110 @@
+"""Image files as bytes: grey and colour, transparent, on light and dark ground."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from innerloop.tasks import Preprocess
+from innerloop.tasks.images import image_files, to_unit
+
+
+def on_paper(paper: int, ink: int, size: int = 12) -> Image.Image:
+    pixels = np.full((size, size), paper, dtype=np.uint8)
+    pixels[4:8, 4:8] = ink
+    return Image.fromarray(pixels)
+
+
+def grey(image: Image.Image, **given: bool) -> Tensor:
+    return Preprocess(1, (12, 12), **given).convert(image)
+
+
+@pytest.mark.parametrize(
+    ("paper", "ink", "flips"), [(255, 0, True), (200, 90, True), (128, 255, True), (127, 255, False), (0, 255, False), (20, 10, False)]
+)
+def test_dark_background_flips_light_borders_alone(paper: int, ink: int, flips: bool) -> None:
+    plain, dark = grey(on_paper(paper, ink)), grey(on_paper(paper, ink), dark_background=True)
+    assert torch.equal(plain[0], torch.as_tensor(np.array(on_paper(paper, ink))))
+    assert torch.equal(dark, 255 - plain if flips else plain)
+
+
+def test_dark_background_looks_at_the_border_and_not_at_the_middle() -> None:
+    pixels = np.full((12, 12), 255, dtype=np.uint8)
+    pixels[0, :] = pixels[-1, :] = pixels[:, 0] = pixels[:, -1] = 0
+    assert torch.equal(grey(Image.fromarray(pixels), dark_background=True)[0], torch.as_tensor(pixels))
+
+
+def test_dark_background_flips_colours_too() -> None:
+    image = Image.new("RGB", (6, 6), (255, 250, 240))
+    assert Preprocess(3, (6, 6), True).convert(image)[:, 0, 0].tolist() == [0, 5, 15]
+
+
+def test_colour_and_grey_have_their_channels() -> None:
+    red = Image.new("RGB", (8, 6), (255, 0, 0))
+    assert Preprocess(3, (6, 8)).convert(red).shape == (3, 6, 8)
+    assert Preprocess(3, (6, 8)).convert(red)[:, 2, 3].tolist() == [255, 0, 0]
+    assert Preprocess(1, (6, 8)).convert(red).shape == (1, 6, 8)
+    assert int(Preprocess(1, (6, 8)).convert(red)[0, 0, 0]) == 76
+    assert Preprocess(3, (12, 12)).convert(on_paper(10, 200))[:, 5, 5].tolist() == [200] * 3
+
+
+def test_size_is_height_and_width() -> None:
+    wide = np.zeros((4, 8), dtype=np.uint8)
+    wide[:, 4:] = 255
+    found = Preprocess(1, (2, 4)).convert(Image.fromarray(wide))
+    assert found.dtype == torch.uint8
+    assert found[0].tolist() == [[0, 0, 255, 255]] * 2
+    assert Preprocess(1, (16, 5)).convert(Image.fromarray(wide)).shape == (1, 16, 5)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white_paper(mode: str) -> None:
+    image = Image.new("RGBA", (6, 6), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (2, 2, 4, 4))
+    stored = io.BytesIO()
+    image.convert(mode).save(stored, "PNG", **({"transparency": image.convert("P").getpixel((0, 0))} if mode == "P" else {}))
+    found = Preprocess(1, (6, 6)).read(stored)
+    assert (int(found[0, 0, 0]), int(found[0, 3, 3])) == (255, 0)
+
+
+@pytest.mark.xfail(strict=True, reason="Pillow cuts sixteen bits off at 255")
+def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)).save(tmp_path / "deep.png")
+    found = Preprocess(1, (6, 6)).read(tmp_path / "deep.png").flatten().float()
+    torch.testing.assert_close(found, torch.linspace(0, 255, 36), atol=1.0, rtol=0)
+
+
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "noise.png").write_bytes(b"not a picture")
+    stored = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).save(stored, "PNG")
+    (tmp_path / "half.png").write_bytes(stored.getvalue()[:300])
+    for name in ("noise.png", "half.png", "gone.png"):
+        with pytest.raises(ValueError, match=rf"cannot read .*{name} as an image"):
+            Preprocess().read(tmp_path / name)
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_only_grey_and_colour_exist(channels: int) -> None:
+    with pytest.raises(ValueError, match=f"1 or 3 channels, not {channels}"):
+        Preprocess(channels)
+
+
+def test_settings_bring_back_the_same_preprocessing() -> None:
+    given = Preprocess(1, (28, 30), True)
+    assert Preprocess(**given.settings()) == given
+    assert Preprocess(**{**given.settings(), "size": [28, 30]}) == given
+
+
+def test_image_files_are_found_in_order_whatever_the_case(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.TiF", ".hidden.png", "notes.txt", "d.webp"):
+        (tmp_path / name).touch()
+    assert [file.name for file in image_files(tmp_path)] == ["a.jpeg", "b.PNG", "c.TiF", "d.webp"]
+
+
+def test_to_unit_divides_by_255() -> None:
+    assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])

@@ -1,0 +1,124 @@
+"""The documentation is true: pages are fresh, code on them runs, links lead somewhere."""
+
+import importlib.util
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from innerloop.cli import build_parser
+from innerloop.learners import LEARNERS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def generator() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [code for name, code in BLOCK.findall(path.read_text("utf-8")) if name == language]
+
+
+def run(code: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run blocks one after the other in one module of that name, which pickle can find, in an empty folder."""
+    module = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    for number, block in enumerate(code, 1):
+        exec(compile(block, f"<{name}, block {number}>", "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_has_a_page(name: str) -> None:
+    path = ROOT / "docs" / "learners" / f"{name}.md"
+    assert path.is_file(), "run `make docs`"
+    assert path.read_text("utf-8").startswith(f"# {LEARNERS[name].__name__}\n")
+
+
+def test_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generator().main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_check_finds_missing_stale_and_left_over_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = generator()
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    monkeypatch.setattr(docs, "PAGES", tmp_path / "pages")
+    monkeypatch.setattr(docs, "pages", lambda: {tmp_path / "pages" / "a.md": "a", tmp_path / "pages" / "b.md": "b"})
+    assert docs.main([]) == 0
+    assert docs.main(["--check"]) == 0
+    (tmp_path / "pages" / "a.md").unlink()
+    (tmp_path / "pages" / "b.md").write_text("changed")
+    (tmp_path / "pages" / "c.md").write_text("c")
+    capsys.readouterr()
+    assert docs.main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert "a.md is missing" in said
+    assert "b.md is stale" in said
+    assert "c.md is left over" in said
+    assert docs.main([]) == 0
+    assert docs.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_code_of_learner_pages_parses(name: str) -> None:
+    path = ROOT / "docs" / "learners" / f"{name}.md"
+    for code in blocks(path, "python"):
+        compile(code, relative(path), "exec")
+        for line in re.findall(r"^from innerloop.*$", code, re.M):
+            exec(line, {})
+    check_commands(path)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name != "learners"], ids=relative)
+def test_commands_parse(path: Path) -> None:
+    check_commands(path)
+
+
+def check_commands(path: Path) -> None:
+    """Commands that the command line would turn down end in SystemExit."""
+    for code in blocks(path, "sh"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = line.split("#")[0].split()
+            if words[:1] == ["innerloop"] and "--help" not in words:
+                build_parser(words[1:]).parse_args(words[1:])
+
+
+def test_concepts_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(blocks(ROOT / "docs" / "concepts.md", "python"), "concepts", monkeypatch, tmp_path)
+
+
+def test_marked_blocks_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = re.findall(r"^<!-- run -->\n+```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    run(code, "readme", monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    text = BLOCK.sub("", path.read_text("utf-8"))
+    text = re.sub(r"`[^`\n]*`", "", text)
+    for target in re.findall(r"\]\(<?([^)\s>]+)>?[^)]*\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), f"{relative(path)} links to {target}, which is not there"
+        if anchor and found.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", found.read_text("utf-8")), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{relative(path)} links to {target}, but {relative(found)} has no such heading"

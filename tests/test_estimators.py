@@ -1,0 +1,114 @@
+"""The scikit-learn face."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.estimator_checks import check_estimator
+
+import innerloop
+from innerloop import MAML, FewShotClassifier, FewShotRegressor, ProtoNet
+from innerloop.core.task import TaskSpec
+from innerloop.runs import RunError
+
+IMAGES = TaskSpec("classes", (1, 28, 28), 5)
+
+
+def drawings(ways: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    base = np.random.default_rng(99).integers(0, 200, (ways, 28, 28))
+    x = np.repeat(base, each, 0) + rng.integers(0, 20, (ways * each, 28, 28))
+    return x.astype(np.uint8), np.repeat([f"letter {chr(97 + i)}" for i in range(ways)], each)
+
+
+def test_it_is_a_scikit_learn_classifier() -> None:
+    check_estimator(FewShotClassifier())
+
+
+def test_string_labels_uneven_classes_and_more_ways_than_in_training() -> None:
+    torch.manual_seed(0)
+    classifier = FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4"))
+    x, y = drawings(20, 2)
+    keep = np.arange(len(x)) != 3
+    queries, truth = drawings(20, 3, seed=1)
+    assert classifier.fit(x[keep], y[keep]).score(queries, truth) > 0.9
+    proba = classifier.predict_proba(queries)
+    assert proba.shape == (60, 20)
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)
+    assert set(classifier.predict(queries)) <= set(y)
+
+
+@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x[:, None], lambda x: x[..., None], lambda x: torch.from_numpy(x), lambda x: x / 255])
+def test_images_are_taken_in_every_usual_layout(convert) -> None:
+    torch.manual_seed(0)
+    classifier = FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4"))
+    x, y = drawings(3, 2)
+    expected = classifier.fit(x, y).predict_proba(x)
+    np.testing.assert_allclose(classifier.fit(convert(x), y).predict_proba(convert(x)), expected, atol=1e-4)
+
+
+def test_one_image_at_a_time_gives_the_same_answers() -> None:
+    torch.manual_seed(0)
+    x, y = drawings(5, 1)
+    for learner in (ProtoNet.build(IMAGES, encoder="conv4"), MAML.build(IMAGES)):
+        classifier = FewShotClassifier(learner).fit(x, y)
+        together = classifier.predict_proba(x)
+        np.testing.assert_allclose(np.concatenate([classifier.predict_proba(x[i : i + 1]) for i in range(5)]), together, atol=1e-4)
+
+
+def test_fixed_ways_take_fewer_classes_and_refuse_more() -> None:
+    torch.manual_seed(0)
+    classifier = FewShotClassifier(MAML.build(IMAGES))
+    x, y = drawings(3, 2)
+    assert classifier.fit(x, y).predict_proba(x).shape == (6, 3)
+    x, y = drawings(6, 1)
+    with pytest.raises(ValueError, match="built for 5 classes and got 6"):
+        classifier.fit(x, y)
+    assert FewShotClassifier(MAML.build(IMAGES, head="prototype")).fit(x, y).predict_proba(x).shape == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((4, 28, 28)), ["a"] * 4, "at least two classes"),
+        (np.full((4, 28, 28), np.nan), ["a", "a", "b", "b"], "NaN"),
+        (np.zeros((4, 3, 28, 28)), ["a", "a", "b", "b"], "takes \\(1, 28, 28\\)"),
+        (np.zeros((4, 30, 30)), ["a", "a", "b", "b"], "resize"),
+        (np.zeros((4, 28, 28)), ["a", "b"], "one label for each of the 4"),
+        (np.zeros((0, 28, 28)), [], "0 sample"),
+    ],
+)
+def test_bad_input_is_refused_in_words(x: np.ndarray, y: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4")).fit(x, y)
+
+
+def test_regression_learns_and_keeps_the_shape_of_y() -> None:
+    torch.manual_seed(0)
+    learner = MAML.build(TaskSpec("reals", (1,), 1), inner_lr=0.05, inner_steps=200)
+    x = np.linspace(-1, 1, 20)[:, None]
+    regressor = FewShotRegressor(learner).fit(x, 2 * x[:, 0])
+    assert regressor.predict(x).shape == (20,)
+    assert regressor.score(x, 2 * x[:, 0]) > 0.9
+    assert regressor.fit(x, 2 * x).predict(x).shape == (20, 1)
+    with pytest.raises(ValueError, match="learner of reals"):
+        FewShotRegressor(ProtoNet.build(IMAGES)).fit(x, x)
+    with pytest.raises(ValueError, match="needs a learner"):
+        FewShotRegressor().fit(x, x)
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [3, 7], [True, False]])
+def test_saved_and_loaded_it_answers_the_same(tmp_path: Path, labels: list[object]) -> None:
+    torch.manual_seed(0)
+    x, _ = drawings(2, 3)
+    classifier = FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4")).fit(x, np.repeat(labels, 3))
+    classifier.save(tmp_path / "mine")
+    twin = FewShotClassifier.load(tmp_path / "mine")
+    np.testing.assert_array_equal(twin.predict(x), classifier.predict(x))
+    np.testing.assert_allclose(twin.predict_proba(x), classifier.predict_proba(x), atol=1e-6)
+    with pytest.raises(RunError, match="holds a FewShotClassifier"):
+        FewShotRegressor.load(tmp_path / "mine")
+    (tmp_path / "mine" / "estimator.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(RunError, match="no saved FewShotClassifier"):
+        innerloop.FewShotClassifier.load(tmp_path / "mine")
