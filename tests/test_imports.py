@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "nets": {"core"},
     "tasks": {"core"},
     "learners": {"core", "nets"},
+    "race": {"core"},
     "rl": {"core", "nets"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
@@ -91,8 +92,8 @@ def test_a_learner_file_has_fewer_than_150_lines(file: Path) -> None:
     assert len(file.read_text().splitlines()) < 150
 
 
-def test_core_has_at_most_900_lines_that_say_something() -> None:
-    assert sum(bool(line.strip()) for file in (SOURCE / "core").glob("*.py") for line in file.read_text().splitlines()) <= 900
+def test_core_has_at_most_900_lines() -> None:
+    assert sum(len(file.read_text().splitlines()) for file in (SOURCE / "core").glob("*.py")) <= 900
 
 
 def test_nothing_is_sent_to_a_device_by_name() -> None:

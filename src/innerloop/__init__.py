@@ -14,12 +14,13 @@ _HOMES = {
     "innerloop.core.descent": ("Descent",),
     "innerloop.core.metagrad": ("backprop", "es", "implicit", "reptile"),
     "innerloop.core.meta_train": ("meta_train",),
-    "innerloop.core.meta_test": ("head_start", "meta_test"),
+    "innerloop.core.meta_test": ("meta_test",),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.learners.optimization": ("IMAML", "MAML", "MetaSGD"),
     "innerloop.learners.transfer": ("FineTune", "Scratch"),
     "innerloop.estimators": ("FewShotClassifier", "FewShotRegressor"),
+    "innerloop.race": ("head_start",),
     "innerloop.runs": ("load",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -129,7 +129,8 @@ class _FewShot:
         if not isinstance(learner, Learner) or learner.spec is None:
             return None
         if learner.spec.kind != self.kind:
-            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but this {type(learner).__name__} was built for {learner.spec.kind}")
+            what = f"this {type(learner).__name__} was built for {learner.spec.kind}"
+            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but {what}")
         return learner.spec.x_shape
 
     def save(self, folder: Path | str) -> None:

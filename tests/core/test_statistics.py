@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Examples, ProtoNet, Task, TaskSpec
-from innerloop.core.statistics import Normaliser, given, measured, normalises
+from innerloop.core.statistics import Normaliser, given, measured
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -111,10 +111,6 @@ def test_moments_are_differentiable_and_cross_vmap() -> None:
     torch.testing.assert_close(torch.vmap(spread)(x), x.var(1, correction=0).sum(-1))
     torch.testing.assert_close(torch.func.grad(spread)(x[0]), 2 * (x[0] - x[0].mean(0)) / 8)
 
-
-def test_normalises_finds_normalisers_alone() -> None:
-    assert normalises(nn.Sequential(nn.Sequential(BatchNorm(2))))
-    assert not normalises(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)))
 
 
 def test_calibrate_settles_exact_statistics() -> None:

@@ -220,9 +220,7 @@ def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
     for task in tasks.unbind():
         (xs, ys), (xq, yq) = task
         hessian = 2 / len(xs) * xs.T @ xs
-        best = torch.linalg.solve(
-            hessian + proximal * torch.eye(FEATURES), 2 / len(xs) * xs.T @ ys[:, 0] + proximal * learner.net.weight[0].detach()
-        )
+        best = torch.linalg.solve(hessian + proximal * torch.eye(FEATURES), 2 / len(xs) * xs.T @ ys[:, 0] + proximal * learner.net.weight[0].detach())
         slope = 2 / len(xq) * xq.T @ (xq @ best - yq[:, 0])
         wanted += torch.linalg.solve(torch.eye(FEATURES) + hessian / proximal, slope) / n
     found = implicit(learner, tasks, cg_steps=12)[0]["net.weight"]
@@ -562,6 +560,10 @@ def test_adjusted_rand_index_is_scikit_learns(groups: int, seed: int) -> None:
     b = torch.where(torch.rand(40, generator=seeded(seed)) < 0.6, a, noise)
     for left, right in ((a, b), (a, noise), (a, a), (a, torch.arange(40))):
         assert adjusted_rand_index(left, right) == pytest.approx(adjusted_rand_score(left.numpy(), right.numpy()), abs=1e-9)
+
+
+def test_adjusted_rand_index_of_one_example_is_scikit_learns() -> None:
+    assert adjusted_rand_index(torch.tensor([0]), torch.tensor([0])) == adjusted_rand_score([0], [0])
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -71,7 +71,6 @@ def test_transparent_parts_are_white_paper(mode: str) -> None:
     assert (int(found[0, 0, 0]), int(found[0, 3, 3])) == (255, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="Pillow cuts sixteen bits off at 255")
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)).save(tmp_path / "deep.png")
     found = Preprocess(1, (6, 6)).read(tmp_path / "deep.png").flatten().float()

@@ -53,6 +53,16 @@ def test_vinyals_parts_share_no_class_but_the_known_alphabet() -> None:
     assert set(bank("vinyals", "train").names) == parts["train"] | parts["val"]
 
 
+@pytest.mark.parametrize(
+    ("part", "holdout", "listed"), [("train", False, "trainval"), ("train", True, "train"), ("val", True, "val"), ("test", True, "test")]
+)
+def test_vinyals_classes_are_the_published_lists(part: str, holdout: bool, listed: str) -> None:
+    file = Path(os.environ["INNERLOOP_DATA"]) / "omniglot" / "splits_vinyals" / f"{listed}.txt"
+    found = bank("vinyals", part, holdout)
+    assert list(found.names) == file.read_text().split()
+    assert found.turns.tolist() == [int(name[-3:]) // 90 for name in found.names]
+
+
 def test_without_holdout_validation_classes_train_too() -> None:
     assert set(bank("lake", "val").names) <= set(bank("lake", "train").names)
     assert not set(bank("lake", "test").names) & set(bank("lake", "train").names)

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from innerloop.cli.train import train
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import HeadStart, TestResult, head_start, meta_test
+from innerloop.core.meta_test import TestResult, meta_test
 from innerloop.core.task import Task, TaskDistribution, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.transfer.scratch import Scratch
+from innerloop.race import HeadStart, head_start
 from innerloop.runs import Run, Settings, versions
 from innerloop.tasks import strokes
 from innerloop.tasks.omniglot import PREPROCESS

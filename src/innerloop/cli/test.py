@@ -16,10 +16,11 @@ from rich.table import Table
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import Estimate, head_start, meta_test
+from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.task import TaskDistribution
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
+from innerloop.race import head_start
 from innerloop.runs import Run, Settings, build_tasks, write_atomically
 from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.core.statistics import given, measured, normalises
+from innerloop.core.statistics import Normaliser, given, measured
 from innerloop.core.task import Examples
 
 Weights = dict[str, Tensor]  # the parameters of `net` by name, and the normalisation statistics that go with them
@@ -41,7 +41,7 @@ class Descent(Learner):
 
     def finish(self, weights: Weights, support: Examples) -> Weights:
         """The state to predict from: the weights with the support set's statistics, where the net has any and they count."""
-        if self.transductive or not normalises(self.net):
+        if self.transductive or not any(isinstance(module, Normaliser) for module in self.net.modules()):
             return weights
         with measured(self.net) as notes:
             functional_call(self.net, weights, (support.x,))

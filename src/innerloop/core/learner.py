@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from innerloop.core.likelihood import Likelihood, Metrics, default_likelihood
-from innerloop.core.statistics import measured, normalises
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
+from innerloop.core.statistics import Normaliser, measured
 from innerloop.core.task import Examples, Task, TaskSpec
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
@@ -108,7 +108,7 @@ class Learner(nn.Module, ABC):
 
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3. Called by `meta_train`.
         """
-        if normalises(self):
+        if any(isinstance(module, Normaliser) for module in self.modules()):
             with measured(self) as notes:
                 for task in tasks.unbind():
                     self.loss(task)
@@ -144,7 +144,7 @@ class Learner(nn.Module, ABC):
         for entry in cls.fields():
             if isinstance(given.get(entry.name), str) and "Module" in str(entry.type) and entry.name not in cls.by_name:
                 raise ValueError(f"{cls.__name__} takes {entry.name} as a module, not by name")
-        likelihood = given.setdefault("likelihood", default_likelihood(spec.kind))
+        likelihood = given.setdefault("likelihood", Categorical() if spec.kind == "classes" else Gaussian())
         told = {name: value for name, value in given.items() if name != "likelihood"}
         wired = cls.networks(spec, given, likelihood.out_dim(spec.y_dim))
         learner = cls(**{**given, **{name: value for name, value in wired.items() if not isinstance(given.get(name), nn.Module)}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +80,7 @@ class Gaussian(Likelihood):
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
         if not self.learned_scale:
             return (widened(outputs) - y).square().sum(-1).mean()
-        mean, scale = self.moments(outputs)
+        mean, scale = self.moments(widened(outputs))
         return (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
@@ -99,6 +98,7 @@ class Bernoulli(Likelihood):
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
+        outputs = widened(outputs)
         return (F.softplus(outputs) - outputs * y).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
@@ -106,8 +106,3 @@ class Bernoulli(Likelihood):
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.sigmoid()
-
-
-def default_likelihood(kind: Literal["classes", "reals"]) -> Likelihood:
-    """The likelihood of a kind of task where none is named."""
-    return Categorical() if kind == "classes" else Gaussian()

@@ -67,9 +67,9 @@ def meta_test(
     scores: dict[str, list[Tensor]] = {}
     curves: list[Tensor] = []
     learner.eval()
-    for batch in _chunks(learner, tasks, n, chunk, generator):
+    for batch in chunks(learner, tasks, n, chunk, generator):
         with torch.no_grad(), torch.autocast(batch.query.x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for name, values in learner.mapped(lambda task: _score(learner, learner.adapt(task.support), task), batch).items():
+            for name, values in learner.mapped(lambda task: score_state(learner, learner.adapt(task.support), task), batch).items():
                 scores.setdefault(name, []).append(values.float().cpu())
             if curve_steps is not None and isinstance(learner, Descent):
                 curves.append(learner.mapped(lambda task: _curve(learner, task, curve_steps), batch).float().cpu())
@@ -83,68 +83,7 @@ def meta_test(
     )
 
 
-@dataclass(frozen=True)
-class HeadStart:
-    """What meta-training is worth in steps and seconds of adaptation, against training from scratch on the same support sets.
-
-    target: the best mean score that training from scratch reaches. Each learner: its score by step (`*_curve`), the steps and the seconds
-    for one task that it needs to reach the target; None where it does not.
-    """
-
-    score: str
-    target: float
-    tasks: int
-    learner_steps: int | None
-    learner_seconds: float | None
-    scratch_steps: int
-    scratch_seconds: float
-    learner_curve: list[float]
-    scratch_curve: list[float]
-
-    @property
-    def speedup(self) -> float | None:
-        """Seconds from scratch over seconds from the meta-trained start."""
-        return self.scratch_seconds / max(self.learner_seconds, 1e-9) if self.learner_seconds is not None else None
-
-
-def head_start(
-    learner: Learner, scratch: Descent, tasks: TaskDistribution, *, n: int = 100, steps: int = 100, generator: torch.Generator | None = None
-) -> HeadStart:
-    """Race a meta-trained learner against `scratch`, which starts from random weights, to the best score that the latter reaches.
-
-    Both adapt to the same `n` tasks. A learner that takes no gradient steps reaches its score in zero of them.
-    """
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    state = generator.get_state()
-    score = learner.likelihood.score
-    curves, seconds = [], []
-    for one, budget in ((learner, min(steps, max(10, getattr(learner, "inner_steps", 0)))), (scratch, steps)):
-        one.eval()
-        generator.set_state(state)
-        rows, spent = [], []
-        for batch in _chunks(one, tasks, n, 1, generator):
-            task = batch.unbind()[0]
-            with torch.no_grad():
-                clock = time.perf_counter()
-                states, times = [], []
-                for adapted in one.trajectory(task.support, budget) if isinstance(one, Descent) else [one.adapt(task.support)]:
-                    states.append(adapted)
-                    times.append(time.perf_counter() - clock)
-                rows.append(torch.stack([_score(one, adapted, task)[score] for adapted in states]).cpu())
-                spent.append(torch.tensor(times))
-        curves.append(torch.stack(rows).mean(0))
-        seconds.append(torch.stack(spent).median(0).values)
-    sign = 1 if learner.likelihood.higher_is_better else -1
-    best = int((sign * curves[1]).argmax())
-    target = float(curves[1][best])
-    reached = (sign * curves[0] >= sign * target).nonzero()
-    at = int(reached[0]) if len(reached) else None
-    return HeadStart(
-        score, target, n, at, float(seconds[0][at]) if at is not None else None, best, float(seconds[1][best]), curves[0].tolist(), curves[1].tolist()
-    )  # fmt: skip
-
-
-def _chunks(learner: Learner, tasks: TaskDistribution, n: int, chunk: int, generator: torch.Generator | None) -> Iterator[Task]:
+def chunks(learner: Learner, tasks: TaskDistribution, n: int, chunk: int, generator: torch.Generator | None) -> Iterator[Task]:
     if n < 1:
         raise ValueError(f"a test needs at least one task, not {n}")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
@@ -153,11 +92,11 @@ def _chunks(learner: Learner, tasks: TaskDistribution, n: int, chunk: int, gener
         yield tasks.sample(min(chunk, n - begin), generator).to(device)
 
 
-def _score(learner: Learner, state: Any, task: Task) -> dict[str, Tensor]:
+def score_state(learner: Learner, state: Any, task: Task) -> dict[str, Tensor]:
     outputs = learner.predict(state, task.query.x)
     return {"loss": learner.likelihood.nll(outputs, task.query.y), **learner.likelihood.metrics(outputs, task.query.y)}
 
 
 def _curve(learner: Descent, task: Task, steps: int) -> Tensor:
     score = learner.likelihood.score
-    return torch.stack([_score(learner, state, task)[score] for state in learner.trajectory(task.support, steps)])
+    return torch.stack([score_state(learner, state, task)[score] for state in learner.trajectory(task.support, steps)])

@@ -95,7 +95,7 @@ def meta_train(
     index = start
     try:
         while True:
-            progress = index / steps if steps is not None else (time.monotonic() - clock) / seconds if seconds else 1.0
+            progress = index / steps if steps else (time.monotonic() - clock) / seconds if seconds else 1.0  # zero of either is done
             if progress >= 1:
                 return
             learner.train()
@@ -115,6 +115,6 @@ def meta_train(
             index += 1
             yield Step(index - 1, metrics, index / steps if steps is not None else progress)
     finally:
-        optimizer.zero_grad()
-        calibrate(learner, tasks, precision)
+        learner.zero_grad()
         learner.eval()
+        calibrate(learner, tasks, precision)

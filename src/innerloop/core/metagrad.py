@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,13 +18,9 @@ Grads = dict[str, Tensor | None]
 MetaGradient = Callable[[Learner, Task], tuple[Grads, Metrics]]
 
 
-def _trainable(learner: Learner) -> dict[str, Tensor]:
-    return {name: p for name, p in learner.named_parameters() if p.requires_grad}
-
-
 def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
     """The exact gradient of the mean loss over `tasks`, through the adaptation."""
-    theta = _trainable(learner)
+    theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     loss, metrics = learner(tasks)
     grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
     return dict(zip(theta, grads, strict=True)), {"loss": loss.detach(), **metrics}
@@ -37,6 +33,8 @@ def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
     Adapts to support and query examples together, as there; the metrics are those of these examples.
     """
     learner = _descent(learner, "reptile")
+    if getattr(learner, "head", "learned") == "prototype":
+        raise TypeError("reptile moves an initialisation, and a prototype head is made anew for every task: use a learned head, or backprop")
     theta = dict(learner.net.named_parameters())
 
     def displacement(task: Task) -> tuple[Weights, Tensor, Metrics]:
@@ -51,13 +49,6 @@ def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
     return {name: m.mean(0) for name, m in moved.items()}, {"loss": losses.mean(), **{k: v.mean() for k, v in metrics.items()}}
 
 
-@runtime_checkable
-class Proximal(Protocol):
-    """A learner whose support loss is held near the initialisation by `proximal`/2 times the squared distance."""
-
-    proximal: float
-
-
 def implicit(learner: Learner, tasks: Task, *, cg_steps: int = 5) -> tuple[Grads, Metrics]:
     """The meta-gradient at the minimum that adaptation reached, whatever path it took.
 
@@ -65,9 +56,9 @@ def implicit(learner: Learner, tasks: Task, *, cg_steps: int = 5) -> tuple[Grads
     Rajeswaran et al. 2019, arXiv:1909.04630, eq. (6) and Algorithm 2.
     """
     learner = _descent(learner, "implicit")
-    if not isinstance(learner, Proximal) or learner.proximal <= 0:
+    strength = getattr(learner, "proximal", 0.0)
+    if strength <= 0:
         raise TypeError(f"implicit needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none")
-    strength = learner.proximal
     theta = set(dict(learner.net.named_parameters()))
 
     def one(task: Task) -> tuple[Weights, Tensor, Metrics]:
@@ -118,7 +109,9 @@ def es(
     1 / (2 n sigma) sum_i (F(theta + sigma e_i) - F(theta - sigma e_i)) e_i        Salimans et al. 2017, arXiv:1703.03864, section 2
     Antithetic pairs on the same tasks; with `ranked`, losses are replaced by their centred ranks (section 2.1).
     """
-    theta = _trainable(learner)
+    if pairs < 1 or sigma <= 0:
+        raise ValueError(f"es needs at least one pair and a positive sigma, got {pairs} and {sigma}")
+    theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     with torch.no_grad():
         noises: list[Weights] = []
         losses: list[Tensor] = []

@@ -1,13 +1,9 @@
 """Normalisation statistics: measured on the batch at hand, or given.
 
-Batch statistics make a prediction depend on the examples beside it (transductive). A learner that is inductive normalises by statistics that
-were settled before: those of the support set, or those estimated on training tasks. Which of them holds is never left to chance here:
-
-- a normaliser in training mode measures its batch, in evaluation mode it uses its buffers (torch's usual meaning);
-- inside `measured(net)` it measures, whatever its mode, and hands the moments out under the names of its buffers;
-- inside `given()` it uses its buffers, whatever its mode.
-
-Nothing is ever written to the module by a forward pass, so all of this crosses `vmap` and `grad`.
+Batch statistics make a prediction depend on the examples beside it (transductive); an inductive learner normalises by statistics settled before:
+those of the support set, or those estimated on training tasks. A normaliser in training mode measures its batch, in evaluation mode it uses its
+buffers (torch's usual meaning). Inside `measured(net)` it measures, whatever its mode, and hands the moments out under the names of its buffers;
+inside `given()` it uses its buffers, whatever its mode. A forward pass never writes to the module, so all of this crosses `vmap` and `grad`.
 """
 
 from __future__ import annotations
@@ -57,15 +53,16 @@ class Normaliser(nn.Module):
         """Whether this pass normalises by its own batch."""
         return not _given.get() and (self.training or _notes.get() is not None)
 
-    def watched(self) -> bool:
-        """Whether somebody wants this layer's moments."""
-        notes = _notes.get()
-        return notes is not None and self in notes.names
-
     def note(self, mean: Tensor, var: Tensor) -> None:
+        """Hand out the moments of this pass, where somebody wants them."""
         notes = _notes.get()
         if notes is not None and self in notes.names:
             notes.seen.setdefault(notes.names[self], []).append((mean, var))
+
+
+def measuring() -> bool:
+    """Whether passes are measured by somebody."""
+    return _notes.get() is not None
 
 
 @contextmanager
@@ -88,8 +85,3 @@ def given() -> Iterator[None]:
         yield
     finally:
         _given.reset(token)
-
-
-def normalises(net: nn.Module) -> bool:
-    """Whether `net` has a layer whose statistics matter."""
-    return any(isinstance(module, Normaliser) for module in net.modules())

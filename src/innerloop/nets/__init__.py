@@ -1,8 +1,8 @@
 """Building blocks, and suitable networks by name."""
 
-from innerloop.nets.conv import Conv3x3, Conv4, Conv6
+from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.named import ENCODERS, Headed, encoder, flat_features
 from innerloop.nets.norm import BatchNorm
 from innerloop.nets.recurrent import LSTMCell
 
-__all__ = ["ENCODERS", "BatchNorm", "Conv3x3", "Conv4", "Conv6", "Headed", "LSTMCell", "encoder", "flat_features"]
+__all__ = ["ENCODERS", "BatchNorm", "Conv4", "Conv6", "Headed", "LSTMCell", "encoder", "flat_features"]

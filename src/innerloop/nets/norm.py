@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.likelihood import widened
-from innerloop.core.statistics import Normaliser
+from innerloop.core.statistics import Normaliser, measuring
 
 
 class BatchNorm(Normaliser):
@@ -26,7 +26,7 @@ class BatchNorm(Normaliser):
     def forward(self, x: Tensor) -> Tensor:
         if not self.measures():
             return self._normalise(x, self.mean, self.var)
-        if not self.watched() and not torch._C._are_functorch_transforms_active():
+        if self.training and not measuring() and not torch._C._are_functorch_transforms_active():
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         over = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = torch.var_mean(widened(x), over, correction=0)

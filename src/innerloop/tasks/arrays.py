@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ class GroupedRows(TaskDistribution):
     """
 
     def __init__(self, x: Tensor, y: Tensor, counts: list[int], shots: int = 10, queries: int = 10):
+        if min(shots, queries) < 1:
+            raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
         self.x, self.y, self.shots, self.queries = x, y, shots, queries
         sizes = torch.tensor(counts)
         enough = sizes >= shots + queries
@@ -49,11 +52,15 @@ def read_table(file: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     if file.suffix == ".npz":
-        with np.load(file) as stored:
-            if not {"X", "y"} <= set(stored):
-                raise ValueError(f"{file} needs the arrays X and y, it has {', '.join(stored) or 'none'}")
-            return stored["X"], stored["y"], stored.get("task", None)
-    with file.open(newline="") as opened:
+        try:
+            with np.load(file) as archive:
+                stored = dict(archive)
+        except (zipfile.BadZipFile, ValueError, OSError) as error:
+            raise ValueError(f"{file} cannot be read as .npz arrays, without pickled objects: {error}") from error
+        if not {"X", "y"} <= set(stored):
+            raise ValueError(f"{file} needs the arrays X and y, it has {', '.join(stored) or 'none'}")
+        return stored["X"], stored["y"], stored.get("task")
+    with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or "y" not in rows[0]:
         raise ValueError(f"{file} needs a header with a column y, and rows")
@@ -81,10 +88,14 @@ def arrays(
         raise ValueError("arrays needs x and y, or a file")
     if len(x) != len(y) or (task is not None and len(task) != len(x)):
         raise ValueError(f"x has {len(x)} rows and y has {len(y)}" + (f", task has {len(task)}" if task is not None else ""))
+    if not len(x):
+        raise ValueError("x and y have 0 rows")
     values = torch.as_tensor(np.asarray(x))
     values = values if values.dtype == torch.uint8 else values.float()
     if values.dtype != torch.uint8 and not torch.isfinite(values).all():
         raise ValueError("x holds NaN or infinite values: fill or drop them first")
+    if task is None and any(label != label for label in np.asarray(y).ravel()):
+        raise ValueError("y holds NaN: drop those rows, or give them a class")
     names, order, counts = group_by_label([str(label) for label in (y if task is None else task)])
     bank = ClassBank.of(values[order], counts, names)
     chosen = part_of(names, part)

@@ -98,7 +98,7 @@ class Episodes(TaskDistribution):
     """N-way K-shot classification tasks from a bank of classes.
 
     ways, shots, queries: classes in a task, support and query examples of each.
-    alphabets: 0 draws the classes from everywhere. A number m draws them from m groups, `ways / m` of each; a group with fewer
+    alphabets: 0 draws the classes from everywhere. A number m draws them from m groups, `ways / m` of each, rounded up; a group with fewer
         gives all it has and a further one makes up the rest. With 1, only groups of at least `ways` classes are drawn.
     warp: a random affine map for every image, or None.
     Labels are dealt anew in every task, support and query are disjoint, both are shuffled.
@@ -159,7 +159,7 @@ class Episodes(TaskDistribution):
         first = torch.searchsorted(rank, rank)  # (n, C) where a class's group begins
         surplus = torch.arange(len(groups)) - first >= self._per_group  # (n, C) more than a group's share
         chosen = (surplus.long() * len(groups) + torch.arange(len(groups))).topk(self.ways, largest=False).indices
-        return order.gather(1, chosen)[:, torch.randperm(self.ways, generator=generator)]
+        return order.gather(1, chosen).gather(1, random_subset((n, self.ways), self.ways, generator))
 
     def _images(self, rows: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
         x = self.bank.values[rows.flatten()]
@@ -183,10 +183,12 @@ class Episodes(TaskDistribution):
 
         Raises ValueError where not even two ways and one query are possible.
         """
-        queries = max(1, min(queries, int(self.bank.counts.max()) - shots))
-        enough = self.bank.groups[self.bank.counts >= shots + queries]
-        possible = int(torch.bincount(enough).max()) if self.alphabets == 1 and len(enough) else len(enough)
-        return self.reshaped(max(2, min(ways, possible)), shots, queries)
+        usable = self.bank.counts > shots
+        if self.alphabets == 1 and usable.any():
+            usable &= self.bank.groups == torch.bincount(self.bank.groups[usable]).argmax()
+        counts = self.bank.counts[usable].sort(descending=True).values
+        ways = max(2, min(ways, len(counts)))
+        return self.reshaped(ways, shots, min(queries, int(counts[ways - 1]) - shots) if len(counts) >= ways else 1)
 
     def labelled(self, size: int = 64) -> LabelledExamples:
         """The same classes as one many-way problem with labels that never change, for learners trained on it as a whole."""

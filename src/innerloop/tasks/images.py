@@ -45,6 +45,8 @@ class Preprocess:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.mode.startswith("I"):  # sixteen bits of grey
+            image = Image.fromarray((np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8))
         image = image.convert("L" if self.channels == 1 else "RGB")
         height, width = self.size
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX if image.width > width else Image.Resampling.BILINEAR))

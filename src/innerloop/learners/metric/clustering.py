@@ -22,7 +22,7 @@ def cluster(learner: Embedding, x: Tensor, k: int, *, generator: torch.Generator
     """Labels 0..k-1 (m,) for x (m, *x_shape) by k-means in the learner's embedding; in cosine metrics on the unit sphere.
 
     Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding"; the best of `restarts`.
-    Raises TypeError for a learner without an embedding and ValueError where there are fewer examples than clusters.
+    Raises TypeError for a learner without an embedding and ValueError where there are fewer examples than clusters or NaN.
     """
     if not isinstance(learner, Embedding):
         raise TypeError(f"{type(learner).__name__} has no embedding to cluster in: use a metric learner, such as ProtoNet")
@@ -30,6 +30,8 @@ def cluster(learner: Embedding, x: Tensor, k: int, *, generator: torch.Generator
         raise ValueError(f"cannot make {k} clusters of {len(x)} examples")
     with torch.no_grad():
         z = learner.embed(x).float()
+    if not torch.isfinite(z).all():
+        raise ValueError("some embeddings are not finite: look for NaN in x")
     if getattr(learner, "metric", None) == "cosine":
         z = F.normalize(z, dim=-1)
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
@@ -61,6 +63,8 @@ def _seed(z: Tensor, k: int, generator: torch.Generator) -> Tensor:
 def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
     """Agreement of two groupings (m,) of the same examples: 1 for the same, about 0 by chance. Hubert and Arabie 1985, "Comparing partitions"."""
     table = F.one_hot(a).double().T @ F.one_hot(b).double()  # (groups of a, groups of b)
+    if len(a) < 2:
+        return 1.0
     pairs, rows, columns = (float((t * (t - 1) / 2).sum()) for t in (table, table.sum(1), table.sum(0)))
     expected = rows * columns / (len(a) * (len(a) - 1) / 2)
     most = (rows + columns) / 2

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.nets.named import encoder, flat_features
 from innerloop.nets.recurrent import LSTMCell
@@ -42,6 +42,8 @@ class MatchingNet(Learner):
     recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
 
     def __post_init__(self) -> None:
+        if self.likelihood not in (Categorical(), Gaussian()):
+            raise ValueError(f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them")
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
         if self.contextual:
             self.forwards, self.backwards = LSTMCell(self.features, self.features), LSTMCell(self.features, self.features)
