@@ -22,7 +22,7 @@ MAY_IMPORT = {
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},
-    "cli": THEORY | USE | {"studies", "report", "web"},
+    "cli": THEORY | USE | {"race", "studies", "report", "web"},
     "web": THEORY | USE | {"studies", "report"},
     "__main__": {"cli"},
     "__init__": set(),

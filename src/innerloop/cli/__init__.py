@@ -36,6 +36,13 @@ class Parser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings] + [flag for p in inner for flag in p._flags()]
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that tells the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -93,7 +100,7 @@ def _command(commands: Any, name: str, module: str, summary: str, function: str 
         command: Callable[[argparse.Namespace], None] = getattr(import_module(f"innerloop.cli.{module}"), function)
         command(options)
 
-    parser = commands.add_parser(name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = commands.add_parser(name, help=summary, description=summary, formatter_class=Help)
     parser.set_defaults(command=run)
     return parser
 

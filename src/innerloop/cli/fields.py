@@ -37,11 +37,14 @@ def learner_fields(learner: type[Learner]) -> dict[str, tuple[Any, Field[Any]]]:
 
 
 def add_fields(parser: argparse.ArgumentParser, name: str) -> None:
-    """One flag for every field of the named learner; none where there is no such learner."""
+    """One flag for every field of the named learner, and its recipe told as defaults; nothing where there is no such learner."""
     try:
         learner = find_learner(name)
     except ValueError:
         return
+    for action in parser._actions:
+        if action.dest in vars(learner.recipe) and action.help:
+            action.help += f" (default: {getattr(learner.recipe, action.dest)})"
     group = parser.add_argument_group(f"fields of {learner.__name__}", (learner.__doc__ or "").split("\n\n", 1)[0])
     for field_name, (kind, entry) in learner_fields(learner).items():
         flag = "--" + field_name.replace("_", "-")

@@ -1,7 +1,8 @@
 """Strokes: an endless supply of handwriting-like alphabets, the data set that is always there.
 
 A character is a small program: a few pen strokes, each a chain of moves that runs straight, bends, hooks, zigzags or curls, begun on its own or
-on an earlier stroke. The characters of an alphabet borrow strokes from a common stock, as real scripts do. A drawing of a character moves the pen
+on an earlier stroke. The characters of an alphabet borrow strokes from a common stock, and some are near
+variants of others, as in real scripts. A drawing of a character moves the pen
 as a hand does: every move, stroke and letter is a little off, slanted, stretched. In the spirit of Lake et al. 2015 (Science 350), with nothing
 fitted to any data.
 """
@@ -19,7 +20,7 @@ from torch import Tensor
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.episodes import ClassBank, Episodes, LabelledExamples
 
-STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 48, 28
+STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 64, 28
 _SEEDS = {"train": 11, "val": 12, "test": 13}
 _FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a part
 _LETTERS, _DRAWINGS = 26, 20
@@ -94,7 +95,6 @@ def programs(alphabets: int, letters: int, generator: torch.Generator) -> Progra
     usual = _uniform(0.0, 1.0, (alphabets, 1), generator).repeat_interleave(letters, 0)  # simple or intricate scripts
     weights = torch.tensor([0.40, 0.35, 0.17, 0.08]) * (1 - usual) + torch.tensor([0.12, 0.33, 0.32, 0.23]) * usual
     count = torch.multinomial(weights, 1, generator=generator)[:, 0] + 1
-    present = torch.arange(STROKES) < count[:, None]
 
     # where strokes begin: anywhere, or at the start, the end or inside of the stroke before; sometimes crossing it
     how = torch.multinomial(torch.tensor([0.30, 0.15, 0.20, 0.35]), n * STROKES, True, generator=generator).view(n, STROKES)
@@ -109,15 +109,38 @@ def programs(alphabets: int, letters: int, generator: torch.Generator) -> Progra
         anchor = torch.where(cross[:, None], shapes[:, s, KNOTS // 2], shapes[:, s, 0])
         placed.append(shapes[:, s] + (at - anchor)[:, None])
     knots = torch.stack(placed, 1)  # (n, strokes, knots, 2)
+    size = _uniform(0.25, 1.0, (n, 1), generator).sqrt()
+    knots, present, angular, size = _siblings(knots, count, angular, size, letters, generator)
 
     seen = torch.where(present[..., None, None], knots, torch.nan).flatten(1, 2)
     low, high = seen.nan_to_num(math.inf).amin(1), seen.nan_to_num(-math.inf).amax(1)
     half = (high - low).clamp_min(1e-3) / 2
     even = half.amax(-1, keepdim=True)
-    size = _uniform(0.25, 1.0, (n, 1), generator).sqrt()
     fit = size / torch.exp(torch.lerp(half.clamp_min(0.2 * even).log(), even.log(), _uniform(0.5, 1.0, (n, 1), generator)))
     knots = (knots - ((low + high) / 2)[:, None, None]) * fit[:, None, None]
     return Programs(knots, present, angular)
+
+
+def _siblings(
+    knots: Tensor, count: Tensor, angular: Tensor, size: Tensor, letters: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Near half of an alphabet's characters become variants of others: a stroke exchanged, one more, one less, or the whole mirrored."""
+    n = len(knots)
+    parent = torch.arange(n) // letters * letters + torch.randint(letters, (n,), generator=generator)
+    variant = torch.rand(n, generator=generator) < 0.45
+    how = torch.multinomial(torch.tensor([0.45, 0.25, 0.15, 0.15]), n, True, generator=generator)
+    exchanged = (torch.rand(n, generator=generator) * count[parent]).long()
+    own = ~variant[:, None] | ((how == 0)[:, None] & (torch.arange(STROKES) == exchanged[:, None]))  # (n, strokes)
+    flips = torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[torch.randint(3, (n,), generator=generator)]
+    flips = torch.where((variant & (how == 3))[:, None], flips, 1.0)
+    more = torch.where(how == 1, 1, torch.where(how == 2, -1, 0))
+    counts = torch.where(variant, (count[parent] + more).clamp(1, STROKES), count)
+    return (
+        torch.where(own[..., None, None], knots, knots[parent]) * flips[:, None, None],
+        torch.arange(STROKES) < counts[:, None],
+        torch.where(own, angular, angular[parent]),
+        torch.where(variant[:, None], size[parent], size),
+    )
 
 
 @lru_cache(maxsize=1)
