@@ -112,3 +112,22 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path: Path, labels: list[objec
     (tmp_path / "mine" / "estimator.safetensors").write_bytes(b"nonsense")
     with pytest.raises(RunError, match="no saved FewShotClassifier"):
         innerloop.FewShotClassifier.load(tmp_path / "mine")
+
+
+def test_scores_compare_like_with_like() -> None:
+    torch.manual_seed(0)
+    x, y = drawings(3, 2)
+    classifier = FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4")).fit(x, y)
+    assert classifier.score(x, y[:, None]) == classifier.score(x, y)
+    regressor = FewShotRegressor(MAML.build(TaskSpec("reals", (1,), 1))).fit(x[:, 0, :1] / 255, np.arange(6.0))
+    assert regressor.score(x[:, 0, :1] / 255, np.arange(6.0)[:, None]) == pytest.approx(regressor.score(x[:, 0, :1] / 255, np.arange(6.0)))
+    with pytest.raises(ValueError, match="built for 1 targets"):
+        regressor.fit(x[:, 0, :1] / 255, np.zeros((6, 2)))
+
+
+def test_images_that_are_not_in_range_are_refused() -> None:
+    x, y = drawings(3, 2)
+    classifier = FewShotClassifier(ProtoNet.build(IMAGES, encoder="conv4"))
+    np.testing.assert_array_equal(classifier.fit(x.astype(int), y).predict_proba(x), classifier.fit(x, y).predict_proba(x))
+    with pytest.raises(ValueError, match=r"reals 0\.\.1"):
+        classifier.fit(x.astype(float), y)

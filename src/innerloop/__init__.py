@@ -13,7 +13,7 @@ _HOMES = {
     "innerloop.core.learner": ("Learner", "Recipe", "Streaming"),
     "innerloop.core.descent": ("Descent",),
     "innerloop.core.metagrad": ("backprop", "es", "implicit", "reptile"),
-    "innerloop.core.meta_train": ("meta_train",),
+    "innerloop.core.meta_train": ("calibrate", "meta_train"),
     "innerloop.core.meta_test": ("meta_test",),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),

@@ -75,10 +75,12 @@ class _FewShot:
         if array.shape[0] == 0 or 0 in array.shape[1:]:
             found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
             raise ValueError(f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required.")
-        scale = 255.0 if array.dtype == np.uint8 and array.ndim > 2 else 1.0
+        scale = 255.0 if array.dtype.kind in "ui" and array.ndim > 2 else 1.0
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
+        if shape is not None and len(shape) == 3 and float(x.max()) > 1.5:
+            raise ValueError(f"images are bytes 0..255 or reals 0..1, but these are {array.dtype} up to {array.max():.6g}: divide them, or use uint8")
         if shape is None or tuple(x.shape[1:]) == shape:
             return x
         if len(shape) == 3 and x.dim() == 3 and shape[0] == 1:
@@ -102,7 +104,9 @@ class _FewShot:
         self._learner = learner
         device = next(learner.parameters(), torch.empty(0)).device
         self._support = Examples(x, y)
-        if learner.spec is not None and isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned":
+        if self.kind == "reals" and learner.spec is not None and y.shape[1] != learner.spec.y_dim:
+            raise ValueError(f"this {type(learner).__name__} was built for {learner.spec.y_dim} targets an example and got {y.shape[1]}")
+        if self.kind == "classes" and learner.spec is not None and isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned":
             room = learner.spec.y_dim - y.shape[1]
             if room < 0:
                 raise ValueError(
@@ -147,10 +151,14 @@ class _FewShot:
             "spec": {"kind": learner.spec.kind, "x_shape": learner.spec.x_shape, "y_dim": learner.spec.y_dim},
             "classes": self._classes_as_json(),
         }
+        try:
+            text = json.dumps(told, indent=2)
+        except TypeError as error:
+            raise ValueError(f"labels that are neither strings nor numbers cannot be saved: {error}") from error
         tensors = {f"learner.{name}": t.detach().cpu().contiguous() for name, t in learner.state_dict().items()}
         tensors |= {"support.x": self._support.x.contiguous(), "support.y": self._support.y.contiguous()}
         write_atomically(folder / "estimator.safetensors", save(tensors))
-        write_atomically(folder / "estimator.json", json.dumps(told, indent=2).encode() + b"\n")
+        write_atomically(folder / "estimator.json", text.encode() + b"\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -197,7 +205,7 @@ class FewShotClassifier(_FewShot):
         x = self._inputs(X, self._shape())
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
-        labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        labels = _array(y)
         if labels.ndim == 2 and labels.shape[1] == 1:
             warnings.warn("A column-vector y was passed when a 1d array was expected", _sklearn("DataConversionWarning", UserWarning), stacklevel=2)
             labels = labels[:, 0]
@@ -208,7 +216,10 @@ class FewShotClassifier(_FewShot):
                 raise ValueError("Input y contains NaN or infinity")
             if (labels != np.round(labels)).any():
                 raise ValueError("Unknown label type: continuous. A classifier needs classes, for numbers use FewShotRegressor")
-        classes, numbers = np.unique(labels, return_inverse=True)
+        try:
+            classes, numbers = np.unique(labels, return_inverse=True)
+        except TypeError as error:
+            raise ValueError(f"labels of one kind are needed, all strings or all numbers: {error}") from error
         if len(classes) < 2:
             raise ValueError(f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}")
         self.classes_, self.n_features_in_ = classes, int(x.shape[1])
@@ -227,7 +238,7 @@ class FewShotClassifier(_FewShot):
 
     def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
         """The accuracy on labelled examples."""
-        return float(np.mean(self.predict(X) == np.asarray(y)))
+        return float(np.mean(self.predict(X) == _array(y).reshape(-1)))
 
     def _classes_as_json(self) -> Any:
         return {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
@@ -254,7 +265,7 @@ class FewShotRegressor(_FewShot):
     def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
         """Learn from X (n, *x_shape) and targets y (n,) or (n, y_dim). Raises ValueError for shapes that do not fit, or NaN."""
         x = self._inputs(X, self._shape())
-        targets = torch.as_tensor(np.asarray(y, dtype=np.float32))
+        targets = torch.from_numpy(_array(y).astype(np.float32))
         self._flat = targets.dim() == 1
         targets = targets[:, None] if self._flat else targets
         if targets.dim() != 2 or len(targets) != len(x) or not torch.isfinite(targets).all():
@@ -271,8 +282,11 @@ class FewShotRegressor(_FewShot):
 
     def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
         """The coefficient of determination R^2."""
-        truth = np.asarray(y, dtype=np.float64)
-        return float(1 - ((truth - self.predict(X)) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum())
+        truth, found = _array(y).astype(np.float64), self.predict(X)
+        truth, found = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
+        if truth.shape != found.shape:
+            raise ValueError(f"y has shape {truth.shape}, the predictions have {found.shape}")
+        return float(1 - ((truth - found) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum())
 
     def _classes_as_json(self) -> Any:
         return {"flat": self._flat}
@@ -285,6 +299,10 @@ class FewShotRegressor(_FewShot):
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
 
         return Tags("regressor", TargetTags(required=True), None, None, RegressorTags(), input_tags=InputTags(three_d_array=True))
+
+
+def _array(y: ArrayLike | Tensor) -> NDArray[Any]:
+    return y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
 
 
 def _sklearn(name: str, otherwise: type[Any]) -> type[Any]:

@@ -59,6 +59,8 @@ def head_start(
                 states, times = [], []
                 for adapted in one.trajectory(task.support, budget) if isinstance(one, Descent) else [one.adapt(task.support)]:
                     states.append(adapted)
+                    if batch.query.x.device.type == "cuda":
+                        torch.cuda.synchronize()
                     times.append(time.perf_counter() - clock)
                 rows.append(torch.stack([score_state(one, adapted, task)[score] for adapted in states]).cpu())
                 spent.append(torch.tensor(times))

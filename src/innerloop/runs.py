@@ -100,6 +100,9 @@ class Run:
         for stale in ("weights.safetensors", "checkpoint.pt"):
             (self.folder / stale).unlink(missing_ok=True)
         self._write("log.jsonl", b"")
+        self.write_settings(settings)
+
+    def write_settings(self, settings: Settings) -> None:
         self._write("settings.json", json.dumps(asdict(settings), indent=2).encode() + b"\n")
 
     def settings(self) -> Settings:

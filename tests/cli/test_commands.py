@@ -175,12 +175,12 @@ def test_killed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert steps == [line["step"] for line in Run(whole).read_log()]
 
 
-def test_ctrl_c_stops_cleanly_with_the_run_saved(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    arguments = ["train", "protonet", "strokes", *SMALL, "--minutes", "5", "--out", str(folder)]
+def test_ctrl_c_stops_cleanly_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = ["train", "protonet", "strokes", *SMALL, "--steps", "60", "--out", str(folder)]
     process = subprocess.Popen([sys.executable, "-m", "innerloop", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (folder / "weights.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -188,6 +188,40 @@ def test_ctrl_c_stops_cleanly_with_the_run_saved(tmp_path: Path) -> None:
     assert "go on with --resume" in " ".join(out.split())
     assert "Traceback" not in err
     innerloop.load(folder)
+    assert main([*arguments, "--resume"]) == 0
+    assert main(["train", "protonet", "strokes", *SMALL, "--steps", "60", "--out", str(whole)]) == 0
+    a, b = innerloop.load(whole).state_dict(), innerloop.load(folder).state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_resuming_may_change_the_length_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "run")
+    common = ["train", "protonet", "strokes", *SMALL, "--out", folder]
+    assert main([*common, "--steps", "2"]) == 0
+    assert "--lr 5.0 cannot change on --resume" in fails(capsys, *common, "--resume", "--lr", "5")
+    assert "--metric cosine cannot change" in fails(capsys, *common, "--resume", "--metric", "cosine")
+    assert main([*common, "--resume", "--minutes", "0.01"]) == 0
+    assert Run(folder).settings().minutes == 0.01
+    assert main([*common, "--resume", "--steps", "9"]) == 0
+    assert (Run(folder).settings().steps, Run(folder).settings().minutes) == (9, None)
+
+
+def test_a_baseline_without_meta_parameters_is_saved_as_it_is(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    assert main(["train", "scratch", "strokes", "--ways", "3", "--queries", "2", "--out", folder]) == 0
+    assert main(["test", folder, "--tasks", "2"]) == 0
+
+
+def test_flags_of_the_learner_may_come_before_its_name(tmp_path: Path) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), "--steps", "1", "maml", "sinusoid", "--inner-lr", "0.02", "--batch", "2"]) == 0
+    assert Run(tmp_path / "run").settings().fields == {"inner_lr": 0.02}
+
+
+def test_settings_that_do_not_fit_the_data_are_left_out(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "run")
+    assert main(["train", "protonet", "folder", "--root", str(pictures), "--steps", "1", "--encoder", "conv4", "--out", folder]) == 0
+    assert "name smaller ones" in fails(capsys, "test", folder, "--tasks", "2")
+    assert "was trained for classes" in fails(capsys, "test", folder, "--tasks", "2", "--on", "sinusoid", "--ways", "2")
 
 
 def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +247,7 @@ def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "protonet", "strokes", "--out", "x", "--encoder", "conv5"], "there is no network 'conv5'"),
         (["train", "protonet", "folder", "--out", "x"], "folder needs --root"),
         (["train", "protonet", "folder", "--out", "x", "--root", "nowhere"], "there is no folder nowhere"),
-        (["train", "scratch", "strokes", "--out", "x", "--steps", "1"], "nothing to meta-train"),
+        (["train", "protonet", "strokes", "--out", "x", "--device", "gpu"], "no device 'gpu'"),
         (["train", "protonet", "strokes", "--out", "x", "--steps", "1", "--optimizer", "Adamm"], "no optimizer 'Adamm'"),
         (["train", "protonet", "arrays", "--out", "x", "--file", "none.csv"], "there is no file"),
         (["test", "nowhere"], "there is no run folder"),

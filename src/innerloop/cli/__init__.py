@@ -182,11 +182,11 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     outer.add_argument("--decay", action=argparse.BooleanOptionalAction, default=None, help="cosine decay of the learning rate")
     outer.add_argument("--clip", type=float, help="largest norm of the meta-gradient")
     outer.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="arithmetic; auto is bf16 where it is fast and safe")
-    outer.add_argument("--device", default="cpu", help="where to compute")
+    outer.add_argument("--device", help="where to compute (default: cpu)")
     outer.add_argument("--seed", type=int, default=0, help="random seed")
     at = arguments.index("train") + 1 if "train" in arguments else len(arguments)
-    name = next((word for word in arguments[at:] if not word.startswith("-")), None)
-    if name is not None:
+    words = [word for word in arguments[at:] if not word.startswith("-")]
+    if words:
         from innerloop.cli.fields import add_fields
 
-        add_fields(train, name)
+        add_fields(train, words)

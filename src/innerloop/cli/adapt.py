@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from innerloop.cli.fields import check_device
 from innerloop.estimators import FewShotClassifier
 from innerloop.runs import Run, RunError, write_atomically
 from innerloop.tasks.folder import read_classes
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     settings = folder.settings()
     if settings.preprocess is None:
         raise RunError(f"{options.run} was not trained on images: use innerloop.FewShotClassifier for arrays")
-    learner = folder.learner().to(options.device)
+    learner = folder.learner().to(check_device(options.device))
     preprocess = Preprocess(**settings.preprocess)
     support = read_classes(options.support, preprocess)
     query = Path(options.query)

@@ -7,15 +7,21 @@ import difflib
 from dataclasses import MISSING, Field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 
 from innerloop.core.learner import Learner
 from innerloop.learners import LEARNERS
 
 
+def plain_name(name: str) -> str:
+    """A learner's name without case, hyphens and underscores."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def find_learner(name: str) -> type[Learner]:
     """The learner of that name, in any case. Raises ValueError, with a guess, where there is none."""
-    known = LEARNERS.get(name.lower().replace("-", "").replace("_", ""))
+    known = LEARNERS.get(plain_name(name))
     if known is None:
         close = difflib.get_close_matches(name.lower(), LEARNERS, 1)
         raise ValueError(f"there is no learner {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(LEARNERS)}"))
@@ -36,11 +42,20 @@ def learner_fields(learner: type[Learner]) -> dict[str, tuple[Any, Field[Any]]]:
     return found
 
 
-def add_fields(parser: argparse.ArgumentParser, name: str) -> None:
-    """One flag for every field of the named learner, and its recipe told as defaults; nothing where there is no such learner."""
+def check_device(name: str) -> torch.device:
+    """The device of that name. Raises ValueError where this machine, or this PyTorch, has none."""
     try:
-        learner = find_learner(name)
-    except ValueError:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """One flag for every field of the learner that is named among the words, its recipe told as defaults; nothing where none is."""
+    learner = next((LEARNERS[plain] for plain in map(plain_name, words) if plain in LEARNERS), None)
+    if learner is None:
         return
     for action in parser._actions:
         if action.dest in vars(learner.recipe) and action.help:

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from innerloop.cli.fields import check_device
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
@@ -30,19 +31,17 @@ from innerloop.tasks.images import Preprocess
 def run(options: argparse.Namespace) -> None:
     console = Console()
     folder = Run(options.run)
-    settings, learner = folder.settings(), folder.learner().to(options.device)
+    settings, learner = folder.settings(), folder.learner().to(check_device(options.device))
     if options.steps:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
     rows = []
-    wanted = settings_to_test(options, settings)
-    for ways, shots in wanted:
-        tasks = test_tasks(options, settings, ways, shots)
+    for ways, shots, tasks in all_tasks(options, settings, console):
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
             rows.append(one_setting(learner, tasks, options, ways, shots))
-    if options.race and not isinstance(learner, Scratch):
-        rows[0]["race"] = race(learner, test_tasks(options, settings, *wanted[0]), options.race)
+        if options.race and not rows[1:] and not isinstance(learner, Scratch):
+            rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
     if options.json:
         report = {"run": str(options.run), "learner": settings.learner, "tasks": options.on or settings.tasks, "part": options.part, "results": rows}
@@ -68,6 +67,21 @@ def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tu
     return [(5, 1), (5, 5), (20, 1), (20, 5)]
 
 
+def all_tasks(options: argparse.Namespace, settings: Settings, console: Console) -> list[tuple[int | None, int, TaskDistribution]]:
+    """The tasks of every setting; of the usual four, those for which there are classes enough."""
+    wanted, found = settings_to_test(options, settings), []
+    for ways, shots in wanted:
+        try:
+            found.append((ways, shots, test_tasks(options, settings, ways, shots)))
+        except ValueError as error:
+            if len(wanted) == 1:
+                raise
+            console.print(f"{ways}-way {shots}-shot is left out: {error}", highlight=False)
+    if not found:
+        raise ValueError("the test part has too few classes or images for the usual settings: name smaller ones with --ways, --shots and --queries")
+    return found
+
+
 def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None, shots: int) -> TaskDistribution:
     """The tasks of one setting."""
     name = options.on or settings.tasks
@@ -85,7 +99,11 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
     if options.root and name == "folder":
         bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
         return Episodes(bank, ways or 5, shots, options.queries)
-    return build_tasks(name, options.part, asked)
+    tasks = build_tasks(name, options.part, {key: value for key, value in asked.items() if key in accepted})
+    if tasks.spec.kind != settings.spec["kind"] or list(tasks.spec.x_shape) != settings.spec["x_shape"]:
+        want = f"{settings.spec['kind']} of inputs {tuple(settings.spec['x_shape'])}"
+        raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {tasks.spec.kind} of inputs {tasks.spec.x_shape}")
+    return tasks
 
 
 def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int) -> dict[str, Any]:
@@ -104,12 +122,12 @@ def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Nam
     return row
 
 
-def race(learner: Learner, tasks: TaskDistribution, n: int) -> dict[str, Any]:
+def race(learner: Learner, tasks: TaskDistribution, n: int, seed: int) -> dict[str, Any]:
     """The learner against training from scratch with the same kind of network."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     device = next(learner.parameters()).device
     scratch = Scratch.build(tasks.spec).to(device)
-    result = head_start(learner, scratch, tasks, n=n)
+    result = head_start(learner, scratch, tasks, n=n, generator=torch.Generator().manual_seed(seed))
     return {**dataclasses.asdict(result), "speedup": result.speedup}
 
 

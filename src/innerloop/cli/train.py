@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from innerloop.cli.fields import find_learner, given_fields
+from innerloop.cli.fields import check_device, find_learner, given_fields
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.meta_test import Estimate, meta_test
@@ -37,8 +42,12 @@ def run(options: argparse.Namespace) -> None:
         asked = find_learner(options.learner)
         if asked is not find_learner(settings.learner) or options.tasks != settings.tasks:
             raise RunError(f"{options.out} is a run of {settings.learner} on {settings.tasks}, not of {options.learner} on {options.tasks}")
+        refuse_other_flags(options, settings)
         state = folder.load_checkpoint()
-        settings = replace(settings, steps=options.steps or settings.steps, minutes=options.minutes or settings.minutes)
+        if options.steps or options.minutes:
+            settings = replace(settings, steps=options.steps, minutes=options.minutes)
+        settings = replace(settings, device=options.device or settings.device)
+        folder.write_settings(settings)
         console.print(f"resuming {options.out} at step {state['step']}")
     else:
         if folder.exists:
@@ -46,6 +55,17 @@ def run(options: argparse.Namespace) -> None:
         settings = settings_from(options)
         state = None
     train(folder, settings, state, console)
+
+
+def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
+    """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
+    begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision}
+    begun |= {f"field_{name}": value for name, value in settings.fields.items()}
+    unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
+    for name, value in vars(options).items():
+        about = name in begun or name.startswith("field_")
+        if about and value not in (None, unsaid.get(name), begun.get(name)):
+            raise RunError(f"--{name.removeprefix('field_').replace('_', '-')} {value} cannot change on --resume: the run has {begun.get(name)}")
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
@@ -66,6 +86,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
     if options.tasks == "arrays" and "file" not in explicit:
         raise ValueError("arrays needs --file, an .npz or .csv file")
     preprocess = PREPROCESS.settings() if options.tasks in ("omniglot", "strokes") else None
+    for name in {"root", "file"} & set(explicit):
+        explicit[name] = str(Path(explicit[name]).resolve()) if Path(explicit[name]).exists() else explicit[name]
     task_options: dict[str, Any] = dict(explicit)
     if options.tasks == "folder":
         size = options.size or 28
@@ -97,13 +119,13 @@ def settings_from(options: argparse.Namespace) -> Settings:
         minutes=options.minutes or (None if options.steps else 10.0),
         seed=options.seed,
         precision=options.precision,
-        device=options.device,
+        device=options.device or "cpu",
         preprocess=preprocess,
         split=bank.fingerprint() if bank else None,
         versions=versions(),
     )
     if settings.precision == "auto":
-        settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(options.device) else "float32"
+        settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(settings.device) else "float32"
     return settings
 
 
@@ -151,8 +173,13 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     """Meta-train into a run folder, from the beginning or from a checkpoint."""
     torch.manual_seed(settings.seed)
     recipe = Recipe(**settings.recipe)
-    learner = settings.build().to(settings.device)
+    learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(settings.tasks, settings.task_options, recipe)
+    if not any(p.requires_grad for p in learner.parameters()):
+        folder.create(settings)
+        folder.save_weights(learner)
+        console.print(f"{settings.learner} has nothing to meta-train: saved in {folder.folder} as it is", soft_wrap=True)
+        return learner
     held_out, unseen = validation_tasks(settings)
     optimizer = build_optimizer(learner, recipe)
     generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
@@ -204,8 +231,10 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         report.validated(line)
 
     metrics: dict[str, float] = {}
-    begun = state is not None
-    with report.progress:
+    if state is None:
+        checkpoint()
+    begun = step > 0
+    with report.progress, _patience() as asked_to_stop:
         try:
             loop = meta_train(
                 learner, tasks, steps=settings.steps, seconds=60 * settings.minutes if settings.steps is None and settings.minutes else None,
@@ -223,17 +252,37 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
                     marks = int(progress * REPORTS)
                     begun = True
                     validate(metrics)
-                elif time.monotonic() - since > SAVE_EVERY:
+                elif time.monotonic() - since > SAVE_EVERY or asked_to_stop:
                     checkpoint()
+                if asked_to_stop:
+                    raise KeyboardInterrupt
             if not settings.steps or step % max(1, settings.steps // REPORTS):
                 validate(metrics)
         except KeyboardInterrupt:
-            if metrics:
-                validate(metrics)
-            console.print(f"stopped at step {step}; the run is saved: go on with --resume")
+            console.print("stopped; the run is saved: go on with --resume", soft_wrap=True)
             raise
     console.print(f"saved in {folder.folder}: test it with  innerloop test {folder.folder}", soft_wrap=True)
     return folder.learner()
+
+
+@contextmanager
+def _patience() -> Iterator[list[int]]:
+    """Ctrl-C waits for the end of the meta-step, so that what is saved is whole: the list fills. A second one does not wait."""
+    asked: list[int] = []
+
+    def note(signum: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Report:

@@ -18,15 +18,13 @@ from innerloop.core.task import Examples, Task, TaskSpec
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
 
-
 @dataclass(frozen=True)
 class Recipe:
     """How a learner is meta-trained where nothing else is said: the episodes and the outer loop.
 
     ways, shots, queries: the episodes trained on; alphabets: how many groups their classes come from (0: any), where the data has groups.
-    batch: tasks in a meta-step. optimizer: a name in torch.optim. lr: its rate at the start, under `warmup` steps and cosine decay, or
-    constant. clip: the largest norm of the meta-gradient. meta_gradient: a name in core.metagrad.
-    supervised: train on all classes at once, with labels that never change, `batch` examples at a time.
+    batch: tasks in a meta-step. optimizer: a name in torch.optim. lr: its rate, after `warmup` steps and under cosine decay, or constant.
+    clip: the largest norm of the meta-gradient. supervised: all classes at once, with labels that never change, `batch` examples at a time.
     """
 
     ways: int = 5

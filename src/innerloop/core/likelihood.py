@@ -20,7 +20,7 @@ def widened(values: Tensor) -> Tensor:
 class Likelihood(ABC):
     """A reading of outputs (m, out_dim) against targets (m, y_dim)."""
 
-    score: str  # the metric that matters most, and its direction:
+    score: str  # the metric that matters most
     higher_is_better: bool
 
     def out_dim(self, y_dim: int) -> int:

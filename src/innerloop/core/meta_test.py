@@ -35,7 +35,6 @@ class TestResult:
     """What `meta_test` measured: every metric, the score after 0, 1, ... gradient steps, and the seconds of the whole test."""
 
     __test__ = False  # no test case, for all its name says
-
     metrics: dict[str, Estimate]
     tasks: int
     transductive: bool

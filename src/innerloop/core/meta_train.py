@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from innerloop.core.task import TaskDistribution
 Precision = Literal["float32", "bf16"]
 Schedule = Callable[[int, float], float]  # (step, progress in 0..1) -> factor of the learning rate
 
-CALIBRATION_SEED = 2_021
+CALIBRATION_SEED = 2021
 
 
 class Step(NamedTuple):
@@ -77,11 +78,9 @@ def meta_train(
     steps, seconds: how long, one of the two; with seconds the schedule follows the clock. batch: tasks in a meta-step.
     optimizer: any torch optimiser over the learner's parameters (default Adam at 1e-3). schedule: factor of its rates over time.
     clip: largest norm of the meta-gradient. precision: "bf16" computes in bfloat16 where that is safe, weights stay float32.
-    generator: draws the tasks (default: seed 0). start, elapsed: where a resumed training stands.
-    The learner is trained on the device that it is on. When the loop ends, or is left, normalisation statistics are settled on training tasks
-    and the learner is in evaluation mode.
-
-    Raises ValueError for a missing length and FloatingPointError where the loss is no longer a number.
+    generator: draws the tasks (default: seed 0). start, elapsed: where a resumed training stands. The learner is trained on the device that it is
+    on. When the loop ends, or is left, normalisation statistics are settled on training tasks and the learner is in evaluation mode; inside the
+    loop, call `calibrate` first to test or save. Raises ValueError for a missing length and FloatingPointError for a loss that is no number.
     """
     if (steps is None) == (seconds is None):
         raise ValueError("say how long to train: either steps or seconds")
@@ -92,11 +91,12 @@ def meta_train(
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
     clock = time.monotonic() - elapsed
-    index = start
+    index, settle = start, False
     try:
         while True:
             progress = index / steps if steps else (time.monotonic() - clock) / seconds if seconds else 1.0  # zero of either is done
             if progress >= 1:
+                settle = True
                 return
             learner.train()
             if schedule is not None:
@@ -114,7 +114,11 @@ def meta_train(
             optimizer.step()
             index += 1
             yield Step(index - 1, metrics, index / steps if steps is not None else progress)
+    except GeneratorExit:  # the caller left the loop
+        settle = not sys.is_finalizing()
+        raise
     finally:
         learner.zero_grad()
         learner.eval()
-        calibrate(learner, tasks, precision)
+        if settle:
+            calibrate(learner, tasks, precision)

@@ -1,4 +1,4 @@
-"""Meta-gradients: how the meta-parameters move. Each takes a learner and a batch of tasks and gives gradients by parameter name, and metrics."""
+"""Meta-gradients: how the meta-parameters move. Each takes a learner and a batch of tasks; gradients by parameter name, and metrics, come back."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.episodes import ClassBank, Episodes, random_subset
 from innerloop.tasks.folder import group_by_label
+from innerloop.tasks.images import to_unit
 from innerloop.tasks.parts import part_of
 
 
@@ -79,7 +80,8 @@ def arrays(
     """Tasks from arrays in memory, x (n, *x_shape) and y (n,), or from a file (see `read_table`).
 
     Without `task`, y are class labels and tasks are episodes over classes. With it, y are reals (n,) or (n, d) and the rows of a task belong
-    together. 64, 16 and 20 % of the classes, or tasks, train, validate and test.
+    together. Images are bytes (n, height, width), or of 1 or 3 channels, first or last. 64, 16 and 20 % of the classes, or tasks, train,
+    validate and test.
     Raises ValueError for arrays that do not fit together or hold NaN.
     """
     if file is not None:
@@ -91,7 +93,11 @@ def arrays(
     if not len(x):
         raise ValueError("x and y have 0 rows")
     values = torch.as_tensor(np.asarray(x))
-    values = values if values.dtype == torch.uint8 else values.float()
+    if values.dim() == 3 and values.dtype == torch.uint8:
+        values = values[:, None]  # grey images
+    elif values.dim() == 4 and values.shape[1] not in (1, 3) and values.shape[3] in (1, 3):
+        values = values.permute(0, 3, 1, 2).contiguous()
+    values = values if values.dtype == torch.uint8 and values.dim() > 2 else values.float()  # bytes of images stay bytes until they are drawn
     if values.dtype != torch.uint8 and not torch.isfinite(values).all():
         raise ValueError("x holds NaN or infinite values: fill or drop them first")
     if task is None and any(label != label for label in np.asarray(y).ravel()):
@@ -107,4 +113,4 @@ def arrays(
     rows = torch.cat([torch.arange(int(bank.starts[i]), int(bank.starts[i]) + counts[i]) for i in chosen] or [torch.empty(0, dtype=torch.long)])
     if not len(rows):
         raise ValueError(f"the {part} part has no tasks: {len(names)} tasks are too few to split")
-    return GroupedRows(bank.values[rows].float(), targets[rows], [counts[i] for i in chosen], shots, queries)
+    return GroupedRows(to_unit(bank.values[rows]), targets[rows], [counts[i] for i in chosen], shots, queries)

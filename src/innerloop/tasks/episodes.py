@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.images import to_unit
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,7 @@ class Episodes(TaskDistribution):
         return order.gather(1, chosen).gather(1, random_subset((n, self.ways), self.ways, generator))
 
     def _images(self, rows: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
-        x = self.bank.values[rows.flatten()]
-        if x.dtype == torch.uint8:
-            x = x.to(torch.float32).div_(255)
+        x = to_unit(self.bank.values[rows.flatten()])
         if turns.any():
             turns = turns.flatten()
             for turn in (1, 2, 3):

@@ -71,5 +71,5 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Bytes 0..255 as float32 in 0..1."""
-    return images.to(torch.float32).div_(255)
+    """Bytes 0..255 as float32 in 0..1; what is no bytes as it is."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images

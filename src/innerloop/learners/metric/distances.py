@@ -30,8 +30,14 @@ def distance(a: Tensor, b: Tensor, metric: Metric, p: float = 1.0) -> Tensor:
     if metric == "euclidean":
         return squared_distance(a, b)
     if metric == "cosine":
-        return 1 - F.normalize(widened(a), dim=-1) @ F.normalize(widened(b), dim=-1).T
+        return 1 - cosine(a, b)
     return (widened(a[:, None] - b).abs() + 1e-12).pow(p).sum(-1)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarities, a (m, d), b (n, d) to (m, n), in single precision whatever the precision around it."""
+    with torch.autocast(a.device.type, enabled=False):
+        return F.normalize(widened(a), dim=-1) @ F.normalize(widened(b), dim=-1).T
 
 
 def same_class(y: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from dataclasses import KW_ONLY
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.metric.distances import cosine
 from innerloop.nets.named import encoder, flat_features
 from innerloop.nets.recurrent import LSTMCell
 
@@ -68,9 +68,9 @@ class MatchingNet(Learner):
         f = self.embed(x)  # (m, d)
         if self.contextual:
             f = self._attend(f, g)
-        similarity = F.normalize(f, dim=-1) @ F.normalize(g, dim=-1).T  # (m, n)
-        attention = (self.log_scale.exp() * widened(similarity)).softmax(-1)
-        answers = attention @ y
+        attention = (self.log_scale.exp() * cosine(f, g)).softmax(-1)  # (m, n)
+        with torch.autocast(x.device.type, enabled=False):
+            answers = attention @ y
         return (answers + 1e-6).log() if isinstance(self.likelihood, Categorical) else answers  # (m, y_dim)
 
     def _in_context(self, z: Tensor) -> Tensor:
