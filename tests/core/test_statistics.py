@@ -112,7 +112,6 @@ def test_moments_are_differentiable_and_cross_vmap() -> None:
     torch.testing.assert_close(torch.func.grad(spread)(x[0]), 2 * (x[0] - x[0].mean(0)) / 8)
 
 
-
 def test_calibrate_settles_exact_statistics() -> None:
     spec = TaskSpec("classes", (6,), 3)
     torch.manual_seed(0)

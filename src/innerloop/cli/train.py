@@ -309,5 +309,3 @@ class _Report:
             self.validation = f"  validation {self.score} {line['validation']:.4f}{seen}"
         if not self.console.is_terminal:
             self.console.print(f"step {line['step']}  {line['seconds']:.0f} s  loss {line['loss']:.4f}{self.validation}", highlight=False)
-
-

@@ -18,6 +18,7 @@ from innerloop.core.task import Examples, Task, TaskSpec
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
 
+
 @dataclass(frozen=True)
 class Recipe:
     """How a learner is meta-trained where nothing else is said: the episodes and the outer loop.

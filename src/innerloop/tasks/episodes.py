@@ -34,9 +34,7 @@ class ClassBank:
     def of(cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None) -> ClassBank:
         """A bank from examples that lie class by class."""
         sizes = torch.tensor(counts)
-        return cls(
-            values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups or [0] * len(counts)), torch.zeros_like(sizes), tuple(names)
-        )
+        return cls(values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups or [0] * len(counts)), torch.zeros_like(sizes), tuple(names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -107,9 +105,7 @@ class Episodes(TaskDistribution):
     Raises ValueError where the bank is too small for what is asked.
     """
 
-    def __init__(
-        self, bank: ClassBank, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, warp: Warp | None = None
-    ):
+    def __init__(self, bank: ClassBank, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, warp: Warp | None = None):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
         self.alphabets, self.warp = alphabets, warp
         if min(ways, shots, queries) < 1:

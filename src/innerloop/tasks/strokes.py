@@ -57,18 +57,21 @@ def stroke_shapes(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     corner = torch.randint(1, moves, (n, 1), generator=generator)
     sharp = _uniform(1.0, 2.5, (n, 1), generator)
     every = torch.randint(1, 3, (n, 1), generator=generator)
-    turns = torch.stack(
-        [
-            torch.zeros(n, moves),
-            bend.expand(n, moves),
-            bend * 1.4 * torch.where(place < corner, 1.0, -1.0),
-            sharp * (place == corner) + 0.25 * bend * (place > corner),
-            sharp * (place % (every + 1) == 0) * torch.where((place // (every + 1)) % 2 == 0, 1.0, -1.0) * (place > 0),
-            (0.6 + 0.7 * bend).expand(n, moves),
-            torch.full((n, moves), 2 * math.pi / moves),
-            (math.pi / 2) * ((place - corner) % every == 0) * (place > 0),
-        ]
-    )[kind, torch.arange(n)] * sign  # (n, moves)
+    turns = (
+        torch.stack(
+            [
+                torch.zeros(n, moves),
+                bend.expand(n, moves),
+                bend * 1.4 * torch.where(place < corner, 1.0, -1.0),
+                sharp * (place == corner) + 0.25 * bend * (place > corner),
+                sharp * (place % (every + 1) == 0) * torch.where((place // (every + 1)) % 2 == 0, 1.0, -1.0) * (place > 0),
+                (0.6 + 0.7 * bend).expand(n, moves),
+                torch.full((n, moves), 2 * math.pi / moves),
+                (math.pi / 2) * ((place - corner) % every == 0) * (place > 0),
+            ]
+        )[kind, torch.arange(n)]
+        * sign
+    )  # (n, moves)
     turns = turns + torch.randn(n, moves, generator=generator) * torch.where(kind >= 6, 0.05, 0.12)[:, None]
     compass = torch.randint(0, 8, (n, 1), generator=generator) * (math.pi / 4) + torch.randn(n, 1, generator=generator) * 0.25
     heading = compass + turns.cumsum(1)
