@@ -113,8 +113,7 @@ def es(
         raise ValueError(f"es needs at least one pair and a positive sigma, got {pairs} and {sigma}")
     theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     with torch.no_grad():
-        noises: list[Weights] = []
-        losses: list[Tensor] = []
+        noises, losses = [], []
         for _ in range(pairs):
             noise = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for n, p in theta.items()}
             noises.append(noise)
