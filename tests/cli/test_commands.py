@@ -200,6 +200,7 @@ def test_resuming_may_change_the_length_and_nothing_else(tmp_path: Path, capsys:
     assert main([*common, "--steps", "2"]) == 0
     assert "--lr 5.0 cannot change on --resume" in fails(capsys, *common, "--resume", "--lr", "5")
     assert "--metric cosine cannot change" in fails(capsys, *common, "--resume", "--metric", "cosine")
+    assert "--protocol lake cannot change" in fails(capsys, *common, "--resume", "--protocol", "lake")
     assert main([*common, "--resume", "--minutes", "0.01"]) == 0
     assert Run(folder).settings().minutes == 0.01
     assert main([*common, "--resume", "--steps", "9"]) == 0
@@ -220,6 +221,9 @@ def test_flags_of_the_learner_may_come_before_its_name(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_the_data_are_left_out(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "run")
     assert main(["train", "protonet", "folder", "--root", str(pictures), "--steps", "1", "--encoder", "conv4", "--out", folder]) == 0
+    same = ["train", "protonet", "folder", "--root", os.path.relpath(pictures), "--size", "28", "--out", folder, "--resume"]
+    assert main([*same, "--steps", "2"]) == 0
+    assert "--size 32 cannot change" in fails(capsys, *same, "--size", "32")
     assert "name smaller ones" in fails(capsys, "test", folder, "--tasks", "2")
     assert "was trained for classes" in fails(capsys, "test", folder, "--tasks", "2", "--on", "sinusoid", "--ways", "2")
 

@@ -61,9 +61,13 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision}
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
+    if "preprocess" in settings.task_options:
+        begun |= {"size": settings.task_options["preprocess"]["size"][0], "channels": settings.task_options["preprocess"]["channels"]}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
-        about = name in begun or name.startswith("field_")
+        about = name in begun or name.startswith("field_") or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels")
+        if name in ("root", "file") and value is not None:
+            value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):
             raise RunError(f"--{name.removeprefix('field_').replace('_', '-')} {value} cannot change on --resume: the run has {begun.get(name)}")
 
