@@ -10,7 +10,8 @@ from sklearn.utils.estimator_checks import check_estimator
 import innerloop
 from innerloop import MAML, FewShotClassifier, FewShotRegressor, ProtoNet
 from innerloop.core.task import TaskSpec
-from innerloop.runs import RunError
+from innerloop.runs import Run, RunError, Settings
+from innerloop.tasks import Preprocess
 
 IMAGES = TaskSpec("classes", (1, 28, 28), 5)
 
@@ -131,3 +132,25 @@ def test_images_that_are_not_in_range_are_refused() -> None:
     np.testing.assert_array_equal(classifier.fit(x.astype(int), y).predict_proba(x), classifier.fit(x, y).predict_proba(x))
     with pytest.raises(ValueError, match=r"reals 0\.\.1"):
         classifier.fit(x.astype(float), y)
+
+
+def test_bytes_of_any_size_are_read_as_the_run_s_training_images(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    preprocess = Preprocess(1, (28, 28), dark_background=True, fit_ink=True)
+    spec = {"kind": "classes", "x_shape": [1, 28, 28], "y_dim": 5}
+    settings = Settings("protonet", {"encoder": "conv4"}, spec, "omniglot", {}, {}, preprocess=preprocess.settings())
+    run = Run(tmp_path / "run")
+    run.create(settings)
+    run.save_weights(settings.build())
+    pages = np.full((4, 60, 50), 255, dtype=np.uint8)
+    for i, page in enumerate(pages):
+        page[10 : 20 + 8 * i, 5 + 3 * i : 12 + 3 * i] = 20
+    labels = list("abcd")
+    read = preprocess.convert_all(pages).numpy()
+    expected = FewShotClassifier(run.learner()).fit(read, labels).predict_proba(read)
+    classifier = FewShotClassifier(run.folder).fit(pages, labels)
+    for layout in (pages, pages[:, None], pages[..., None]):
+        np.testing.assert_allclose(classifier.predict_proba(layout), expected, atol=1e-5)
+    np.testing.assert_allclose(classifier.predict_proba(read.astype(np.float32) / 255), expected, atol=1e-5)
+    classifier.save(tmp_path / "kept")
+    np.testing.assert_allclose(FewShotClassifier.load(tmp_path / "kept").predict_proba(pages), expected, atol=1e-5)

@@ -21,13 +21,15 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet
-from innerloop.runs import RunError, load, write_atomically
+from innerloop.runs import Run, RunError, write_atomically
+from innerloop.tasks.images import Preprocess
 
 
 class _FewShot:
     """What classifier and regressor share: parameters, inputs, saving."""
 
     kind: ClassVar[str]
+    _preprocess: Preprocess | None = None  # how the learner's training images were read, where its run says so
 
     def __init__(self, learner: Learner | Path | str | None = None, *, chunk: int = 512):
         self.learner = learner
@@ -43,6 +45,7 @@ class _FewShot:
             if name not in self.get_params():
                 raise ValueError(f"Invalid parameter {name!r} for estimator {self!r}: it has {', '.join(self.get_params())}")
             setattr(self, name, value)
+        self._preprocess = None
         return self
 
     def __repr__(self) -> str:
@@ -53,13 +56,18 @@ class _FewShot:
         if isinstance(self.learner, Learner):
             return self.learner.eval()
         if self.learner is not None:
-            return load(self.learner)
+            run = Run(self.learner)
+            read_as = run.settings().preprocess
+            self._preprocess = Preprocess(**read_as) if read_as else None
+            return run.learner()
         if self.kind == "reals":
             raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
         return None if x is None else ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
 
     def _inputs(self, X: ArrayLike | Tensor, shape: tuple[int, ...] | None) -> Tensor:
         """Inputs as float32 (n, *x_shape): bytes are scaled to 0..1, a missing channel axis is added, one at the end is moved.
+
+        Images as bytes, of any size, are first read as the run's training images were.
 
         Raises ValueError for inputs that are empty, not finite, or of another shape than the learner was built for.
         """
@@ -75,6 +83,8 @@ class _FewShot:
         if array.shape[0] == 0 or 0 in array.shape[1:]:
             found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
             raise ValueError(f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required.")
+        if self._preprocess and array.dtype == np.uint8 and array.ndim in (3, 4):
+            array = self._preprocess.convert_all(array).numpy()
         scale = 255.0 if array.dtype.kind in "ui" and array.ndim > 2 else 1.0
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
@@ -149,6 +159,7 @@ class _FewShot:
             "learner": type(learner).__name__.lower(),
             "fields": learner.given,
             "spec": {"kind": learner.spec.kind, "x_shape": learner.spec.x_shape, "y_dim": learner.spec.y_dim},
+            "preprocess": self._preprocess.settings() if self._preprocess else None,
             "classes": self._classes_as_json(),
         }
         try:
@@ -175,6 +186,7 @@ class _FewShot:
         except Exception as error:
             raise RunError(f"{folder} holds no saved {cls.__name__}: {error}") from error
         self = cls(learner)
+        self._preprocess = Preprocess(**told["preprocess"]) if told["preprocess"] else None
         self._restore(told["classes"], tensors["support.x"], tensors["support.y"])
         return self
 

@@ -57,7 +57,7 @@ def test_a_run_holds_what_it_should(run_folder: Path) -> None:
     assert {p.name for p in run_folder.iterdir()} == {"settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt"}
     settings = json.loads((run_folder / "settings.json").read_text())
     assert settings["learner"] == "protonet"
-    assert settings["preprocess"] == {"channels": 1, "size": [28, 28], "dark_background": True}
+    assert settings["preprocess"] == {"channels": 1, "size": [28, 28], "dark_background": True, "fit_ink": True}
     assert settings["versions"]["torch"] == str(torch.__version__)
     log = Run(run_folder).read_log()
     assert [line["step"] for line in log] == [1, 2, 3, 4]
@@ -226,6 +226,17 @@ def test_settings_that_do_not_fit_the_data_are_left_out(pictures: Path, tmp_path
     assert "--size 32 cannot change" in fails(capsys, *same, "--size", "32")
     assert "name smaller ones" in fails(capsys, "test", folder, "--tasks", "2")
     assert "was trained for classes" in fails(capsys, "test", folder, "--tasks", "2", "--on", "sinusoid", "--ways", "2")
+
+
+def test_drawings_in_a_folder_are_fitted_where_asked(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "protonet", "folder", "--root", str(pictures), "--steps", "1", "--encoder", "conv4"]
+    for flags, fitted in ((["--fit-ink"], True), ([], False)):
+        folder = tmp_path / str(fitted)
+        assert main([*arguments, *flags, "--out", str(folder)]) == 0
+        read_as = Run(folder).settings().preprocess
+        assert read_as == {"channels": 1, "size": [28, 28], "dark_background": fitted, "fit_ink": fitted}
+    assert "cannot change" in fails(capsys, *arguments, "--no-fit-ink", "--out", str(tmp_path / "True"), "--resume")
+    assert "strokes has no option --fit-ink" in fails(capsys, "train", "protonet", "strokes", "--no-fit-ink", "--out", str(tmp_path / "none"))
 
 
 def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:

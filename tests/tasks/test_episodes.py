@@ -340,7 +340,7 @@ def blob(size: int = 28) -> Tensor:
 
 def test_warp_keeps_shape_and_roughly_the_ink() -> None:
     images = blob().repeat(50, 3, 1, 1)
-    warped = Warp()(images, seeded())
+    warped = Warp(elastic=0)(images, seeded())
     assert warped.shape == images.shape
     ratio = warped.sum((1, 2, 3)) / images.sum((1, 2, 3))
     assert 0.65 < float(ratio.min()) < 0.98 < 1.02 < float(ratio.max()) < 1.45
@@ -357,14 +357,14 @@ def test_warp_moves_every_image_in_its_own_way_and_its_channels_together() -> No
 
 def test_a_warp_of_nothing_changes_nothing() -> None:
     images = torch.rand(4, 1, 9, 9, generator=seeded())
-    torch.testing.assert_close(Warp(0, 0, 0, 0)(images, seeded()), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(Warp(0, 0, 0, 0, 0)(images, seeded()), images, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("degrees", [20.0, 60.0])
 def test_warp_turns_by_at_most_its_degrees(degrees: float) -> None:
     bar = torch.zeros(1, 1, 41, 41)
     bar[..., 19:22, 5:36] = 1
-    warped = Warp(degrees, 0, 0, 0)(bar.repeat(200, 1, 1, 1), seeded())
+    warped = Warp(degrees, 0, 0, 0, 0)(bar.repeat(200, 1, 1, 1), seeded())
     place = torch.arange(41) - 20.0
     mass = warped[:, 0] / warped.sum((1, 2, 3))[:, None, None]
     xx, yy = (mass * place.square()).sum((1, 2)), (mass * place.square()[:, None]).sum((1, 2))
@@ -376,9 +376,33 @@ def test_warp_turns_by_at_most_its_degrees(degrees: float) -> None:
 def test_warp_shifts_by_at_most_its_fraction_of_the_side() -> None:
     place = torch.arange(40.0)
     images = torch.nn.functional.pad(blob(20), (10, 10, 10, 10)).repeat(300, 1, 1, 1)
-    warped = Warp(0, 0, 0, 0.1)(images, seeded())[:, 0]
+    warped = Warp(0, 0, 0, 0.1, 0)(images, seeded())[:, 0]
     centre = torch.stack([(warped * place).sum((1, 2)), (warped * place[:, None]).sum((1, 2))]) / warped.sum((1, 2))
     assert 3.7 < float((centre - 19.5).abs().max()) < 4.05
+
+
+def test_an_elastic_warp_moves_places_of_one_image_apart_smoothly_and_not_far() -> None:
+    size, elastic = 40, 0.1
+    place = (torch.arange(size) + 0.5) / size * 2 - 1  # a pixel's value is where it was, from -1 to 1
+    ramps = torch.stack([place.expand(size, size), place[:, None].expand(size, size)]).repeat(100, 1, 1, 1)
+    inside = (..., slice(6, -6), slice(6, -6))
+    moved = (Warp(0, 0, 0, 0, elastic)(ramps, seeded()) - ramps)[inside]  # (100, 2, 28, 28)
+    assert 0.7 * elastic < float(moved.abs().max()) < 1.5 * elastic  # bicubic curves overshoot their control points a little
+    assert float(moved.mean().abs()) < 0.1 * elastic
+    assert float((moved.amax((2, 3)) - moved.amin((2, 3))).mean()) > 0.5 * elastic
+    assert float(moved.diff(dim=3).abs().max()) < 0.3 * elastic
+
+
+def test_a_mirrored_class_is_the_class_flipped_and_then_turned() -> None:
+    bank = pictures([2] * 3, [0, 0, 1]).turned().mirrored()
+    assert len(bank) == len(set(bank.names)) == 24
+    assert len(bank.groups.unique()) == 16
+    upright, turned = bank.names.index("class0/rot000"), bank.names.index("class0/rot090/mirrored")
+    assert (int(bank.turns[turned]), int(bank.starts[turned])) == (5, int(bank.starts[upright]))
+    episodes = Episodes(bank.pick([turned, turned]), 2, 1, 1)
+    found = episodes.sample(1, seeded()).support.x[0, 0]
+    stock = [torch.rot90(image.flip(2), 1, (1, 2)).float() / 255 for image in bank.values[:2]]
+    assert any(torch.equal(found, image) for image in stock)
 
 
 def test_only_warped_episodes_differ_from_the_bank() -> None:

@@ -107,3 +107,40 @@ def test_image_files_are_found_in_order_whatever_the_case(tmp_path: Path) -> Non
 
 def test_to_unit_divides_by_255() -> None:
     assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def drawn(left: int, top: int, width: int, height: int, canvas: tuple[int, int] = (105, 105)) -> Image.Image:
+    """An L of black ink on white paper."""
+    pixels = np.full((canvas[1], canvas[0]), 255, dtype=np.uint8)
+    pixels[top : top + height, left : left + max(2, width // 8)] = 0
+    pixels[top + height - max(2, height // 8) : top + height, left : left + width] = 0
+    return Image.fromarray(pixels)
+
+
+def fitted(image: Image.Image) -> Tensor:
+    return Preprocess(1, (28, 28), dark_background=True, fit_ink=True).convert(image)[0].float() / 255
+
+
+def test_fitted_ink_has_its_centre_of_mass_in_the_middle_and_reaches_near_the_edge() -> None:
+    for image in (drawn(3, 60, 30, 40), drawn(50, 5, 50, 20), drawn(10, 10, 80, 80)):
+        x = fitted(image)
+        places = torch.arange(28) + 0.5
+        centre = [float((x.sum(axis) * places).sum() / x.sum()) for axis in (0, 1)]
+        assert centre == pytest.approx([14, 14], abs=0.3)
+        rows, columns = (x > 0.3).nonzero(as_tuple=True)
+        reach = max(float((index + 0.5 - 14).abs().max()) for index in (rows, columns))
+        assert 11.5 < reach <= 13.5
+
+
+def test_fitted_ink_is_the_same_wherever_and_however_large_it_was_drawn() -> None:
+    here = fitted(drawn(8, 8, 40, 48))
+    assert torch.allclose(here, fitted(drawn(60, 50, 40, 48)), atol=0.02)
+    larger = fitted(drawn(60, 40, 80, 96, (210, 160)))
+    assert float((here - larger).abs().mean()) < 0.03
+
+
+def test_a_dot_stays_small_and_an_empty_page_stays_empty() -> None:
+    dot = np.full((105, 105), 255, dtype=np.uint8)
+    dot[80:84, 20:24] = 0
+    assert 0.005 < float(fitted(Image.fromarray(dot)).mean()) < 0.05
+    assert float(fitted(Image.fromarray(np.full((105, 105), 255, dtype=np.uint8))).max()) == 0

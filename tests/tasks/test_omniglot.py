@@ -93,11 +93,11 @@ def test_episodes_within_an_alphabet_come_from_one(part: str) -> None:
 
 def test_training_turns_and_warps_and_testing_does_not() -> None:
     train, test = omniglot("train", ways=5, queries=2), omniglot("test", ways=5, queries=2)
-    assert (len(train.bank), len(test.bank)) == (4 * 964, 659)
+    assert (len(train.bank), len(test.bank)) == (8 * 964, 659)
     assert train.warp is not None
     assert test.warp is None
     assert len(omniglot("train", augment=False).bank) == 964
-    assert len(omniglot("train", protocol="vinyals").bank) == 4800
+    assert len(omniglot("train", protocol="vinyals").bank) == 2 * 4800
     assert test.spec.x_shape == (1, 28, 28)
 
 

@@ -170,8 +170,10 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")
     data.add_argument("--root", help="a folder of class folders (folder)")
     data.add_argument("--file", help="an .npz or .csv file (arrays)")
-    data.add_argument("--size", type=positive, help="images are resized to this many pixels squared (folder; 28)")
-    data.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (folder; 1)")
+    data.add_argument("--size", type=positive, help="images are resized to this many pixels squared (folder, omniglot; 28)")
+    data.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (folder, omniglot; 1)")
+    fit = "move and scale drawings so that their ink fills the image (folder: no; omniglot: yes, --no-fit-ink reads whole pages, as papers do)"
+    data.add_argument("--fit-ink", action=argparse.BooleanOptionalAction, default=None, help=fit)
     outer = train.add_argument_group("meta-training")
     outer.add_argument("--batch", type=positive, help="tasks in a meta-step")
     outer.add_argument("--meta-gradient", choices=("backprop", "reptile", "implicit", "es"), help="how the meta-parameters move")

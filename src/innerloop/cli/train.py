@@ -26,7 +26,7 @@ from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, wa
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
 from innerloop.runs import Run, RunError, Settings, build_tasks, versions
-from innerloop.tasks import TASKS, Episodes
+from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.omniglot import PREPROCESS
 
 REPORTS = 10  # validations in a training
@@ -62,10 +62,13 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision}
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
-        begun |= {"size": settings.task_options["preprocess"]["size"][0], "channels": settings.task_options["preprocess"]["channels"]}
+        read_as = settings.task_options["preprocess"]
+        begun |= {"size": read_as["size"][0], "channels": read_as["channels"], "fit_ink": read_as["fit_ink"]}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
-        about = name in begun or name.startswith("field_") or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels")
+        about = (
+            name in begun or name.startswith("field_") or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels", "fit_ink")
+        )
         if name in ("root", "file") and value is not None:
             value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):
@@ -89,13 +92,12 @@ def settings_from(options: argparse.Namespace) -> Settings:
         raise ValueError("folder needs --root, a folder of class folders")
     if options.tasks == "arrays" and "file" not in explicit:
         raise ValueError("arrays needs --file, an .npz or .csv file")
-    preprocess = PREPROCESS.settings() if options.tasks in ("omniglot", "strokes") else None
     for name in {"root", "file"} & set(explicit):
         explicit[name] = str(Path(explicit[name]).resolve()) if Path(explicit[name]).exists() else explicit[name]
     task_options: dict[str, Any] = dict(explicit)
-    if options.tasks == "folder":
-        size = options.size or 28
-        preprocess = task_options["preprocess"] = {"channels": options.channels or 1, "size": [size, size], "dark_background": False}
+    preprocess = preprocess_from(options)
+    if preprocess and "preprocess" in accepted:
+        task_options["preprocess"] = preprocess
     if options.tasks == "sinusoid":
         task_options = {"shots": 10, "queries": 10, **task_options}
     else:
@@ -131,6 +133,19 @@ def settings_from(options: argparse.Namespace) -> Settings:
     if settings.precision == "auto":
         settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(settings.device) else "float32"
     return settings
+
+
+def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
+    """How images are read, for tasks that are images."""
+    asked = {name: getattr(options, name) for name in ("size", "channels", "fit_ink") if getattr(options, name) is not None}
+    if asked and options.tasks not in ("omniglot", "folder"):
+        raise ValueError(f"{options.tasks} has no option --{next(iter(asked)).replace('_', '-')}")
+    if options.tasks not in ("omniglot", "strokes", "folder"):
+        return None
+    if "size" in asked:
+        asked["size"] = (asked["size"], asked["size"])
+    usual = PREPROCESS if options.tasks != "folder" else Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink))
+    return replace(usual, **asked).settings()
 
 
 def _fast_bf16(device: str) -> bool:

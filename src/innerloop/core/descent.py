@@ -63,14 +63,14 @@ class Descent(Learner):
 
     def predict(self, state: Weights, x: Tensor) -> Tensor:
         if self.transductive:
-            with measured(self.net):
+            with measured():
                 return functional_call(self.net, state, (x,))
         with given():
             return functional_call(self.net, state, (x,))
 
     def support_loss(self, weights: Weights, support: Examples) -> Tensor:
         """The loss that the steps descend: the negative log-likelihood of the support set, normalised by its own statistics."""
-        with measured(self.net):
+        with measured():
             return self.likelihood.nll(functional_call(self.net, weights, (support.x,)), support.y)
 
     def gradient(self, moving: Weights, support: Examples, still: Weights | None = None, first_order: bool = False) -> Weights:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 class _Notes:
     """The moments seen so far, layer by layer."""
 
-    def __init__(self, net: nn.Module):
-        self.names = {module: name for name, module in net.named_modules() if isinstance(module, Normaliser)}
+    def __init__(self, net: nn.Module | None):
+        modules = net.named_modules() if net is not None else ()
+        self.names = {module: name for name, module in modules if isinstance(module, Normaliser)}
         self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def moments(self) -> dict[str, Tensor]:
@@ -53,20 +54,19 @@ class Normaliser(nn.Module):
         """Whether this pass normalises by its own batch."""
         return not _given.get() and (self.training or _notes.get() is not None)
 
+    def noted(self) -> bool:
+        """Whether somebody wants the moments of this pass."""
+        notes = _notes.get()
+        return notes is not None and self in notes.names
+
     def note(self, mean: Tensor, var: Tensor) -> None:
         """Hand out the moments of this pass, where somebody wants them."""
-        notes = _notes.get()
-        if notes is not None and self in notes.names:
+        if (notes := _notes.get()) is not None and self in notes.names:
             notes.seen.setdefault(notes.names[self], []).append((mean, var))
 
 
-def measuring() -> bool:
-    """Whether passes are measured by somebody."""
-    return _notes.get() is not None
-
-
 @contextmanager
-def measured(net: nn.Module) -> Iterator[_Notes]:
+def measured(net: nn.Module | None = None) -> Iterator[_Notes]:
     """Normalise by the batch; `.moments()` of what is yielded gives the moments of the normalisers of `net`."""
     notes = _Notes(net)
     tokens = _notes.set(notes), _given.set(False)

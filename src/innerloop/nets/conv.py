@@ -15,16 +15,35 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before the ReLU, which is the same and cheaper)."""
+    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before the ReLU, which is the same and cheaper).
 
-    def __init__(self, channels_in: int, channels_out: int, pool: bool):
+    With settled statistics, normalising is an affine map of every channel, which the convolution does with scaled filters and a bias.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True):
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)  # the normalisation has a bias of its own
-        self.norm, self.pool = BatchNorm(channels_out), pool
+        self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        return F.relu(F.max_pool2d(x, 2) if self.pool else x)
+        if self.norm.measures():
+            x = self.norm(self.conv(x))
+        else:
+            scale, shift = self.norm.affine(self.norm.mean, self.norm.var)
+            x = F.conv2d(x, self.conv.weight * scale.view(-1, 1, 1, 1), shift, padding=1)
+        x = F.max_pool2d(x, 2) if self.pool else x
+        return F.relu(x) if self.relu else x
+
+
+class Shortcut(nn.Module):
+    """Two blocks whose output is added to their input. He et al. 2016, arXiv:1512.03385, eq. (1)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.blocks = nn.Sequential(ConvBlock(channels, channels), ConvBlock(channels, channels, relu=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.blocks(x))
 
 
 class Conv4(nn.Sequential):
@@ -46,18 +65,19 @@ class Conv4(nn.Sequential):
 
 
 class Conv6(nn.Sequential):
-    """A stronger and still small encoder: five blocks of 48, 96, 96, 128 and 128 filters, then a 1x1 convolution to 64 channels.
+    """A stronger and still small encoder: blocks of 48, 96, 128, 128 and 128 filters, the last two with a shortcut, then a 1x1 convolution to 64.
 
-    Pooled after the first, third and fifth block (images over 32 pixels also after the second and fourth), so that 28x28 images keep 3x3 places:
-    (n, channels, height, width) to (n, 576).
+    Pooled after the first two blocks (images over 32 pixels also after the third, over 64 also after the fifth), so that 28x28 images keep 7x7
+    places: (n, channels, height, width) to (n, 3136).
     """
 
     def __init__(self, x_shape: tuple[int, ...]):
-        channels = [x_shape[0], 48, 96, 96, 128, 128]
         size = min(x_shape[1:])
-        pooled = {0, 2, 4} if size <= 32 else {0, 1, 2, 4} if size <= 64 else {0, 1, 2, 3, 4}
-        blocks = [ConvBlock(c, d, i in pooled and size >> sorted(pooled).index(i) > 1) for i, (c, d) in enumerate(itertools.pairwise(channels))]
-        super().__init__(*blocks, nn.Conv2d(channels[-1], 64, 1), nn.Flatten())
+        layers: list[nn.Module] = []
+        for i, (c, d) in enumerate(itertools.pairwise([x_shape[0], 48, 96, 128])):
+            layers.append(ConvBlock(c, d, pool=size >> i > 1 and (i < 2 or size > 32)))
+        layers.append(Shortcut(128))
+        super().__init__(*layers, *([nn.MaxPool2d(2)] if size > 64 else []), nn.Conv2d(128, 64, 1), nn.Flatten())
 
 
 def channels_last(net: Net) -> Net:

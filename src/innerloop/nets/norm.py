@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.likelihood import widened
-from innerloop.core.statistics import Normaliser, measuring
+from innerloop.core.statistics import Normaliser
 
 
 class BatchNorm(Normaliser):
     """Batch normalisation over all but the channel axis, (n, channels, ...) in and out. Ioffe and Szegedy 2015, arXiv:1502.03167.
 
-    Which statistics it uses is said in `innerloop.core.statistics`. Under functorch transforms it is written out from mean and variance:
-    `vmap` of the built-in layer with its affine part gives wrong second-order gradients without a warning.
+    Which statistics it uses is said in `innerloop.core.statistics`. Under functorch transforms, and where the moments are wanted, it is written out
+    from mean and variance: `vmap` of the built-in layer with its affine part gives wrong second-order gradients without a warning.
     """
 
     def __init__(self, features: int, eps: float = 1e-5):
@@ -26,15 +26,19 @@ class BatchNorm(Normaliser):
     def forward(self, x: Tensor) -> Tensor:
         if not self.measures():
             return self._normalise(x, self.mean, self.var)
-        if self.training and not measuring() and not torch._C._are_functorch_transforms_active():
+        if not self.noted() and x.numel() > x.shape[1] and not torch._C._are_functorch_transforms_active():
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         over = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = torch.var_mean(widened(x), over, correction=0)
         self.note(mean, var)
         return self._normalise(x, mean, var)
 
+    def affine(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale and the shift (channels,) that normalising by these statistics comes to."""
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return scale, self.bias - mean * scale
+
     def _normalise(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         shape = [1, -1] + [1] * (x.dim() - 2)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
+        scale, shift = self.affine(mean, var)
         return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)

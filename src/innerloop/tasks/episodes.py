@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ class ClassBank:
     """Classes and their examples, held once in memory.
 
     values: every example (N, *x_shape), bytes for images. starts, counts: where the examples of a class lie in it, each (C,).
-    groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns applied to the class's images (C,).
+    groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns applied to the class's images (C,), from 4 on to their mirror
+    images.
     names: what the classes are called.
     """
 
@@ -59,6 +61,18 @@ class ClassBank:
             names=tuple(f"{name}/rot{90 * turn:03d}" for turn in range(4) for name in self.names),
         )
 
+    def mirrored(self) -> ClassBank:
+        """Every class and its mirror image, each a class of its own, in groups of their own."""
+        groups = int(self.groups.max()) + 1
+        return replace(
+            self,
+            starts=self.starts.repeat(2),
+            counts=self.counts.repeat(2),
+            groups=torch.cat([self.groups, self.groups + groups]),
+            turns=torch.cat([self.turns, self.turns + 4]),
+            names=self.names + tuple(f"{name}/mirrored" for name in self.names),
+        )
+
     def fingerprint(self) -> str:
         """A hash of the class names: two runs with the same one saw the same split."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
@@ -66,23 +80,37 @@ class ClassBank:
 
 @dataclass(frozen=True)
 class Warp:
-    """A small random affine map of an image: rotation in degrees, scale, shear and shift as fractions, each drawn from +-its value."""
+    """A small random map of an image, every value drawn from +-its field.
+
+    Affine: rotation in degrees, scale, shear and shift as fractions. elastic: how far each of 4x4 control points moves beside, with the image
+    between them following smoothly, as a fraction of half the image (Simard, Steinkraus and Platt 2003, "Best practices for convolutional neural
+    networks applied to visual document analysis", section 2).
+    """
 
     degrees: float = 7.0
     scale: float = 0.1
     shear: float = 0.1
     shift: float = 0.06
+    elastic: float = 0.1
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Warped images, each by a map of its own; (n, channels, height, width) in and out."""
-        u = torch.rand(len(images), 7, generator=generator).mul_(2).sub_(1)
+        u = torch.rand(len(images), 39, generator=generator).mul_(2).sub_(1)
         angle, shear = u[:, 0] * math.radians(self.degrees), u[:, 1:3] * self.shear
         scale, shift = 1 + u[:, 3:5] * self.scale, u[:, 5:7] * self.shift * 2
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
         skew = torch.diag_embed(scale)
         skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
         grid = F.affine_grid(torch.cat([rotation @ skew, shift[:, :, None]], -1), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False)
+        down, across = (_between_controls(size) for size in images.shape[2:])
+        bend = down @ (u[:, 7:].view(-1, 2, 4, 4) * self.elastic) @ across.mT  # (n, 2, height, width)
+        return F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), align_corners=False)
+
+
+@lru_cache(maxsize=8)
+def _between_controls(size: int) -> Tensor:
+    """The matrix (size, 4) from four control points to the pixels between them, bicubic."""
+    return F.interpolate(torch.eye(4)[None, None], (size, 4), mode="bicubic", align_corners=True)[0, 0]
 
 
 def random_subset(scores_shape: tuple[int, ...], k: int, generator: torch.Generator, allowed: Tensor | None = None) -> Tensor:
@@ -162,9 +190,9 @@ class Episodes(TaskDistribution):
         x = to_unit(self.bank.values[rows.flatten()])
         if turns.any():
             turns = turns.flatten()
-            for turn in (1, 2, 3):
+            for turn in range(1, 8):
                 at = (turns == turn).nonzero()[:, 0]
-                x[at] = torch.rot90(x[at], turn, (2, 3))
+                x[at] = torch.rot90(x[at].flip(3) if turn >= 4 else x[at], turn, (2, 3))
         if self.warp:
             x = self.warp(x, generator)
         return x.view(*rows.shape, *x.shape[1:])

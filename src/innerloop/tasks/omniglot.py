@@ -19,7 +19,7 @@ import torch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.images import Preprocess
 
-PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True)
+PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True, fit_ink=True)
 PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
 PARTS = ("train", "val", "test")
 
@@ -70,11 +70,12 @@ def _find(relative: str, url: str, md5: str | None) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _load() -> tuple[ClassBank, dict[str, int], int]:
-    """All characters at 28x28 as one bank, in order of set and name; which class a name is; how many belong to the background set."""
+def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
+    """All characters as one bank, in order of set and name; which class a name is; how many belong to the background set."""
     archives = {name: _find(f"{name}.zip", _URL + name + ".zip", md5) for name, md5 in _MD5.items()}
-    stamp = hashlib.sha256(repr([(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]).encode()).hexdigest()[:12]
-    cached = cache_folder() / "omniglot" / f"28x28-{stamp}.npz"
+    origin = preprocess, [(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]
+    stamp = hashlib.sha256(repr(origin).encode()).hexdigest()[:12]
+    cached = cache_folder() / "omniglot" / f"read-{stamp}.npz"
     if not cached.is_file():
         images, names, background = [], [], 0
         for _name, archive in archives.items():
@@ -82,7 +83,7 @@ def _load() -> tuple[ClassBank, dict[str, int], int]:
                 for member in sorted(m for m in opened.namelist() if m.endswith(".png")):
                     alphabet, character = member.split("/")[1:3]
                     names.append(f"{alphabet}/{character}")
-                    images.append(PREPROCESS.read(io.BytesIO(opened.read(member))).numpy())
+                    images.append(preprocess.read(io.BytesIO(opened.read(member))).numpy())
             background = background or len(names)
         cached.parent.mkdir(parents=True, exist_ok=True)
         partial = cached.with_name(f"{stamp}.{os.getpid()}.part.npz")
@@ -97,7 +98,7 @@ def _load() -> tuple[ClassBank, dict[str, int], int]:
     return bank, {c: i for i, c in enumerate(classes)}, len(set(names[:background]))
 
 
-def bank(protocol: str = "lake", part: str = "train", holdout: bool = False) -> ClassBank:
+def bank(protocol: str = "lake", part: str = "train", holdout: bool = False, preprocess: Preprocess = PREPROCESS) -> ClassBank:
     """The classes of one part of a protocol, without training's rotations.
 
     lake: the 30 background alphabets train, the 20 evaluation alphabets test. lake-minimal-1 and -2: five background alphabets train.
@@ -111,7 +112,7 @@ def bank(protocol: str = "lake", part: str = "train", holdout: bool = False) -> 
         raise ValueError(f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}")
     if part not in PARTS:
         raise ValueError(f"a part is one of {', '.join(PARTS)}, not {part!r}")
-    full, index, background = _load()
+    full, index, background = _load(preprocess)
     if protocol == "vinyals":
         name = {"train": "train" if holdout else "trainval"}.get(part, part)
         lines = _find(f"splits_vinyals/{name}.txt", f"{_SPLITS_URL}{name}.txt", None).read_text().split()
@@ -128,11 +129,14 @@ def bank(protocol: str = "lake", part: str = "train", holdout: bool = False) -> 
 
 def omniglot(
     part: str = "train", *, protocol: str = "lake", holdout: bool = False, ways: int = 5, shots: int = 1, queries: int = 15,
-    alphabets: int = 0, augment: bool | None = None,
+    alphabets: int = 0, augment: bool | None = None, preprocess: Preprocess = PREPROCESS,
 ) -> Episodes:  # fmt: skip
-    """Omniglot episodes. `augment` (rotations as new classes, small affine warps) defaults to true in training and false elsewhere."""
-    chosen = bank(protocol, part, holdout)
+    """Omniglot episodes. `augment` (rotations and mirror images as new classes, small warps) defaults to true in training and false elsewhere.
+
+    Papers read the whole page: `preprocess=Preprocess(1, (28, 28), dark_background=True)`. By default the ink is centred and fitted.
+    """
+    chosen = bank(protocol, part, holdout, preprocess)
     augment = part == "train" if augment is None else augment
-    if augment and protocol != "vinyals":
-        chosen = chosen.turned()
+    if augment:
+        chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
     return Episodes(chosen, ways, shots, queries, alphabets, Warp() if augment else None)

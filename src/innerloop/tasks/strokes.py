@@ -19,8 +19,10 @@ from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.episodes import ClassBank, Episodes, LabelledExamples
+from innerloop.tasks.images import INK_MARGIN
 
 STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 64, 28
+PEN = 0.035  # standard deviation of a pen's line, in the units of the knots
 _SEEDS = {"train": 11, "val": 12, "test": 13}
 _FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a part
 _LETTERS, _DRAWINGS = 26, 20
@@ -174,13 +176,12 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
     offset = offset + turn * torch.stack([-offset[..., 1], offset[..., 0]], -1)
     knots = centre + offset + care * 0.035 * torch.randn(n, STROKES, 1, 2, generator=generator)
 
-    # the whole letter: turned, slanted, stretched, moved
+    # the whole letter: turned, slanted, stretched
     angle = 0.10 * torch.randn(n, generator=generator)
     matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(n, 2, 2)
     skew = torch.diag_embed(torch.exp(0.13 * torch.randn(n, 2, generator=generator)))
     skew[:, 0, 1] = 0.15 * torch.randn(n, generator=generator)
-    knots = knots @ (matrix @ skew).mT[:, None] * torch.exp(0.08 * torch.randn(n, 1, 1, 1, generator=generator))
-    knots = knots + 0.07 * torch.randn(n, 1, 1, 2, generator=generator)
+    knots = knots @ (matrix @ skew).mT[:, None]
 
     corners, smooth = _curves()
     points = torch.where(characters.angular[..., None, None], corners @ knots, smooth @ knots)  # (n, strokes, samples, 2)
@@ -190,9 +191,13 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
 
 
 def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
-    """Points (n, p, 2) in -1..1 with ink (n, p) as an image (n, 1, 28, 28): dropped on a finer grid, spread to the width of a pen, saturated."""
+    """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1, 28, 28): fitted as `Preprocess(fit_ink=True)` fits an
+    image, so that a small character has a wide pen; dropped on a finer grid, spread to the width of the pen, saturated."""
     n, fine = len(points), 2 * SIZE
-    at = ((points * 0.40 + 0.5) * fine - 0.5).clamp(0, fine - 1.001)
+    middle = (points * ink[..., None]).sum(1, keepdim=True) / ink.sum(1)[:, None, None]
+    points = points - middle
+    half = ((points.abs() * (ink > 0)[..., None]).amax((1, 2)) * INK_MARGIN).clamp_min(0.35)[:, None, None]
+    at = ((points / half + 1) * SIZE - 0.5).clamp(0, fine - 1.001)
     corner = at.floor()
     frac = at - corner
     corner = corner.long()
@@ -201,16 +206,16 @@ def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
         for dy in (0, 1):
             share = (frac[..., 0] if dx else 1 - frac[..., 0]) * (frac[..., 1] if dy else 1 - frac[..., 1])
             image.scatter_add_(1, (corner[..., 1] + dy) * fine + corner[..., 0] + dx, ink * share)
-    spread = _pen(fine)
-    image = spread @ image.view(n, 1, fine, fine) @ spread
-    return F.avg_pool2d((image * pressure * (fine * 0.40) * 2.1).clamp_max(1), 2)
+    width = PEN * SIZE / half  # standard deviation of the pen, (n, 1, 1)
+    spread = torch.exp(-_apart(fine) / (2 * width**2)) / width  # symmetric; a product with it is far faster than a one-channel convolution
+    image = spread @ image.view(n, fine, fine) @ spread
+    return F.avg_pool2d((image[:, None] * pressure * (SIZE / half * width)[:, None] * 0.85).clamp_max(1), 2)
 
 
 @lru_cache(maxsize=1)
-def _pen(size: int) -> Tensor:
-    """The symmetric matrix (size, size) that spreads ink along one axis: a product with it is far faster than a one-channel convolution."""
-    apart = (torch.arange(size)[:, None] - torch.arange(size)).abs().float()
-    return torch.tensor([0.40, 0.24, 0.06])[apart.clamp_max(2).long()] * (apart <= 2)
+def _apart(size: int) -> Tensor:
+    """Squared distances of pixels along one axis (size, size)."""
+    return (torch.arange(size)[:, None] - torch.arange(size)).square().float()
 
 
 class FreshEpisodes(TaskDistribution):
