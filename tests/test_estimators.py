@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 import innerloop
 from innerloop import MAML, FewShotClassifier, FewShotRegressor, ProtoNet
+from innerloop.core.likelihood import Gaussian
 from innerloop.core.task import TaskSpec
 from innerloop.runs import Run, RunError, Settings
 from innerloop.tasks import Preprocess
@@ -146,11 +148,28 @@ def test_bytes_of_any_size_are_read_as_the_run_s_training_images(tmp_path: Path)
     for i, page in enumerate(pages):
         page[10 : 20 + 8 * i, 5 + 3 * i : 12 + 3 * i] = 20
     labels = list("abcd")
-    read = preprocess.convert_all(pages).numpy()
+    read = preprocess.convert_all(pages).numpy() / np.float32(255)
     expected = FewShotClassifier(run.learner()).fit(read, labels).predict_proba(read)
-    classifier = FewShotClassifier(run.folder).fit(pages, labels)
-    for layout in (pages, pages[:, None], pages[..., None]):
-        np.testing.assert_allclose(classifier.predict_proba(layout), expected, atol=1e-5)
-    np.testing.assert_allclose(classifier.predict_proba(read.astype(np.float32) / 255), expected, atol=1e-5)
+    for learner in (run.folder, run.learner()):
+        classifier = FewShotClassifier(learner).fit(pages, labels)
+        for layout in (pages, pages[:, None], pages[..., None], pages.astype(int), read):
+            np.testing.assert_allclose(classifier.predict_proba(layout), expected, atol=1e-5)
+        np.testing.assert_allclose(clone(classifier).set_params(chunk=3).fit(pages, labels).predict_proba(pages), expected, atol=1e-5)
     classifier.save(tmp_path / "kept")
-    np.testing.assert_allclose(FewShotClassifier.load(tmp_path / "kept").predict_proba(pages), expected, atol=1e-5)
+    loaded = FewShotClassifier.load(tmp_path / "kept")
+    np.testing.assert_allclose(loaded.predict_proba(pages), expected, atol=1e-5)
+    np.testing.assert_allclose(clone(loaded).fit(pages, labels).predict_proba(pages), expected, atol=1e-5)
+
+
+def test_what_would_not_come_back_is_not_saved(tmp_path: Path) -> None:
+    learner = MAML.build(TaskSpec("reals", (1,), 1), likelihood=Gaussian(learned_scale=True))
+    x = np.linspace(-1, 1, 6)[:, None]
+    with pytest.raises(ValueError, match="cannot be saved"):
+        FewShotRegressor(learner).fit(x, x[:, 0]).save(tmp_path / "kept")
+
+
+def test_nearest_means_take_images_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, (6, 3, 8, 8))
+    y = ["a", "b", "c", "a", "b", "c"]
+    assert FewShotClassifier().fit(x[:3], y[:3]).predict(x[:3]).tolist() == y[:3]

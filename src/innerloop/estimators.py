@@ -18,10 +18,11 @@ from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Categorical, Gaussian
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet
-from innerloop.runs import Run, RunError, write_atomically
+from innerloop.runs import RunError, load, write_atomically
 from innerloop.tasks.images import Preprocess
 
 
@@ -29,7 +30,6 @@ class _FewShot:
     """What classifier and regressor share: parameters, inputs, saving."""
 
     kind: ClassVar[str]
-    _preprocess: Preprocess | None = None  # how the learner's training images were read, where its run says so
 
     def __init__(self, learner: Learner | Path | str | None = None, *, chunk: int = 512):
         self.learner = learner
@@ -45,32 +45,28 @@ class _FewShot:
             if name not in self.get_params():
                 raise ValueError(f"Invalid parameter {name!r} for estimator {self!r}: it has {', '.join(self.get_params())}")
             setattr(self, name, value)
-        self._preprocess = None
         return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(learner={self.learner if isinstance(self.learner, str | Path | None) else type(self.learner).__name__})"
 
-    def _resolve(self, x: Tensor | None) -> Learner | None:
-        """The learner to adapt: the one given, the one of the run folder given, or nearest class means in the raw space of x."""
-        if isinstance(self.learner, Learner):
-            return self.learner.eval()
-        if self.learner is not None:
-            run = Run(self.learner)
-            read_as = run.settings().preprocess
-            self._preprocess = Preprocess(**read_as) if read_as else None
-            return run.learner()
-        if self.kind == "reals":
-            raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
-        return None if x is None else ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
+    def _resolve(self) -> Learner | None:
+        """The learner given, or that of the run folder given. Raises ValueError for one of another kind."""
+        if self.learner is None:
+            return None
+        learner = self.learner.eval() if isinstance(self.learner, Learner) else load(self.learner)
+        if learner.spec is not None and learner.spec.kind != self.kind:
+            what = f"this {type(learner).__name__} was built for {learner.spec.kind}"
+            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but {what}")
+        return learner
 
-    def _inputs(self, X: ArrayLike | Tensor, shape: tuple[int, ...] | None) -> Tensor:
-        """Inputs as float32 (n, *x_shape): bytes are scaled to 0..1, a missing channel axis is added, one at the end is moved.
+    def _inputs(self, X: ArrayLike | Tensor, learner: Learner | None) -> Tensor:
+        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is added, one at the end is moved.
 
-        Images as bytes, of any size, are first read as the run's training images were.
-
+        Images as bytes are scaled to 0..1; for a learner from a run they are first read as its training images were, whatever their size.
         Raises ValueError for inputs that are empty, not finite, or of another shape than the learner was built for.
         """
+        shape = learner.spec.x_shape if learner is not None and learner.spec is not None else None
         if hasattr(X, "toarray"):
             raise TypeError("sparse input is not supported: pass X.toarray()")
         array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
@@ -83,13 +79,13 @@ class _FewShot:
         if array.shape[0] == 0 or 0 in array.shape[1:]:
             found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
             raise ValueError(f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required.")
-        if self._preprocess and array.dtype == np.uint8 and array.ndim in (3, 4):
-            array = self._preprocess.convert_all(array).numpy()
-        scale = 255.0 if array.dtype.kind in "ui" and array.ndim > 2 else 1.0
+        bytes_of_images = array.ndim in (3, 4) and array.dtype.kind in "ui" and array.min() >= 0 and array.max() <= 255
+        if bytes_of_images and (read_as := getattr(learner, "read_as", None)):
+            array = read_as.convert_all(array.astype(np.uint8)).numpy()
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
-        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / scale
-        if shape is not None and len(shape) == 3 and float(x.max()) > 1.5:
+        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / (255.0 if bytes_of_images else 1.0)
+        if shape is not None and len(shape) == 3 and float(x.max()) > 1.5 and bool((x == x.round()).all()):
             raise ValueError(f"images are bytes 0..255 or reals 0..1, but these are {array.dtype} up to {array.max():.6g}: divide them, or use uint8")
         if shape is None or tuple(x.shape[1:]) == shape:
             return x
@@ -107,10 +103,8 @@ class _FewShot:
         if not hasattr(self, "state_"):
             raise _sklearn("NotFittedError", ValueError)(f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first")
 
-    def _adapt(self, x: Tensor, y: Tensor) -> None:
+    def _adapt(self, learner: Learner, x: Tensor, y: Tensor) -> None:
         """Learn the support set, and keep it for saving."""
-        learner = self._resolve(x)
-        assert learner is not None
         self._learner = learner
         device = next(learner.parameters(), torch.empty(0)).device
         self._support = Examples(x, y)
@@ -129,7 +123,7 @@ class _FewShot:
 
     def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
         self._check_fitted()
-        x = self._inputs(X, self._shape(fitted=True))
+        x = self._inputs(X, self._learner)
         if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
             raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input")
         device = next(self._learner.parameters(), torch.empty(0)).device
@@ -137,29 +131,22 @@ class _FewShot:
         with torch.no_grad():
             return torch.cat([self._learner.predict(self.state_, part.to(device)).cpu() for part in parts])
 
-    def _shape(self, fitted: bool = False) -> tuple[int, ...] | None:
-        """What inputs must look like, where the learner knows. Raises ValueError for a learner of another kind."""
-        learner = self._learner if fitted else self._resolve(None)
-        if not isinstance(learner, Learner) or learner.spec is None:
-            return None
-        if learner.spec.kind != self.kind:
-            what = f"this {type(learner).__name__} was built for {learner.spec.kind}"
-            raise ValueError(f"{type(self).__name__} needs a learner of {self.kind}, but {what}")
-        return learner.spec.x_shape
-
     def save(self, folder: Path | str) -> None:
         """Keep the learner and what it was fitted to in a folder. Raises ValueError for a learner that was not made by `build`."""
         self._check_fitted()
         learner, folder = self._learner, Path(folder)
         if learner.spec is None or not all(isinstance(v, bool | int | float | str) for v in learner.given.values()):
             raise ValueError("only learners made by build(spec, ...), with networks by name, can be saved as an estimator")
+        if learner.likelihood != (Categorical() if self.kind == "classes" else Gaussian()):
+            raise ValueError(f"an estimator with the likelihood {learner.likelihood} cannot be saved")
+        read_as = getattr(learner, "read_as", None)
         folder.mkdir(parents=True, exist_ok=True)
         told = {
             "estimator": type(self).__name__,
             "learner": type(learner).__name__.lower(),
             "fields": learner.given,
             "spec": {"kind": learner.spec.kind, "x_shape": learner.spec.x_shape, "y_dim": learner.spec.y_dim},
-            "preprocess": self._preprocess.settings() if self._preprocess else None,
+            "read_as": read_as.settings() if read_as else None,
             "classes": self._classes_as_json(),
         }
         try:
@@ -182,11 +169,11 @@ class _FewShot:
                 raise ValueError(f"it holds a {told['estimator']}")
             spec = TaskSpec(told["spec"]["kind"], tuple(told["spec"]["x_shape"]), told["spec"]["y_dim"])
             learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
+            learner.read_as = Preprocess(**told["read_as"]) if told["read_as"] else None  # pyright: ignore[reportArgumentType]
             learner.load_state_dict({name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")})
         except Exception as error:
             raise RunError(f"{folder} holds no saved {cls.__name__}: {error}") from error
         self = cls(learner)
-        self._preprocess = Preprocess(**told["preprocess"]) if told["preprocess"] else None
         self._restore(told["classes"], tensors["support.x"], tensors["support.y"])
         return self
 
@@ -195,7 +182,9 @@ class _FewShot:
 
     def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
         self.n_features_in_ = int(x.shape[1])
-        self._adapt(x, y)
+        learner = self._resolve()
+        assert learner is not None
+        self._adapt(learner, x, y)
 
 
 class FewShotClassifier(_FewShot):
@@ -214,7 +203,8 @@ class FewShotClassifier(_FewShot):
 
         Raises ValueError for fewer than two classes, or inputs that do not fit the learner.
         """
-        x = self._inputs(X, self._shape())
+        learner = self._resolve()
+        x = self._inputs(X, learner)
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         labels = _array(y)
@@ -235,7 +225,9 @@ class FewShotClassifier(_FewShot):
         if len(classes) < 2:
             raise ValueError(f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}")
         self.classes_, self.n_features_in_ = classes, int(x.shape[1])
-        self._adapt(x, F.one_hot(torch.from_numpy(numbers), len(classes)).float())
+        if learner is None:
+            learner = ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
+        self._adapt(learner, x, F.one_hot(torch.from_numpy(numbers), len(classes)).float())
         return self
 
     def predict_proba(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
@@ -276,14 +268,17 @@ class FewShotRegressor(_FewShot):
 
     def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
         """Learn from X (n, *x_shape) and targets y (n,) or (n, y_dim). Raises ValueError for shapes that do not fit, or NaN."""
-        x = self._inputs(X, self._shape())
+        learner = self._resolve()
+        if learner is None:
+            raise ValueError("FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)")
+        x = self._inputs(X, learner)
         targets = torch.from_numpy(_array(y).astype(np.float32))
         self._flat = targets.dim() == 1
         targets = targets[:, None] if self._flat else targets
         if targets.dim() != 2 or len(targets) != len(x) or not torch.isfinite(targets).all():
             raise ValueError(f"y needs one finite target for each of the {len(x)} examples, got shape {tuple(targets.shape)}")
         self.n_features_in_ = int(x.shape[1])
-        self._adapt(x, targets)
+        self._adapt(learner, x, targets)
         return self
 
     def predict(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:

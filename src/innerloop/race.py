@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from innerloop.core.descent import Descent
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, State
 from innerloop.core.meta_test import chunks, score_state
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import Examples, TaskDistribution
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,7 @@ def head_start(
         for batch in chunks(one, tasks, n, 1, generator):
             task = batch.unbind()[0]
             with torch.no_grad():
-                clock = time.perf_counter()
-                states, times = [], []
-                for adapted in one.trajectory(task.support, budget) if isinstance(one, Descent) else [one.adapt(task.support)]:
-                    states.append(adapted)
-                    if batch.query.x.device.type == "cuda":
-                        torch.cuda.synchronize()
-                    times.append(time.perf_counter() - clock)
+                states, times = _timed(one, task.support, budget)
                 rows.append(torch.stack([score_state(one, adapted, task)[score] for adapted in states]).cpu())
                 spent.append(torch.tensor(times))
         curves.append(torch.stack(rows).mean(0))
@@ -74,3 +68,28 @@ def head_start(
     return HeadStart(
         score, target, n, at, float(seconds[0][at]) if at is not None else None, best, float(seconds[1][best]), curves[0].tolist(), curves[1].tolist()
     )  # fmt: skip
+
+
+def _timed(learner: Learner, support: Examples, steps: int) -> tuple[list[State], list[float]]:
+    """The states after 0, 1, ... steps, and the seconds that adapting to each takes: all steps so far and one `finish`."""
+    device = support.x.device
+    clock = time.perf_counter()
+
+    def passed() -> float:
+        nonlocal clock
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        before, clock = clock, time.perf_counter()
+        return clock - before
+
+    if not isinstance(learner, Descent):
+        return [learner.adapt(support)], [passed()]
+    weights = learner.init(support)
+    spent, states, times = passed(), [], []
+    for step in range(steps + 1):
+        if step:
+            weights = learner.step(weights, support)
+            spent += passed()
+        states.append(learner.finish(weights, support))
+        times.append(spent + passed())
+    return states, times

@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save
 from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.learners import LEARNERS
-from innerloop.tasks import TASKS, Preprocess
+from innerloop.tasks import TASKS, Episodes, Preprocess
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(ValueError):
@@ -67,6 +67,16 @@ class Settings:
         return build_tasks(self.tasks, part, {**self.task_options, **options})
 
 
+def seen_classes(settings: Settings, tasks: TaskDistribution) -> int:
+    """How many classes of `tasks` the run was trained on, turned or mirrored or not; 0 where tasks are drawn from no classes."""
+    try:
+        train = settings.distribution("train")
+    except ValueError:  # the data is no longer there
+        return 0
+    names = [{n.split("/rot")[0].removesuffix("/mirrored") for n in t.bank.names} if isinstance(t, Episodes) else set() for t in (train, tasks)]
+    return len(names[0] & names[1])
+
+
 def build_tasks(name: str, part: str, options: dict[str, Any]) -> TaskDistribution:
     """A part of a named task distribution; options that are None are left to its defaults."""
     given = {key: value for key, value in options.items() if value is not None}
@@ -90,6 +100,11 @@ class Run:
     @property
     def exists(self) -> bool:
         return (self.folder / "settings.json").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training has saved its state here."""
+        return (self.folder / "checkpoint.pt").is_file()
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.folder / name, content)
@@ -158,8 +173,13 @@ class Run:
         return _load(self.folder, "checkpoint.pt", lambda file: torch.load(file, weights_only=True, map_location="cpu"))
 
     def learner(self) -> Learner:
-        """The trained learner, ready to use. Raises RunError where the folder is missing, unfinished, damaged or foreign."""
-        learner = self.settings().build()
+        """The trained learner, ready to use; its `read_as` is the run's `Preprocess`, or None.
+
+        Raises RunError where the folder is missing, unfinished, damaged or foreign.
+        """
+        settings = self.settings()
+        learner = settings.build()
+        learner.read_as = Preprocess(**settings.preprocess) if settings.preprocess else None  # pyright: ignore[reportArgumentType]
         weights = _load(self.folder, "weights.safetensors", lambda file: load_file(file))
         try:
             learner.load_state_dict(weights)
@@ -177,7 +197,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _settle(partial: Path, path: Path) -> None:
-    with partial.open("rb") as opened:
+    with partial.open("r+b") as opened:
         os.fsync(opened.fileno())
     partial.replace(path)
 

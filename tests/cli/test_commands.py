@@ -207,6 +207,41 @@ def test_resuming_may_change_the_length_and_nothing_else(tmp_path: Path, capsys:
     assert (Run(folder).settings().steps, Run(folder).settings().minutes) == (9, None)
 
 
+def test_a_training_stopped_on_its_last_step_is_finished_by_resuming(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "protonet", "strokes", *SMALL, "--steps", "3", "--out", str(folder)]
+    assert main(arguments) == 0
+    expected = innerloop.load(folder).state_dict()
+    Run(folder).truncate_log(2)
+    assert main([*arguments, "--resume"]) == 0
+    assert all(torch.equal(t, expected[name]) for name, t in innerloop.load(folder).state_dict().items())
+    assert Run(folder).read_log()[-1]["step"] == 3
+
+
+def test_resuming_what_never_began_begins_it_and_foreign_folders_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "protonet", "strokes", *SMALL, "--steps", "2", "--out", str(folder)]
+    assert main(arguments) == 0
+    (folder / "checkpoint.pt").unlink()
+    assert main([*arguments, "--resume"]) == 0
+    (folder / "settings.json").unlink()
+    assert "something else" in fails(capsys, *arguments)
+    assert (folder / "checkpoint.pt").exists()
+
+
+def test_classes_that_trained_are_said_to_be_seen(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = tmp_path / "run", tmp_path / "figures.json"
+    assert main(["train", "protonet", "folder", "--root", str(pictures), "--steps", "1", "--encoder", "conv4", "--out", str(folder)]) == 0
+    for part, seen in (("train", 8), ("test", 0)):
+        arguments = ["test", str(folder), "--tasks", "2", "--ways", "2", "--queries", "1", "--part", part, "--race", "0", "--json", str(file)]
+        capsys.readouterr()
+        assert main(arguments) == 0
+        assert ("8 of these classes were trained on" in " ".join(capsys.readouterr().out.split())) == bool(seen)
+        assert json.loads(file.read_text())["seen_classes"] == seen
+    assert "add --on folder" in fails(capsys, "test", str(folder), "--on", "strokes", "--root", str(pictures), "--ways", "2")
+    assert "only a run on arrays" in fails(capsys, "test", str(folder), "--on", "arrays", "--ways", "2")
+
+
 def test_a_baseline_without_meta_parameters_is_saved_as_it_is(tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     assert main(["train", "scratch", "strokes", "--ways", "3", "--queries", "2", "--out", folder]) == 0

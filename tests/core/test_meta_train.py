@@ -224,10 +224,23 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm() -> None:
     learner = protonet()
     loop = meta_train(learner, Turning(2), steps=5, batch=2)
     assert [next(loop).number, next(loop).number] == [0, 1]
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2: lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2, .*: lower the learning rate"):
         next(loop)
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters())
     ends_quietly(learner)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_no_number_stops_before_it_does_harm(clip: float | None) -> None:
+    def broken(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+        grads, metrics = backprop(learner, tasks)
+        return {name: None if g is None else g * math.inf for name, g in grads.items()}, metrics
+
+    learner = protonet()
+    before = [p.detach().clone() for p in learner.parameters()]
+    with pytest.raises(FloatingPointError, match=r"norm of the meta-gradient (nan|inf)"):
+        next(meta_train(learner, TASKS, steps=5, batch=2, meta_gradient=broken, clip=clip))
+    assert all(torch.equal(p, b) for p, b in zip(learner.parameters(), before, strict=True))
 
 
 def ends_quietly(learner: Learner) -> None:

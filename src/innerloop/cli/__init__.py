@@ -127,7 +127,7 @@ def _test(commands: Any) -> None:
     test.add_argument("run", metavar="RUN", help="a run folder")
     test.add_argument("--tasks", type=positive, default=1000, help="how many tasks")
     test.add_argument("--ways", type=positive, help="classes in a task (default: what the learner was built for; both 5 and 20 where it takes any)")
-    test.add_argument("--shots", type=positive, help="support examples of a class (default: both 1 and 5 where ways are open, else as in training)")
+    test.add_argument("--shots", type=positive, help="support examples of a class (default: as in training; 1 and 5 where ways are open and not set)")
     test.add_argument("--queries", type=positive, default=5, help="query examples of a class")
     test.add_argument("--on", metavar="TASKS", help="other tasks than it was trained on, by name")
     test.add_argument("--protocol", help="another protocol of the data")
@@ -187,8 +187,8 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     outer.add_argument("--device", help="where to compute (default: cpu)")
     outer.add_argument("--seed", type=int, default=0, help="random seed")
     at = arguments.index("train") + 1 if "train" in arguments else len(arguments)
-    words = [word for word in arguments[at:] if not word.startswith("-")]
-    if words:
+    words = list(arguments[at:])
+    if any(not word.startswith("-") for word in words):
         from innerloop.cli.fields import add_fields
 
         add_fields(train, words)

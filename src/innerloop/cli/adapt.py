@@ -14,7 +14,7 @@ from innerloop.cli.fields import check_device
 from innerloop.estimators import FewShotClassifier
 from innerloop.runs import Run, RunError, write_atomically
 from innerloop.tasks.folder import read_classes
-from innerloop.tasks.images import SUFFIXES, Preprocess
+from innerloop.tasks.images import SUFFIXES, Preprocess, to_unit
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,13 +33,13 @@ def run(options: argparse.Namespace) -> None:
     if not files:
         raise ValueError(f"{query} holds no images (png, jpg, bmp, gif, tif, webp)")
     labels = [name for name, count in zip(support.names, support.counts.tolist(), strict=True) for _ in range(count)]
-    classifier = FewShotClassifier(learner).fit(support.values.numpy(), labels)
+    classifier = FewShotClassifier(learner).fit(to_unit(support.values), labels)
     memory = io.StringIO()
     writer = csv.writer(memory)
     writer.writerow(["file", "label", "probability"])
     for begin in range(0, len(files), 256):
         some = files[begin : begin + 256]
-        chances = torch.from_numpy(classifier.predict_proba(preprocess.read_all(some).numpy()))
+        chances = torch.from_numpy(classifier.predict_proba(to_unit(preprocess.read_all(some))))
         for file, (chance, best) in zip(some, zip(*(t.tolist() for t in chances.max(-1)), strict=True), strict=True):
             writer.writerow([file.relative_to(query).as_posix(), classifier.classes_[int(best)], f"{chance:.4f}"])
     out = Path(options.out)

@@ -54,7 +54,9 @@ def check_device(name: str) -> torch.device:
 
 def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
     """One flag for every field of the learner that is named among the words, its recipe told as defaults; nothing where none is."""
-    learner = next((LEARNERS[plain] for plain in map(plain_name, words) if plain in LEARNERS), None)
+    takes_value = {flag for action in parser._actions if action.nargs is None for flag in action.option_strings}
+    bare = [word for before, word in zip(["", *words], words, strict=False) if not word.startswith("-") and before not in takes_value]
+    learner = next((LEARNERS[plain] for plain in map(plain_name, bare) if plain in LEARNERS), None)
     if learner is None:
         return
     for action in parser._actions:

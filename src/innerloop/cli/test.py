@@ -22,7 +22,7 @@ from innerloop.core.task import TaskDistribution
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
-from innerloop.runs import Run, Settings, build_tasks, write_atomically
+from innerloop.runs import Run, Settings, build_tasks, seen_classes, write_atomically
 from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.images import Preprocess
@@ -36,15 +36,25 @@ def run(options: argparse.Namespace) -> None:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
-    rows = []
+    rows, seen = [], 0
     for ways, shots, tasks in all_tasks(options, settings, console):
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
+            seen = max(seen, seen_classes(settings, tasks) if (options.on or settings.tasks) == settings.tasks else 0)
             rows.append(one_setting(learner, tasks, options, ways, shots))
         if options.race and not rows[1:] and not isinstance(learner, Scratch):
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
+    if seen:
+        console.print(f"{seen} of these classes were trained on: the figures are no test of learning new ones", soft_wrap=True)
     if options.json:
-        report = {"run": str(options.run), "learner": settings.learner, "tasks": options.on or settings.tasks, "part": options.part, "results": rows}
+        report = {
+            "run": str(options.run),
+            "learner": settings.learner,
+            "tasks": options.on or settings.tasks,
+            "part": options.part,
+            "seen_classes": seen,
+            "results": rows,
+        }
         write_atomically(Path(options.json), json.dumps(report, indent=2).encode() + b"\n")
 
 
@@ -96,7 +106,11 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
     for key in ("protocol", "alphabets"):
         if key in asked and key not in accepted:
             raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
-    if options.root and name == "folder":
+    if options.root and name != "folder":
+        raise ValueError("--root is for tasks of a folder: add --on folder")
+    if name in ("folder", "arrays") and name != settings.tasks and not options.root:
+        raise ValueError(f"{name} needs --root, a folder of class folders" if name == "folder" else "only a run on arrays can be tested on arrays")
+    if options.root:
         bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
         return Episodes(bank, ways or 5, shots, options.queries)
     tasks = build_tasks(name, options.part, {key: value for key, value in asked.items() if key in accepted})

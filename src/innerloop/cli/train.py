@@ -25,7 +25,7 @@ from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
-from innerloop.runs import Run, RunError, Settings, build_tasks, versions
+from innerloop.runs import Run, RunError, Settings, build_tasks, seen_classes, versions
 from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.omniglot import PREPROCESS
 
@@ -43,15 +43,17 @@ def run(options: argparse.Namespace) -> None:
         if asked is not find_learner(settings.learner) or options.tasks != settings.tasks:
             raise RunError(f"{options.out} is a run of {settings.learner} on {settings.tasks}, not of {options.learner} on {options.tasks}")
         refuse_other_flags(options, settings)
-        state = folder.load_checkpoint()
+        state = folder.load_checkpoint() if folder.begun else None
         if options.steps or options.minutes:
             settings = replace(settings, steps=options.steps, minutes=options.minutes)
-        settings = replace(settings, device=options.device or settings.device)
+        settings = replace(settings, device=str(check_device(options.device or settings.device)))
         folder.write_settings(settings)
-        console.print(f"resuming {options.out} at step {state['step']}")
+        console.print(f"resuming {options.out} at step {state['step'] if state else 0}")
     else:
         if folder.exists:
             raise RunError(f"{options.out} holds a run already: add --resume to go on with it, or choose another --out")
+        if folder.begun:
+            raise RunError(f"{options.out} holds a checkpoint.pt of something else: choose another --out")
         settings = settings_from(options)
         state = None
     train(folder, settings, state, console)
@@ -149,7 +151,9 @@ def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _fast_bf16(device: str) -> bool:
-    return torch.cuda.is_bf16_supported() if device.startswith("cuda") else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def training_tasks(name: str, options: dict[str, Any], recipe: Recipe) -> TaskDistribution:
@@ -170,17 +174,13 @@ def validation_tasks(settings: Settings) -> tuple[TaskDistribution | None, bool]
     except ValueError:
         return None, False
     options = settings.task_options
-    train = getattr(build_tasks(settings.tasks, "train", options), "bank", None)
-    unseen = True
     if isinstance(tasks, Episodes):
         try:
             ways = options["ways"] if fixed_ways(settings) else min(options["ways"], 20)
             tasks = tasks.reshaped(ways, options["shots"], 5) if fixed_ways(settings) else tasks.largest(ways, options["shots"], 5)
         except ValueError:
             return None, False
-        if train is not None:
-            unseen = not {name.split("/rot")[0] for name in train.names} & {name.split("/rot")[0] for name in tasks.bank.names}
-    return tasks, unseen
+    return tasks, not seen_classes(settings, tasks)
 
 
 def fixed_ways(settings: Settings) -> bool:
@@ -215,9 +215,6 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         noise.set_state(state["noise"])
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
-        if (settings.steps is not None and step >= settings.steps) or (settings.minutes is not None and elapsed >= 60 * settings.minutes):
-            console.print(f"{folder.folder} is finished: nothing to resume")
-            return folder.learner()
     clock, since = time.monotonic() - elapsed, time.monotonic()
     report = _Report(console, settings, learner.likelihood.score)
 
@@ -252,6 +249,11 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     metrics: dict[str, float] = {}
     if state is None:
         checkpoint()
+    elif (settings.steps is not None and step >= settings.steps) or (settings.minutes is not None and elapsed >= 60 * settings.minutes):
+        if [line["step"] for line in folder.read_log()][-1:] != [step]:  # stopped at the very end
+            validate(metrics)
+        console.print(f"{folder.folder} is finished: nothing to resume")
+        return folder.learner()
     begun = step > 0
     with report.progress, _patience() as asked_to_stop:
         try:

@@ -107,10 +107,10 @@ def meta_train(
                 grads, metrics = meta_gradient(learner, batch_of_tasks)
             for name, parameter in parameters.items():
                 parameter.grad = grads.get(name)
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
-            if not math.isfinite(float(metrics["loss"])):
-                raise FloatingPointError(f"the loss is {float(metrics['loss'])} at step {index}: lower the learning rate or clip the meta-gradient")
+            norm = torch.nn.utils.clip_grad_norm_(parameters.values(), math.inf if clip is None else clip)
+            if not math.isfinite(float(metrics["loss"]) + float(norm)):
+                what = f"the loss is {float(metrics['loss'])} at step {index}, the norm of the meta-gradient {float(norm)}"
+                raise FloatingPointError(f"{what}: lower the learning rate, or clip the meta-gradient")
             optimizer.step()
             index += 1
             yield Step(index - 1, metrics, index / steps if steps is not None else progress)

@@ -61,9 +61,10 @@ def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "
 
 def flat_features(net: nn.Module, spec: TaskSpec) -> int:
     """How many features `net` gives for one input of `spec`."""
+    like = next(net.parameters(), torch.empty(0))
     with torch.no_grad():
         training = net.training
-        features = net.eval()(torch.zeros(1, *spec.x_shape)).flatten(1).shape[1]
+        features = net.eval()(torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)).flatten(1).shape[1]
         net.train(training)
     return features
 

@@ -93,6 +93,8 @@ def arrays(
     if not len(x):
         raise ValueError("x and y have 0 rows")
     values = torch.as_tensor(np.asarray(x))
+    if values.dim() > 2 and not values.is_floating_point() and 0 <= int(values.min()) <= int(values.max()) <= 255:
+        values = values.to(torch.uint8)
     if values.dim() == 3 and values.dtype == torch.uint8:
         values = values[:, None]  # grey images
     elif values.dim() == 4 and values.shape[1] not in (1, 3) and values.shape[3] in (1, 3):

@@ -57,12 +57,12 @@ class ClassBank:
             starts=self.starts.repeat(4),
             counts=self.counts.repeat(4),
             groups=torch.cat([self.groups + turn * groups for turn in range(4)]),
-            turns=torch.cat([(self.turns + turn) % 4 for turn in range(4)]),
+            turns=torch.cat([self.turns // 4 * 4 + (self.turns + turn) % 4 for turn in range(4)]),
             names=tuple(f"{name}/rot{90 * turn:03d}" for turn in range(4) for name in self.names),
         )
 
     def mirrored(self) -> ClassBank:
-        """Every class and its mirror image, each a class of its own, in groups of their own."""
+        """Every class and its mirror image, each a class of its own, in groups of their own; for a bank that is not mirrored yet."""
         groups = int(self.groups.max()) + 1
         return replace(
             self,

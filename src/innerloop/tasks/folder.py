@@ -36,7 +36,7 @@ def folder(
 ) -> Episodes:  # fmt: skip
     """Episodes from a user's folder; 64, 16 and 20 % of its classes, fixed by their names, train, validate and test.
 
-    augment: small affine warps; true in training unless said otherwise.
+    augment: small warps; true in training unless said otherwise.
     """
     bank = read_classes(root, preprocess or Preprocess())
     bank = bank.pick(part_of(bank.names, part))

@@ -47,6 +47,7 @@ class Preprocess:
 
     def convert(self, image: Image.Image) -> Tensor:
         """A Pillow image as bytes (channels, height, width); transparent parts become white paper."""
+        image = ImageOps.exif_transpose(image)  # phones store how they were held
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

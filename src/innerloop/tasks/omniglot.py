@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.images import Preprocess
+from innerloop.tasks.images import INK_MARGIN, Preprocess
 
 PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True, fit_ink=True)
 PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
@@ -73,7 +73,7 @@ def _find(relative: str, url: str, md5: str | None) -> Path:
 def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
     """All characters as one bank, in order of set and name; which class a name is; how many belong to the background set."""
     archives = {name: _find(f"{name}.zip", _URL + name + ".zip", md5) for name, md5 in _MD5.items()}
-    origin = preprocess, [(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]
+    origin = preprocess, INK_MARGIN, [(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]
     stamp = hashlib.sha256(repr(origin).encode()).hexdigest()[:12]
     cached = cache_folder() / "omniglot" / f"read-{stamp}.npz"
     if not cached.is_file():
