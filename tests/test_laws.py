@@ -19,7 +19,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"loss_before": 0.5},
     ],
     "matchingnet": [{}, {"contextual": True}],
-    "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}],
+    "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
     "finetune": [{}, {"head": "cosine"}],
 }  # fmt: skip
 
@@ -30,7 +30,8 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
         for fields in VARIANTS.get(name, [{}]):
             for spec_name, spec in SPECS.items():
                 fits = spec.kind in learner.kinds and not (spec.kind == "reals" and "head" in fields)
-                if fits and (spec_name != "images" or not fields or "transductive" in fields or "head" in fields):
+                for_images = not fields or not {"transductive", "head", "views"}.isdisjoint(fields)
+                if fits and (for_images if spec_name == "images" else "views" not in fields):
                     found.append((learner, fields, spec_name))
     return found
 

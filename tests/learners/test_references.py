@@ -337,6 +337,23 @@ def test_protonet_is_numpy(metric: str) -> None:
     close(learner.loss(uneven)[0], -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(), 1e-6)
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "p-norm"])
+@pytest.mark.parametrize("views", [4, 8])
+def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -> None:
+    images = normal(7, 1, 4, 4)
+    y = torch.eye(3).double()[[0, 0, 1, 2]]
+    learner = ProtoNet(nn.Sequential(nn.Flatten(), linear(16, HIDDEN)), metric=metric, p=1.5, scale=0.7, views=views).double()
+    turned = [np.rot90(arr(images), k, (2, 3)) for k in range(4)]
+    turned += [np.flip(view, 3) for view in turned] if views == 8 else []
+    apart = []
+    for view in turned:
+        z = affine(learner.encoder[1], torch.from_numpy(view.copy()).flatten(1))
+        apart.append(distances(z[4:], np.stack([z[:2].mean(0), z[2], z[3]]), metric))
+    close(learner.predict(learner.adapt(Examples(images[:4], y)), images[4:]), -0.7 * np.mean(apart, 0), 1e-6)
+    with pytest.raises(ValueError, match="1, 4 or 8 views, not 3"):
+        ProtoNet(nn.Flatten(), views=3)
+
+
 @pytest.mark.parametrize("reals", [False, True])
 def test_matching_net_is_attention_in_numpy(reals: bool) -> None:
     task = first(linear_tasks() if reals else class_tasks())

@@ -70,7 +70,7 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=shown, **told)
         elif get_origin(kind) is Literal:
-            group.add_argument(flag, choices=get_args(kind), help=shown, **told)
+            group.add_argument(flag, type=type(get_args(kind)[0]), choices=get_args(kind), help=shown, **told)
         else:
             group.add_argument(flag, type=kind, metavar="NETWORK" if entry.default is MISSING else kind.__name__.upper(), help=shown, **told)
 

@@ -329,4 +329,5 @@ class _Report:
             seen = "" if line["validation_unseen"] else " (seen classes)"
             self.validation = f"  validation {self.score} {line['validation']:.4f}{seen}"
         if not self.console.is_terminal:
-            self.console.print(f"step {line['step']}  {line['seconds']:.0f} s  loss {line['loss']:.4f}{self.validation}", highlight=False)
+            loss = f"  loss {line['loss']:.4f}" if "loss" in line else ""
+            self.console.print(f"step {line['step']}  {line['seconds']:.0f} s{loss}{self.validation}", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class ProtoNet(Learner):
 
     encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm". p: the power of the p-norm, whose p-th power is taken.
     scale: where the learned scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al. 2018, arXiv:1805.10123).
+    views: after training, compare square images in so many ways at once and average the distances: 4 quarter turns, or 8 with mirror images. For
+        encoders that were trained on turned images as classes of their own, as on Omniglot; each view then errs in its own way.
     """
 
     encoder: nn.Module
@@ -32,6 +34,7 @@ class ProtoNet(Learner):
     metric: Metric = "euclidean"
     p: float = 1.0
     scale: float = 0.1
+    views: Literal[1, 4, 8] = 1
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -39,6 +42,8 @@ class ProtoNet(Learner):
 
     def __post_init__(self) -> None:
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
+        if self.views not in (1, 4, 8):
+            raise ValueError(f"images are compared in 1, 4 or 8 views, not {self.views}")
         super().__post_init__()
 
     @classmethod
@@ -46,8 +51,13 @@ class ProtoNet(Learner):
         return {"encoder": encoder(spec, given.get("encoder"), image="conv6", vector="wide-mlp")}
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) in the learned metric space (m, d)."""
-        return self.encoder(x)
+        """x (m, *x_shape) in the learned metric space (m, d), all views side by side."""
+        if self.training or self.views == 1:
+            return self.encoder(x)
+        seen = [x.rot90(turn, (-2, -1)) for turn in range(4)]
+        seen += [view.flip(-1) for view in seen[: self.views - 4]]
+        power = self.p if self.metric == "p-norm" else 2.0
+        return torch.cat([self.encoder(view) for view in seen], -1) / self.views ** (1 / power)
 
     def adapt(self, support: Examples) -> Tensor:
         return class_means(self.embed(support.x), support.y)  # (ways, d)
