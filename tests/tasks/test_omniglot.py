@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerloop.tasks import omniglot
+from innerloop.cli import build_parser
+from innerloop.cli.test import test_tasks as tasks_to_test
+from innerloop.runs import Settings
+from innerloop.tasks import Episodes, omniglot
 from innerloop.tasks.omniglot import PARTS, bank
 
 HELD_OUT = {"Armenian", "Futurama", "Gujarati", "Hebrew", "Japanese_(hiragana)"}
@@ -121,6 +124,16 @@ def test_a_turned_class_is_the_upright_one_rotated() -> None:
 def test_a_split_has_one_fingerprint() -> None:
     assert bank("lake", "train").fingerprint() == bank("lake", "train").fingerprint()
     assert len({bank("lake", part, holdout).fingerprint() for part in PARTS for holdout in (False, True)}) == 4
+
+
+@pytest.mark.parametrize(("asked", "tested"), [([], "vinyals"), (["--protocol", "lake"], "lake")])
+def test_a_run_is_tested_on_its_own_protocol_unless_told_otherwise(asked: list[str], tested: str) -> None:
+    spec = {"kind": "classes", "x_shape": [1, 28, 28], "y_dim": 5}
+    settings = Settings("protonet", {}, spec, "omniglot", {"ways": 60, "protocol": "vinyals", "holdout": True}, {})
+    options = build_parser().parse_args(["test", "run", *asked])
+    tasks = tasks_to_test(options, settings, 5, 1)
+    assert isinstance(tasks, Episodes)
+    assert tasks.bank.fingerprint() == bank(tested, "test").fingerprint()
 
 
 def test_unknown_names_are_refused() -> None:

@@ -99,10 +99,14 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         raise ValueError(f"there are no tasks {name!r}: choose one of {', '.join(TASKS)}")
     accepted = inspect.signature(TASKS[name]).parameters
     asked: dict[str, Any] = {key: value for key, value in settings.task_options.items() if key in accepted and key not in ("alphabets", "holdout")}
-    asked |= {"ways": ways, "shots": shots, "queries": options.queries, "protocol": options.protocol}
-    if options.within_alphabet:
-        asked["alphabets"] = 1
-    asked = {key: value for key, value in asked.items() if value is not None}
+    told = {
+        "ways": ways,
+        "shots": shots,
+        "queries": options.queries,
+        "protocol": options.protocol,
+        "alphabets": 1 if options.within_alphabet else None,
+    }
+    asked |= {key: value for key, value in told.items() if value is not None}
     for key in ("protocol", "alphabets"):
         if key in asked and key not in accepted:
             raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
@@ -149,7 +153,8 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     score = rows[0]["score"]
     percent = score == "accuracy"
     how = "transductive" if rows[0]["transductive"] else "inductive"
-    title = f"{settings.learner} on {options.on or settings.tasks} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
+    protocol = options.protocol or settings.task_options.get("protocol") or ""
+    title = f"{settings.learner} on {options.on or settings.tasks} {protocol} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
     table = Table(title=title, title_justify="left")
     for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):
         table.add_column(column, justify="right")
