@@ -153,8 +153,9 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     score = rows[0]["score"]
     percent = score == "accuracy"
     how = "transductive" if rows[0]["transductive"] else "inductive"
-    protocol = options.protocol or settings.task_options.get("protocol") or ""
-    title = f"{settings.learner} on {options.on or settings.tasks} {protocol} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
+    protocol = options.protocol or (settings.task_options.get("protocol") if not options.on else None)
+    where = " ".join(filter(None, (options.on or settings.tasks, protocol)))
+    title = f"{settings.learner} on {where} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
     table = Table(title=title, title_justify="left")
     for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):
         table.add_column(column, justify="right")
