@@ -1,4 +1,4 @@
-"""Every learner meta-trained for the same few minutes and tested on the same tasks: README's table of learners.
+"""Every learner meta-trained for the same few minutes and tested on the same tasks.
 
 Runs `innerloop train` and `innerloop test` and prints a Markdown table. Learners trained side by side (`--jobs`) share the machine's cores evenly.
 """

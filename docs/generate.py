@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def said_of_fields(learner: type[Learner]) -> dict[str, str]:
 def kind_of(hint: Any) -> str:
     """A field's type as a person reads it."""
     if get_origin(hint) is Literal:
-        return " or ".join(f'"{value}"' for value in get_args(hint))
+        return " or ".join(json.dumps(value) for value in get_args(hint))
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 

@@ -36,14 +36,15 @@ def run(options: argparse.Namespace) -> None:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
-    rows, seen = [], 0
-    for ways, shots, tasks in all_tasks(options, settings, console):
+    rows = []
+    found = all_tasks(options, settings, console)
+    for ways, shots, tasks in found:
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
-            seen = max(seen, seen_classes(settings, tasks) if (options.on or settings.tasks) == settings.tasks else 0)
             rows.append(one_setting(learner, tasks, options, ways, shots))
         if options.race and not rows[1:] and not isinstance(learner, Scratch):
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
+    seen = seen_classes(settings, found[0][2]) if (options.on or settings.tasks) == settings.tasks else 0
     if seen:
         console.print(f"{seen} of these classes were trained on: the figures are no test of learning new ones", soft_wrap=True)
     if options.json:
@@ -141,7 +142,7 @@ def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Nam
 
 
 def race(learner: Learner, tasks: TaskDistribution, n: int, seed: int) -> dict[str, Any]:
-    """The learner against training from scratch with the same kind of network."""
+    """The learner against training the default network, a Conv4 on images, from scratch."""
     torch.manual_seed(seed)
     device = next(learner.parameters()).device
     scratch = Scratch.build(tasks.spec).to(device)

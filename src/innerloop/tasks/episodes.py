@@ -51,26 +51,22 @@ class ClassBank:
 
     def turned(self) -> ClassBank:
         """Every class at four quarter turns, each turn a class of its own and each turned group a group of its own."""
-        groups = int(self.groups.max()) + 1
-        return replace(
-            self,
-            starts=self.starts.repeat(4),
-            counts=self.counts.repeat(4),
-            groups=torch.cat([self.groups + turn * groups for turn in range(4)]),
-            turns=torch.cat([self.turns // 4 * 4 + (self.turns + turn) % 4 for turn in range(4)]),
-            names=tuple(f"{name}/rot{90 * turn:03d}" for turn in range(4) for name in self.names),
-        )
+        return self._variants({f"/rot{90 * turn:03d}": self.turns // 4 * 4 + (self.turns + turn) % 4 for turn in range(4)})
 
     def mirrored(self) -> ClassBank:
         """Every class and its mirror image, each a class of its own, in groups of their own; for a bank that is not mirrored yet."""
+        return self._variants({"": self.turns, "/mirrored": self.turns + 4})
+
+    def _variants(self, turns: dict[str, Tensor]) -> ClassBank:
+        """All classes as often as there are entries: the ending of their names, and how they are turned (C,)."""
         groups = int(self.groups.max()) + 1
         return replace(
             self,
-            starts=self.starts.repeat(2),
-            counts=self.counts.repeat(2),
-            groups=torch.cat([self.groups, self.groups + groups]),
-            turns=torch.cat([self.turns, self.turns + 4]),
-            names=self.names + tuple(f"{name}/mirrored" for name in self.names),
+            starts=self.starts.repeat(len(turns)),
+            counts=self.counts.repeat(len(turns)),
+            groups=torch.cat([self.groups + i * groups for i in range(len(turns))]),
+            turns=torch.cat(list(turns.values())),
+            names=tuple(f"{name}{ending}" for ending in turns for name in self.names),
         )
 
     def fingerprint(self) -> str:
