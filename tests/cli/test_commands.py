@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,19 @@ def test_a_run_holds_what_it_should(run_folder: Path) -> None:
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert {"loss", "accuracy", "validation", "seconds"} <= set(log[0])
     assert isinstance(innerloop.load(run_folder), innerloop.ProtoNet)
+
+
+def test_the_demo_draws_its_picture_again_but_over_nobody_s_run(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("innerloop.cli.demo.TASKS", 5)
+    for minutes in ("0.02", "0.01"):
+        assert main(["demo", "--minutes", minutes, "--out", str(tmp_path / "demo")]) == 0
+        (tmp_path / "demo" / "demo.png").unlink()
+    assert isinstance(innerloop.load(tmp_path / "demo" / "protonet"), innerloop.ProtoNet)
+    shutil.copytree(run_folder, tmp_path / "protonet")
+    assert "not the demo's" in fails(capsys, "demo", "--out", str(tmp_path))
+    assert (tmp_path / "protonet" / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
 
 
 def test_test_reports_as_json(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -334,7 +334,30 @@ def test_protonet_is_numpy(metric: str) -> None:
     prototypes = np.stack([z[y[:, k] == 1].mean(0) for k in range(WAYS)])
     scores = -0.7 * distances(zq, prototypes, metric)
     close(learner.predict(learner.adapt(uneven.support), uneven.query.x), scores, 1e-6)
+    learner.in_turn = False
     close(learner.loss(uneven)[0], -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(), 1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "p-norm"])
+@pytest.mark.parametrize(("shots", "queries"), [(1, 4), (2, 5)])
+def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots: int, queries: int) -> None:
+    learner = ProtoNet(linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7).double()
+    for missing in (0, 2):  # two queries of one class less
+        task = first(class_tasks(shots=shots, queries=queries))
+        keep = len(task.query.y) - missing * WAYS + torch.arange(missing)
+        task = Task(task.support, Examples(*(torch.cat([part[: len(part) - missing * WAYS], part[keep]]) for part in task.query)))
+        z = np.concatenate([affine(learner.encoder, part.x) for part in task])
+        labels = np.concatenate([arr(part.y).argmax(1) for part in task])
+        rank = np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])
+        losses = []
+        for turn in range(len(labels) // (shots * WAYS)):
+            support = rank // shots == turn
+            left = [k for k in range(WAYS) if (support & (labels == k)).any()]
+            prototypes = np.stack([z[support & (labels == k)].mean(0) for k in left])
+            asked = ~support & np.isin(labels, left)
+            scores = log_softmax(-0.7 * distances(z[asked], prototypes, metric))
+            losses += [-row[left.index(label)] for row, label in zip(scores, labels[asked], strict=True)]
+        close(learner.loss(task)[0], np.mean(losses), 1e-6)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "p-norm"])

@@ -68,6 +68,16 @@ def test_bytes_stay_bytes_until_they_are_sampled() -> None:
     assert float(tasks.sample(4, seeded()).query.x.max()) <= 1
 
 
+def test_integer_images_are_bytes_and_other_integers_are_numbers() -> None:
+    y = np.repeat(np.arange(25), 4)
+    images = np.random.default_rng(0).integers(0, 256, (100, 6, 5))
+    bank, bytes_bank = (arrays(x=x, y=y, ways=2, queries=1).bank for x in (images, images.astype(np.uint8)))  # pyright: ignore[reportAttributeAccessIssue]
+    assert bank.values.dtype == torch.uint8
+    assert torch.equal(bank.values, bytes_bank.values)
+    for x in (images - 1, images + 1, images.reshape(100, 30)):
+        assert arrays(x=x, y=y, ways=2, queries=1).bank.values.dtype == torch.float32  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_task_column_makes_regression_tasks_of_its_rows() -> None:
     x, y, task = grouped()
     tasks = arrays(x=x, y=y, task=task, shots=5, queries=3)

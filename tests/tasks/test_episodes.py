@@ -405,6 +405,13 @@ def test_a_mirrored_class_is_the_class_flipped_and_then_turned() -> None:
     assert any(torch.equal(found, image) for image in stock)
 
 
+def test_mirroring_and_turning_make_the_same_classes_in_either_order() -> None:
+    bank = pictures([2] * 3)
+    one, other = bank.turned().mirrored(), bank.mirrored().turned()
+    assert sorted(zip(one.starts.tolist(), one.turns.tolist(), strict=True)) == sorted(zip(other.starts.tolist(), other.turns.tolist(), strict=True))
+    assert sorted(other.turns.tolist()) == sorted(3 * list(range(8)))
+
+
 def test_only_warped_episodes_differ_from_the_bank() -> None:
     bank = ClassBank.of((blob() * 255).to(torch.uint8).repeat(6, 1, 1, 1), [3, 3], ["a", "b"])
     plain, warped = (Episodes(bank, 2, 1, 1, warp=warp).sample(1, seeded()).query.x[0] for warp in (None, Warp()))

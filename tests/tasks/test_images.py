@@ -77,6 +77,15 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     torch.testing.assert_close(found, torch.linspace(0, 255, 36), atol=1.0, rtol=0)
 
 
+def test_a_photo_is_read_as_the_phone_was_held(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 8), dtype=np.uint8)
+    pixels[:, :4] = 255
+    how = Image.Exif()
+    how[0x0112] = 6  # to be shown a quarter turn clockwise
+    Image.fromarray(pixels).save(tmp_path / "held.png", exif=how)
+    assert Preprocess(1, (8, 4)).read(tmp_path / "held.png")[0].tolist() == [[255] * 4] * 4 + [[0] * 4] * 4
+
+
 def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "noise.png").write_bytes(b"not a picture")
     stored = io.BytesIO()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from innerloop.core.task import Task, TaskDistribution, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import HeadStart, head_start
-from innerloop.runs import Run, Settings, versions
+from innerloop.runs import Run, RunError, Settings, versions
 from innerloop.tasks import strokes
 from innerloop.tasks.omniglot import PREPROCESS
 
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         results[name] = meta_test(learner, unseen, n=TASKS)
         mean, half = results[name].metrics["accuracy"]
         console.print(f"  {NAMES[name].replace(chr(10), ' '):<32} {100 * mean:5.1f} ± {100 * half:.1f} %", highlight=False)
-    race = head_start(protonet, scratch, unseen, n=20)
+    race = head_start(protonet, scratch, unseen, n=TASKS // 5)
     if race.learner_seconds is not None:
         console.print(
             f"  training from scratch needs {race.scratch_steps} steps, {1000 * race.scratch_seconds:.0f} ms, to its best {100 * race.target:.1f} %; "
@@ -61,7 +63,20 @@ def _trained(name: str, minutes: float, seed: int, out: Path, console: Console) 
         learner=name, fields={"encoder": "conv4"}, spec={"kind": "classes", "x_shape": [1, 28, 28], "y_dim": y_dim}, tasks="strokes",
         task_options=options, recipe=vars(recipe), minutes=minutes, seed=seed, preprocess=PREPROCESS.settings(), versions=versions(),
     )  # fmt: skip
-    return train(Run(out / name), settings, None, console)
+    folder = Run(out / name)
+    if folder.exists and not _same(folder, settings):
+        raise RunError(f"{folder.folder} holds a run that is not the demo's: choose another --out")
+    return train(folder, settings, None, console)
+
+
+def _same(folder: Run, settings: Settings) -> bool:
+    """Whether the run there was told the same, but perhaps for other minutes and with another seed."""
+    try:
+        there = folder.settings()
+    except RunError:
+        return False
+    one, other = (json.dumps(asdict(replace(told, minutes=None, seed=0, versions={}))) for told in (there, settings))
+    return one == other
 
 
 def draw(file: Path, learner: Learner, tasks: TaskDistribution, results: dict[str, TestResult], race: HeadStart, seed: int) -> None:

@@ -63,9 +63,10 @@ def flat_features(net: nn.Module, spec: TaskSpec) -> int:
     """How many features `net` gives for one input of `spec`."""
     like = next(net.parameters(), torch.empty(0))
     with torch.no_grad():
-        training = net.training
+        modes = {module: module.training for module in net.modules()}
         features = net.eval()(torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)).flatten(1).shape[1]
-        net.train(training)
+        for module, mode in modes.items():  # frozen parts stay frozen
+            module.training = mode
     return features
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import Metric, class_means, distance
 from innerloop.nets.named import encoder
 
@@ -21,10 +21,14 @@ class ProtoNet(Learner):
     """Prototypical networks: a class is the mean of its embedded examples, the nearest one wins.
 
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the support examples of k
-    Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot learning", arXiv:1703.05175, eq. (1)-(2). State: the prototypes (ways, d).
+    Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot learning", arXiv:1703.05175, eq. (1)-(2).
+    Its objective is the query loss averaged over several deals of the task's examples: first the support set is the support set, then the next
+    `shots` examples of every class are, and so on; all others are asked.
+    State: the prototypes (ways, d).
 
     encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm". p: the power of the p-norm, whose p-th power is taken.
     scale: where the learned scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al. 2018, arXiv:1805.10123).
+    in_turn: learn from all those deals, which costs little, since every example is embedded once; the paper learns from the first alone.
     views: after training, compare square images in so many ways at once and average the distances: 4 quarter turns, or 8 with mirror images. For
         encoders that were trained on turned images as classes of their own, as on Omniglot; each view then errs in its own way.
     """
@@ -35,6 +39,7 @@ class ProtoNet(Learner):
     p: float = 1.0
     scale: float = 0.1
     views: Literal[1, 4, 8] = 1
+    in_turn: bool = True
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -63,4 +68,26 @@ class ProtoNet(Learner):
         return class_means(self.embed(support.x), support.y)  # (ways, d)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return -self.log_scale.exp() * distance(self.embed(x), state, self.metric, self.p)  # (m, ways)
+        return self.compare(self.embed(x), state)  # (m, ways)
+
+    def compare(self, z: Tensor, prototypes: Tensor) -> Tensor:
+        """Logits (m, k) of embedded examples z (m, d) for prototypes (k, d)."""
+        return -self.log_scale.exp() * distance(z, prototypes, self.metric, self.p)
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        if not self.in_turn:
+            return super().loss(task)
+        shots = len(task.support.y)
+        z, y = self.embed(torch.cat([task.support.x, task.query.x])), torch.cat([task.support.y, task.query.y])
+        rank = (y * y.cumsum(0)).sum(-1) - 1  # (m,): how many examples of its class come before an example
+        turn = rank // (y @ task.support.y.sum(0))  # (m,): when it is in the support set
+        turns = torch.arange(len(y) // shots, device=y.device)
+        dealt = (turn == turns[:, None]).to(y.dtype)[:, None] * y.T  # (turns, ways, m)
+        counts = dealt.sum(-1)  # (turns, ways)
+        prototypes = dealt @ z.to(y.dtype) / counts.clamp_min(1)[..., None]  # (turns, ways, d)
+        outputs = self.compare(z, prototypes.flatten(0, 1)).unflatten(-1, counts.shape)  # (m, turns, ways)
+        outputs = outputs.masked_fill(counts == 0, -1e4)  # a class that has run out of examples
+        each = torch.vmap(torch.vmap(self.likelihood.nll, (0, None)))(outputs, y)  # (m, turns)
+        asked = (turn[:, None] != turns) & (y @ counts.T > 0)
+        loss = torch.where(asked, each, 0).sum() / asked.sum()
+        return loss, self.likelihood.metrics(outputs[shots:, 0], task.query.y)
