@@ -35,7 +35,7 @@ class IMAML(Descent):
     likelihood: Likelihood = Categorical()
 
     for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
-    recipe = Recipe(batch=8, optimizer="Adam", lr=1e-3, meta_gradient="implicit")
+    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="implicit")
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:

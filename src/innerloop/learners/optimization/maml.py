@@ -44,7 +44,7 @@ class MAML(Descent):
     likelihood: Likelihood = Categorical()
 
     for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.001}  # as in the authors' code; section 5.1 has 0.01
-    recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
+    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:

@@ -33,7 +33,7 @@ class MetaSGD(Descent):
     likelihood: Likelihood = Categorical()
 
     for_reals: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
-    recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
+    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     def __post_init__(self) -> None:
         rates = {name: nn.Parameter(torch.full_like(w, self.initial_rate)) for name, w in self.net.named_parameters()}
