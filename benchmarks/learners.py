@@ -44,14 +44,15 @@ ROWS = [
 
 def measured(row: Row, options: argparse.Namespace) -> str:
     """The row of the table, trained and tested unless the run folder has its figures already."""
-    folder = Path(options.out) / row.title.lower().replace(" ", "-").replace(",", "").replace("(", "").replace(")", "")
-    figures = folder / "figures.json"
+    name = row.title.lower().replace(" ", "-").replace("(", "").replace(")", "")
+    folder = Path(options.out) / f"{options.protocol}-{options.minutes:g}-minutes" / name
+    figures = folder / f"figures-{options.tasks}.json"
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     command = [sys.executable, "-m", "innerloop"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if not figures.is_file():
         train = [*command, "train", *row.flags.split()[:1], "omniglot", *row.flags.split()[1:], "--protocol", options.protocol, *options.data]
-        resume = ["--resume"] if folder.exists() else []
+        resume = ["--resume"] if (folder / "settings.json").is_file() else []
         subprocess.run([*train, "--minutes", str(options.minutes), "--out", str(folder), *resume], env=environment, check=True, stdout=sys.stderr)
         test = [*command, "test", str(folder), "--ways", "5", "--shots", "1", "--queries", "15", "--tasks", str(options.tasks), "--race", "0"]
         subprocess.run([*test, "--json", str(figures)], env=environment, check=True, stdout=sys.stderr)

@@ -154,6 +154,12 @@ def test_bytes_of_any_size_are_read_as_the_run_s_training_images(tmp_path: Path)
         classifier = FewShotClassifier(learner).fit(pages, labels)
         for layout in (pages, pages[:, None], pages[..., None], pages.astype(int), read):
             np.testing.assert_allclose(classifier.predict_proba(layout), expected, atol=1e-5)
+        black_and_white = pages > 100
+        for layout in (black_and_white, black_and_white.astype(np.uint8), black_and_white.astype(int), 255 * black_and_white.astype(np.uint8)):
+            found = clone(classifier).fit(pages, labels).predict_proba(layout)
+            np.testing.assert_allclose(found, clone(classifier).fit(pages, labels).predict_proba(255 * black_and_white.astype(np.uint8)), atol=1e-5)
+        with pytest.raises(ValueError, match=r"reals 0\.\.1"):
+            classifier.predict(254.5 * read)
         np.testing.assert_allclose(clone(classifier).set_params(chunk=3).fit(pages, labels).predict_proba(pages), expected, atol=1e-5)
     classifier.save(tmp_path / "kept")
     loaded = FewShotClassifier.load(tmp_path / "kept")

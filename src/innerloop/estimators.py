@@ -79,13 +79,15 @@ class _FewShot:
         if array.shape[0] == 0 or 0 in array.shape[1:]:
             found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
             raise ValueError(f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required.")
-        bytes_of_images = array.ndim in (3, 4) and array.dtype.kind in "ui" and array.min() >= 0 and array.max() <= 255
+        bytes_of_images = array.ndim in (3, 4) and array.dtype.kind in "bui" and array.min() >= 0 and array.max() <= 255
+        if bytes_of_images and array.max() <= 1:  # black and white
+            array = array.astype(np.uint8) * 255
         if bytes_of_images and (read_as := getattr(learner, "read_as", None)):
             array = read_as.convert_all(array.astype(np.uint8)).numpy()
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / (255.0 if bytes_of_images else 1.0)
-        if shape is not None and len(shape) == 3 and float(x.max()) > 1.5 and bool((x == x.round()).all()):
+        if shape is not None and len(shape) == 3 and float(x.max()) > 1.5 and (getattr(learner, "read_as", None) or bool((x == x.round()).all())):
             raise ValueError(f"images are bytes 0..255 or reals 0..1, but these are {array.dtype} up to {array.max():.6g}: divide them, or use uint8")
         if shape is None or tuple(x.shape[1:]) == shape:
             return x

@@ -28,6 +28,7 @@ from innerloop.learners import LEARNERS
 from innerloop.tasks import TASKS, Episodes, Preprocess
 
 FORMAT = 2
+FILES = ("settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt")
 
 
 class RunError(ValueError):
@@ -110,12 +111,15 @@ class Run:
         write_atomically(self.folder / name, content)
 
     def create(self, settings: Settings) -> None:
-        """Begin: the folder, the settings, an empty log."""
+        """Begin: the folder, the settings, an empty log. Raises RunError where that would replace files that are no run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        there = [name for name in FILES if (self.folder / name).exists()]
+        if there and not self.exists:
+            raise RunError(f"{self.folder} is no run folder, but holds a {there[0]} that a run would replace: choose another folder")
         for stale in ("weights.safetensors", "checkpoint.pt"):
             (self.folder / stale).unlink(missing_ok=True)
-        self._write("log.jsonl", b"")
         self.write_settings(settings)
+        self._write("log.jsonl", b"")
 
     def write_settings(self, settings: Settings) -> None:
         self._write("settings.json", json.dumps(asdict(settings), indent=2).encode() + b"\n")

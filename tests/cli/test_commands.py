@@ -18,6 +18,8 @@ from PIL import Image
 import innerloop
 from innerloop.cli import main
 from innerloop.runs import Run, RunError
+from innerloop.tasks import arrays
+from innerloop.tasks.arrays import GroupedRows
 
 SMALL = ["--ways", "3", "--shots", "1", "--queries", "2", "--encoder", "conv4", "--seed", "1"]
 
@@ -239,8 +241,60 @@ def test_resuming_what_never_began_begins_it_and_foreign_folders_are_left_alone(
     (folder / "checkpoint.pt").unlink()
     assert main([*arguments, "--resume"]) == 0
     (folder / "settings.json").unlink()
-    assert "something else" in fails(capsys, *arguments)
-    assert (folder / "checkpoint.pt").exists()
+    for name in ("checkpoint.pt", "weights.safetensors", "log.jsonl"):
+        foreign = tmp_path / name.replace(".", "-")
+        foreign.mkdir()
+        (foreign / name).write_text("mine")
+        assert f"no run folder, but holds a {name}" in fails(capsys, *arguments[:-1], str(foreign))
+        assert (foreign / name).read_text() == "mine"
+
+
+def test_a_training_says_what_the_data_does_not_allow(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["folder", "--root", str(pictures), "--size", "8", "--steps", "1", "--out"]
+    assert main(["train", "protonet", *told, str(tmp_path / "open"), "--encoder", "conv4"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 training classes of folder: 8-way 1-shot tasks with 3 queries a class (there are too few for the usual 60 ways and 4 queries)" in said
+    assert "too small" not in said
+    assert main(["train", "maml", *told, str(tmp_path / "fixed")]) == 0
+    assert "The test part is too small for 5 ways" in " ".join(capsys.readouterr().out.split())
+    file = tmp_path / "figures.json"
+    assert main(["test", str(tmp_path / "open"), "--ways", "2", "--tasks", "2", "--race", "0", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["results"][0]["queries"] == 3  # of 4 images one is the example
+    assert "lower the ways, the shots or the queries" in fails(capsys, "test", str(tmp_path / "open"), "--ways", "2", "--queries", "4")
+
+
+def test_a_training_says_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{i % 7},{i},{'t' + str(i % 20 if i < 300 else i)}" for i in range(330)]  # 20 tasks of 15 rows, 30 of one
+    (tmp_path / "tasks.csv").write_text("\n".join(["x,y,task", *rows]))
+    told = ["maml", "arrays", "--steps", "1", "--shots", "5", "--queries", "5"]
+    assert main(["train", *told, "--file", str(tmp_path / "tasks.csv"), "--out", str(tmp_path / "tasks")]) == 0
+    tasks = arrays(file=tmp_path / "tasks.csv", shots=5, queries=5)
+    assert isinstance(tasks, GroupedRows)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{len(tasks.counts)} training tasks of arrays; {32 - len(tasks.counts)} with fewer than 10 rows are left out" in said
+    rows = [f"{i},{i % 20 if i < 300 else i}" for i in range(330)]
+    (tmp_path / "classes.csv").write_text("\n".join(["x,y", *rows]))
+    assert main(["train", *told, "--ways", "2", "--file", str(tmp_path / "classes.csv"), "--out", str(tmp_path / "classes")]) == 0
+    assert "classes with fewer than 10 examples are left out" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["protonet", "strokes", "--ways", "1"], "at least 2 classes"),
+        (["protonet", "strokes", "--scale", "0"], "must be positive, not 0.0"),
+        (["matchingnet", "strokes", "--scale", "-1"], "must be positive, not -1.0"),
+        (["protonet", "arrays", "--views", "4"], "only square images"),
+        (["fomaml", "strokes"], "maml --first-order"),
+        (["Reptile", "strokes"], "maml --meta-gradient reptile"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "arrays" in arguments:
+        file = tmp_path / "table.npz"
+        np.savez(file, X=np.zeros((60, 3)), y=np.repeat(np.arange(20), 3))
+        arguments = [*arguments, "--file", str(file)]
+    assert message in fails(capsys, "train", *arguments, "--steps", "1", "--out", str(tmp_path / "run"))
 
 
 def test_classes_that_trained_are_said_to_be_seen(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -342,8 +342,9 @@ def test_protonet_is_numpy(metric: str) -> None:
 @pytest.mark.parametrize(("shots", "queries"), [(1, 4), (2, 5)])
 def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots: int, queries: int) -> None:
     learner = ProtoNet(linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7).double()
-    for missing in (0, 2):  # two queries of one class less
+    for missing, far in ((0, 1), (2, 1), (2, 300)):  # queries of the last class that are left out
         task = first(class_tasks(shots=shots, queries=queries))
+        task = Task(*(Examples(far * part.x, part.y) for part in task))
         keep = len(task.query.y) - missing * WAYS + torch.arange(missing)
         task = Task(task.support, Examples(*(torch.cat([part[: len(part) - missing * WAYS], part[keep]]) for part in task.query)))
         z = np.concatenate([affine(learner.encoder, part.x) for part in task])
@@ -355,7 +356,8 @@ def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots:
             left = [k for k in range(WAYS) if (support & (labels == k)).any()]
             prototypes = np.stack([z[support & (labels == k)].mean(0) for k in left])
             asked = ~support & np.isin(labels, left)
-            scores = log_softmax(-0.7 * distances(z[asked], prototypes, metric))
+            scores = -0.7 * distances(z[asked], prototypes, metric)
+            scores = log_softmax(scores - scores.max(-1, keepdims=True))
             losses += [-row[left.index(label)] for row, label in zip(scores, labels[asked], strict=True)]
         close(learner.loss(task)[0], np.mean(losses), 1e-6)
 

@@ -220,6 +220,12 @@ def test_real_targets_that_are_words_are_refused(tmp_path: Path) -> None:
         arrays(file=file)
 
 
+def test_classes_with_a_task_column_are_refused() -> None:
+    x, _, task = grouped()
+    with pytest.raises(ValueError, match="y must be numbers"):
+        arrays(x=x, y=np.array(["cat"] * len(x)), task=task)
+
+
 def test_wrong_lengths_are_refused() -> None:
     x, y, task = grouped()
     with pytest.raises(ValueError, match="x has 80 rows and y has 79"):

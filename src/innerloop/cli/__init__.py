@@ -50,6 +50,13 @@ def positive(text: str) -> int:
     return value
 
 
+def several(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"a task needs at least 2 classes, not {value}")
+    return value
+
+
 def duration(text: str) -> float:
     value = float(text)
     if not value > 0:
@@ -119,16 +126,16 @@ def _list(commands: Any) -> None:
 
 def _cite(commands: Any) -> None:
     cite = _command(commands, "cite", "catalogue", "BibTeX of the paper behind a learner", "cite")
-    cite.add_argument("learner", help="a name from innerloop list")
+    cite.add_argument("learner", help="a learner of innerloop list")
 
 
 def _test(commands: Any) -> None:
     test = _command(commands, "test", "test", "test a run on tasks of classes that it never saw")
     test.add_argument("run", metavar="RUN", help="a run folder")
     test.add_argument("--tasks", type=positive, default=1000, help="how many tasks")
-    test.add_argument("--ways", type=positive, help="classes in a task (default: what the learner was built for; both 5 and 20 where it takes any)")
+    test.add_argument("--ways", type=several, help="classes in a task (default: what the learner was built for; both 5 and 20 where it takes any)")
     test.add_argument("--shots", type=positive, help="support examples of a class (default: as in training; 1 and 5 where ways are open and not set)")
-    test.add_argument("--queries", type=positive, default=5, help="query examples of a class")
+    test.add_argument("--queries", type=positive, help="query examples of a class (default: 5, or as many as there are)")
     test.add_argument("--on", metavar="TASKS", help="other tasks than it was trained on, by name")
     test.add_argument("--protocol", help="another protocol of the data")
     test.add_argument("--part", choices=PARTS, default="test", help="the part of the data")
@@ -154,7 +161,7 @@ def _adapt(commands: Any) -> None:
 
 def _train(commands: Any, arguments: Sequence[str]) -> None:
     train = _command(commands, "train", "train", "meta-train a learner; every field of the learner is a flag (innerloop train LEARNER --help)")
-    train.add_argument("learner", metavar="LEARNER", help="a name from innerloop list")
+    train.add_argument("learner", metavar="LEARNER", help="a learner of innerloop list")
     train.add_argument("tasks", metavar="TASKS", help="strokes, omniglot, sinusoid, folder or arrays")
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
     train.add_argument("--resume", action="store_true", help="go on where the run folder stands")
@@ -162,9 +169,9 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     length.add_argument("--steps", type=positive, help="meta-steps")
     length.add_argument("--minutes", type=duration, help="minutes; the rate decays over them (default: 10, unless steps are given)")
     data = train.add_argument_group("tasks")
-    data.add_argument("--ways", type=positive, help="classes in a task")
-    data.add_argument("--shots", type=positive, help="support examples of a class")
-    data.add_argument("--queries", type=positive, help="query examples of a class")
+    data.add_argument("--ways", type=several, help="classes in a task")
+    data.add_argument("--shots", type=positive, help="support examples of a class; of a regression task, 10")
+    data.add_argument("--queries", type=positive, help="query examples of a class; of a regression task, 10")
     data.add_argument("--alphabets", type=int, help="from how many alphabets the classes of a task come, 0 for any (strokes, omniglot)")
     data.add_argument("--protocol", help="lake, lake-minimal-1, lake-minimal-2 or vinyals (omniglot)")
     data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")

@@ -65,18 +65,18 @@ def _trained(name: str, minutes: float, seed: int, out: Path, console: Console) 
     )  # fmt: skip
     folder = Run(out / name)
     if folder.exists and not _same(folder, settings):
-        raise RunError(f"{folder.folder} holds a run that is not the demo's: choose another --out")
+        raise RunError(f"{folder.folder} holds a run that is not the demo's, or a longer one: choose another --out")
     return train(folder, settings, None, console)
 
 
 def _same(folder: Run, settings: Settings) -> bool:
-    """Whether the run there was told the same, but perhaps for other minutes and with another seed."""
+    """Whether the run there was told the same, with another seed perhaps, and for no longer."""
     try:
         there = folder.settings()
     except RunError:
         return False
     one, other = (json.dumps(asdict(replace(told, minutes=None, seed=0, versions={}))) for told in (there, settings))
-    return one == other
+    return one == other and (there.minutes or 0) <= (settings.minutes or 0)
 
 
 def draw(file: Path, learner: Learner, tasks: TaskDistribution, results: dict[str, TestResult], race: HeadStart, seed: int) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 from innerloop.core.learner import Learner
 from innerloop.learners import LEARNERS
 
+FORMS = {"fomaml": "--first-order", "anil": "--adapted head", "reptile": "--meta-gradient reptile", "protomaml": "--head prototype"}
+
 
 def plain_name(name: str) -> str:
     """A learner's name without case, hyphens and underscores."""
@@ -23,6 +25,8 @@ def find_learner(name: str) -> type[Learner]:
     """The learner of that name, in any case. Raises ValueError, with a guess, where there is none."""
     known = LEARNERS.get(plain_name(name))
     if known is None:
+        if (form := FORMS.get(plain_name(name))) is not None:
+            raise ValueError(f"{name} is a form of MAML: maml {form}")
         close = difflib.get_close_matches(name.lower(), LEARNERS, 1)
         raise ValueError(f"there is no learner {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(LEARNERS)}"))
     return known
@@ -67,6 +71,8 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
         flag = "--" + field_name.replace("_", "-")
         told: dict[str, Any] = {"dest": f"field_{field_name}", "default": argparse.SUPPRESS}
         shown = f"default: {entry.default}" if entry.default is not MISSING else "a network by name: conv4, conv6, mlp, wide-mlp, flatten"
+        if field_name in learner.for_reals:
+            shown += f"; {learner.for_reals[field_name]} where targets are reals"
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=shown, **told)
         elif get_origin(kind) is Literal:

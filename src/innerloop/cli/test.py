@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,6 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
     told = {
         "ways": ways,
         "shots": shots,
-        "queries": options.queries,
         "protocol": options.protocol,
         "alphabets": 1 if options.within_alphabet else None,
     }
@@ -117,19 +117,32 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         raise ValueError(f"{name} needs --root, a folder of class folders" if name == "folder" else "only a run on arrays can be tested on arrays")
     if options.root:
         bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
-        return Episodes(bank, ways or 5, shots, options.queries)
-    tasks = build_tasks(name, options.part, {key: value for key, value in asked.items() if key in accepted})
+        return _with_queries(lambda queries: Episodes(bank, ways or 5, shots, queries), options.queries)
+    asked = {key: value for key, value in asked.items() if key in accepted}
+    tasks = _with_queries(lambda queries: build_tasks(name, options.part, asked | {"queries": queries}), options.queries)
     if tasks.spec.kind != settings.spec["kind"] or list(tasks.spec.x_shape) != settings.spec["x_shape"]:
         want = f"{settings.spec['kind']} of inputs {tuple(settings.spec['x_shape'])}"
         raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {tasks.spec.kind} of inputs {tasks.spec.x_shape}")
     return tasks
 
 
+def _with_queries(tasks: Callable[[int], TaskDistribution], queries: int | None) -> TaskDistribution:
+    """Tasks with so many queries a class; where nothing is said with 5, or with as many as the data allows."""
+    for fewer in range(queries or 5, 1, -1):
+        try:
+            return tasks(fewer)
+        except ValueError:
+            if queries:
+                raise
+    return tasks(1)
+
+
 def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int) -> dict[str, Any]:
     """Test at one setting; plain data."""
     generator = torch.Generator().manual_seed(options.seed)
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
-    row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": options.queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
+    queries = getattr(tasks, "queries", options.queries)
+    row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
     if options.cluster:
         generator = torch.Generator().manual_seed(options.seed)
         found = []

@@ -27,6 +27,7 @@ from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
 from innerloop.runs import Run, RunError, Settings, build_tasks, seen_classes, versions
 from innerloop.tasks import TASKS, Episodes, Preprocess
+from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
 
 REPORTS = 10  # validations in a training
@@ -52,8 +53,6 @@ def run(options: argparse.Namespace) -> None:
     else:
         if folder.exists:
             raise RunError(f"{options.out} holds a run already: add --resume to go on with it, or choose another --out")
-        if folder.begun:
-            raise RunError(f"{options.out} holds a checkpoint.pt of something else: choose another --out")
         settings = settings_from(options)
         state = None
     train(folder, settings, state, console)
@@ -183,6 +182,30 @@ def validation_tasks(settings: Settings) -> tuple[TaskDistribution | None, bool]
     return tasks, not seen_classes(settings, tasks)
 
 
+def described(settings: Settings, tasks: TaskDistribution) -> str:
+    """What will be trained on, and what the data does not allow."""
+    episodes = tasks if isinstance(tasks, Episodes) else getattr(tasks, "episodes", None)
+    told, recipe = settings.task_options, settings.recipe
+    if isinstance(tasks, GroupedRows):
+        left_out = f"; {tasks.left_out} with fewer than {tasks.shots + tasks.queries} rows are left out" if tasks.left_out else ""
+        return f"{settings.learner} on {len(tasks.counts)} training tasks of {settings.tasks}{left_out}"
+    if not isinstance(episodes, Episodes):
+        return f"{settings.learner} on {settings.tasks}"
+    what = f"{settings.learner} on {len(episodes.bank)} training classes of {settings.tasks}"
+    if not recipe["supervised"]:
+        what += f": {told['ways']}-way {told['shots']}-shot tasks with {told['queries']} queries a class"
+        if told["ways"] < recipe["ways"] or told["queries"] < recipe["queries"]:
+            what += f" (there are too few for the usual {recipe['ways']} ways and {recipe['queries']} queries)"
+    if episodes.left_out:
+        what += f". {episodes.left_out} classes with fewer than {episodes.shots + episodes.queries} examples are left out"
+    if fixed_ways(settings):
+        try:
+            settings.distribution("test", queries=1)
+        except ValueError:
+            what += f". The test part is too small for {told['ways']} ways: this run can adapt, but not be tested on it"
+    return what
+
+
 def fixed_ways(settings: Settings) -> bool:
     """Whether the learner answers only for the number of ways that it was built for."""
     return issubclass(find_learner(settings.learner), Descent) and settings.fields.get("head") != "prototype"
@@ -194,8 +217,10 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     recipe = Recipe(**settings.recipe)
     learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(settings.tasks, settings.task_options, recipe)
-    if not any(p.requires_grad for p in learner.parameters()):
+    if state is None:
         folder.create(settings)
+        console.print(described(settings, tasks), soft_wrap=True, highlight=False)
+    if not any(p.requires_grad for p in learner.parameters()):
         folder.save_weights(learner)
         console.print(f"{settings.learner} has nothing to meta-train: saved in {folder.folder} as it is", soft_wrap=True)
         return learner
@@ -206,9 +231,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     if recipe.meta_gradient == "es":
         meta_gradient = partial(es, generator=noise)
     step, elapsed, best = 0, 0.0, None
-    if state is None:
-        folder.create(settings)
-    else:
+    if state is not None:
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])

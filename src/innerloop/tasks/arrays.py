@@ -31,6 +31,7 @@ class GroupedRows(TaskDistribution):
         enough = sizes >= shots + queries
         if not enough.any():
             raise ValueError(f"no task has the {shots} + {queries} rows asked for (the largest has {max(counts)}): lower the shots or the queries")
+        self.left_out = int((~enough).sum())  # tasks with too few rows
         self.starts, self.counts = (sizes.cumsum(0) - sizes)[enough], sizes[enough]
         self.spec = TaskSpec("reals", tuple(x.shape[1:]), y.shape[1])
 
@@ -109,7 +110,11 @@ def arrays(
     chosen = part_of(names, part)
     if task is None:
         return Episodes(bank.pick(chosen), ways, shots, queries)
-    targets = torch.as_tensor(np.asarray(y, dtype=np.float32)).reshape(len(y), -1)[order]
+    try:
+        reals = np.asarray(y, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"rows with a task are regression tasks, so y must be numbers: {error}") from error
+    targets = torch.as_tensor(reals).reshape(len(y), -1)[order]
     if not torch.isfinite(targets).all():
         raise ValueError("y holds NaN or infinite values: fill or drop them first")
     rows = torch.cat([torch.arange(int(bank.starts[i]), int(bank.starts[i]) + counts[i]) for i in chosen] or [torch.empty(0, dtype=torch.long)])

@@ -142,7 +142,8 @@ class Episodes(TaskDistribution):
                 f"but only {len(enough)} of {len(bank)} classes have that many (the largest has {most}): "
                 "lower the ways, the shots or the queries"
             )
-        if len(enough) < len(bank):
+        self.left_out = len(bank) - len(enough)  # classes with too few examples
+        if self.left_out:
             self.bank = bank.pick(enough)
         sizes = torch.bincount(self.bank.groups)
         self._per_group = -(-ways // alphabets) if alphabets else 0

@@ -44,6 +44,8 @@ class MatchingNet(Learner):
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
             raise ValueError(f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them")
+        if self.scale <= 0:
+            raise ValueError(f"the scale of similarities must be positive, not {self.scale}")
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
         if self.contextual:
             self.forwards, self.backwards = LSTMCell(self.features, self.features), LSTMCell(self.features, self.features)

@@ -46,6 +46,8 @@ class ProtoNet(Learner):
     recipe = Recipe(ways=60, shots=1, queries=4, alphabets=3, batch=1, optimizer="AdamW", lr=2e-3, weight_decay=0.01)
 
     def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError(f"the scale of distances must be positive, not {self.scale}")
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
         if self.views not in (1, 4, 8):
             raise ValueError(f"images are compared in 1, 4 or 8 views, not {self.views}")
@@ -53,6 +55,8 @@ class ProtoNet(Learner):
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        if given.get("views", 1) > 1 and not (spec.is_image and spec.x_shape[-1] == spec.x_shape[-2]):
+            raise ValueError(f"only square images can be compared in {given['views']} views, and inputs here have shape {spec.x_shape}")
         return {"encoder": encoder(spec, given.get("encoder"), image="conv6", vector="wide-mlp")}
 
     def embed(self, x: Tensor) -> Tensor:
@@ -86,7 +90,7 @@ class ProtoNet(Learner):
         counts = dealt.sum(-1)  # (turns, ways)
         prototypes = dealt @ z.to(y.dtype) / counts.clamp_min(1)[..., None]  # (turns, ways, d)
         outputs = self.compare(z, prototypes.flatten(0, 1)).unflatten(-1, counts.shape)  # (m, turns, ways)
-        outputs = outputs.masked_fill(counts == 0, -1e4)  # a class that has run out of examples
+        outputs = outputs.masked_fill(counts == 0, torch.finfo(outputs.dtype).min)  # a class that has run out of examples
         each = torch.vmap(torch.vmap(self.likelihood.nll, (0, None)))(outputs, y)  # (m, turns)
         asked = (turn[:, None] != turns) & (y @ counts.T > 0)
         loss = torch.where(asked, each, 0).sum() / asked.sum()
