@@ -72,10 +72,11 @@ def test_the_demo_draws_its_picture_again_but_over_nobody_s_run(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("innerloop.cli.demo.TASKS", 5)
-    for minutes in ("0.02", "0.01"):
+    for minutes in ("0.01", "0.02"):
         assert main(["demo", "--minutes", minutes, "--out", str(tmp_path / "demo")]) == 0
         (tmp_path / "demo" / "demo.png").unlink()
     assert isinstance(innerloop.load(tmp_path / "demo" / "protonet"), innerloop.ProtoNet)
+    assert "a longer one" in fails(capsys, "demo", "--minutes", "0.01", "--out", str(tmp_path / "demo"))
     shutil.copytree(run_folder, tmp_path / "protonet")
     assert "not the demo's" in fails(capsys, "demo", "--out", str(tmp_path))
     assert (tmp_path / "protonet" / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
