@@ -28,7 +28,7 @@ def maml(**given: object) -> MAML:
 
 def protonet() -> ProtoNet:
     torch.manual_seed(0)
-    return ProtoNet(nn.Linear(4, 3))
+    return ProtoNet(nn.Linear(4, 3), in_turn=False)
 
 
 @pytest.mark.parametrize("n", [2, 7, 500])
