@@ -362,7 +362,7 @@ def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "protonet", "strokes", "--out", "x", "--metrc", "cosine"], "did you mean --metric"),
         (["train", "protonet", "strokes", "--out", "x", "--metric", "cosin"], "did you mean 'cosine'"),
         (["train", "protonet", "strokes", "--out", "x", "--protocol", "lake"], "strokes has no option --protocol"),
-        (["train", "protonet", "strokes", "--out", "x", "--ways", "0"], "at least 2 classes"),
+        (["train", "protonet", "strokes", "--out", "x", "--ways", "0"], "not a positive number"),
         (["train", "protonet", "strokes", "--out", "x", "--encoder", "conv5"], "there is no network 'conv5'"),
         (["train", "protonet", "folder", "--out", "x"], "folder needs --root"),
         (["train", "protonet", "folder", "--out", "x", "--root", "nowhere"], "there is no folder nowhere"),

@@ -342,11 +342,10 @@ def test_protonet_is_numpy(metric: str) -> None:
 @pytest.mark.parametrize(("shots", "queries"), [(1, 4), (2, 5)])
 def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots: int, queries: int) -> None:
     learner = ProtoNet(linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7).double()
-    for missing, far in ((0, 1), (2, 1), (2, 300)):  # queries of the last class that are left out
+    for uneven, far in ((False, 1), (True, 1), (True, 300)):  # uneven: one query alone of the last class, so that it runs out
         task = first(class_tasks(shots=shots, queries=queries))
-        task = Task(*(Examples(far * part.x, part.y) for part in task))
-        keep = len(task.query.y) - missing * WAYS + torch.arange(missing)
-        task = Task(task.support, Examples(*(torch.cat([part[: len(part) - missing * WAYS], part[keep]]) for part in task.query)))
+        keep = torch.tensor([not uneven or i < WAYS or i % WAYS < WAYS - 1 for i in range(len(task.query.y))])
+        task = Task(Examples(far * task.support.x, task.support.y), Examples(far * task.query.x[keep], task.query.y[keep]))
         z = np.concatenate([affine(learner.encoder, part.x) for part in task])
         labels = np.concatenate([arr(part.y).argmax(1) for part in task])
         rank = np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])

@@ -51,8 +51,7 @@ def positive(text: str) -> int:
 
 
 def several(text: str) -> int:
-    value = int(text)
-    if value < 2:
+    if (value := positive(text)) < 2:
         raise argparse.ArgumentTypeError(f"a task needs at least 2 classes, not {value}")
     return value
 
