@@ -92,10 +92,10 @@ class Learner(nn.Module, ABC):
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
         """`function` over the leading axis of `trees`, results stacked: by vmap, or by a loop where that is faster.
 
-        Weights that differ from task to task turn convolutions into grouped ones, which a CPU runs at half the speed of a loop.
+        Weights that differ from task to task turn torch's convolutions into grouped ones, which a CPU runs at half the speed of a loop.
         """
         first = tree_leaves(trees)[0]
-        looped = len(first) == 1 or (first.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in self.modules()))
+        looped = len(first) == 1 or (first.device.type == "cpu" and any(type(m) is nn.Conv2d for m in self.modules()))
         if not looped:
             return torch.vmap(function, randomness="different")(*trees)
         results = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(first))]  # noqa: B023

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
-from innerloop.nets.conv import Conv4, Conv6, channels_last
+from innerloop.nets.conv import Conv4, Conv6
 
 
 class Headed(nn.Module):
@@ -35,8 +35,8 @@ def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
 
 
 ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
-    "conv4": lambda spec: channels_last(Conv4(spec.x_shape)),
-    "conv6": lambda spec: channels_last(Conv6(spec.x_shape)),
+    "conv4": lambda spec: Conv4(spec.x_shape),
+    "conv6": lambda spec: Conv6(spec.x_shape),
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),

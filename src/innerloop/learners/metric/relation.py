@@ -13,7 +13,7 @@ from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import class_means
-from innerloop.nets.conv import Conv4, channels_last
+from innerloop.nets.conv import Conv4
 from innerloop.nets.named import encoder, flat_features
 
 
@@ -49,7 +49,7 @@ class RelationNet(Learner):
         compare = Conv4((128, height, width), pooled=2, blocks=2)
         features = flat_features(compare, TaskSpec("reals", (128, height, width), 1))
         relation = nn.Sequential(compare, nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 1))
-        return {"encoder": channels_last(body), "relation": channels_last(relation)}
+        return {"encoder": body, "relation": relation}
 
     def adapt(self, support: Examples) -> Tensor:
         maps = self.encoder(support.x)  # (n, c, h, w)

@@ -1,0 +1,626 @@
+/* The block of block.py on CPUs: 3x3 convolution, normalisation of every channel, max-pooling and ReLU, with its first and second derivative.
+
+Images are (tasks, images, height, width, channels), contiguous float32; every task has its own filters and its own normalisation. Products are
+taken in float32 or in bfloat16, sums always in float32 or wider. One image at a time goes through the whole block while it is in the cache, so that
+the time is that of the products. Threads take equal runs of images; what they add up is joined in the order of the threads, so that results do not
+depend on timing.
+
+The names: y is the convolution's result, z = scale * y + shift, e the extreme of y in a pooling window (where z is largest), out = relu(z) there.
+With statistics measured, scale = a / sqrt(var + eps) and shift = b - mean * scale; with statistics given (eps < 0), scale = a and shift = b.
+
+In float32 an element is a float; in bfloat16 it is a pair of numbers along the axis that is summed over. Both have 32 bits, and one code. */
+
+#if defined(__GLIBC__) || defined(__linux__)
+#include <malloc.h>
+#endif
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, TILE = 14 }; /* floats in a vector; pixels whose sums stay in registers, two vectors each */
+#elif defined(__AVX__)
+enum { LANES = 8, TILE = 6 };
+#else
+enum { LANES = 4, TILE = 12 };
+#endif
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t mask __attribute__((vector_size(4 * LANES)));
+typedef float element __attribute__((may_alias, aligned(2)));
+
+typedef struct {
+    long tasks, images, height, width, in, out; /* images of a task; channels */
+    long pool, relu, bf16, threads;
+} Shape;
+
+typedef struct {
+    const float *data; /* (tasks, 9, in, out) */
+    long task;         /* from one task's to the next's; 0 where they share theirs */
+} Filters;
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+#define EACH(i, n) for (long i = 0; i < (n); i++)
+
+static long least(long a, long b) { return a < b ? a : b; }
+static long up(long n, long to) { return (n + to - 1) / to * to; }
+
+#define VEC(at) (*(vec *)(at)) /* the vector that begins there */
+INLINE vec masked(mask where, vec value) { return (vec)((mask)value & where); }
+
+enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, KEPT };
+
+static void *kept(int which, size_t bytes) { /* memory of this thread that lasts from call to call */
+    static __thread void *memory[KEPT];
+    static __thread size_t sizes[KEPT];
+    if (sizes[which] < bytes) {
+        free(memory[which]);
+        memory[which] = aligned_alloc(64, up(bytes, 64));
+        sizes[which] = bytes;
+    }
+    return memory[which];
+}
+
+/* -- Products ----------------------------------------------------------------------------------------------------------------------------------- */
+
+INLINE vec multiply_add(vec sum, element x, vec f, const int bf16) {
+#if defined(__AVX512BF16__)
+    if (bf16) return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(x), (__m512bh)f);
+#endif
+    return sum + x * f;
+}
+
+INLINE uint16_t rounded(float x) { /* to bfloat16, ties to even */
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+INLINE long elements(long n, long bf16) { return bf16 ? (n + 1) / 2 : n; }
+
+static void *border(const Shape *s, float *to, const float *x, long channels) { /* (h + 2, w + 2, elements of channels), zeros around */
+    const long h = s->height, w = s->width, row = (w + 2) * elements(channels, s->bf16);
+    memset(to, 0, (h + 2) * row * 4);
+    EACH(i, h) {
+        float *at = to + (i + 1) * row + elements(channels, s->bf16);
+        const float *from = x + i * w * channels;
+        if (!s->bf16)
+            memcpy(at, from, w * channels * 4);
+        else if (channels % 2 == 0)
+            EACH(j, w * channels) ((uint16_t *)at)[j] = rounded(from[j]);
+        else
+            EACH(j, w) EACH(c, channels) ((uint16_t *)at)[j * (channels + 1) + c] = rounded(from[j * channels + c]);
+    }
+    return to;
+}
+
+/* Filters as (9, elements of `from`, `to` channels, rounded up to whole vectors): as they are, or turned round and transposed for the way back. */
+static float *pack(const Shape *s, const Filters *f, long task, int back, int where) {
+    const long from = back ? s->out : s->in, to = back ? s->in : s->out, wide = up(to, LANES), count = elements(from, s->bf16);
+    float *packed = kept(where, 9 * count * wide * 4);
+    if (wide != to || (s->bf16 && from % 2)) memset(packed, 0, 9 * count * wide * 4);
+    EACH(t, 9) {
+        const float *at = f->data + task * f->task + (back ? 8 - t : t) * s->in * s->out;
+        const long along = back ? 1 : s->out, across = back ? s->out : 1;
+        float *row = packed + t * count * wide;
+        if (!s->bf16 && !back && wide == to) memcpy(row, at, from * to * 4);
+        else if (!s->bf16) EACH(i, from) EACH(o, to) row[i * wide + o] = at[i * along + o * across];
+        else EACH(i, from) EACH(o, to) ((uint16_t *)row)[(i / 2 * wide + o) * 2 + i % 2] = rounded(at[i * along + o * across]);
+    }
+    return packed;
+}
+
+INLINE void tile(const int P, const int V, const int bf16, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add) {
+    vec sum[TILE][2];
+    UNROLLED(p, P) UNROLLED(v, V) sum[p][v] = add ? *(vec *)(to + p * out + v * LANES) : (vec){0};
+    EACH(t, 9) EACH(c, in) {
+        vec f[2];
+        UNROLLED(v, V) f[v] = *(const vec *)(filters + (t * in + c) * out + v * LANES);
+        UNROLLED(p, P) {
+            const element x = from[p][tap[t] + c];
+            UNROLLED(v, V) sum[p][v] = multiply_add(sum[p][v], x, f[v], bf16);
+        }
+    }
+    UNROLLED(p, P) UNROLLED(v, V) *(vec *)(to + p * out + v * LANES) = sum[p][v];
+}
+
+INLINE void tiles(const int V, const int bf16, int P, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add) {
+#define CASE(n) case n: if (n <= TILE) tile(n, V, bf16, to, from, tap, filters, in, out, add); break;
+    switch (P) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) }
+}
+
+/* The sums over the 3x3 windows of a bordered image: (h, w, out) to `to`, or added to what is there. `in` and `out` as packed. */
+INLINE void convolved(const int bf16, const Shape *s, float *to, const float *bordered, const float *filters, long in, long out, int add) {
+    const long w = s->width, pixels = s->height * w, groups = (pixels + TILE - 1) / TILE;
+    long tap[9];
+    EACH(t, 9) tap[t] = (t / 3 * (w + 2) + t % 3) * in;
+    for (long o = 0; o < out; o += 2 * LANES) EACH(g, groups) {
+        const long first = pixels * g / groups, P = pixels * (g + 1) / groups - first;
+        const element *from[TILE];
+        EACH(p, P) from[p] = (const element *)bordered + ((first + p) / w * (w + 2) + (first + p) % w) * in;
+        if (o + 2 * LANES <= out) tiles(2, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
+        else tiles(1, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
+    }
+}
+
+static void convolve(const Shape *s, float *to, const float *x, long channels, const float *filters, long out, int add) {
+    const long wide = up(out, LANES), pixels = s->height * s->width, in = elements(channels, s->bf16);
+    const float *bordered = border(s, kept(BORDERED, (s->height + 2) * (s->width + 2) * in * 4), x, channels);
+    float *result = wide == out ? to : kept(ROW, pixels * wide * 4);
+    if (s->bf16) convolved(1, s, result, bordered, filters, in, wide, add && wide == out);
+    else convolved(0, s, result, bordered, filters, in, wide, add && wide == out);
+    if (wide != out) EACH(p, pixels) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
+}
+
+INLINE void outer(const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int32_t *steps, long count, const float *g, long out) {
+    vec sum[9][2];
+    UNROLLED(k, K) UNROLLED(v, V) sum[k][v] = VEC(to + rows[k] + v * LANES);
+    EACH(i, count) {
+        vec gy[2];
+        UNROLLED(v, V) gy[v] = VEC(g + i * out + v * LANES);
+        const char *at = x + steps[i];
+        UNROLLED(k, K) {
+            const element value = *(const element *)(at + from[k]);
+            UNROLLED(v, V) sum[k][v] = multiply_add(sum[k][v], value, gy[v], bf16);
+        }
+    }
+    UNROLLED(k, K) UNROLLED(v, V) VEC(to + rows[k] + v * LANES) = sum[k][v];
+}
+
+/* Adds sum_i x(steps[i] + place of k) * g[i] to the rows k = (tap, in) of `to`; places in bytes: of a tap, and of a channel after the one before. */
+INLINE void outers(const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int32_t *steps, long count, const float *g) {
+    const int by_channel = in % 8 == 0;
+    for (long o = 0; o < out; o += 2 * LANES) EACH(b, by_channel ? 9 * in / 8 : in) {
+        long rows[9], from[9];
+        EACH(k, 9) { /* eight channels of a tap, or the nine taps of a channel */
+            const long t = by_channel ? b * 8 / in : k, c = by_channel ? b * 8 % in + k : b;
+            rows[k] = (t * in + c) * out, from[k] = taps[t % 9] + c * channel;
+        }
+        const int two = o + 2 * LANES <= out;
+        if (by_channel && two) outer(8, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);
+        else if (by_channel) outer(8, 1, bf16, to + o, rows, x, from, steps, count, g + o, out);
+        else if (two) outer(9, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);
+        else outer(9, 1, bf16, to + o, rows, x, from, steps, count, g + o, out);
+    }
+}
+
+static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); } /* small images are correlated several at once */
+
+/* Adds the gradient of the filters (9, in, out) for `images` inputs x (h, w, in) and gradients of results g (h, w, out). */
+static void correlate(const Shape *s, float *to, const float *x, const float *g, long images) {
+    const long h = s->height, w = s->width, in = s->in, out = s->out;
+    long taps[9];
+    if (!s->bf16) {
+        const long plane = (h + 2) * (w + 2) * in;
+        int32_t *steps = kept(STEPS, images * h * w * 4);
+        float *bordered = kept(BORDERED, images * plane * 4);
+        EACH(k, images) border(s, bordered + k * plane, x + k * h * w * in, in);
+        EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (w + 2) + j) * in) * 4;
+        EACH(t, 9) taps[t] = (t / 3 * (w + 2) + t % 3) * in * 4;
+        outers(0, to, in, out, (char *)bordered, taps, 4, steps, images * h * w, g);
+        return;
+    }
+    /* Pairs of pixels: x channel by channel, (in, images, h + 2, line), and g interleaved. */
+    const long line = up(w + 3, 2), plane = images * (h + 2) * line, pairs = (w + 1) / 2, wide = 2 * elements(in, 1);
+    int32_t *steps = kept(STEPS, images * h * pairs * 4);
+    uint16_t *turned = kept(TURNED, (in * plane + 2) * 2);
+    uint32_t *paired = kept(PAIRED, images * h * pairs * out * 4);
+    memset(turned, 0, (in * plane + 2) * 2);
+    EACH(k, images) {
+        const uint16_t *bordered = border(s, kept(BORDERED, (h + 2) * (w + 2) * wide * 2), x + k * h * w * in, in);
+        EACH(i, h) EACH(c, in) {
+            uint16_t *at = turned + c * plane + (k * (h + 2) + i + 1) * line + 1;
+            const uint16_t *from = bordered + ((i + 1) * (w + 2) + 1) * wide + c;
+            EACH(j, w) at[j] = from[j * wide];
+        }
+        EACH(i, h) EACH(j, pairs) {
+            const long step = (k * h + i) * pairs + j;
+            const float *even = g + ((k * h + i) * w + 2 * j) * out, *odd = even + out;
+            steps[step] = ((k * (h + 2) + i) * line + 2 * j) * 2;
+            if (2 * j + 1 < w) EACH(o, out) paired[step * out + o] = rounded(even[o]) | (uint32_t)rounded(odd[o]) << 16;
+            else EACH(o, out) paired[step * out + o] = rounded(even[o]);
+        }
+    }
+    EACH(t, 9) taps[t] = (t / 3 * line + t % 3) * 2;
+    outers(1, to, in, out, (char *)turned, taps, plane * 2, steps, images * h * pairs, (float *)paired);
+}
+
+/* -- Pooling ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static void extremes(const Shape *s, float *e, const float *y, const float *a) { /* the largest y of a window where a >= 0, else the smallest */
+    const long p = s->pool, w = s->width, out = s->out;
+    EACH(i, s->height / p) EACH(j, w / p) for (long c = 0; c < out; c += LANES) {
+        const mask down = VEC(a + c) < 0;
+        vec found = VEC(y + (i * w + j) * p * out + c);
+        for (long k = 1; k < p * p; k++) {
+            const vec next = VEC(y + ((i * p + k / p) * w + j * p + k % p) * out + c);
+            const mask better = ((next > found) & ~down) | ((next < found) & down);
+            found = masked(better, next) + masked(~better, found);
+        }
+        VEC(e + (i * (w / p) + j) * out + c) = found;
+    }
+}
+
+typedef struct {
+    float *scale, *shift; /* (out,) */
+} Affine;
+
+static Affine affine(const Shape *s, long task, const float *a, const float *b, const float *mean, const float *var, double eps) {
+    float *to = kept(AFFINE, 2 * s->out * 4);
+    const Affine f = {to, to + s->out};
+    EACH(c, s->out) {
+        const long i = task * s->out + c;
+        f.scale[c] = eps < 0 ? a[i] : a[i] / sqrtf(var[i] + (float)eps);
+        f.shift[c] = eps < 0 ? b[i] : b[i] - mean[i] * f.scale[c];
+    }
+    return f;
+}
+
+/* The gradient of z at the extreme of a window, channels c and on: g, or 0 where ReLU cuts it off. */
+INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(VEC(f.scale + c) * e + VEC(f.shift + c) > 0, g) : g; }
+
+/* What the field (h, w, out) holds where y is the extreme of the window that begins at `corner`, channels c and on. */
+INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, long corner, long c) {
+    vec value = {0};
+    mask open = ~(mask){0};
+    EACH(k, s->pool * s->pool) {
+        const long at = corner + (k / s->pool * s->width + k % s->pool) * s->out + c;
+        const mask here = (VEC(y + at) == e) & open;
+        value += masked(here, VEC(field + at)), open &= ~here;
+    }
+    return value;
+}
+
+/* -- Work shared among threads ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    long thread, threads, first, last; /* this thread's images */
+} Share;
+
+static Share share(const Shape *s) {
+    const long thread = omp_get_thread_num(), threads = omp_get_num_threads(), all = s->tasks * s->images;
+    return (Share){thread, threads, all * thread / threads, all * (thread + 1) / threads};
+}
+
+/* Every thread adds up what it finds of a task in a slot of its own, number thread + task: slots (threads + tasks - 1, n). */
+static long slots(const Shape *s) { return s->threads + s->tasks - 1; }
+
+static int took_part(const Shape *s, const Share *mine, long thread, long task) {
+    const long all = s->tasks * s->images, first = all * thread / mine->threads, last = all * (thread + 1) / mine->threads;
+    return first < last && first < (task + 1) * s->images && last > task * s->images;
+}
+
+static double *joined(const Shape *s, const Share *mine, double *sums, long task, long n) {
+    double *all = 0;
+    EACH(t, mine->threads) if (took_part(s, mine, t, task)) {
+        double *part = sums + (t + task) * n;
+        if (!all) all = part;
+        else EACH(c, n) all[c] += part[c];
+    }
+    return all;
+}
+
+static void join_filters(const Shape *s, const Share *mine, float *to, const float *parts) { /* (tasks, 9, in, out) from the slots */
+    const long n = s->in * s->out;
+#pragma omp for schedule(static)
+    for (long i = 0; i < s->tasks * 9; i++) {
+        float *at = to + i * n;
+        memset(at, 0, n * 4);
+        EACH(t, mine->threads) if (took_part(s, mine, t, i / 9)) {
+            const float *part = parts + ((t + i / 9) * 9 + i % 9) * n;
+            EACH(c, n) at[c] += part[c];
+        }
+    }
+}
+
+static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) { /* y, stored or computed again */
+    const long pixels = s->height * s->width;
+    if (y) return y + image * pixels * s->out;
+    float *again = kept(RESULT, pixels * s->out * 4);
+    convolve(s, again, x + image * pixels * s->in, s->in, filters, s->out, 0);
+    return again;
+}
+
+/* -- The block ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Statistics as running count, mean and sum of squared deviations: Chan, Golub and LeVeque 1983, eq. (1.5). */
+static void observe(double *seen, const float *y, long pixels, long out) {
+    float *mean = kept(ROW, 2 * out * 4), *square = mean + out;
+    memset(mean, 0, 2 * out * 4);
+    EACH(i, pixels) for (long c = 0; c < out; c += LANES) VEC(mean + c) += VEC(y + i * out + c);
+    EACH(c, out) mean[c] /= pixels;
+    EACH(i, pixels) for (long c = 0; c < out; c += LANES) VEC(square + c) += (VEC(y + i * out + c) - VEC(mean + c)) * (VEC(y + i * out + c) - VEC(mean + c));
+    const double count = seen[2 * out], all = count + pixels;
+    EACH(c, out) {
+        const double gap = mean[c] - seen[c];
+        seen[c] += gap * pixels / all, seen[out + c] += square[c] + gap * gap * count * pixels / all;
+    }
+    seen[2 * out] = all;
+}
+
+/* So many tasks at a time that what one sweep over their images leaves behind is still near for the next. */
+static long sweep(const Shape *s) {
+    const long floats = s->images * (s->height / s->pool) * (s->width / s->pool) * s->out, near = (1 << 20) / (floats + 1);
+    return near > s->threads ? near / s->threads * s->threads : s->threads;
+}
+
+static void forward(const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, float *y, float *e, float *out, float *mean, float *var) {
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out;
+    double *seen = calloc(slots(s) * (2 * n + 1), 8);
+#pragma omp parallel num_threads(s->threads)
+    {
+        const Share mine = share(s);
+        const float *forth = 0;
+        for (long i = mine.first; i < mine.last; i++) {
+            const long task = i / s->images;
+            if (i == mine.first || i % s->images == 0) forth = pack(s, filters, task, 0, FORTH);
+            float *here = y ? y + i * pixels * n : kept(RESULT, pixels * n * 4);
+            convolve(s, here, x + i * pixels * s->in, s->in, forth, n, 0);
+            if (eps >= 0) observe(seen + (mine.thread + task) * (2 * n + 1), here, pixels, n);
+            extremes(s, e + i * windows * n, here, a + task * n);
+        }
+#pragma omp barrier
+        if (eps >= 0) {
+#pragma omp for schedule(static)
+            for (long task = 0; task < s->tasks; task++) {
+                double *all = 0;
+                EACH(t, mine.threads) if (took_part(s, &mine, t, task)) {
+                    double *part = seen + (t + task) * (2 * n + 1);
+                    if (!all) { all = part; continue; }
+                    const double count = all[2 * n], more = part[2 * n];
+                    EACH(c, n) {
+                        const double gap = part[c] - all[c];
+                        all[c] += gap * more / (count + more), all[n + c] += part[n + c] + gap * gap * count * more / (count + more);
+                    }
+                    all[2 * n] += more;
+                }
+                EACH(c, n) mean[task * n + c] = all[c], var[task * n + c] = all[n + c] / all[2 * n];
+            }
+        }
+        for (long i = mine.first; i < mine.last; i++) {
+            const Affine f = affine(s, i / s->images, a, b, mean, var, eps);
+            const float *from = e + i * windows * n;
+            float *to = out + i * windows * n;
+            EACH(k, windows) for (long c = 0; c < n; c += LANES) {
+                const vec z = VEC(from + k * n + c) * VEC(f.scale + c) + VEC(f.shift + c);
+                VEC(to + k * n + c) = s->relu ? masked(~(z < 0), z) : z; /* what is no number stays none */
+            }
+        }
+    }
+    free(seen);
+}
+
+/* y and e are written where they are wanted; e may be the same memory as out. */
+void innerloop_forward(const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, float *y, float *e, float *out, float *mean, float *var) {
+    const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
+    for (long t = 0; t < s->tasks; t += sweep(s)) {
+        Shape some = *s;
+        some.tasks = least(sweep(s), s->tasks - t);
+        const Filters theirs = {filters->data + t * filters->task, filters->task};
+        forward(&some, x + t * pixels * s->in, &theirs, a + t * n, b + t * n, eps, y ? y + t * pixels * n : 0, e + t * windows * n, out + t * windows * n, mean + t * n, var + t * n);
+    }
+}
+
+/* The calls below take the same first arguments; `g` is the gradient of out. */
+#define BLOCK                                                                                                                                         \
+    const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, const float *y, const float *e,               \
+        const float *mean, const float *var, const float *g
+
+/* Adds up over a task's windows: gz, and gz * (e - mean). */
+static void sum_passed(const Shape *s, double *sums, const float *g, const float *e, const float *mean, Affine f, long windows) {
+    const long n = s->out;
+    float *part = kept(SUMS, 2 * n * 4);
+    memset(part, 0, 2 * n * 4);
+    EACH(k, windows) for (long c = 0; c < n; c += LANES) {
+        const vec extreme = VEC(e + k * n + c), gz = passed(s, VEC(g + k * n + c), extreme, f, c);
+        VEC(part + c) += gz, VEC(part + n + c) += gz * (extreme - VEC(mean + c));
+    }
+    EACH(c, 2 * n) sums[c] += part[c];
+}
+
+/* The field constant + linear * y + more * other of one image, and sparse * gz at the extremes; each factor (out,). */
+typedef struct {
+    float *constant, *linear, *sparse, *more;
+} Factors;
+
+static void field(const Shape *s, float *to, const float *y, const float *e, const float *g, const float *other, Affine f, Factors by) {
+    const long p = s->pool, n = s->out, w = s->width, h = s->height;
+    EACH(i, h) EACH(j, w) {
+        const int pooled = i / p < h / p && j / p < w / p;
+        if (pooled && (i % p || j % p)) continue; /* done with the first place of the window */
+        for (long c = 0; c < n; c += LANES) {
+            const long window = (i / p * (w / p) + j / p) * n + c;
+            const vec constant = VEC(by.constant + c), linear = VEC(by.linear + c);
+            vec extreme = {0}, left = {0};
+            if (pooled) extreme = VEC(e + window), left = VEC(by.sparse + c) * passed(s, VEC(g + window), extreme, f, c);
+            EACH(k, pooled ? p * p : 1) {
+                const long at = ((i + k / p) * w + j + k % p) * n + c;
+                const vec here = masked(VEC(y + at) == extreme, left); /* the first place where y is the extreme takes it all */
+                vec value = constant + linear * VEC(y + at) + here;
+                if (other) value += VEC(by.more + c) * VEC(other + at);
+                VEC(to + at) = value, left -= here;
+            }
+        }
+    }
+}
+
+static void backward(BLOCK, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n;
+    const double N = s->images * pixels;
+    double *sums = calloc(slots(s) * 2 * n, 8);
+    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 4 * n * 4), *zeros = calloc(n, 4);
+#pragma omp parallel num_threads(s->threads)
+    {
+        const Share mine = share(s);
+        for (long i = mine.first; i < mine.last; i++) {
+            const long task = i / s->images;
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            sum_passed(s, sums + (mine.thread + task) * 2 * n, g + i * windows * n, e + i * windows * n, eps < 0 ? zeros : mean + task * n, f, windows);
+        }
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (long task = 0; task < s->tasks; task++) {
+            const double *sum = joined(s, &mine, sums, task, 2 * n);
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            float *constant = factors + task * 4 * n, *linear = constant + n, *sparse = linear + n;
+            EACH(c, n) {
+                const long i = task * n + c;
+                const double root = eps < 0 ? 1 : 1 / sqrt(var[i] + eps);
+                ga[i] = root * sum[n + c], gb[i] = sum[c], sparse[c] = f.scale[c];
+                if (eps < 0) { constant[c] = linear[c] = 0; continue; }
+                linear[c] = (-f.scale[c] * root * ga[i] + (g_var ? 2 * g_var[i] : 0)) / N;
+                constant[c] = (-f.scale[c] * sum[c] + (g_mean ? g_mean[i] : 0)) / N - linear[c] * mean[i];
+            }
+        }
+        const float *forth = 0, *back = 0;
+        for (long i = mine.first; i < mine.last; i++) {
+            const long task = i / s->images;
+            if (i == mine.first || i % s->images == 0) {
+                if (!y) forth = pack(s, filters, task, 0, FORTH);
+                if (gx) back = pack(s, filters, task, 1, BACK);
+            }
+            float *at = factors + task * 4 * n;
+            const float *here = result(s, y, x, forth, i), *from = x + i * pixels * s->in;
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            const long group = together(s), at_once = i % s->images % group; /* images before this one in its group */
+            float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + at_once * pixels * n;
+            field(s, gy, here, e + i * windows * n, g + i * windows * n, 0, f, (Factors){at, at + n, at + 2 * n, 0});
+            if (g_y) EACH(k, pixels * n) gy[k] += g_y[i * pixels * n + k];
+            if (at_once + 1 == group || (i + 1) % s->images == 0 || i + 1 == mine.last) {
+                const long count = least(at_once, i - mine.first) + 1;
+                correlate(s, parts + (mine.thread + task) * filter, from - (count - 1) * pixels * s->in, gy - (count - 1) * pixels * n, count);
+            }
+            if (gx) convolve(s, gx + i * pixels * s->in, gy, n, back, s->in, 0);
+        }
+#pragma omp barrier
+        join_filters(s, &mine, gw, parts);
+    }
+    free(sums), free(parts), free(factors), free(zeros);
+}
+
+/* g_mean, g_var and g_y, the gradients for the moments and for y, may be absent. */
+void innerloop_backward(BLOCK, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+    const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
+    for (long t = 0; t < s->tasks; t += sweep(s)) {
+        Shape some = *s;
+        some.tasks = least(sweep(s), s->tasks - t);
+        const Filters theirs = {filters->data + t * filters->task, filters->task};
+        const long c = t * n, at = t * pixels * s->in, z = t * windows * n, of_y = t * pixels * n;
+        backward(&some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0, g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c);
+    }
+}
+
+/* The gradient of <hx, gx> + <hw, gw> + <ha, ga> + <hb, gb> of `innerloop_backward` without g_y: for g, g_mean and g_var (gg, gg_mean, gg_var), x,
+filters and a. For b it is zero. What goes through y is handed out as gy, or, where that is absent, added to gx and gw. */
+void innerloop_double_backward(BLOCK, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg, float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy) {
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n, p = s->pool;
+    const double N = s->images * pixels;
+    double *sums = calloc(slots(s) * 5 * n, 8);
+    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 10 * n * 4), *zeros = calloc(n, 4);
+    float *q = malloc(s->tasks * s->images * pixels * n * 4); /* the gradient of <hx, gx> + <hw, gw> for gy */
+#pragma omp parallel num_threads(s->threads)
+    {
+        const Share mine = share(s);
+        const float *forth = 0, *back = 0, *also_forth = 0, *also_back = 0;
+        for (long i = mine.first; i < mine.last; i++) {
+            const long task = i / s->images;
+            if (i == mine.first || i % s->images == 0) {
+                forth = pack(s, filters, task, 0, FORTH);
+                also_forth = pack(s, hw, task, 0, ALSO_FORTH);
+            }
+            const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n, *center = eps < 0 ? zeros : mean + task * n;
+            float *qi = q + i * pixels * n;
+            convolve(s, qi, x + i * pixels * s->in, s->in, also_forth, n, 0);
+            if (hx) convolve(s, qi, hx + i * pixels * s->in, s->in, forth, n, 1);
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            double *sum = sums + (mine.thread + task) * 5 * n;
+            sum_passed(s, sum, gi, ei, center, f, windows);
+            float *part = kept(SUMS, 3 * n * 4);
+            memset(part, 0, 3 * n * 4);
+            EACH(k, pixels) for (long c = 0; c < n; c += LANES) {
+                const vec value = VEC(qi + k * n + c);
+                VEC(part + c) += value, VEC(part + n + c) += value * (VEC(here + k * n + c) - VEC(center + c));
+            }
+            EACH(k, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
+                const long window = (k * (s->width / p) + l) * n + c;
+                const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
+                VEC(part + 2 * n + c) += gz * chosen(s, here, VEC(ei + window), qi, (k * s->width + l) * p * n, c);
+            }
+            EACH(c, 3 * n) sum[2 * n + c] += part[c];
+        }
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (long task = 0; task < s->tasks; task++) {
+            const double *sum = joined(s, &mine, sums, task, 5 * n);
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            float *to = factors + task * 10 * n;
+            EACH(c, n) {
+                const long i = task * n + c;
+                const double scale = f.scale[c], root = eps < 0 ? 1 : 1 / sqrt(var[i] + eps), mu = eps < 0 ? 0 : mean[i];
+                /* means of gz, gz * yh, q, q * yh and q * gz, where yh = (y - mu) * root */
+                const double m_g = sum[c] / N, m_gy = root * sum[n + c] / N, m_q = sum[2 * n + c] / N, m_qy = root * sum[3 * n + c] / N, m_qg = sum[4 * n + c] / N;
+                double of_q = scale, of_y = ha[i], zero = hb[i], back_g = ha[i], back_q = 0, back_y = 0, back_zero = 0, linear = 0, constant = 0;
+                if (eps < 0)
+                    ga[i] = N * m_qg;
+                else {
+                    const double inner = m_qg - m_g * m_q - m_gy * m_qy; /* <q, gy> = scale * N * inner */
+                    const double u = -scale * (m_g * m_qy + m_q * m_gy) + ha[i] * m_g, uy = -2 * scale * m_gy * m_qy + ha[i] * m_gy;
+                    ga[i] = root * N * inner;
+                    const double of_var = g_var ? 2 * g_var[i] / N : 0;
+                    linear = -scale * root * m_gy + of_var, constant = -scale * m_g + (g_mean ? g_mean[i] : 0) / N - linear * mu;
+                    of_y = root * (ha[i] - scale * m_qy), zero = hb[i] - scale * m_q - mu * of_y;
+                    back_g = of_y, back_q = -root * scale * m_gy + of_var;
+                    back_y = -root * root * (uy + scale * inner), back_zero = -root * u - mu * back_y - of_var * m_q;
+                    if (gg_mean) gg_mean[i] = m_q, gg_var[i] = 2 * m_qy / root;
+                }
+                const double all[10] = {constant, linear, scale, back_zero, back_y, back_g, back_q, zero, of_y, of_q};
+                EACH(k, 10) to[k * n + c] = all[k];
+            }
+        }
+        for (long i = mine.first; i < mine.last; i++) {
+            const long task = i / s->images;
+            if (i == mine.first || i % s->images == 0) {
+                if (!y) forth = pack(s, filters, task, 0, FORTH);
+                if (gx) also_back = pack(s, hw, task, 1, ALSO_BACK);
+                if (gx && !gy) back = pack(s, filters, task, 1, BACK);
+            }
+            float *by = factors + task * 10 * n, *to = parts + (mine.thread + task) * filter;
+            const float *here = result(s, y, x, forth, i), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
+            const Affine f = affine(s, task, a, b, mean, var, eps);
+            EACH(k, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
+                const long window = (k * (s->width / p) + l) * n + c;
+                const vec extreme = VEC(ei + window), found = chosen(s, here, extreme, qi, (k * s->width + l) * p * n, c);
+                const vec gz = VEC(by + 7 * n + c) + VEC(by + 8 * n + c) * extreme + VEC(by + 9 * n + c) * found;
+                VEC(gg + i * windows * n + window) = passed(s, gz, extreme, f, c);
+            }
+            float *was = kept(GRADIENT, pixels * n * 4);
+            field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
+            if (hx) correlate(s, to, hx + i * pixels * s->in, was, 1);
+            if (gx) convolve(s, gx + i * pixels * s->in, was, n, also_back, s->in, 0);
+            const Factors through = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
+            field(s, gy ? gy + i * pixels * n : was, here, ei, gi, qi, f, through);
+            if (gy) continue;
+            correlate(s, to, x + i * pixels * s->in, was, 1);
+            if (gx) convolve(s, gx + i * pixels * s->in, was, n, back, s->in, 1);
+        }
+#pragma omp barrier
+        join_filters(s, &mine, gw, parts);
+    }
+    free(sums), free(parts), free(factors), free(zeros), free(q);
+}
+
+int innerloop_lanes(void) { return LANES; }
+
+/* Lets the allocator keep what is freed (up to 2 GB) for the next step, instead of giving it back to the system and asking again, page by page. */
+void innerloop_keep_memory(void) {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+#endif
+}

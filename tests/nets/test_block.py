@@ -1,0 +1,181 @@
+"""The compiled convolution block against ordinary operations in double precision."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import innerloop
+from innerloop.core.metagrad import backprop
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.nets import conv, native
+from innerloop.nets.block import block
+
+Shape = tuple[int, int, int, int, int]
+SHAPES: list[tuple[Shape, int, bool, float | None]] = [  # (images, in, out, height, width), pool, relu, eps
+    ((3, 1, 64, 28, 28), 2, True, 1e-5),
+    ((5, 64, 64, 14, 14), 2, True, 1e-5),
+    ((9, 64, 64, 7, 7), 2, True, 1e-5),
+    ((20, 16, 32, 3, 3), 2, True, 1e-5),
+    ((2, 3, 48, 9, 11), 2, False, 1e-5),
+    ((4, 32, 80, 6, 5), 1, True, 1e-5),
+    ((1, 6, 16, 4, 4), 2, True, 1e-5),
+    ((4, 32, 16, 6, 5), 1, False, None),
+    ((3, 1, 32, 8, 8), 2, True, None),
+]
+needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler")
+
+
+def composed(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, eps: float | None, pool: int, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+    y = F.conv2d(x, weight, padding=1)
+    var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+    scale = a if eps is None else a / torch.sqrt(var + eps)
+    shift = b if eps is None else b - mean * scale
+    z = F.max_pool2d(y * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), pool)
+    return F.relu(z) if relu else z, mean, var
+
+
+def inputs(shape: Shape, seed: int = 0) -> list[Tensor]:
+    n, channels, out, height, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, channels, height, width, generator=generator)
+    x[:, :, : height // 2] = 0  # flat places, where every pixel of a pooling window is its largest
+    values = [x, torch.randn(out, channels, 3, 3, generator=generator) / (3 * channels**0.5), *torch.randn(2, out, generator=generator)]
+    return [value.requires_grad_() for value in values]
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / (expected.norm() + 1e-12))
+
+
+def everything(function, values: list[Tensor], eps: float | None, pool: int, relu: bool, moments: bool) -> list[Tensor]:
+    """Results, gradients and gradients of gradients for fixed random directions."""
+    generator = torch.Generator().manual_seed(1)
+
+    def like(value: Tensor) -> Tensor:
+        return torch.randn(value.shape, generator=generator).to(value)
+
+    outputs = function(*values, eps, pool, relu)[: 3 if moments else 1]
+    g = [like(out).requires_grad_() for out in outputs]
+    first = torch.autograd.grad(outputs, values, g, create_graph=True)
+    second = torch.autograd.grad(first, [*values[:3], *g], [like(grad) for grad in first])
+    return [*outputs, *first, *second]
+
+
+@needs_compiler
+@pytest.mark.parametrize("moments", [False, True])
+@pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
+def test_results_and_both_derivatives(shape: Shape, pool: int, relu: bool, eps: float | None, moments: bool) -> None:
+    if moments and eps is None:
+        return
+    values = inputs(shape)
+    found = everything(block, values, eps, pool, relu, moments)
+    expected = everything(composed, [v.detach().double().requires_grad_() for v in values], eps, pool, relu, moments)
+    for i, (f, e) in enumerate(zip(found, expected, strict=True)):
+        assert distance(f, e) < 1e-5, i
+
+
+@needs_compiler
+def test_images_that_need_no_gradient_and_odd_layouts() -> None:
+    x, weight, a, b = inputs(SHAPES[1][0])
+    turned = x.detach().permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+    grads = torch.autograd.grad(block(turned, weight.clone(memory_format=torch.channels_last), a, b, 1e-5, 2, True)[0].square().sum(), weight)
+    expected = torch.autograd.grad(block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(), weight)
+    torch.testing.assert_close(grads, expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shared", [True, False])
+def test_mapped_over_tasks_it_is_the_loop(shared: bool) -> None:
+    x, weight, a, b = (torch.stack([inputs(SHAPES[2][0], seed)[i] for seed in range(5)]).detach() for i in range(4))
+    weight = weight[:1].expand_as(weight) if shared else weight
+
+    def hessian_product(x: Tensor, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        def loss(weight: Tensor) -> Tensor:
+            out, mean, var = block(x, weight, a, b, 1e-5, 2, True)
+            return out.square().sum() + mean.sum() * var.sum()
+
+        return torch.func.vjp(torch.func.grad(loss), weight)[1](weight)[0]
+
+    mapped = torch.vmap(hessian_product, (0, None if shared else 0, 0, 0))(x, weight[0] if shared else weight, a, b)
+    looped = torch.stack([hessian_product(*task) for task in zip(x, weight, a, b, strict=True)])
+    torch.testing.assert_close(mapped, looped, rtol=1e-4, atol=1e-4 * float(looped.abs().max()))
+
+
+@needs_compiler
+def test_the_same_twice_and_with_any_number_of_threads() -> None:
+    values = inputs((13, 32, 32, 7, 7))
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3, 3):
+            torch.set_num_threads(count)
+            results.append(everything(block, values, 1e-5, 2, True, True))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(p, q) for p, q in zip(*results[1:], strict=True))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
+def test_bfloat16_products_err_by_little(shape: Shape, pool: int, relu: bool, eps: float | None) -> None:
+    values = inputs(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = everything(block, values, eps, pool, False, False)
+    expected = everything(composed, [v.detach().double().requires_grad_() for v in values], eps, 1, False, False)
+    if pool == 1:  # rounding changes which pixel is the largest
+        assert all(f.dtype == torch.float32 and distance(f, e) < 0.02 for f, e in zip(found, expected, strict=True))
+    assert distance(found[0], F.max_pool2d(expected[0], pool)) < 0.02
+
+
+@needs_compiler
+def test_a_third_derivative_is_refused() -> None:
+    x, weight, a, b = inputs(SHAPES[2][0])
+    grad = torch.autograd.grad(block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(), weight, create_graph=True)[0]
+    again = torch.autograd.grad(grad.square().sum(), weight, create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="third derivative"):
+        torch.autograd.grad(again.sum(), weight)
+
+
+def meta_gradient(dtype: torch.dtype) -> dict[str, Tensor | None]:
+    torch.manual_seed(0)
+    learner = innerloop.MAML.build(TaskSpec("classes", (1, 14, 14), 3), inner_steps=2, inner_lr=0.01).to(dtype).train()
+    x = torch.rand(4, 24, 1, 14, 14, generator=torch.Generator().manual_seed(0)).to(dtype)
+    y = torch.eye(3, dtype=dtype).repeat(4, 8, 1)
+    return backprop(learner, Task(Examples(x[:, :15], y[:, :15]), Examples(x[:, 15:], y[:, 15:])))[0]
+
+
+@needs_compiler
+def test_the_meta_gradient_is_that_of_double_precision() -> None:
+    found, expected = meta_gradient(torch.float32), meta_gradient(torch.float64)
+    for name, grad in expected.items():
+        assert grad is not None
+        assert distance(found[name], grad) < 1e-4, name  # pyright: ignore[reportArgumentType]
+
+
+def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="could not be built"):
+            assert native.library() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # said once
+            assert not native.usable(torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3))
+        found = meta_gradient(torch.float32)
+    finally:
+        native.library.cache_clear()
+    for name, grad in meta_gradient(torch.float64).items():
+        assert distance(found[name], grad) < 1e-4, name  # pyright: ignore[reportArgumentType]
+
+
+def test_settled_statistics_by_torch_and_by_the_compiled_code() -> None:
+    layer = conv.ConvBlock(3, 16, pool=True).eval()
+    layer.norm.mean.uniform_(-1, 1)
+    layer.norm.var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer(x).double(), layer.double()(x.double()), rtol=1e-4, atol=1e-5)
