@@ -40,6 +40,7 @@ COMMON = {
     "likelihood": "what the outputs mean; `build` chooses it for the kind of the tasks",
     "net": "the task network",
     "p": "the power of the p-norm",
+    "recompute": "keep only the weights of every inner step and compute the rest again on the way back: less memory, more time",
     "transductive": "normalise the query set by its own statistics, not by those of the support set",
 }
 

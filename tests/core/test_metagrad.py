@@ -1,10 +1,14 @@
 """What meta-gradients ask for, give back and leave alone; their values are in learners/test_references.py."""
 
+import gc
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import IMAML, MAML, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
+from innerloop import IMAML, MAML, Examples, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
+from innerloop.core import metagrad
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, conjugate_gradient
 from innerloop.testing import Blobs
 
@@ -42,6 +46,72 @@ def test_gradients_fit_their_parameters_and_nothing_is_changed(name: str, learne
         assert torch.equal(theta[key], before[key])
     assert {"loss", "accuracy"} <= set(metrics)
     assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+
+
+def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    learner, sizes = MAML.build(SPEC), []
+    whole, means = backprop(learner, tasks(5))
+    monkeypatch.setattr(metagrad, "AT_ONCE", 2 * sum(part.x[0].numel() for part in tasks(1)))
+    learner.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0].query.y)))
+    parts, also = backprop(learner, tasks(5))
+    assert sizes == [2, 2, 1]
+    for name, grad in whole.items():
+        torch.testing.assert_close(parts[name], grad)
+    torch.testing.assert_close(also, means)
+
+
+def recomputing(recompute: bool, **given: Any) -> tuple[Learner, Task]:
+    torch.manual_seed(0)
+    kind = given.pop("kind", MAML)
+    net = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Dropout(0.3), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
+    return kind.build(SPEC, net=net, inner_steps=20, recompute=recompute, **given).train(), tasks(3)
+
+
+@pytest.mark.parametrize("given", [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}])
+@pytest.mark.parametrize("n", [1, 3])
+def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
+    grads = []
+    for recompute in (False, True):
+        learner, some = recomputing(recompute, **given)
+        torch.manual_seed(1)  # dropout draws the same again on the way back
+        loss, _ = learner(some.split(0)[0] if n == 1 else some)
+        grads.append(torch.autograd.grad(loss, list(learner.parameters())))
+    torch.testing.assert_close(*grads)
+
+
+def test_recomputing_remembers_the_weights_alone() -> None:
+    remembered = []
+    for recompute in (False, True):
+        learner, some = recomputing(recompute)
+        some = Task(Examples(*(t.repeat(1, 100, 1) for t in some.support)), some.query)
+        sizes: dict[int, int] = {}
+
+        def count(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss, _ = learner(some.split(0)[0])
+        remembered.append(sum(sizes.values()))
+        del loss
+    weights = sum(4 * p.numel() for p in learner.parameters())
+    assert remembered[1] < 27 * weights, "the weights of 20 steps, and one query"
+    assert remembered[0] > 10 * remembered[1]
+
+
+def test_meta_steps_leave_no_tensors_behind() -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    learner, some = recomputing(True)
+    plain, _ = recomputing(False)
+    backprop(learner, some), backprop(plain, some)
+    before = alive()
+    for _ in range(3):
+        backprop(learner, some), backprop(plain, some)
+    assert alive() <= before
 
 
 @pytest.mark.parametrize("how", [backprop, es])

@@ -25,6 +25,15 @@ def test_unbind_gives_the_single_tasks() -> None:
             assert torch.equal(part.y, whole.y[i])
 
 
+@pytest.mark.parametrize(("numbers", "sizes"), [(0, [1, 1, 1]), (24 * 2, [2, 1]), (24 * 3 - 1, [2, 1]), (1000, [3])])
+def test_split_takes_as_many_tasks_as_have_so_many_numbers(numbers: int, sizes: list[int]) -> None:
+    parts = batch().split(numbers)
+    assert [len(part.query.y) for part in parts] == sizes
+    for before, after in zip(batch(), (Examples(*map(torch.cat, zip(*halves, strict=True))) for halves in zip(*parts, strict=True)), strict=True):
+        assert torch.equal(before.x, after.x)
+        assert torch.equal(before.y, after.y)
+
+
 def test_to_moves_every_tensor() -> None:
     moved = batch().to("meta")
     assert isinstance(moved, Task)

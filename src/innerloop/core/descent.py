@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.recompute import recomputed
 from innerloop.core.statistics import Normaliser, given, measured
 from innerloop.core.task import Examples
 
@@ -22,13 +23,15 @@ class Descent(Learner):
     """A learner that moves the weights of `net` by gradient steps on the support set.
 
     Its state is a dict name -> tensor of weights. Inductive by default: the state also holds the normalisation statistics of the support set
-    under the adapted weights, and predictions use those. With `transductive`, the query set is normalised by its own.
+    under the adapted weights, and predictions use those. With `transductive`, the query set is normalised by its own. With `recompute`, an inner
+    step keeps nothing but the weights it makes and is computed again on the way back: many steps in little memory, for more time.
     """
 
     net: nn.Module
     _: KW_ONLY
     inner_steps: int = 1
     transductive: bool = False
+    recompute: bool = False
     likelihood: Likelihood = Categorical()
 
     def init(self, support: Examples) -> Weights:
@@ -50,7 +53,7 @@ class Descent(Learner):
     def adapt(self, support: Examples) -> Weights:
         weights = self.init(support)
         for _ in range(self.inner_steps):
-            weights = self.step(weights, support)
+            weights = recomputed(self.step, self.parameters(), weights, support) if self.recompute else self.step(weights, support)
         return self.finish(weights, support)
 
     def trajectory(self, support: Examples, steps: int) -> Iterator[Weights]:

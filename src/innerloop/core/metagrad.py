@@ -16,14 +16,24 @@ from innerloop.core.task import Examples, Task
 
 Grads = dict[str, Tensor | None]
 MetaGradient = Callable[[Learner, Task], tuple[Grads, Metrics]]
+AT_ONCE = 2**20  # tasks that `backprop` learns at once have so many numbers in their inputs, or there is only one
 
 
 def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
-    """The exact gradient of the mean loss over `tasks`, through the adaptation."""
+    """The exact gradient of the mean loss over `tasks`, through the adaptation.
+
+    A few tasks at a time, one where the learner recomputes, so that memory does not grow with their number.
+    """
     theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-    loss, metrics = learner(tasks)
-    grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
-    return dict(zip(theta, grads, strict=True)), {"loss": loss.detach(), **metrics}
+    grads: Grads = dict.fromkeys(theta)
+    means: Metrics = {}
+    for part in tasks.split(0 if getattr(learner, "recompute", False) else AT_ONCE):
+        loss, metrics = learner(part)
+        share = len(part.query.x) / len(tasks.query.x)
+        found = torch.autograd.grad(loss * share, list(theta.values()), allow_unused=True)
+        grads = {name: g if old is None else old if g is None else old + g for (name, old), g in zip(grads.items(), found, strict=True)}
+        means = {name: means.get(name, 0) + value * share for name, value in {"loss": loss.detach(), **metrics}.items()}
+    return grads, means
 
 
 def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:

@@ -28,6 +28,12 @@ class Task(NamedTuple):
         """The same task with every tensor on `device`."""
         return Task(*(Examples(*(t.to(device, non_blocking=True) for t in part)) for part in self))
 
+    def split(self, numbers: int) -> list[Task]:
+        """A batch of tasks as batches of as many tasks as have at most so many numbers in their inputs, or one."""
+        size = max(1, numbers // sum(part.x[0].numel() for part in self))
+        parts = zip(*(t.split(size) for part in self for t in part), strict=True)
+        return [Task(Examples(x, y), Examples(query_x, query_y)) for x, y, query_x, query_y in parts]
+
     def unbind(self) -> list[Task]:
         """The single tasks of a batch of tasks."""
         return [Task(*(Examples(part.x[i], part.y[i]) for part in self)) for i in range(len(self.query.x))]
