@@ -1,6 +1,7 @@
 """What meta-gradients ask for, give back and leave alone; their values are in learners/test_references.py."""
 
 import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -80,20 +81,28 @@ def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
     torch.testing.assert_close(*grads)
 
 
+class Held:
+    """A tensor that a graph remembers."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
 def test_recomputing_remembers_the_weights_alone() -> None:
     remembered = []
     for recompute in (False, True):
         learner, some = recomputing(recompute)
         some = Task(Examples(*(t.repeat(1, 100, 1) for t in some.support)), some.query)
-        sizes: dict[int, int] = {}
+        held: weakref.WeakSet[Held] = weakref.WeakSet()
 
-        def count(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
-            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+        def hold(tensor: Tensor, held: weakref.WeakSet[Held] = held) -> Held:
+            held.add(box := Held(tensor))
+            return box
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda box: box.tensor):
             loss, _ = learner(some.split(0)[0])
-        remembered.append(sum(sizes.values()))
+        storages = {box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes() for box in held}
+        remembered.append(sum(storages.values()))
         del loss
     weights = sum(4 * p.numel() for p in learner.parameters())
     assert remembered[1] < 27 * weights, "the weights of 20 steps, and one query"
