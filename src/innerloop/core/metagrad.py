@@ -12,6 +12,7 @@ from torch.func import functional_call
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
+from innerloop.core.replay import loss_and_gradient
 from innerloop.core.task import Examples, Task
 
 Grads = dict[str, Tensor | None]
@@ -24,15 +25,14 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
 
     A few tasks at a time, one where the learner recomputes, so that memory does not grow with their number.
     """
-    theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-    grads: Grads = dict.fromkeys(theta)
+    grads: Grads = {name: None for name, p in learner.named_parameters() if p.requires_grad}
     means: Metrics = {}
     for part in tasks.split(0 if getattr(learner, "recompute", False) else AT_ONCE):
-        loss, metrics = learner(part)
+        loss, metrics, found = loss_and_gradient(learner, part)
         share = len(part.query.x) / len(tasks.query.x)
-        found = torch.autograd.grad(loss * share, list(theta.values()), allow_unused=True)
-        grads = {name: g if old is None else old if g is None else old + g for (name, old), g in zip(grads.items(), found, strict=True)}
-        means = {name: means.get(name, 0) + value * share for name, value in {"loss": loss.detach(), **metrics}.items()}
+        for name, g in zip(grads, found, strict=True):
+            grads[name] = _sum(grads[name], g if g is None or share == 1 else g * share)
+        means = {name: means.get(name, 0) + value * share for name, value in {"loss": loss, **metrics}.items()}
     return grads, means
 
 
@@ -136,6 +136,10 @@ def es(
         grads: Grads = {n: sum((w * noise[n] for w, noise in zip(weights, noises, strict=True)), torch.zeros_like(p)) for n, p in theta.items()}
         loss, metrics = learner(tasks)
     return grads, {"loss": loss, **metrics}
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _dot(a: Weights, b: Weights) -> Tensor:

@@ -52,6 +52,11 @@ static long least(long a, long b) { return a < b ? a : b; }
 static long up(long n, long to) { return (n + to - 1) / to * to; }
 
 #define VEC(at) (*(vec *)(at)) /* the vector that begins there */
+enum { FEW = 32 }; /* so many numbers are added in single precision before the sum goes on in double */
+INLINE void widen(double *to, vec sum) {
+    EACH(c, LANES) to[c] += sum[c];
+}
+
 INLINE vec masked(mask where, vec value) { return (vec)((mask)value & where); }
 
 enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, KEPT };
@@ -331,11 +336,20 @@ static const float *result(const Shape *s, const float *y, const float *x, const
 
 /* Statistics as running count, mean and sum of squared deviations: Chan, Golub and LeVeque 1983, eq. (1.5). */
 static void observe(double *seen, const float *y, long pixels, long out) {
-    float *mean = kept(ROW, 2 * out * 4), *square = mean + out;
-    memset(mean, 0, 2 * out * 4);
-    EACH(i, pixels) for (long c = 0; c < out; c += LANES) VEC(mean + c) += VEC(y + i * out + c);
-    EACH(c, out) mean[c] /= pixels;
-    EACH(i, pixels) for (long c = 0; c < out; c += LANES) VEC(square + c) += (VEC(y + i * out + c) - VEC(mean + c)) * (VEC(y + i * out + c) - VEC(mean + c));
+    double *mean = kept(SUMS, 2 * out * 8), *square = mean + out;
+    memset(mean, 0, 2 * out * 8);
+    float *center = kept(ROW, out * 4);
+    for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
+        vec sum = {0};
+        for (long k = i; k < least(i + FEW, pixels); k++) sum += VEC(y + k * out + c);
+        widen(mean + c, sum);
+    }
+    EACH(c, out) mean[c] /= pixels, center[c] = mean[c];
+    for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
+        vec sum = {0};
+        for (long k = i; k < least(i + FEW, pixels); k++) sum += (VEC(y + k * out + c) - VEC(center + c)) * (VEC(y + k * out + c) - VEC(center + c));
+        widen(square + c, sum);
+    }
     const double count = seen[2 * out], all = count + pixels;
     EACH(c, out) {
         const double gap = mean[c] - seen[c];
@@ -415,13 +429,14 @@ void innerloop_forward(const Shape *s, const float *x, const Filters *filters, c
 /* Adds up over a task's windows: gz, and gz * (e - mean). */
 static void sum_passed(const Shape *s, double *sums, const float *g, const float *e, const float *mean, Affine f, long windows) {
     const long n = s->out;
-    float *part = kept(SUMS, 2 * n * 4);
-    memset(part, 0, 2 * n * 4);
-    EACH(k, windows) for (long c = 0; c < n; c += LANES) {
-        const vec extreme = VEC(e + k * n + c), gz = passed(s, VEC(g + k * n + c), extreme, f, c);
-        VEC(part + c) += gz, VEC(part + n + c) += gz * (extreme - VEC(mean + c));
+    for (long i = 0; i < windows; i += FEW) for (long c = 0; c < n; c += LANES) {
+        vec plain = {0}, moment = {0};
+        for (long k = i; k < least(i + FEW, windows); k++) {
+            const vec extreme = VEC(e + k * n + c), gz = passed(s, VEC(g + k * n + c), extreme, f, c);
+            plain += gz, moment += gz * (extreme - VEC(mean + c));
+        }
+        widen(sums + c, plain), widen(sums + n + c, moment);
     }
-    EACH(c, 2 * n) sums[c] += part[c];
 }
 
 /* The field constant + linear * y + more * other of one image, and sparse * gz at the extremes; each factor (out,). */
@@ -541,18 +556,23 @@ void innerloop_double_backward(BLOCK, const float *g_mean, const float *g_var, c
             const Affine f = affine(s, task, a, b, mean, var, eps);
             double *sum = sums + (mine.thread + task) * 5 * n;
             sum_passed(s, sum, gi, ei, center, f, windows);
-            float *part = kept(SUMS, 3 * n * 4);
-            memset(part, 0, 3 * n * 4);
-            EACH(k, pixels) for (long c = 0; c < n; c += LANES) {
-                const vec value = VEC(qi + k * n + c);
-                VEC(part + c) += value, VEC(part + n + c) += value * (VEC(here + k * n + c) - VEC(center + c));
+            for (long k = 0; k < pixels; k += FEW) for (long c = 0; c < n; c += LANES) {
+                vec plain = {0}, moment = {0};
+                for (long l = k; l < least(k + FEW, pixels); l++) {
+                    const vec value = VEC(qi + l * n + c);
+                    plain += value, moment += value * (VEC(here + l * n + c) - VEC(center + c));
+                }
+                widen(sum + 2 * n + c, plain), widen(sum + 3 * n + c, moment);
             }
-            EACH(k, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
-                const long window = (k * (s->width / p) + l) * n + c;
-                const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
-                VEC(part + 2 * n + c) += gz * chosen(s, here, VEC(ei + window), qi, (k * s->width + l) * p * n, c);
+            EACH(k, s->height / p) for (long c = 0; c < n; c += LANES) {
+                vec met = {0};
+                EACH(l, s->width / p) {
+                    const long window = (k * (s->width / p) + l) * n + c;
+                    const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
+                    met += gz * chosen(s, here, VEC(ei + window), qi, (k * s->width + l) * p * n, c);
+                }
+                widen(sum + 4 * n + c, met);
             }
-            EACH(c, 3 * n) sum[2 * n + c] += part[c];
         }
 #pragma omp barrier
 #pragma omp for schedule(static)
