@@ -2,8 +2,9 @@
 
     python contenders.py CASE CONTENDER INPUTS
 
-reads `run N` (N meta-steps; the seconds come back), `grad FILE` (the meta-gradient in the order of the net's parameters) and `peak` (the
-highest resident memory so far, in MiB, above that before the first step). Peers are imported only where they compete.
+reads `run N` (N meta-steps; the seconds come back), `grad FILE` (the meta-gradient in the order of the net's parameters, or the predictions where
+nothing but testing is timed), and `peak` and `now` (the highest and the present resident memory in MiB, above that before the first step). Peers are
+imported only where they compete.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Step = Callable[[], list[Tensor]]  # one meta-step: the meta-gradient
+Step = Callable[[], list[Tensor]]  # one meta-step, which gives the meta-gradient; or one test, which gives predictions
 
 
 class Case:
@@ -152,17 +153,76 @@ def torchopt(case: Case) -> Step:
     return step
 
 
-def innerloop(case: Case, bf16: bool = False, recompute: bool = False) -> Step:
+def adapting(case: Case, recompute: bool = False) -> Any:
+    """The learner of innerloop that the case is about."""
     import innerloop as library
     from innerloop.core.task import TaskSpec
 
     spec = TaskSpec("classes" if case.classes else "reals", tuple(case.tasks[0][0].shape[2:]), case.tasks[0][1].shape[-1])
     given: dict[str, Any] = {"inner_steps": case.steps, "transductive": True, "recompute": recompute}
     if case.name.startswith("metasgd"):
-        learner = library.MetaSGD.build(spec, initial_rate=case.lr, **given)
-    else:
-        learner = library.MAML.build(spec, inner_lr=case.lr, first_order=case.name.startswith("fomaml"), **given)
-    return meta_step(case, learner, "net", bf16)
+        return library.MetaSGD.build(spec, initial_rate=case.lr, **given)
+    return library.MAML.build(spec, inner_lr=case.lr, first_order=case.name.startswith("fomaml"), **given)
+
+
+def place(case: Case, net: nn.Module) -> list[str]:
+    """The case's weights put into a net of innerloop's; the names of its parameters."""
+    for parameter, weight in zip(net.parameters(), case.weights, strict=True):
+        parameter.data.copy_(weight)
+    return [name for name, _ in net.named_parameters()]
+
+
+def innerloop(case: Case, bf16: bool = False, recompute: bool = False) -> Step:
+    return meta_step(case, adapting(case, recompute), "net", bf16)
+
+
+def plain_test(case: Case, dtype: torch.dtype = torch.float32) -> Step:
+    """Adapting and predicting, task by task, with functional calls."""
+    net = case.net().to(dtype)
+    theta = dict(net.named_parameters())
+
+    def step() -> list[Tensor]:
+        found = []
+        for sx, sy, qx, _ in case.each():
+            weights = theta
+            for _ in range(case.steps):
+                loss = case.loss(torch.func.functional_call(net, weights, (sx.to(dtype),)), sy.to(dtype))
+                grads = torch.autograd.grad(loss, list(weights.values()))
+                weights = {n: (w - case.lr * g).detach().requires_grad_() for (n, w), g in zip(weights.items(), grads, strict=True)}
+            with torch.no_grad():
+                found.append(torch.func.functional_call(net, weights, (qx.to(dtype),)))
+        return found
+
+    return step
+
+
+def learn2learn_test(case: Case) -> Step:
+    learner = from_learn2learn("MAML")(case.net(), lr=case.lr, first_order=True)
+
+    def step() -> list[Tensor]:
+        found = []
+        for sx, sy, qx, _ in case.each():
+            model = learner.clone()
+            for _ in range(case.steps):
+                model.adapt(case.loss(model(sx), sy))
+            with torch.no_grad():
+                found.append(model(qx))
+        return found
+
+    return step
+
+
+def innerloop_test(case: Case, bf16: bool = False) -> Step:
+    from innerloop.core.task import Examples, Task
+
+    learner, tasks = adapting(case), Task(*(Examples(*part) for part in case.tasks))
+    place(case, learner.net)
+
+    def step() -> list[Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return list(learner.mapped(lambda task: learner.predict(learner.adapt(task.support), task.query.x), tasks))
+
+    return step
 
 
 def plain_protonet(case: Case, dtype: torch.dtype = torch.float32) -> Step:
@@ -197,16 +257,14 @@ def meta_step(case: Case, learner: Any, net: str, bf16: bool) -> Step:
     from innerloop.core.metagrad import backprop
     from innerloop.core.task import Examples, Task
 
-    parameters = list(getattr(learner, net).named_parameters())
-    for (_, parameter), weight in zip(parameters, case.weights, strict=True):
-        parameter.data.copy_(weight)
+    names = place(case, getattr(learner, net))
     learner.train()
     tasks = Task(*(Examples(*part) for part in case.tasks))
 
     def step() -> list[Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             grads, _ = backprop(learner, tasks)
-        return [grads[f"{net}.{name}"] for name, _ in parameters]  # pyright: ignore[reportReturnType]
+        return [grads[f"{net}.{name}"] for name in names]  # pyright: ignore[reportReturnType]
 
     return step
 
@@ -229,18 +287,27 @@ PROTONET: dict[str, Callable[[Case], Step]] = {
 }
 
 
-def resident() -> float:
-    """The highest resident memory of this process so far, in MiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+TEST: dict[str, Callable[[Case], Step]] = {
+    "plain": plain_test,
+    "float64": lambda case: plain_test(case, torch.float64),
+    "learn2learn": learn2learn_test,
+    "innerloop": innerloop_test,
+    "innerloop bf16": lambda case: innerloop_test(case, bf16=True),
+}
+
+
+def resident(which: str) -> float:
+    """Resident memory of this process in MiB, "VmHWM" the highest so far, "VmRSS" now."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
     return int(line.split()[1]) / 1024
 
 
 def main() -> None:
     name, contender, inputs = sys.argv[1:]
     case = Case(name, torch.load(inputs))
-    step = (PROTONET if name.startswith("protonet") else CONTENDERS)[contender](case)
+    step = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[contender](case)
     answer, sys.stdout = sys.stdout, sys.stderr
-    before = resident()
+    before = resident("VmRSS")
     print("ready", file=answer, flush=True)
     for line in sys.stdin:
         order, _, argument = line.strip().partition(" ")
@@ -252,8 +319,8 @@ def main() -> None:
         elif order == "grad":
             torch.save([g.detach().double() for g in step()], argument)
             print("saved", file=answer, flush=True)
-        elif order == "peak":
-            print(resident() - before, file=answer, flush=True)
+        else:
+            print(resident({"peak": "VmHWM", "now": "VmRSS"}[order]) - before, file=answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,59 +1,116 @@
-"""Episodes per second of every task distribution, and what share of a ProtoNet training step its sampling takes."""
+"""Episodes per second of every task distribution, beside a `Dataset` and `DataLoader` that fetch image by image, and their share of a step."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from innerloop.core.meta_train import build_optimizer
 from innerloop.core.metagrad import backprop
 from innerloop.core.task import TaskDistribution
 from innerloop.learners import LEARNERS
 from innerloop.tasks import omniglot, sinusoid, strokes
 
 
-def median_seconds(function: Callable[[], object], repeats: int = 15) -> float:
-    """The median time of one call, after two that do not count."""
-    times = []
-    for i in range(repeats + 2):
-        clock = time.perf_counter()
-        function()
-        if i > 1:
-            times.append(time.perf_counter() - clock)
-    return statistics.median(times)
+class PerImage(Dataset[tuple[Tensor, int]]):
+    """Images in memory, handed out one by one."""
+
+    def __init__(self, classes: int = 1000, drawings: int = 20):
+        self.images = torch.randint(0, 256, (classes * drawings, 28, 28), dtype=torch.uint8)
+        self.drawings = drawings
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index][None].float() / 255, index // self.drawings
 
 
-def main() -> None:
+class EpisodeSampler:
+    """The indices of one 5-way 1-shot episode with 15 queries after the other, as few-shot code on torch has them."""
+
+    def __init__(self, classes: int = 1000, drawings: int = 20):
+        self.classes, self.drawings = classes, drawings
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            chosen = torch.randperm(self.classes)[:5].tolist()
+            yield [c * self.drawings + int(d) for c in chosen for d in torch.randperm(self.drawings)[:16]]
+
+
+class Rate(NamedTuple):
+    """episodes: a second. ratio: to image by image, measured in turn with it. share: of a meta-step, where one was timed."""
+
+    title: str
+    episodes: float
+    ratio: float | None
+    share: float | None
+
+
+def seconds(function: Callable[[], object]) -> float:
+    clock = time.perf_counter()
+    function()
+    return time.perf_counter() - clock
+
+
+def step_of(name: str, tasks: TaskDistribution, batch: int, precision: bool) -> Callable[[], object]:
+    """A meta-step without its sampling."""
+    learner = LEARNERS[name].build(tasks.spec).train()
+    optimizer = build_optimizer(learner, learner.recipe)
+    drawn = tasks.sample(batch, torch.Generator().manual_seed(0))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+            grads, _ = backprop(learner, drawn)
+        for parameter_name, parameter in learner.named_parameters():
+            parameter.grad = grads.get(parameter_name)
+        optimizer.step()
+
+    return step
+
+
+def rates(rounds: int = 15) -> list[Rate]:
+    """All of them, in turn, round after round; medians."""
     generator = torch.Generator().manual_seed(0)
-    distributions: dict[str, Callable[[], TaskDistribution]] = {
-        "strokes, 5-way 1-shot": lambda: strokes(),
-        "strokes, 60-way 1-shot 4 queries": lambda: strokes(ways=60, queries=4, alphabets=3),
-        "sinusoid, 10-shot": lambda: sinusoid(),
-        "omniglot, 5-way 1-shot": lambda: omniglot(),
-        "omniglot, 60-way 1-shot 4 queries": lambda: omniglot(ways=60, queries=4, alphabets=3),
-    }
-    print(f"{'tasks':<36}{'episodes/s':>12}{'of a step':>12}")
-    for name, build in distributions.items():
+    loader = iter(DataLoader(PerImage(), batch_sampler=EpisodeSampler()))  # pyright: ignore[reportArgumentType]
+    wanted: list[tuple[str, Callable[[], TaskDistribution], int, str | None]] = [
+        ("Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; MAML", lambda: omniglot("train", queries=5), 8, "maml"),
+        ("Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet", lambda: omniglot("train", ways=60, queries=4, alphabets=3), 1, "protonet"),
+        ("strokes, 5-way 1-shot, 5 queries, warped; MAML", lambda: strokes("train", queries=5), 8, "maml"),
+        ("strokes, 60-way 1-shot, 4 queries, warped; ProtoNet", lambda: strokes("train", ways=60, queries=4, alphabets=3), 1, "protonet"),
+        ("Omniglot, 5-way 1-shot, 15 queries, as for testing", lambda: omniglot("test", queries=15), 16, None),
+        ("sinusoid, 10-shot, 10 queries; MAML", lambda: sinusoid(shots=10, queries=10), 32, "maml"),
+    ]
+    found = []
+    for title, build, batch, learner in wanted:
         try:
             tasks = build()
         except FileNotFoundError as error:
-            print(f"{name:<36}left out: {error}")
+            print(f"{title}: left out: {error}")
             continue
-        batch = 1 if "60-way" in name else 16
-        sampling = median_seconds(lambda tasks=tasks, batch=batch: tasks.sample(batch, generator))
-        share = ""
-        if "60-way" in name:
-            learner = LEARNERS["protonet"].build(tasks.spec).train()
-
-            def step(tasks: TaskDistribution = tasks, learner=learner) -> object:
-                with torch.autocast("cpu", torch.bfloat16):
-                    return backprop(learner, tasks.sample(1, generator))
-
-            share = f"{100 * sampling / median_seconds(step, 5):.1f} %"
-        print(f"{name:<36}{batch / sampling:>12.0f}{share:>12}")
+        step = step_of(learner, tasks, batch, learner == "protonet") if learner else None
+        for _ in range(4):
+            tasks.sample(batch, generator), next(loader)
+            if step:
+                step()
+        sampling, by_image, stepping = [], [], []
+        for _ in range(rounds):
+            sampling.append(seconds(lambda tasks=tasks, batch=batch: tasks.sample(batch, generator)) / batch)
+            by_image.append(seconds(lambda: [next(loader) for _ in range(4)]) / 4)
+            if step:
+                stepping.append(seconds(step) / batch)
+        own = statistics.median(sampling)
+        ratio = statistics.median(b / s for b, s in zip(by_image, sampling, strict=True)) if "15 queries" in title else None
+        found.append(Rate(title, 1 / own, ratio, own / (own + statistics.median(stepping)) if step else None))
+        print(found[-1], flush=True)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    rates()

@@ -92,8 +92,8 @@ def test_a_learner_file_has_fewer_than_150_lines(file: Path) -> None:
     assert len(file.read_text().splitlines()) < 150
 
 
-def test_core_has_at_most_1000_lines() -> None:
-    assert sum(len(file.read_text().splitlines()) for file in (SOURCE / "core").glob("*.py")) <= 1000
+def test_core_has_at_most_1150_lines() -> None:
+    assert sum(len(file.read_text().splitlines()) for file in (SOURCE / "core").glob("*.py")) <= 1150
 
 
 def test_nothing_is_sent_to_a_device_by_name() -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -336,3 +338,32 @@ def test_tasks_are_drawn_from_the_generator() -> None:
     assert torch.equal(torch.stack(drawn[:2]), torch.stack(drawn[2:4]))
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[4])
+
+
+class Slow(TaskDistribution):
+    """Blobs that take their time, and remember who drew them."""
+
+    def __init__(self, wait: float):
+        self.spec, self.wait, self.threads = SPEC, wait, list[int]()
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        time.sleep(self.wait)
+        self.threads.append(threading.get_ident())
+        return TASKS.sample(n, generator)
+
+
+def test_batches_that_take_long_are_drawn_ahead_and_are_the_same() -> None:
+    learners, states, threads = [], [], []
+    for wait in (0.0, 0.05):
+        tasks, learner, generator = Slow(wait), maml(), seeded(3)
+        states.append([])
+        for step in meta_train(learner, tasks, steps=12, batch=2, generator=generator):
+            if step.number == 8:
+                torch.rand(1, generator=generator)  # the caller draws from it too
+            states[-1].append(generator.get_state())
+        learners.append(learner)
+        threads.append(tasks.threads)
+    assert same(*learners)
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert len(set(threads[1])) == 2
+    assert threading.active_count() < 20

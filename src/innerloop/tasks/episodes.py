@@ -97,16 +97,20 @@ class Warp:
         rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
         skew = torch.diag_embed(scale)
         skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
-        grid = F.affine_grid(torch.cat([rotation @ skew, shift[:, :, None]], -1), list(images.shape), align_corners=False)
-        down, across = (_between_controls(size) for size in images.shape[2:])
-        bend = down @ (u[:, 7:].view(-1, 2, 4, 4) * self.elastic) @ across.mT  # (n, 2, height, width)
-        return F.grid_sample(images, grid + bend.permute(0, 2, 3, 1), align_corners=False)
+        bend = u[:, 7:].view(-1, 2, 16) * self.elastic
+        maps = torch.cat([rotation @ skew, shift[:, :, None], bend], -1)  # (n, 2, 19)
+        places = _fields(*images.shape[2:]) @ maps.mT  # (n, height * width, 2)
+        return F.grid_sample(images, places.view(-1, *images.shape[2:], 2), align_corners=False)
 
 
 @lru_cache(maxsize=8)
-def _between_controls(size: int) -> Tensor:
-    """The matrix (size, 4) from four control points to the pixels between them, bicubic."""
-    return F.interpolate(torch.eye(4)[None, None], (size, 4), mode="bicubic", align_corners=True)[0, 0]
+def _fields(height: int, width: int) -> Tensor:
+    """What a map of the pixels is a sum of (height * width, 19): x, y and 1, then one bicubic bump for each of 4x4 control points."""
+    y, x = (torch.linspace(1 / size - 1, 1 - 1 / size, size) for size in (height, width))
+    down, across = (F.interpolate(torch.eye(4)[None, None], (size, 4), mode="bicubic", align_corners=True)[0, 0] for size in (height, width))
+    straight = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width)], -1)
+    bumps = torch.einsum("hi,wj->hwij", down, across)
+    return torch.cat([straight.flatten(0, 1), bumps.reshape(height * width, 16)], 1)
 
 
 def random_subset(scores_shape: tuple[int, ...], k: int, generator: torch.Generator, allowed: Tensor | None = None) -> Tensor:
@@ -161,13 +165,14 @@ class Episodes(TaskDistribution):
         rows = self.bank.starts[classes][..., None] + drawn  # (n, ways, shots + queries)
         labels = torch.arange(self.ways)[:, None].expand(self.ways, per_class)
         turns = self.bank.turns[classes][..., None].expand(rows.shape)
-        parts = []
-        for part in (slice(None, self.shots), slice(self.shots, None)):
-            size = rows[..., part].shape[1] * rows[..., part].shape[2]
+        sizes = self.ways * self.shots, self.ways * self.queries
+        dealt = []  # of rows, turns and labels: support, then query, each shuffled
+        for part, size in zip((slice(None, self.shots), slice(self.shots, None)), sizes, strict=True):
             order = random_subset((n, size), size, generator)
-            shuffled = [t[..., part].expand(rows[..., part].shape).reshape(n, size).gather(1, order) for t in (rows, turns, labels)]
-            parts.append(Examples(self._images(shuffled[0], shuffled[1], generator), F.one_hot(shuffled[2], self.ways).float()))
-        return Task(*parts)
+            dealt.append([t[..., part].expand(rows[..., part].shape).reshape(n, size).gather(1, order) for t in (rows, turns, labels)])
+        rows, turns, labels = (torch.cat(pair, 1) for pair in zip(*dealt, strict=True))
+        x, y = self._images(rows, turns, generator), torch.eye(self.ways)[labels]
+        return Task(*map(Examples, x.split(sizes, 1), y.split(sizes, 1)))
 
     def _draw_classes(self, n: int, generator: torch.Generator) -> Tensor:
         if not self.alphabets:
@@ -184,7 +189,7 @@ class Episodes(TaskDistribution):
         return order.gather(1, chosen).gather(1, random_subset((n, self.ways), self.ways, generator))
 
     def _images(self, rows: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
-        x = to_unit(self.bank.values[rows.flatten()])
+        x = to_unit(self.bank.values.index_select(0, rows.flatten()))
         if turns.any():
             turns = turns.flatten()
             for turn in range(1, 8):

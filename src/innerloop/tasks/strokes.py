@@ -207,15 +207,16 @@ def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
             share = (frac[..., 0] if dx else 1 - frac[..., 0]) * (frac[..., 1] if dy else 1 - frac[..., 1])
             image.scatter_add_(1, (corner[..., 1] + dy) * fine + corner[..., 0] + dx, ink * share)
     width = PEN * SIZE / half  # standard deviation of the pen, (n, 1, 1)
-    spread = torch.exp(-_apart(fine) / (2 * width**2)) / width  # symmetric; a product with it is far faster than a one-channel convolution
+    fading = torch.exp(-torch.arange(fine).square() / (2 * width[:, 0] ** 2)) / width[:, 0]  # (n, fine)
+    spread = fading.index_select(1, _apart(fine)).view(n, fine, fine)  # a product with it is far faster than a one-channel convolution
     image = spread @ image.view(n, fine, fine) @ spread
     return F.avg_pool2d((image[:, None] * pressure * (SIZE / half * width)[:, None] * 0.85).clamp_max(1), 2)
 
 
 @lru_cache(maxsize=1)
 def _apart(size: int) -> Tensor:
-    """Squared distances of pixels along one axis (size, size)."""
-    return (torch.arange(size)[:, None] - torch.arange(size)).square().float()
+    """How far apart two pixels of an axis lie (size * size,)."""
+    return (torch.arange(size)[:, None] - torch.arange(size)).abs().flatten()
 
 
 class FreshEpisodes(TaskDistribution):

@@ -1,0 +1,60 @@
+"""How long a new task takes a trained classifier: fit and predict, one task at a time and 64 at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from innerloop import FewShotClassifier
+from innerloop.learners import LEARNERS
+from innerloop.tasks import strokes
+
+
+class Latency(NamedTuple):
+    """Milliseconds: the median, and what one call in a hundred exceeds."""
+
+    title: str
+    p50: float
+    p99: float
+
+
+def latency(title: str, function: Callable[[], object], calls: int) -> Latency:
+    for _ in range(5):
+        function()
+    times = []
+    for _ in range(calls):
+        clock = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - clock))
+    found = Latency(title, *torch.tensor(times).quantile(torch.tensor([0.5, 0.99])).tolist())
+    print(found, flush=True)
+    return found
+
+
+def latencies(calls: int = 300) -> list[Latency]:
+    """5-way 1-shot tasks with 15 queries a class, inductive; the networks that `innerloop train` makes."""
+    tasks = strokes("test", queries=15)
+    many = tasks.sample(64, torch.Generator().manual_seed(0))
+    x, y = many.support.x[0].numpy(), many.support.y[0].argmax(-1).numpy()
+    queries = many.query.x[0].numpy()
+    found = []
+    for name, title in (("protonet", "ProtoNet"), ("maml", "MAML, 1 inner step")):
+        learner = LEARNERS[name].build(tasks.spec).eval()
+        classifier = FewShotClassifier(learner)
+        found.append(latency(f"{title}: fit, 5 images", lambda c=classifier: c.fit(x, y), calls))
+        found.append(latency(f"{title}: predict, 1 image", lambda c=classifier: c.predict(queries[:1]), calls))
+        found.append(latency(f"{title}: predict, 75 images", lambda c=classifier: c.predict(queries), calls))
+
+        def all_at_once(learner=learner) -> None:
+            with torch.no_grad():
+                learner.mapped(lambda task: learner.predict(learner.adapt(task.support), task.query.x), many)
+
+        found.append(latency(f"{title}: 64 tasks at once, adapted and 75 images of each predicted", all_at_once, max(10, calls // 15)))
+    return found
+
+
+if __name__ == "__main__":
+    latencies()
