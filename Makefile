@@ -29,11 +29,21 @@ check: setup
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
 
-bench: setup
-	$(BIN)/python benchmarks/sampling.py
+# The peers live in a virtual environment of their own; learn2learn comes as its source archive, whose build fails.
+PEERS := .venv-peers
+$(PEERS)/.ready: pyproject.toml constraints.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . higher==0.2.1 torchopt==0.7.3
+	$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest $(PEERS)/peers learn2learn==0.2.0
+	cd $(PEERS)/peers && tar xzf learn2learn-0.2.0.tar.gz
+	touch $@
+
+bench: setup $(PEERS)/.ready
+	$(BIN)/python benchmarks/bench.py --python $(PEERS)/bin/python
 
 docs: setup
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers demo build dist .pytest_cache .ruff_cache .hypothesis

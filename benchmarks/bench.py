@@ -1,21 +1,26 @@
-"""innerloop beside its peers: the same tasks, nets and initial weights, in one interleaved run; writes docs/performance.md's tables.
+"""innerloop beside its peers, in one interleaved run; writes the tables of docs/performance.md and README.md, and docs/performance.png.
 
-Every contender is a process of its own (contenders.py), in the peers' virtual environment, which `make bench` sets up. Before anything is timed,
-every meta-gradient is compared with that of a plain loop in double precision.
+Every contender is a process of its own (contenders.py) in the peers' virtual environment, which `make bench` sets up; all get the same tasks, nets
+and initial weights. Before anything is timed, every meta-gradient is compared with that of a plain loop in double precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import torch
+from sampling import rates
+from serving import latencies
 from torch import Tensor
 
 from innerloop import MAML, TaskDistribution
@@ -23,6 +28,8 @@ from innerloop.nets import Conv4
 from innerloop.tasks import omniglot, sinusoid, strokes
 
 HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+CHECKED = 5  # smaller batches whose gradients are compared
 
 
 class Workload(NamedTuple):
@@ -49,12 +56,14 @@ PEERS = ["learn2learn", "higher", "torchopt", "plain"]
 OURS = ["innerloop", "innerloop bf16"]
 WORKLOADS = [
     Workload("MAML, 1 inner step", "maml-1", 1, 0.1, [*PEERS, *OURS], images, 16),
-    Workload("MAML, 5 inner steps", "maml-5", 5, 0.1, [*PEERS, *OURS, "innerloop recompute"], images, 16),
+    Workload("MAML, 5 inner steps", "maml-5", 5, 0.1, [*PEERS, *OURS], images, 16),
     Workload("FOMAML, 5 inner steps", "fomaml-5", 5, 0.1, ["learn2learn", "plain", *OURS], images, 16),
     Workload("Meta-SGD, 1 inner step", "metasgd-1", 1, 0.1, ["learn2learn", *OURS], images, 16),
-    Workload("MAML on sinusoids, 1 inner step", "maml-sinusoid", 1, 0.01, [*PEERS, "innerloop"], lambda: sinusoid(shots=10, queries=10), 32),
-    Workload("ProtoNet, 20-way", "protonet-20", 0, 0.0, ["plain", *OURS], lambda: images(ways=20), 1),
+    Workload("MAML, sinusoids, 1 inner step", "maml-sinusoid", 1, 0.01, [*PEERS, "innerloop"], lambda: sinusoid(shots=10, queries=10), 32),
+    Workload("ProtoNet, 20-way 1-shot", "protonet-20", 0, 0.0, ["plain", *OURS], lambda: images(ways=20), 1),
+    Workload("Testing MAML, 5 inner steps", "test-5", 5, 0.1, ["learn2learn", "plain", *OURS], images, 25),
 ]
+MEMORY_STEPS, MEMORY_TASKS = (1, 5, 10, 20), (4, 16, 64)
 
 
 class Contender:
@@ -85,18 +94,19 @@ class Contender:
 
 def inputs(workload: Workload, folder: Path) -> Path:
     """A file with the workload's tasks and initial weights."""
-    distribution = workload.tasks()
-    tasks = distribution.sample(workload.batch, torch.Generator().manual_seed(0))
+    distribution, generator = workload.tasks(), torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> list[list[Tensor]]:
+        return [[part.x.contiguous(), part.y.contiguous()] for part in distribution.sample(n, generator)]
+
     torch.manual_seed(0)
     spec = distribution.spec
-    if workload.name.startswith("protonet"):
-        net: torch.nn.Module = Conv4(spec.x_shape)
-    else:
-        net = MAML.build(spec).net
+    net = Conv4(spec.x_shape) if workload.name.startswith("protonet") else MAML.build(spec).net
     weights = [p.detach().clone(memory_format=torch.contiguous_format) for p in net.parameters()]
-    file = folder / f"{workload.name}.pt"
-    parts = [[part.x.contiguous(), part.y.contiguous()] for part in tasks]
-    torch.save({"tasks": parts, "weights": weights, "steps": workload.steps, "lr": workload.lr, "kind": spec.kind}, file)
+    file = folder / f"{workload.name}-{workload.batch}.pt"
+    smaller = [draw(min(4, workload.batch)) for _ in range(CHECKED)]
+    settings = {"weights": weights, "steps": workload.steps, "lr": workload.lr, "kind": spec.kind}
+    torch.save({"tasks": draw(workload.batch), "smaller": smaller, **settings}, file)
     return file
 
 
@@ -106,34 +116,33 @@ def distance(found: list[Tensor], expected: list[Tensor]) -> float:
     return (gap / sum(float(e.square().sum()) for e in expected)) ** 0.5
 
 
-class Row(NamedTuple):
-    """tasks_per_second: median, lowest, highest. ratio: the median over rounds of the ratio to the first contender."""
-
-    contender: str
-    tasks_per_second: tuple[float, float, float]
-    ratio: float
-    error: float
-
-
-def measure(workload: Workload, python: str, rounds: int, seconds: float) -> list[Row]:
-    """Every contender's gradient checked, then all of them in turn, round after round."""
+def speed(workload: Workload, python: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Every contender's gradients checked, then all of them timed in turn, round after round."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = inputs(workload, folder)
 
-        def gradient(contender: Contender) -> list[Tensor]:
-            contender.order(f"grad {folder / 'grad.pt'}")
-            return torch.load(folder / "grad.pt")
+        def gradients(contender: Contender) -> list[list[Tensor]]:
+            found = []
+            for i in range(CHECKED):
+                contender.order(f"grad {i} {folder / 'grad.pt'}")
+                found.append(torch.load(folder / "grad.pt"))
+            return found
 
-        exact = Contender(python, workload.name, "float64", file) if not workload.name.startswith("metasgd") else None
         contenders = [Contender(python, workload.name, name, file) for name in workload.contenders]
-        reference = gradient(exact or contenders[0])
-        if exact:
+        if workload.name.startswith("metasgd"):
+            expected = gradients(contenders[0])
+        else:
+            exact = Contender(python, workload.name, "float64", file)
+            expected = gradients(exact)
             exact.stop()
-        errors = [distance(gradient(contender), reference) for contender in contenders]
+        errors = [statistics.median(map(distance, gradients(contender), expected)) for contender in contenders]
+        for contender, error in zip(contenders, errors, strict=True):
+            if error > 1e-4 and "bf16" not in contender.name:
+                raise RuntimeError(f"{workload.title}: the meta-gradient of {contender.name} is off by {error:.1e}")
         counts = []
         for contender in contenders:
-            contender.order("run 1")
+            contender.order("run 4")
             counts.append(max(1, round(seconds / float(contender.order("run 1")))))
         times: list[list[float]] = [[] for _ in contenders]
         for _ in range(rounds):
@@ -144,9 +153,129 @@ def measure(workload: Workload, python: str, rounds: int, seconds: float) -> lis
     rows = []
     for contender, seen, error in zip(contenders, times, errors, strict=True):
         ratio = statistics.median(first / own for first, own in zip(times[0], seen, strict=True))
-        rows.append(Row(contender.name, (1 / statistics.median(seen), 1 / max(seen), 1 / min(seen)), ratio, error))
-        print(f"{workload.title}: {contender.name}: {rows[-1]}", flush=True)
+        rate = {"rate": 1 / statistics.median(seen), "low": 1 / max(seen), "high": 1 / min(seen)}
+        rows.append({"contender": contender.name, **rate, "ratio": ratio, "error": error})
+        print(workload.title, rows[-1], flush=True)
     return rows
+
+
+def memory(python: str) -> dict[str, Any]:
+    """Highest resident memory of the second meta-step in MiB, by inner steps and by tasks; then what 10,000 meta-steps leave behind."""
+    base = WORKLOADS[0]
+    found: dict[str, Any] = {"steps": {}, "tasks": {}, "one task": {}}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def peak(name: str, steps: int, batch: int) -> float:
+            workload = base._replace(name=f"maml-{steps}", steps=steps, batch=batch, lr=0.01)
+            contender = Contender(python, workload.name, name, inputs(workload, Path(folder)))
+            contender.order("run 2")
+            mebibytes = float(contender.order("peak"))
+            contender.stop()
+            return mebibytes
+
+        for name in ("learn2learn", "innerloop", "innerloop recompute"):
+            found["steps"][name] = [peak(name, steps, 16) for steps in MEMORY_STEPS]
+            found["tasks"][name] = [peak(name, 5, batch) for batch in MEMORY_TASKS]
+            found["one task"][name] = peak(name, 20, 1)
+            print(name, {what: found[what][name] for what in found}, flush=True)
+        found["leak"] = {}
+        for title, workload in (("convolutions", base._replace(name="maml-leak", batch=1)), ("sinusoids", WORKLOADS[4]._replace(batch=8))):
+            contender = Contender(python, workload.name, "innerloop", inputs(workload, Path(folder)))
+            sizes = []
+            for count in (1000, 9000):
+                contender.order(f"run {count}")
+                sizes.append(float(contender.order("now")))
+            contender.stop()
+            found["leak"][title] = sizes
+            print("resident after 1,000 and 10,000 meta-steps", title, sizes, flush=True)
+    return found
+
+
+def machine() -> str:
+    """This machine by its cores and instruction sets."""
+    wanted = ["avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve"]
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.is_file() else set()
+    sets = [name.upper().replace("_", "-") for name in wanted if name in flags]
+    return f"{os.cpu_count()} cores ({', '.join(sets) or 'unknown instruction sets'}), no GPU, PyTorch {torch.__version__.split('+')[0]}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [list(head), *[list(map(str, row)) for row in rows]]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rendered(results: dict[str, Any]) -> dict[str, str]:
+    """The tables by name."""
+    rows, short = [], []
+    for workload in WORKLOADS:
+        found = results["speed"].get(workload.name, [])
+        for row in found:
+            spread = f"{row['rate']:,.1f} ({row['low']:,.1f} to {row['high']:,.1f})"
+            rows.append((workload.title, row["contender"], spread, f"{row['ratio']:.2f}", f"{row['error']:.0e}"))
+        if found:
+            ours = {row["contender"]: f"{row['ratio']:.1f}" for row in found}
+            short.append((workload.title, found[0]["contender"], ours["innerloop"], ours.get("innerloop bf16", "-")))
+    made: dict[str, Any] = results["memory"]
+    by_steps = [(name, *(f"{size:,.0f}" for size in sizes), f"{made['one task'][name]:,.0f}") for name, sizes in made["steps"].items()]
+    by_tasks = [(name, *(f"{size:,.0f}" for size in sizes)) for name, sizes in made["tasks"].items()]
+    leak = [(title, *(f"{size:,.0f}" for size in sizes)) for title, sizes in made["leak"].items()]
+    drawn = [
+        (title, f"{episodes:,.0f}", f"{ratio:.1f}" if ratio else "", f"{100 * share:.1f} %" if share else "")
+        for title, episodes, ratio, share in results["sampling"]
+    ]
+    served = [(title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]]
+    said = f"Measured with `make bench` on {results['machine']}."
+    return {
+        "machine": said,
+        "speed": table(("workload", "who", "tasks a second: median (lowest to highest)", "ratio to the first", "gradient's error"), rows),
+        "memory": "\n\n".join(
+            [
+                table(("MiB at 16 tasks", *(f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS), "20 inner steps, 1 task"), by_steps),
+                table(("MiB at 5 inner steps", *(f"{n} tasks" for n in MEMORY_TASKS)), by_tasks),
+                table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak),
+            ]
+        ),
+        "sampling": table(("tasks", "episodes a second", "times image by image", "of a meta-step"), drawn),
+        "serving": table(("what", "median, ms", "99th percentile, ms"), served),
+        "short": said + "\n\n" + table(("workload", "beside", "float32, times as fast", "bf16, times as fast"), short),
+    }
+
+
+def written(file: Path, tables: dict[str, str]) -> None:
+    """The file with its marked places filled anew."""
+    text = file.read_text()
+    for name, content in tables.items():
+        begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+    file.write_text(text)
+
+
+def drawn(results: dict[str, Any], file: Path) -> None:
+    """A picture of the ratios."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [workload for workload in WORKLOADS if workload.name in results["speed"]]
+    names = [*PEERS, *OURS]
+    colours = dict(zip(names, ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"], strict=True))
+    figure, axes = plt.subplots(figsize=(11, 4.2), layout="constrained")
+    for i, workload in enumerate(shown):
+        rows = results["speed"][workload.name]
+        for j, row in enumerate(rows):
+            at = i + 0.8 * ((j + 0.5) / len(rows) - 0.5)
+            axes.bar(at, row["ratio"], 0.76 / len(rows), color=colours[row["contender"]])
+            axes.text(at, row["ratio"], f"{row['ratio']:.1f}", ha="center", va="bottom", fontsize=7)
+    axes.set_xticks(range(len(shown)), [workload.title.replace(", ", ",\n") for workload in shown], fontsize=8)
+    axes.set_yscale("log")
+    axes.set_ylabel("times as fast as the first")
+    axes.legend([plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names], names, fontsize=8, ncols=6, loc="upper left", frameon=False)
+    axes.set_ylim(0.4, max(row["ratio"] for rows in results["speed"].values() for row in rows) * 2.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=130)
 
 
 def main() -> None:
@@ -154,11 +283,31 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one contender in one round")
-    parser.add_argument("--only", default="", help="workloads whose name begins so")
+    parser.add_argument("--only", nargs="*", default=["speed", "memory", "sampling", "serving"], help="parts, or workloads, to measure again")
+    parser.add_argument("--results", type=Path, default=HERE.parent / "runs" / "bench.json", help="where figures are kept between runs")
     options = parser.parse_args()
+    results: dict[str, Any] = {"speed": {}, "memory": {"steps": {}, "tasks": {}, "one task": {}, "leak": {}}, "sampling": [], "serving": []}
+    if options.results.is_file():
+        results.update(json.loads(options.results.read_text()))
+    results["machine"] = machine()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep() -> None:
+        options.results.write_text(json.dumps(results, indent=1))
+
     for workload in WORKLOADS:
-        if workload.name.startswith(options.only):
-            measure(workload, options.python, options.rounds, options.seconds)
+        if "speed" in options.only or workload.name in options.only:
+            results["speed"][workload.name] = speed(workload, options.python, options.rounds, options.seconds)
+            keep()
+    parts = {"memory": lambda: memory(options.python), "sampling": rates, "serving": latencies}
+    for part, measure in parts.items():
+        if part in options.only:
+            results[part] = measure()
+            keep()
+    tables = rendered(results)
+    written(DOCS / "performance.md", tables)
+    written(HERE.parent / "README.md", {"short": tables["short"]})
+    drawn(results, DOCS / "performance.png")
 
 
 if __name__ == "__main__":

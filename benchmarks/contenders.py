@@ -2,9 +2,9 @@
 
     python contenders.py CASE CONTENDER INPUTS
 
-reads `run N` (N meta-steps; the seconds come back), `grad FILE` (the meta-gradient in the order of the net's parameters, or the predictions where
-nothing but testing is timed), and `peak` and `now` (the highest and the present resident memory in MiB, above that before the first step). Peers are
-imported only where they compete.
+reads `run N` (N meta-steps; the seconds come back), `grad I FILE` (the meta-gradient of the I-th smaller batch, in the order of the net's parameters,
+or the predictions where nothing but testing is timed), and `peak` and `now` (the highest and the present resident memory in MiB, above that before
+the first step). Peers are imported only where they compete.
 """
 
 from __future__ import annotations
@@ -304,8 +304,9 @@ def resident(which: str) -> float:
 
 def main() -> None:
     name, contender, inputs = sys.argv[1:]
-    case = Case(name, torch.load(inputs))
-    step = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[contender](case)
+    given = torch.load(inputs)
+    build = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[contender]
+    step = build(Case(name, given))
     answer, sys.stdout = sys.stdout, sys.stderr
     before = resident("VmRSS")
     print("ready", file=answer, flush=True)
@@ -317,7 +318,9 @@ def main() -> None:
                 step()
             print(time.perf_counter() - clock, file=answer, flush=True)
         elif order == "grad":
-            torch.save([g.detach().double() for g in step()], argument)
+            index, _, file = argument.partition(" ")
+            smaller = build(Case(name, {**given, "tasks": given["smaller"][int(index)]}))
+            torch.save([g.detach().double() for g in smaller()], file)
             print("saved", file=answer, flush=True)
         else:
             print(resident({"peak": "VmHWM", "now": "VmRSS"}[order]) - before, file=answer, flush=True)

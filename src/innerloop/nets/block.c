@@ -116,6 +116,12 @@ static float *pack(const Shape *s, const Filters *f, long task, int back, int wh
         float *row = packed + t * count * wide;
         if (!s->bf16 && !back && wide == to) memcpy(row, at, from * to * 4);
         else if (!s->bf16) EACH(i, from) EACH(o, to) row[i * wide + o] = at[i * along + o * across];
+        else if (!back && wide == to) EACH(i, count) {
+            const float *even = at + 2 * i * to, *odd = 2 * i + 1 < from ? even + to : 0;
+            uint32_t *pair = (uint32_t *)row + i * to;
+            if (odd) EACH(o, to) pair[o] = rounded(even[o]) | (uint32_t)rounded(odd[o]) << 16;
+            else EACH(o, to) pair[o] = rounded(even[o]);
+        }
         else EACH(i, from) EACH(o, to) ((uint16_t *)row)[(i / 2 * wide + o) * 2 + i % 2] = rounded(at[i * along + o * across]);
     }
     return packed;
@@ -148,7 +154,11 @@ INLINE void convolved(const int bf16, const Shape *s, float *to, const float *bo
     for (long o = 0; o < out; o += 2 * LANES) EACH(g, groups) {
         const long first = pixels * g / groups, P = pixels * (g + 1) / groups - first;
         const element *from[TILE];
-        EACH(p, P) from[p] = (const element *)bordered + ((first + p) / w * (w + 2) + (first + p) % w) * in;
+        const element *at = (const element *)bordered + (first / w * (w + 2) + first % w) * in;
+        for (long p = 0, column = first % w; p < P; p++, at += in) {
+            from[p] = at;
+            if (++column == w) column = 0, at += 2 * in; /* over the border, to the next row */
+        }
         if (o + 2 * LANES <= out) tiles(2, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
         else tiles(1, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
     }
@@ -336,24 +346,22 @@ static const float *result(const Shape *s, const float *y, const float *x, const
 
 /* Statistics as running count, mean and sum of squared deviations: Chan, Golub and LeVeque 1983, eq. (1.5). */
 static void observe(double *seen, const float *y, long pixels, long out) {
-    double *mean = kept(SUMS, 2 * out * 8), *square = mean + out;
-    memset(mean, 0, 2 * out * 8);
-    float *center = kept(ROW, out * 4);
+    double *sum = kept(SUMS, 2 * out * 8), *square = sum + out;
+    float *center = kept(ROW, out * 4); /* near the mean, so that one pass is enough */
+    memset(sum, 0, 2 * out * 8);
+    EACH(c, out) center[c] = seen[2 * out] ? seen[c] : y[pixels / 2 * out + c];
     for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
-        vec sum = {0};
-        for (long k = i; k < least(i + FEW, pixels); k++) sum += VEC(y + k * out + c);
-        widen(mean + c, sum);
-    }
-    EACH(c, out) mean[c] /= pixels, center[c] = mean[c];
-    for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
-        vec sum = {0};
-        for (long k = i; k < least(i + FEW, pixels); k++) sum += (VEC(y + k * out + c) - VEC(center + c)) * (VEC(y + k * out + c) - VEC(center + c));
-        widen(square + c, sum);
+        vec few = {0}, squares = {0};
+        for (long k = i; k < least(i + FEW, pixels); k++) {
+            const vec gap = VEC(y + k * out + c) - VEC(center + c);
+            few += gap, squares += gap * gap;
+        }
+        widen(sum + c, few), widen(square + c, squares);
     }
     const double count = seen[2 * out], all = count + pixels;
     EACH(c, out) {
-        const double gap = mean[c] - seen[c];
-        seen[c] += gap * pixels / all, seen[out + c] += square[c] + gap * gap * count * pixels / all;
+        const double shift = sum[c] / pixels, gap = center[c] + shift - seen[c];
+        seen[c] += gap * pixels / all, seen[out + c] += square[c] - shift * sum[c] + gap * gap * count * pixels / all;
     }
     seen[2 * out] = all;
 }

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from innerloop.nets import native
-from innerloop.nets.native import Settings
 
 THIRD = "convolution blocks in float32 on a CPU have no third derivative; in float64 they have"
 
@@ -23,9 +22,9 @@ def block(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, eps: float | None, po
     """
     mapped = torch._C._are_functorch_transforms_active()
     keep = torch.is_grad_enabled() and (mapped or any(t.requires_grad for t in (x, weight, a, b)))
-    settings = Settings(-1.0 if eps is None else eps, pool, relu, torch.is_autocast_enabled(x.device.type), keep)
+    settings = (-1.0 if eps is None else eps, pool, relu, torch.is_autocast_enabled(x.device.type), keep)  # native.Settings
     alone = (t.unsqueeze(0) for t in (x.float(), weight.permute(2, 3, 1, 0), a, b))
-    out, mean, var, _, _ = Block.apply(*alone, settings)  # pyright: ignore[reportGeneralTypeIssues]
+    out, mean, var, _, _ = Block.apply(*alone, *settings)  # pyright: ignore[reportGeneralTypeIssues]
     return out.squeeze(0), mean.squeeze(0), var.squeeze(0)  # not by index: the gradient of that fills and copies
 
 
@@ -33,25 +32,25 @@ class Block(Function):
     """`block` for several tasks at once: arguments and results have a leading axis of tasks. Beyond its results it hands out y and the extremes."""
 
     @staticmethod
-    def forward(x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings) -> tuple[Tensor, ...]:
-        return native.forward(x, filters, a, b, settings)
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return native.block(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *given, ctx.settings = inputs
+        x, filters, a, b, *ctx.settings = inputs
         _, mean, var, y, extreme = output
         ctx.mark_non_differentiable(extreme)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, mean, var, y, extreme)
+        ctx.save_for_backward(x, filters, a, b, mean, var, y, extreme)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         g, g_mean, g_var, g_y, _ = grads
         if g is None:
             g = torch.zeros_like(ctx.saved_tensors[-1]).movedim(-1, -3)
-        given = (g, g_mean, g_var, g_y, *ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[0])
+        given = (g, g_mean, g_var, g_y, *ctx.saved_tensors, ctx.needs_input_grad[0], *ctx.settings)
         gx, *others = BlockBackward.apply(*given)  # pyright: ignore[reportGeneralTypeIssues]
-        return gx if ctx.needs_input_grad[0] else None, *others, None
+        return gx if ctx.needs_input_grad[0] else None, *others, *[None] * 5
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -62,15 +61,14 @@ class BlockBackward(Function):
     """The gradient of `Block` for x (empty where it is not wanted), filters, a and b, from those for out, the moments and y."""
 
     @staticmethod
-    def forward(g: Tensor, g_mean: Tensor | None, g_var: Tensor | None, g_y: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-        *inputs, settings, with_x = rest
-        return native.backward(g, (g_mean, g_var, g_y), tuple(inputs), settings, with_x)
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return native.block_backward(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *given, ctx.settings, _ = inputs
+        ctx.settings = inputs[13:]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given)
+        ctx.save_for_backward(*inputs[:12])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -78,11 +76,11 @@ class BlockBackward(Function):
         if g_y is not None:
             raise NotImplementedError(THIRD)
         with_x = ctx.needs_input_grad[4]
-        grads = BlockDoubleBackward.apply(g, g_mean, g_var, *inputs, *cotangents, ctx.settings, with_x)
+        grads = BlockDoubleBackward.apply(g, g_mean, g_var, *inputs, *cotangents, with_x, *ctx.settings)
         gg, gg_mean, gg_var, gx, gw, ga, gy = grads  # pyright: ignore[reportGeneralTypeIssues]
         kept = inputs[-2].numel() > 0
         moments = (None if g_mean is None else gg_mean, None if g_var is None else gg_var)
-        return gg, *moments, None, gx if with_x else None, gw, ga, None, None, None, gy if kept else None, None, None, None
+        return gg, *moments, None, gx if with_x else None, gw, ga, None, None, None, gy if kept else None, *[None] * 7
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -93,9 +91,8 @@ class BlockDoubleBackward(Function):
     """The gradient of `BlockBackward` for g, g_mean, g_var, x, filters, a and y, which stands for what goes through it."""
 
     @staticmethod
-    def forward(g: Tensor, g_mean: Tensor | None, g_var: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-        inputs, cotangents, (settings, with_x) = rest[:8], rest[8:12], rest[12:]
-        return native.double_backward(g, (g_mean, g_var), inputs, cotangents, settings, with_x)
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return native.block_double_backward(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -10,9 +10,9 @@ import platform
 import subprocess
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,7 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 CHEAP = 3  # up to so many input channels, a convolution's result is computed again for the way back instead of being kept
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What a block does. eps: of the normalisation, negative where statistics are given. bf16: products in bfloat16. keep: for the way back."""
 
     eps: float
@@ -78,11 +77,12 @@ def usable(x: Tensor, weight: Tensor) -> bool:
     return code is not None and weight.shape[0] % code.innerloop_lanes() == 0
 
 
-def forward(x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings) -> tuple[Tensor, ...]:
+def forward(x: Tensor, filters: Tensor, a: Tensor, b: Tensor, *options: Any) -> tuple[Tensor, ...]:
     """out, mean and var; and y and the extremes of it (see block.c), empty unless they are to be kept.
 
-    x (tasks, images, in, height, width), filters (tasks, 3, 3, in, out), a and b (tasks, out).
+    x (tasks, images, in, height, width), filters (tasks, 3, 3, in, out), a and b (tasks, out); the options are `Settings`.
     """
+    settings = Settings(*options)
     call = _Call(x, filters, a, b, settings)
     tasks, images, height, width, channels = call.x.shape
     out = x.new_empty(tasks, images, height // settings.pool, width // settings.pool, a.shape[1])
@@ -93,34 +93,58 @@ def forward(x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings
     return out.movedim(-1, -3), mean, var, y, extreme
 
 
-def backward(g: Tensor, of_others: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...], settings: Settings, with_x: bool) -> tuple[Tensor, ...]:
-    """The gradient for x (empty unless `with_x`), filters, a and b, from those for out (g) and for mean, var and y (`of_others`).
+def backward(
+    g: Tensor, g_mean: Tensor | None, g_var: Tensor | None, g_y: Tensor | None,
+    x: Tensor, filters: Tensor, a: Tensor, b: Tensor, mean: Tensor, var: Tensor, y: Tensor, extreme: Tensor, with_x: bool, *options: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The gradient for x (empty unless `with_x`), filters, a and b, from those for out (g), for the moments and for y.
 
-    inputs: x, filters, a, b and what `forward` made of them: mean, var, y, extreme.
+    After them come the inputs of `forward` and what it made of them.
     """
-    x, filters, a, b, mean, var, y, extreme = inputs
-    call = _Call(x, filters, a, b, settings)
+    call = _Call(x, filters, a, b, Settings(*options))
     gx = torch.empty_like(call.x) if with_x else x.new_empty(len(x), 0)
     gw, ga, gb = torch.empty_like(filters, memory_format=torch.contiguous_format), torch.empty_like(a), torch.empty_like(a)
-    call("innerloop_backward", y, extreme, mean, var, _last(g), *of_others, gx, gw, ga, gb)
+    call("innerloop_backward", y, extreme, mean, var, _last(g), g_mean, g_var, g_y, gx, gw, ga, gb)
     return gx.movedim(-1, -3) if with_x else gx, gw, ga, gb
 
 
 def double_backward(
-    g: Tensor, moments: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...], settings: Settings, with_x: bool
-) -> tuple[Tensor, ...]:
-    """The gradient of `backward` for g, g_mean, g_var, x (empty unless `with_x`), filters, a and y (empty where it was not kept)."""
-    x, filters, a, b, mean, var, y, extreme = inputs
-    call = _Call(x, filters, a, b, settings)
-    hx, hw, ha, hb = cotangents
+    g: Tensor, g_mean: Tensor | None, g_var: Tensor | None,
+    x: Tensor, filters: Tensor, a: Tensor, b: Tensor, mean: Tensor, var: Tensor, y: Tensor, extreme: Tensor,
+    hx: Tensor | None, hw: Tensor | None, ha: Tensor | None, hb: Tensor | None, with_x: bool, *options: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The gradient of `backward` for g, g_mean, g_var, x (empty unless `with_x`), filters, a and y (empty where it was not kept).
+
+    hx, hw, ha and hb are the gradients for its outputs.
+    """
+    call = _Call(x, filters, a, b, Settings(*options))
     hx = _last(hx) if hx is not None and hx.numel() else None
     hw, ha, hb = (torch.zeros_like(like) if h is None else h for h, like in ((hw, filters), (ha, a), (hb, b)))
     gg, gx = torch.empty_like(extreme), torch.empty_like(call.x) if with_x else x.new_empty(len(x), 0)
     gg_mean, gg_var, ga = (torch.zeros_like(a) for _ in range(3))
     gw, gy = torch.empty_like(filters, memory_format=torch.contiguous_format), torch.empty_like(y)
-    given = (y, extreme, mean, var, _last(g), *moments, hx, call.filters(hw), ha, hb)
+    given = (y, extreme, mean, var, _last(g), g_mean, g_var, hx, call.filters(hw), ha, hb)
     call("innerloop_double_backward", *given, gg, gg_mean, gg_var, gx, gw, ga, gy)
     return gg.movedim(-1, -3), gg_mean, gg_var, gx.movedim(-1, -3) if with_x else gx, gw, ga, gy
+
+
+def _operator(function: Callable[..., tuple[Tensor, ...]], arguments: str, results: int) -> Any:
+    """`function` as an operator of torch's, which can then be recorded like its own."""
+    options = "float eps, int pool, bool relu, bool bf16, bool keep"
+    _OPERATORS.define(f"{function.__name__}({arguments}, {options}) -> ({', '.join(['Tensor'] * results)})")
+    _OPERATORS.impl(function.__name__, function, "CPU")
+    return getattr(torch.ops.innerloop, function.__name__).default
+
+
+_OPERATORS = torch.library.Library("innerloop", "DEF")
+_GRADIENTS = "Tensor g, Tensor? g_mean, Tensor? g_var"
+_INPUTS = "Tensor x, Tensor filters, Tensor a, Tensor b"
+_MADE = "Tensor mean, Tensor var, Tensor y, Tensor extreme"
+block = _operator(forward, _INPUTS, 5)
+block_backward = _operator(backward, f"{_GRADIENTS}, Tensor? g_y, {_INPUTS}, {_MADE}, bool with_x", 4)
+block_double_backward = _operator(
+    double_backward, f"{_GRADIENTS}, {_INPUTS}, {_MADE}, Tensor? hx, Tensor? hw, Tensor? ha, Tensor? hb, bool with_x", 7
+)
 
 
 def _last(x: Tensor) -> Tensor:
