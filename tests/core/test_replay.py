@@ -69,6 +69,26 @@ def test_what_changes_after_the_recording_counts(change: str) -> None:
     assert recorded(learner) == (1 if change in ("nothing", "weights") else 2)
 
 
+def test_a_tensor_that_is_no_buffer_counts_too() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.ones(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    scaled = Scaled()
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(scaled, nn.Linear(4, 4)))
+    for seed in range(12):
+        if seed == 5:
+            scaled.factor = torch.tensor(2.0)
+        if seed == 9:
+            scaled.factor.mul_(2)
+        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+    assert recorded(learner) > 0
+
+
 def test_another_number_of_tasks_is_another_situation() -> None:
     learner = ProtoNet.build(SPEC)
     for n in (3, 3, 3, 3, 5, 5, 5, 5, 3):

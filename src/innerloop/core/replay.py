@@ -77,6 +77,10 @@ def _recorded(function: Callable[..., LossGrads], theta: dict[str, Tensor], rest
     return graph if all(b is None if a is None else torch.equal(a, b) for a, b in pairs) else None
 
 
+def _identity(value: Any) -> Any:
+    return (id(value), value._version) if isinstance(value, Tensor) else repr(value)
+
+
 def _device(tasks: Task) -> str:
     return tasks.query.x.device.type
 
@@ -84,7 +88,7 @@ def _device(tasks: Task) -> str:
 def _situation(learner: nn.Module, theta: dict[str, Tensor], tasks: Task) -> Any:
     """All that the operations depend on beside the values of tensors."""
     settings = [
-        (id(module), [f"{name}={value!r}" for name, value in vars(module).items() if name[0] != "_" and not isinstance(value, nn.Module)])
+        (id(module), [(name, _identity(value)) for name, value in vars(module).items() if name[0] != "_" and not isinstance(value, nn.Module)])
         for module in learner.modules()
     ]
     tensors = tuple((t.shape, t.dtype, t.device) for t in (*theta.values(), *tree_leaves(tasks)))

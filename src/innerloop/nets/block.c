@@ -10,7 +10,7 @@ With statistics measured, scale = a / sqrt(var + eps) and shift = b - mean * sca
 
 In float32 an element is a float; in bfloat16 it is a pair of numbers along the axis that is summed over. Both have 32 bits, and one code. */
 
-#if defined(__GLIBC__) || defined(__linux__)
+#if defined(__linux__)
 #include <malloc.h>
 #endif
 #include <math.h>
@@ -127,23 +127,35 @@ static float *pack(const Shape *s, const Filters *f, long task, int back, int wh
     return packed;
 }
 
-INLINE void tile(const int P, const int V, const int bf16, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add) {
+/* For P pixels and V vectors of channels: to (P, out) becomes the sum over nine taps and `in` elements, or has it added. */
+INLINE void tile(
+    const int P, const int V, const int bf16, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add
+) {
     vec sum[TILE][2];
-    UNROLLED(p, P) UNROLLED(v, V) sum[p][v] = add ? *(vec *)(to + p * out + v * LANES) : (vec){0};
+    UNROLLED(p, P) UNROLLED(v, V) {
+        sum[p][v] = (vec){0};
+        if (add) sum[p][v] = VEC(to + p * out + v * LANES);
+    }
     EACH(t, 9) EACH(c, in) {
         vec f[2];
-        UNROLLED(v, V) f[v] = *(const vec *)(filters + (t * in + c) * out + v * LANES);
+        UNROLLED(v, V) f[v] = VEC(filters + (t * in + c) * out + v * LANES);
         UNROLLED(p, P) {
             const element x = from[p][tap[t] + c];
             UNROLLED(v, V) sum[p][v] = multiply_add(sum[p][v], x, f[v], bf16);
         }
     }
-    UNROLLED(p, P) UNROLLED(v, V) *(vec *)(to + p * out + v * LANES) = sum[p][v];
+    UNROLLED(p, P) UNROLLED(v, V) VEC(to + p * out + v * LANES) = sum[p][v];
 }
 
-INLINE void tiles(const int V, const int bf16, int P, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add) {
-#define CASE(n) case n: if (n <= TILE) tile(n, V, bf16, to, from, tap, filters, in, out, add); break;
+INLINE void tiles(
+    const int V, const int bf16, int P, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add
+) {
+#define CASE(n)                                                                                                                                       \
+    case n:                                                                                                                                           \
+        if (n <= TILE) tile(n, V, bf16, to, from, tap, filters, in, out, add);                                                                        \
+        break;
     switch (P) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) }
+#undef CASE
 }
 
 /* The sums over the 3x3 windows of a bordered image: (h, w, out) to `to`, or added to what is there. `in` and `out` as packed. */
@@ -173,7 +185,10 @@ static void convolve(const Shape *s, float *to, const float *x, long channels, c
     if (wide != out) EACH(p, pixels) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
 }
 
-INLINE void outer(const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int32_t *steps, long count, const float *g, long out) {
+INLINE void outer(
+    const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int32_t *steps, long count,
+    const float *g, long out
+) {
     vec sum[9][2];
     UNROLLED(k, K) UNROLLED(v, V) sum[k][v] = VEC(to + rows[k] + v * LANES);
     EACH(i, count) {
@@ -189,7 +204,9 @@ INLINE void outer(const int K, const int V, const int bf16, float *to, const lon
 }
 
 /* Adds sum_i x(steps[i] + place of k) * g[i] to the rows k = (tap, in) of `to`; places in bytes: of a tap, and of a channel after the one before. */
-INLINE void outers(const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int32_t *steps, long count, const float *g) {
+INLINE void outers(
+    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int32_t *steps, long count, const float *g
+) {
     const int by_channel = in % 8 == 0;
     for (long o = 0; o < out; o += 2 * LANES) EACH(b, by_channel ? 9 * in / 8 : in) {
         long rows[9], from[9];
@@ -205,7 +222,8 @@ INLINE void outers(const int bf16, float *to, long in, long out, const char *x, 
     }
 }
 
-static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); } /* small images are correlated several at once */
+/* Small images are correlated several at once. */
+static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); }
 
 /* Adds the gradient of the filters (9, in, out) for `images` inputs x (h, w, in) and gradients of results g (h, w, out). */
 static void correlate(const Shape *s, float *to, const float *x, const float *g, long images) {
@@ -334,7 +352,8 @@ static void join_filters(const Shape *s, const Share *mine, float *to, const flo
     }
 }
 
-static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) { /* y, stored or computed again */
+/* y of an image, stored or computed again. */
+static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) {
     const long pixels = s->height * s->width;
     if (y) return y + image * pixels * s->out;
     float *again = kept(RESULT, pixels * s->out * 4);
@@ -372,7 +391,9 @@ static long sweep(const Shape *s) {
     return near > s->threads ? near / s->threads * s->threads : s->threads;
 }
 
-static void forward(const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, float *y, float *e, float *out, float *mean, float *var) {
+#define INPUTS const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps
+
+static void forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out;
     double *seen = calloc(slots(s) * (2 * n + 1), 8);
 #pragma omp parallel num_threads(s->threads)
@@ -419,20 +440,19 @@ static void forward(const Shape *s, const float *x, const Filters *filters, cons
 }
 
 /* y and e are written where they are wanted; e may be the same memory as out. */
-void innerloop_forward(const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, float *y, float *e, float *out, float *mean, float *var) {
+void innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
-        forward(&some, x + t * pixels * s->in, &theirs, a + t * n, b + t * n, eps, y ? y + t * pixels * n : 0, e + t * windows * n, out + t * windows * n, mean + t * n, var + t * n);
+        const long c = t * n, z = t * windows * n;
+        forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c);
     }
 }
 
-/* The calls below take the same first arguments; `g` is the gradient of out. */
-#define BLOCK                                                                                                                                         \
-    const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps, const float *y, const float *e,               \
-        const float *mean, const float *var, const float *g
+/* What forward made, and g, the gradient of out. */
+#define MADE const float *y, const float *e, const float *mean, const float *var, const float *g
 
 /* Adds up over a task's windows: gz, and gz * (e - mean). */
 static void sum_passed(const Shape *s, double *sums, const float *g, const float *e, const float *mean, Affine f, long windows) {
@@ -473,7 +493,7 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
     }
 }
 
-static void backward(BLOCK, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 2 * n, 8);
@@ -484,7 +504,8 @@ static void backward(BLOCK, const float *g_mean, const float *g_var, const float
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
             const Affine f = affine(s, task, a, b, mean, var, eps);
-            sum_passed(s, sums + (mine.thread + task) * 2 * n, g + i * windows * n, e + i * windows * n, eps < 0 ? zeros : mean + task * n, f, windows);
+            const float *center = eps < 0 ? zeros : mean + task * n;
+            sum_passed(s, sums + (mine.thread + task) * 2 * n, g + i * windows * n, e + i * windows * n, center, f, windows);
         }
 #pragma omp barrier
 #pragma omp for schedule(static)
@@ -528,20 +549,26 @@ static void backward(BLOCK, const float *g_mean, const float *g_var, const float
 }
 
 /* g_mean, g_var and g_y, the gradients for the moments and for y, may be absent. */
-void innerloop_backward(BLOCK, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+void innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, at = t * pixels * s->in, z = t * windows * n, of_y = t * pixels * n;
-        backward(&some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0, g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c);
+        backward(
+            &some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0,
+            g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c
+        );
     }
 }
 
 /* The gradient of <hx, gx> + <hw, gw> + <ha, ga> + <hb, gb> of `innerloop_backward` without g_y: for g, g_mean and g_var (gg, gg_mean, gg_var), x,
 filters and a. For b it is zero. What goes through y is handed out as gy, or, where that is absent, added to gx and gw. */
-void innerloop_double_backward(BLOCK, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg, float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy) {
+void innerloop_double_backward(
+    INPUTS, MADE, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg,
+    float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy
+) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n, p = s->pool;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 5 * n, 8);
@@ -557,7 +584,8 @@ void innerloop_double_backward(BLOCK, const float *g_mean, const float *g_var, c
                 forth = pack(s, filters, task, 0, FORTH);
                 also_forth = pack(s, hw, task, 0, ALSO_FORTH);
             }
-            const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n, *center = eps < 0 ? zeros : mean + task * n;
+            const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n;
+            const float *center = eps < 0 ? zeros : mean + task * n;
             float *qi = q + i * pixels * n;
             convolve(s, qi, x + i * pixels * s->in, s->in, also_forth, n, 0);
             if (hx) convolve(s, qi, hx + i * pixels * s->in, s->in, forth, n, 1);
@@ -592,7 +620,8 @@ void innerloop_double_backward(BLOCK, const float *g_mean, const float *g_var, c
                 const long i = task * n + c;
                 const double scale = f.scale[c], root = eps < 0 ? 1 : 1 / sqrt(var[i] + eps), mu = eps < 0 ? 0 : mean[i];
                 /* means of gz, gz * yh, q, q * yh and q * gz, where yh = (y - mu) * root */
-                const double m_g = sum[c] / N, m_gy = root * sum[n + c] / N, m_q = sum[2 * n + c] / N, m_qy = root * sum[3 * n + c] / N, m_qg = sum[4 * n + c] / N;
+                const double m_g = sum[c] / N, m_gy = root * sum[n + c] / N;
+                const double m_q = sum[2 * n + c] / N, m_qy = root * sum[3 * n + c] / N, m_qg = sum[4 * n + c] / N;
                 double of_q = scale, of_y = ha[i], zero = hb[i], back_g = ha[i], back_q = 0, back_y = 0, back_zero = 0, linear = 0, constant = 0;
                 if (eps < 0)
                     ga[i] = N * m_qg;

@@ -47,7 +47,7 @@ class Filters(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled code, or None, with a warning, where there is no C compiler that can build it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
+    cache = Path(os.environ.get("INNERLOOP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop")
     processor = Path("/proc/cpuinfo")
     flags = next((line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features"))), "") if processor.is_file() else ""
     made_of = f"{platform.machine()} {platform.processor()} {flags} {FLAGS}".encode() + SOURCE.read_bytes()
