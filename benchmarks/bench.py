@@ -160,7 +160,7 @@ def speed(workload: Workload, python: str, rounds: int, seconds: float) -> list[
 
 
 def memory(python: str) -> dict[str, Any]:
-    """Highest resident memory of the second meta-step in MiB, by inner steps and by tasks; then what 10,000 meta-steps leave behind."""
+    """Highest resident memory of four meta-steps in MiB, by inner steps and by tasks; then what 10,000 meta-steps leave behind."""
     base = WORKLOADS[0]
     found: dict[str, Any] = {"steps": {}, "tasks": {}, "one task": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +168,7 @@ def memory(python: str) -> dict[str, Any]:
         def peak(name: str, steps: int, batch: int) -> float:
             workload = base._replace(name=f"maml-{steps}", steps=steps, batch=batch, lr=0.01)
             contender = Contender(python, workload.name, name, inputs(workload, Path(folder)))
-            contender.order("run 2")
+            contender.order("run 4")
             mebibytes = float(contender.order("peak"))
             contender.stop()
             return mebibytes
@@ -179,7 +179,10 @@ def memory(python: str) -> dict[str, Any]:
             found["one task"][name] = peak(name, 20, 1)
             print(name, {what: found[what][name] for what in found}, flush=True)
         found["leak"] = {}
-        for title, workload in (("convolutions", base._replace(name="maml-leak", batch=1)), ("sinusoids", WORKLOADS[4]._replace(batch=8))):
+        for title, workload in (
+            ("convolutions", base._replace(name="maml-leak", batch=1, tasks=lambda: images(queries=1))),
+            ("sinusoids", WORKLOADS[4]._replace(batch=8)),
+        ):
             contender = Contender(python, workload.name, "innerloop", inputs(workload, Path(folder)))
             sizes = []
             for count in (1000, 9000):

@@ -34,8 +34,8 @@ def loss_and_gradient(learner: nn.Module, tasks: Task) -> LossGrads:
     """The loss of `learner(tasks)`, its metrics, and its gradient for the parameters that want one, in their order.
 
     From the fourth call in one situation (shapes, settings, modules and their modes) the tensor operations of the third are repeated, provided
-    that they then gave the very same numbers again. What is drawn at random or read from values is never recorded, nor are networks with hooks, or
-    with torch's convolutions, whose arithmetic is what takes the time.
+    that they then gave the very same numbers again. What is drawn at random or read from values is never recorded, nor are networks with hooks,
+    networks with torch's convolutions, whose arithmetic is what takes the time, and learners that recompute: recording takes memory.
     """
     theta: dict[str, Tensor] = {}
     rest = dict(learner.named_buffers())
@@ -46,7 +46,7 @@ def loss_and_gradient(learner: nn.Module, tasks: Task) -> LossGrads:
         loss, metrics = functional_call(learner, {**theta, **rest}, (tasks,))
         return loss.detach(), metrics, torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
 
-    if any(type(m) is nn.Conv2d or m._forward_hooks or m._forward_pre_hooks for m in learner.modules()):
+    if getattr(learner, "recompute", False) or any(type(m) is nn.Conv2d or m._forward_hooks or m._forward_pre_hooks for m in learner.modules()):
         return direct(theta, rest, tasks)
     recordings = _recordings.setdefault(learner, _Recordings())
     situation = _situation(learner, theta, tasks)
