@@ -230,6 +230,7 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
     ]
     served = [(title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]]
     said = f"Measured with `make bench` on {results['machine']}."
+    after = [table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak)] if leak else []
     return {
         "machine": said,
         "speed": table(("workload", "who", "tasks a second: median (lowest to highest)", "ratio to the first", "gradient's error"), rows),
@@ -237,7 +238,7 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
             [
                 table(("MiB at 16 tasks", *(f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS), "20 inner steps, 1 task"), by_steps),
                 table(("MiB at 5 inner steps", *(f"{n} tasks" for n in MEMORY_TASKS)), by_tasks),
-                table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak),
+                *after,
             ]
         ),
         "sampling": table(("tasks", "episodes a second", "times image by image", "of a meta-step"), drawn),
