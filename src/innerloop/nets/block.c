@@ -674,6 +674,14 @@ void innerloop_double_backward(
 
 int innerloop_lanes(void) { return LANES; }
 
+int innerloop_multiplies_bf16(void) { /* else products are taken in float32 */
+#if defined(__AVX512BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* Lets the allocator keep what is freed (up to 2 GB) for the next step, instead of giving it back to the system and asking again, page by page. */
 void innerloop_keep_memory(void) {
 #if defined(__GLIBC__)

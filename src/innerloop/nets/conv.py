@@ -29,7 +29,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True):
         super().__init__()
-        self.conv = Filters(channels_in, channels_out)
+        compiled = native.library() is not None  # if not, tasks are looped over, as with any other convolution of torch's
+        self.conv = Filters(channels_in, channels_out) if compiled else nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:

@@ -158,8 +158,11 @@ class _Call:
     def __init__(self, x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings):
         self.x, self.kept = _last(x), []
         tasks, images, height, width, channels = self.x.shape
-        threads = min(torch.get_num_threads(), tasks * images)
-        self.shape = Shape(tasks, images, height, width, channels, a.shape[1], settings.pool, settings.relu, settings.bf16, threads)
+        code = library()
+        assert code is not None
+        self.code, threads = code, min(torch.get_num_threads(), tasks * images)
+        bf16 = settings.bf16 and code.innerloop_multiplies_bf16()
+        self.shape = Shape(tasks, images, height, width, channels, a.shape[1], settings.pool, settings.relu, bf16, threads)
         self.first = (ctypes.byref(self.shape), self.pointer(self.x), self.filters(filters), self.pointer(a), self.pointer(b))
         self.eps = ctypes.c_double(settings.eps)
 
@@ -175,6 +178,4 @@ class _Call:
         return ctypes.byref(Filters(filters.data_ptr(), filters.stride(0)))
 
     def __call__(self, name: str, *arguments: Any) -> None:
-        code = library()
-        assert code is not None
-        getattr(code, name)(*self.first, self.eps, *(self.pointer(v) if v is None or isinstance(v, Tensor) else v for v in arguments))
+        getattr(self.code, name)(*self.first, self.eps, *(self.pointer(v) if v is None or isinstance(v, Tensor) else v for v in arguments))
