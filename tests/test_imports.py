@@ -10,15 +10,16 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"core", "nets", "tasks", "learners", "rl"}
+THEORY = {"engine", "core", "nets", "tasks", "learners", "rl"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
-    "core": set(),
-    "nets": {"core"},
-    "tasks": {"core"},
-    "learners": {"core", "nets"},
+    "engine": set(),
+    "core": {"engine"},
+    "nets": {"engine", "core"},
+    "tasks": {"engine", "core"},
+    "learners": {"engine", "core", "nets"},
     "race": {"core"},
-    "rl": {"core", "nets"},
+    "rl": {"engine", "core", "nets"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},
@@ -92,8 +93,8 @@ def test_a_learner_file_has_fewer_than_150_lines(file: Path) -> None:
     assert len(file.read_text().splitlines()) < 150
 
 
-def test_core_has_at_most_1150_lines() -> None:
-    assert sum(len(file.read_text().splitlines()) for file in (SOURCE / "core").glob("*.py")) <= 1150
+def test_core_has_at_most_900_lines() -> None:
+    assert sum(len(file.read_text().splitlines()) for file in (SOURCE / "core").glob("*.py")) <= 900
 
 
 def test_nothing_is_sent_to_a_device_by_name() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from innerloop import IMAML, MAML, Examples, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
 from innerloop.core import metagrad
-from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, conjugate_gradient
+from innerloop.core.metagrad import META_GRADIENTS, MetaGradient
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
@@ -157,22 +157,3 @@ def test_es_repeats_itself_with_one_seed() -> None:
     assert all(isinstance(run, Tensor) for run in runs)
     assert torch.equal(runs[0], runs[1])  # type: ignore[arg-type]
     assert not torch.equal(runs[0], runs[2])  # type: ignore[arg-type]
-
-
-def test_conjugate_gradient_solves_in_as_many_steps_as_there_are_unknowns() -> None:
-    generator = torch.Generator().manual_seed(0)
-    root, target = (torch.randn(5, size, generator=generator, dtype=torch.float64) for size in (5, 1))
-    matrix = root @ root.T + torch.eye(5)
-
-    def product(v: dict[str, Tensor]) -> dict[str, Tensor]:
-        whole = matrix @ torch.cat([v["a"], v["b"]])
-        return {"a": whole[:2], "b": whole[2:]}
-
-    solved = conjugate_gradient(product, {"a": target[:2], "b": target[2:]}, 5)
-    torch.testing.assert_close(torch.cat([solved["a"], solved["b"]]), torch.linalg.solve(matrix, target))
-    torch.testing.assert_close(conjugate_gradient(product, {"a": target[:2], "b": target[2:]}, 30)["a"], solved["a"])
-
-
-def test_conjugate_gradient_takes_no_step_where_the_matrix_is_negative() -> None:
-    solved = conjugate_gradient(lambda v: {"a": -v["a"]}, {"a": torch.ones(3)}, 4)
-    assert torch.equal(solved["a"], torch.zeros(3))

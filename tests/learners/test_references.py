@@ -36,7 +36,7 @@ from innerloop import (
     implicit,
     reptile,
 )
-from innerloop.core.statistics import given, measured
+from innerloop.engine.statistics import given, measured
 from innerloop.nets import BatchNorm, Headed, LSTMCell
 
 Array = NDArray[np.float64]

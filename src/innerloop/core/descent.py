@@ -12,9 +12,9 @@ from torch.func import functional_call
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.core.recompute import recomputed
-from innerloop.core.statistics import Normaliser, given, measured
 from innerloop.core.task import Examples
+from innerloop.engine.recompute import recomputed
+from innerloop.engine.statistics import Normaliser, given, measured
 
 Weights = dict[str, Tensor]  # the parameters of `net` by name, and the normalisation statistics that go with them
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
-from innerloop.core.statistics import Normaliser, measured
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.statistics import Normaliser, measured
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
 

@@ -6,8 +6,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from time import perf_counter
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,7 +13,8 @@ import torch
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Metrics
 from innerloop.core.metagrad import MetaGradient, backprop
-from innerloop.core.task import Task, TaskDistribution
+from innerloop.core.task import TaskDistribution
+from innerloop.engine.ahead import Ahead
 
 Precision = Literal["float32", "bf16"]
 Schedule = Callable[[int, float], float]  # (step, progress in 0..1) -> factor of the learning rate
@@ -59,38 +58,6 @@ def calibrate(learner: Learner, tasks: TaskDistribution, precision: Precision = 
         learner.calibrate(sample)
 
 
-class _Ahead:
-    """Batches of tasks, each drawn in a thread of its own while the one before is learned, once drawing turns out to take long.
-
-    The generator is always where it would be without: a batch that is drawn ahead moves a copy of it, which is taken over with the batch.
-    """
-
-    LONG = 0.03  # of a step
-
-    def __init__(self, tasks: TaskDistribution, batch: int, generator: torch.Generator):
-        self.tasks, self.batch, self.generator = tasks, batch, generator
-        self.copy, self.pool = torch.Generator(generator.device), ThreadPoolExecutor(1)
-        self.coming: Future[Task] | None = None
-        self.start = generator.get_state()
-        self.began, self.drawing, self.count = perf_counter(), 0.0, 0
-
-    def draw(self) -> Task:
-        before = self.generator.get_state()
-        if self.coming is not None and torch.equal(before, self.start):
-            batch = self.coming.result()
-            self.generator.set_state(self.copy.get_state())
-        else:
-            clock = perf_counter()
-            batch = self.tasks.sample(self.batch, self.generator)
-            self.drawing += perf_counter() - clock
-        self.count += 1
-        if self.coming is not None or (self.count == 5 and self.drawing > self.LONG * (perf_counter() - self.began)):
-            self.start = self.generator.get_state()
-            self.copy.set_state(self.start)
-            self.coming = self.pool.submit(self.tasks.sample, self.batch, self.copy)
-        return batch
-
-
 def meta_train(
     learner: Learner,
     tasks: TaskDistribution,
@@ -124,7 +91,7 @@ def meta_train(
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
-    ahead = _Ahead(tasks, batch, generator)
+    ahead = Ahead(lambda generator: tasks.sample(batch, generator), generator)
     clock = time.monotonic() - elapsed
     index, settle = start, False
     try:
@@ -137,7 +104,7 @@ def meta_train(
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(index, progress)
-            batch_of_tasks = ahead.draw().to(device)
+            batch_of_tasks = ahead.next().to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 grads, metrics = meta_gradient(learner, batch_of_tasks)
             for name, parameter in parameters.items():
@@ -153,7 +120,7 @@ def meta_train(
         settle = not sys.is_finalizing()
         raise
     finally:
-        ahead.pool.shutdown(cancel_futures=True)
+        ahead.close()
         learner.zero_grad()
         learner.eval()
         if settle:

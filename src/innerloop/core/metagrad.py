@@ -12,8 +12,9 @@ from torch.func import functional_call
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
-from innerloop.core.replay import loss_and_gradient
 from innerloop.core.task import Examples, Task
+from innerloop.engine.linear import conjugate_gradient
+from innerloop.engine.replay import replayed
 
 Grads = dict[str, Tensor | None]
 MetaGradient = Callable[[Learner, Task], tuple[Grads, Metrics]]
@@ -34,6 +35,22 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
             grads[name] = _sum(grads[name], g if g is None or share == 1 else g * share)
         means = {name: means.get(name, 0) + value * share for name, value in {"loss": loss, **metrics}.items()}
     return grads, means
+
+
+def loss_and_gradient(learner: Learner, tasks: Task) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
+    """The loss of `learner(tasks)`, its metrics, and its gradient for the parameters that want one, in their order."""
+    theta: dict[str, Tensor] = {}
+    rest = dict(learner.named_buffers())
+    for name, parameter in learner.named_parameters():
+        (theta if parameter.requires_grad else rest)[name] = parameter
+
+    def gradient(theta: dict[str, Tensor], rest: dict[str, Tensor], tasks: Task) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
+        loss, metrics = functional_call(learner, {**theta, **rest}, (tasks,))
+        return loss.detach(), metrics, torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+
+    if getattr(learner, "recompute", False):  # a recording takes memory
+        return gradient(theta, rest, tasks)
+    return replayed(learner, gradient, theta, rest, tasks)
 
 
 def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
@@ -95,22 +112,6 @@ def implicit(learner: Learner, tasks: Task, *, cg_steps: int = 5) -> tuple[Grads
     return cast(Grads, mean), {"loss": losses.mean().detach(), **{k: v.mean() for k, v in metrics.items()}}
 
 
-def conjugate_gradient(matrix: Callable[[Weights], Weights], target: Weights, steps: int) -> Weights:
-    """Solve matrix(v) = target for a symmetric positive definite `matrix`, by at most `steps` products with it."""
-    v = {name: torch.zeros_like(b) for name, b in target.items()}
-    residual, direction, old = target, target, _dot(target, target)
-    for _ in range(steps):
-        product = matrix(direction)
-        curvature = _dot(direction, product)
-        rate = torch.where(curvature > 0, old / curvature.clamp_min(1e-30), 0.0)  # no step where the matrix is not positive
-        v = {name: v[name] + rate * direction[name] for name in v}
-        residual = {name: residual[name] - rate * product[name] for name in v}
-        new = _dot(residual, residual)
-        direction = {name: residual[name] + new / old.clamp_min(1e-30) * direction[name] for name in v}
-        old = new
-    return v
-
-
 def es(
     learner: Learner, tasks: Task, *, sigma: float = 0.05, pairs: int = 16, ranked: bool = False, generator: torch.Generator | None = None
 ) -> tuple[Grads, Metrics]:
@@ -140,10 +141,6 @@ def es(
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
-
-
-def _dot(a: Weights, b: Weights) -> Tensor:
-    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 
 def _descent(learner: Learner, who: str) -> Descent:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
-from innerloop.core.statistics import measured
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.statistics import measured
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.named import headed
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Examples, ProtoNet, Task, TaskSpec
-from innerloop.core.statistics import Normaliser, given, measured
+from innerloop.engine.statistics import Normaliser, given, measured
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import MAML, Learner, ProtoNet, Task, TaskSpec
-from innerloop.core import replay
-from innerloop.core.replay import loss_and_gradient
+from innerloop.core.metagrad import loss_and_gradient
+from innerloop.engine import replay
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
