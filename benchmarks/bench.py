@@ -225,8 +225,8 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
     by_tasks = [(name, *(f"{size:,.0f}" for size in sizes)) for name, sizes in made["tasks"].items()]
     leak = [(title, *(f"{size:,.0f}" for size in sizes)) for title, sizes in made["leak"].items()]
     drawn = [
-        (title, f"{episodes:,.0f}", f"{ratio:.1f}" if ratio else "", f"{100 * share:.1f} %" if share else "")
-        for title, episodes, ratio, share in results["sampling"]
+        (title, f"{episodes:,.0f}", *(f"{ratio:.1f}" if ratio else "" for ratio in ratios), f"{100 * share:.1f} %" if share else "")
+        for title, episodes, *ratios, share in results["sampling"]
     ]
     served = [(title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]]
     said = f"Measured with `make bench` on {results['machine']}."
@@ -241,7 +241,7 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
                 *after,
             ]
         ),
-        "sampling": table(("tasks", "episodes a second", "times image by image", "of a meta-step"), drawn),
+        "sampling": table(("tasks", "episodes a second", "times image by image, from memory", "the same, from files", "of a meta-step"), drawn),
         "serving": table(("what", "median, ms", "99th percentile, ms"), served),
         "short": said + "\n\n" + table(("workload", "beside", "float32, times as fast", "bf16, times as fast"), short),
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,17 +22,31 @@ from innerloop.tasks import omniglot, sinusoid, strokes
 
 
 class PerImage(Dataset[tuple[Tensor, int]]):
-    """Images in memory, handed out one by one."""
+    """Images handed out one by one: from a tensor in memory, the least there can be to do, or from PNG files in memory.
 
-    def __init__(self, classes: int = 1000, drawings: int = 20):
+    Peers' Omniglot is of the second kind: torchvision's opens, decodes and converts a file for every image it hands out.
+    """
+
+    def __init__(self, files: bool, classes: int = 1000, drawings: int = 20):
         self.images = torch.randint(0, 256, (classes * drawings, 28, 28), dtype=torch.uint8)
+        self.files = [self.png(image) for image in self.images] if files else None
         self.drawings = drawings
+
+    @staticmethod
+    def png(image: Tensor) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray((image > 127).numpy()).save(buffer, "PNG")  # strokes are black or white
+        return buffer.getvalue()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index][None].float() / 255, index // self.drawings
+        label = index // self.drawings
+        if self.files is None:
+            return self.images[index][None].float() / 255, label
+        image = Image.open(io.BytesIO(self.files[index])).convert("L")
+        return torch.from_numpy(np.array(image))[None].float() / 255, label
 
 
 class EpisodeSampler:
@@ -45,11 +62,12 @@ class EpisodeSampler:
 
 
 class Rate(NamedTuple):
-    """episodes: a second. ratio: to image by image, measured in turn with it. share: of a meta-step, where one was timed."""
+    """episodes: a second. ratio, files: to image by image, from memory and from files, in turn with it. share: of a meta-step, where one was timed."""
 
     title: str
     episodes: float
     ratio: float | None
+    files: float | None
     share: float | None
 
 
@@ -78,7 +96,7 @@ def step_of(name: str, tasks: TaskDistribution, batch: int, precision: bool) -> 
 def rates(rounds: int = 15) -> list[Rate]:
     """All of them, in turn, round after round; medians."""
     generator = torch.Generator().manual_seed(0)
-    loader = iter(DataLoader(PerImage(), batch_sampler=EpisodeSampler()))  # pyright: ignore[reportArgumentType]
+    loaders = [iter(DataLoader(PerImage(files), batch_sampler=EpisodeSampler())) for files in (False, True)]  # pyright: ignore[reportArgumentType]
     wanted: list[tuple[str, Callable[[], TaskDistribution], int, str | None]] = [
         ("Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; MAML", lambda: omniglot("train", queries=5), 8, "maml"),
         ("Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet", lambda: omniglot("train", ways=60, queries=4, alphabets=3), 1, "protonet"),
@@ -96,18 +114,19 @@ def rates(rounds: int = 15) -> list[Rate]:
             continue
         step = step_of(learner, tasks, batch, learner == "protonet") if learner else None
         for _ in range(4):
-            tasks.sample(batch, generator), next(loader)
+            tasks.sample(batch, generator), [next(loader) for loader in loaders]
             if step:
                 step()
-        sampling, by_image, stepping = [], [], []
+        sampling, by_image, stepping = [], ([], []), []
         for _ in range(rounds):
-            sampling.append(seconds(lambda tasks=tasks, batch=batch: tasks.sample(batch, generator)) / batch)
-            by_image.append(seconds(lambda: [next(loader) for _ in range(4)]) / 4)
+            sampling.append(seconds(lambda tasks=tasks, batch=batch: [tasks.sample(batch, generator) for _ in range(4)]) / batch / 4)
+            for times, loader in zip(by_image, loaders, strict=True):
+                times.append(seconds(lambda loader=loader: [next(loader) for _ in range(4)]) / 4)
             if step:
                 stepping.append(seconds(step) / batch)
         own = statistics.median(sampling)
-        ratio = statistics.median(b / s for b, s in zip(by_image, sampling, strict=True)) if "15 queries" in title else None
-        found.append(Rate(title, 1 / own, ratio, own / (own + statistics.median(stepping)) if step else None))
+        ratios = [statistics.median(b / s for b, s in zip(times, sampling, strict=True)) if "15 queries" in title else None for times in by_image]
+        found.append(Rate(title, 1 / own, *ratios, own / (own + statistics.median(stepping)) if step else None))
         print(found[-1], flush=True)
     return found
 

@@ -149,6 +149,7 @@ class Episodes(TaskDistribution):
         self.left_out = len(bank) - len(enough)  # classes with too few examples
         if self.left_out:
             self.bank = bank.pick(enough)
+        self._even, self._turned = bool((self.bank.counts == self.bank.counts[0]).all()), bool(self.bank.turns.any())
         sizes = torch.bincount(self.bank.groups)
         self._per_group = -(-ways // alphabets) if alphabets else 0
         self._drawable = sizes >= ways if alphabets == 1 else sizes > 0  # (groups,)
@@ -158,20 +159,16 @@ class Episodes(TaskDistribution):
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         classes = self._draw_classes(n, generator)  # (n, ways)
-        counts = self.bank.counts[classes]  # (n, ways)
-        most = int(self.bank.counts.max())
-        per_class = self.shots + self.queries
-        drawn = random_subset((n, self.ways, most), per_class, generator, torch.arange(most) < counts[..., None])
-        rows = self.bank.starts[classes][..., None] + drawn  # (n, ways, shots + queries)
-        labels = torch.arange(self.ways)[:, None].expand(self.ways, per_class)
-        turns = self.bank.turns[classes][..., None].expand(rows.shape)
+        per_class, most = self.shots + self.queries, int(self.bank.counts.max())
+        allowed = None if self._even else torch.arange(most) < self.bank.counts[classes][..., None]  # (n, ways, most)
+        drawn = random_subset((n, self.ways, most), per_class, generator, allowed)
+        rows = (self.bank.starts[classes][..., None] + drawn).flatten(1)  # (n, ways * per_class)
         sizes = self.ways * self.shots, self.ways * self.queries
-        dealt = []  # of rows, turns and labels: support, then query, each shuffled
-        for part, size in zip((slice(None, self.shots), slice(self.shots, None)), sizes, strict=True):
-            order = random_subset((n, size), size, generator)
-            dealt.append([t[..., part].expand(rows[..., part].shape).reshape(n, size).gather(1, order) for t in (rows, turns, labels)])
-        rows, turns, labels = (torch.cat(pair, 1) for pair in zip(*dealt, strict=True))
-        x, y = self._images(rows, turns, generator), torch.eye(self.ways)[labels]
+        orders = [random_subset((n, size), size, generator) for size in sizes]  # support, then query, each shuffled
+        labels = torch.cat([order // k for order, k in zip(orders, (self.shots, self.queries), strict=True)], 1)  # (n, ways * per_class)
+        within = torch.cat([orders[0] % self.shots, orders[1] % self.queries + self.shots], 1)
+        x = self._images(rows.gather(1, labels * per_class + within), self.bank.turns[classes].gather(1, labels), generator)
+        y = torch.eye(self.ways)[labels]
         return Task(*map(Examples, x.split(sizes, 1), y.split(sizes, 1)))
 
     def _draw_classes(self, n: int, generator: torch.Generator) -> Tensor:
@@ -190,7 +187,7 @@ class Episodes(TaskDistribution):
 
     def _images(self, rows: Tensor, turns: Tensor, generator: torch.Generator) -> Tensor:
         x = to_unit(self.bank.values.index_select(0, rows.flatten()))
-        if turns.any():
+        if self._turned:
             turns = turns.flatten()
             for turn in range(1, 8):
                 at = (turns == turn).nonzero()[:, 0]
