@@ -210,7 +210,7 @@ def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
     fading = torch.exp(-torch.arange(fine).square() / (2 * width[:, 0] ** 2)) / width[:, 0]  # (n, fine)
     spread = fading.index_select(1, _apart(fine)).view(n, fine, fine)  # a product with it is far faster than a one-channel convolution
     image = spread @ image.view(n, fine, fine) @ spread
-    return F.avg_pool2d((image[:, None] * pressure * (SIZE / half * width)[:, None] * 0.85).clamp_max(1), 2)
+    return F.avg_pool2d(image[:, None].mul_(pressure).mul_((SIZE / half * width)[:, None]).mul_(0.85).clamp_max_(1), 2)
 
 
 @lru_cache(maxsize=1)
