@@ -62,7 +62,7 @@ class EpisodeSampler:
 
 
 class Rate(NamedTuple):
-    """episodes: a second. ratio, files: to image by image, from memory and from files, in turn with it. share: of a meta-step, where one was timed."""
+    """episodes: a second. ratio, files: to image by image, from memory and from files, in turn with it. share: of a meta-step."""
 
     title: str
     episodes: float

@@ -343,8 +343,9 @@ def test_tasks_are_drawn_from_the_generator() -> None:
 class Slow(TaskDistribution):
     """Blobs that take their time, and remember who drew them."""
 
-    def __init__(self, wait: float):
+    def __init__(self, wait: float, ahead: bool = True):
         self.spec, self.wait, self.threads = SPEC, wait, list[int]()
+        self.ahead = ahead  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         time.sleep(self.wait)
@@ -358,7 +359,7 @@ def test_batches_that_take_long_are_drawn_ahead_and_are_the_same() -> None:
         tasks, learner, generator = Slow(wait), maml(), seeded(3)
         states.append([])
         for step in meta_train(learner, tasks, steps=12, batch=2, generator=generator):
-            if step.number == 8:
+            if step.number >= 8:
                 torch.rand(1, generator=generator)  # the caller draws from it too
             states[-1].append(generator.get_state())
         learners.append(learner)
@@ -367,3 +368,27 @@ def test_batches_that_take_long_are_drawn_ahead_and_are_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
     assert len(set(threads[1])) == 2
     assert threading.active_count() < 20
+
+
+def test_what_does_not_say_so_is_never_drawn_in_a_thread() -> None:
+    tasks = Slow(0.02, ahead=False)
+    drain(meta_train(maml(), tasks, steps=9, batch=2))
+    assert set(tasks.threads) == {threading.get_ident()}
+    assert not TaskDistribution.ahead
+
+
+def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.delta = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.zeros(4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ (self.base + self.delta)
+
+    learner = ProtoNet.build(SPEC, encoder=Shared())
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in learner.parameters()]
+    drain(meta_train(learner, TASKS, steps=1, batch=2, optimizer=optimizer, clip=1e-3))
+    moved = torch.stack([(p - b).norm() for p, b in zip(learner.parameters(), before, strict=True)]).norm()
+    assert float(moved) == pytest.approx(1e-3, rel=1e-3)

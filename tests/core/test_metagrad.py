@@ -81,6 +81,31 @@ def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_recomputing_what_stays_and_what_is_swapped_in(frozen: bool) -> None:
+    grads = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        learner = MAML.build(SPEC, adapted="head", inner_steps=3, recompute=recompute)
+        if frozen:
+            learner.net.encoder.requires_grad_(False)  # pyright: ignore[reportCallIssue]
+        theta = {name: (1.5 * p.detach()).requires_grad_(p.requires_grad) for name, p in learner.named_parameters()}
+        loss, _ = torch.func.functional_call(learner, theta, (tasks(3),))
+        grads.append(torch.autograd.grad(loss, [p for p in theta.values() if p.requires_grad]))
+    torch.testing.assert_close(*grads)
+
+
+def test_recomputing_takes_the_precision_of_the_way_there() -> None:
+    grads = []
+    for recompute in (False, True):
+        learner, some = recomputing(recompute)
+        learner.eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = learner(some)
+        grads.append(torch.autograd.grad(loss, list(learner.parameters())))
+    torch.testing.assert_close(*grads)
+
+
 class Held:
     """A tensor that a graph remembers."""
 

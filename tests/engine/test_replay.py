@@ -1,15 +1,19 @@
 """A replayed gradient is the gradient, whatever has changed since it was recorded."""
 
 import gc
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, Learner, ProtoNet, Task, TaskSpec
+from innerloop import MAML, Bernoulli, Learner, ProtoNet, Task, TaskSpec
 from innerloop.core.metagrad import loss_and_gradient
 from innerloop.engine import replay
+from innerloop.engine.statistics import measured
+from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
@@ -30,7 +34,7 @@ def found(learner: Learner, some: Task) -> list[Tensor | None]:
 
 
 def recorded(learner: Learner) -> int:
-    return sum(graph is not None for graph in replay._recordings[learner].kept.values())
+    return sum(s.recording is not None for s in replay._situations[learner].values())
 
 
 def frozen(learner: Learner) -> None:
@@ -86,7 +90,7 @@ def test_a_tensor_that_is_no_buffer_counts_too() -> None:
         if seed == 9:
             scaled.factor.mul_(2)
         torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
-    assert recorded(learner) > 0
+    assert recorded(learner) == 0  # its values are not among what a recording is given
 
 
 def test_another_number_of_tasks_is_another_situation() -> None:
@@ -127,7 +131,116 @@ def test_a_recording_goes_with_its_learner() -> None:
     learner = MAML.build(SPEC)
     for _ in range(4):
         loss_and_gradient(learner, tasks(0))
-    count = len(replay._recordings)
+    count = len(replay._situations)
     del learner
     gc.collect()
-    assert len(replay._recordings) == count - 1
+    assert len(replay._situations) == count - 1
+
+
+class Odd(nn.Module):
+    """A layer with settings in odd places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._factor = 1.0
+        self.table = {"factor": [1.0]}
+        self.holder = Bernoulli()
+        object.__setattr__(self.holder, "temperature", 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self._factor * self.table["factor"][0] * self.holder.temperature  # pyright: ignore[reportAttributeAccessIssue]
+
+
+ODD: dict[str, Callable[[Odd], object]] = {
+    "a private attribute": lambda odd: setattr(odd, "_factor", 2.0),
+    "an entry of a table": lambda odd: odd.table["factor"].__setitem__(0, 2.0),
+    "an attribute of an object": lambda odd: object.__setattr__(odd.holder, "temperature", 2.0),
+}
+
+
+@pytest.mark.parametrize("change", ODD)
+def test_settings_in_odd_places_count(change: str) -> None:
+    odd = Odd()
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(nn.Linear(4, 4), odd))
+    for seed in range(12):
+        if seed == 7:
+            assert recorded(learner) == 1
+            ODD[change](odd)
+        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+    assert recorded(learner) == 2
+
+
+def test_settings_that_cannot_be_compared_are_not_recorded() -> None:
+    learner = ProtoNet.build(SPEC)
+    learner.encoder.table = np.ones(3)  # pyright: ignore[reportArgumentType]
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert not recorded(learner)
+
+
+def listed(x: Tensor) -> Tensor:
+    return x * (1.0 if x[0].tolist()[0] > 0 else 2.0)
+
+
+def through_numpy(x: Tensor) -> Tensor:
+    return x * torch.from_numpy(np.sign(x.detach().numpy()))
+
+
+def chance(x: Tensor) -> Tensor:
+    return x * (1.0 if random.random() < 0.9 else 2.0)
+
+
+@pytest.mark.parametrize("peek", [listed, through_numpy, chance])
+def test_what_values_or_chance_decide_is_not_recorded(peek: Callable[[Tensor], Tensor]) -> None:
+    class Peeking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return peek(x)
+
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Peeking(), nn.Linear(4, 4)))
+    for seed in range(8):
+        random.seed(seed)
+        result = found(learner, tasks(seed, 1))
+        random.seed(seed)
+        torch.testing.assert_close(result, expected(learner, tasks(seed, 1)), rtol=0, atol=0)
+    assert recorded(learner) == 0
+
+
+def test_what_is_written_is_written_once() -> None:
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))).train()
+    for seed in range(8):
+        found(learner, tasks(seed, 1))
+    assert learner.encoder[1].num_batches_tracked == 8  # pyright: ignore[reportIndexIssue]
+    assert recorded(learner) == 0
+
+
+def test_hooks_of_parameters_and_gradients_count() -> None:
+    learner = ProtoNet.build(SPEC)
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 1
+    handle = next(learner.parameters()).register_hook(torch.zeros_like)
+    assert not any(float(g.abs().sum()) for g in found(learner, tasks(0))[2:3] if g is not None)
+    handle.remove()
+
+
+def test_statistics_that_are_wanted_are_handed_out() -> None:
+    learner = ProtoNet.build(TaskSpec("classes", (4,), 3), encoder=nn.Sequential(nn.Linear(4, 8), BatchNorm(8)))
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 1
+    with measured(learner) as notes:
+        found(learner, tasks(0, 1))
+    assert notes.moments()
+    inside = expected(learner, tasks(0))
+    for _ in range(6):
+        with measured():
+            measuring = found(learner, tasks(0))
+    assert float(measuring[0]) != float(inside[0])  # pyright: ignore[reportArgumentType]
+
+
+def test_recordings_are_few_however_many_the_situations() -> None:
+    learner = ProtoNet.build(SPEC)
+    for n in range(1, 13):
+        for _ in range(4):
+            loss_and_gradient(learner, tasks(n, n))
+    assert recorded(learner) == replay.MOST

@@ -1,6 +1,7 @@
 """The compiled convolution block against ordinary operations in double precision."""
 
 import platform
+import threading
 import warnings
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_p
             assert native.library() is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # said once
-            assert not native.usable(torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3))
+            assert not native.usable(torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3), 2)
         found = meta_gradient(torch.float32)
     finally:
         native.library.cache_clear()
@@ -202,3 +203,72 @@ def test_settled_statistics_by_torch_and_by_the_compiled_code() -> None:
     layer.norm.var.uniform_(0.5, 2)
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(layer(x).double(), layer.double()(x.double()), rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(5, 3, 8, 8), (5, 8, 8), (5, 1, 1, 8)])
+def test_what_does_not_fit_is_refused_as_torch_refuses_it(shape: tuple[int, ...]) -> None:
+    layer = conv.ConvBlock(1, 64, pool=True).eval()
+    with pytest.raises(RuntimeError):
+        layer(torch.zeros(shape))
+    with pytest.raises(RuntimeError):
+        layer.double()(torch.zeros(shape).double())
+
+
+@needs_compiler
+def test_no_images_give_no_results() -> None:
+    assert conv.ConvBlock(1, 64, pool=True).eval()(torch.zeros(0, 1, 8, 8)).shape == (0, 64, 4, 4)
+
+
+@needs_compiler
+def test_normalisation_in_another_type_is_read_as_what_it_is() -> None:
+    layer, x = conv.ConvBlock(1, 64, pool=True).train(), torch.rand(4, 1, 8, 8)
+    expected = layer(x)
+    layer.norm.double()
+    torch.testing.assert_close(layer(x), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["half a file", "a home without a place to write"])
+def test_a_cache_that_cannot_be_used_does_no_harm(damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        if damage == "half a file":
+            assert native.library() is not None
+            (built,) = tmp_path.glob("*.so")
+            damaged = tmp_path / "other" / built.name
+            damaged.parent.mkdir()
+            damaged.write_bytes(b"half")
+            monkeypatch.setenv("INNERLOOP_CACHE", str(damaged.parent))
+        else:
+            (tmp_path / "file").write_text("")
+            monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "folder"))
+        native.library.cache_clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert native.library() is not None
+        if damage == "half a file":
+            assert damaged.stat().st_size == built.stat().st_size
+    finally:
+        native.library.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads resident memory from /proc")
+def test_threads_leave_no_memory_behind() -> None:
+    layer, x = conv.ConvBlock(64, 64).eval(), torch.rand(1, 64, 42, 42)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            thread = threading.Thread(target=lambda: layer(x))
+            thread.start()
+            thread.join()
+
+    run(20)
+    before = resident()
+    run(100)
+    assert resident() - before < 20e6  # 100 images of 0.9 MB, and more

@@ -15,6 +15,7 @@ from innerloop.core.likelihood import Metrics
 from innerloop.core.metagrad import MetaGradient, backprop
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.ahead import Ahead
+from innerloop.engine.memory import keep_memory
 
 Precision = Literal["float32", "bf16"]
 Schedule = Callable[[int, float], float]  # (step, progress in 0..1) -> factor of the learning rate
@@ -91,7 +92,8 @@ def meta_train(
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
-    ahead = Ahead(lambda generator: tasks.sample(batch, generator), generator)
+    keep_memory()
+    ahead = Ahead(lambda generator: tasks.sample(batch, generator), generator, allowed=tasks.ahead)
     clock = time.monotonic() - elapsed
     index, settle = start, False
     try:
@@ -107,8 +109,10 @@ def meta_train(
             batch_of_tasks = ahead.next().to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 grads, metrics = meta_gradient(learner, batch_of_tasks)
+            seen: set[int] = set()
             for name, parameter in parameters.items():
-                parameter.grad = grads.get(name)
+                parameter.grad = g if (g := grads.get(name)) is None or id(g) not in seen else g.clone()  # clipping scales each in place
+                seen.add(id(g))
             norm = torch.nn.utils.clip_grad_norm_(parameters.values(), math.inf if clip is None else clip)
             if not math.isfinite(float(metrics["loss"]) + float(norm)):
                 what = f"the loss is {float(metrics['loss'])} at step {index}, the norm of the meta-gradient {float(norm)}"

@@ -65,6 +65,16 @@ class Normaliser(nn.Module):
             notes.seen.setdefault(notes.names[self], []).append((mean, var))
 
 
+def noting() -> bool:
+    """Whether somebody wants the moments of some normalisers."""
+    return (notes := _notes.get()) is not None and bool(notes.names)
+
+
+def using_given() -> tuple[bool, bool]:
+    """Whether normalisers must use their buffers, and whether they must measure."""
+    return _given.get(), _notes.get() is not None
+
+
 @contextmanager
 def measured(net: nn.Module | None = None) -> Iterator[_Notes]:
     """Normalise by the batch; `.moments()` of what is yielded gives the moments of the normalisers of `net`."""

@@ -10,11 +10,9 @@ With statistics measured, scale = a / sqrt(var + eps) and shift = b - mean * sca
 
 In float32 an element is a float; in bfloat16 it is a pair of numbers along the axis that is summed over. Both have 32 bits, and one code. */
 
-#if defined(__linux__)
-#include <malloc.h>
-#endif
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,9 +59,24 @@ INLINE vec masked(mask where, vec value) { return (vec)((mask)value & where); }
 
 enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, KEPT };
 
+static pthread_key_t ending;
+
+static void let_go(void *memory) { /* at the end of a thread */
+    EACH(i, KEPT) free(((void **)memory)[i]);
+}
+
+static void prepare(void) { pthread_key_create(&ending, let_go); }
+
 static void *kept(int which, size_t bytes) { /* memory of this thread that lasts from call to call */
     static __thread void *memory[KEPT];
     static __thread size_t sizes[KEPT];
+    static __thread int known;
+    if (!known) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        pthread_once(&once, prepare);
+        pthread_setspecific(ending, memory);
+        known = 1;
+    }
     if (sizes[which] < bytes) {
         free(memory[which]);
         memory[which] = aligned_alloc(64, up(bytes, 64));
@@ -679,13 +692,5 @@ int innerloop_multiplies_bf16(void) { /* else products are taken in float32 */
     return 1;
 #else
     return 0;
-#endif
-}
-
-/* Lets the allocator keep what is freed (up to 2 GB) for the next step, instead of giving it back to the system and asking again, page by page. */
-void innerloop_keep_memory(void) {
-#if defined(__GLIBC__)
-    mallopt(M_MMAP_MAX, 0);
-    mallopt(M_TRIM_THRESHOLD, INT32_MAX);
 #endif
 }

@@ -23,7 +23,7 @@ def block(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, eps: float | None, po
     mapped = torch._C._are_functorch_transforms_active()
     keep = torch.is_grad_enabled() and (mapped or any(t.requires_grad for t in (x, weight, a, b)))
     settings = (-1.0 if eps is None else eps, pool, relu, torch.is_autocast_enabled(x.device.type), keep)  # native.Settings
-    alone = (t.unsqueeze(0) for t in (x.float(), weight.permute(2, 3, 1, 0), a, b))
+    alone = (t.unsqueeze(0) for t in (x.float(), weight.permute(2, 3, 1, 0), a.float(), b.float()))
     out, mean, var, _, _ = Block.apply(*alone, *settings)  # pyright: ignore[reportGeneralTypeIssues]
     return out.squeeze(0), mean.squeeze(0), var.squeeze(0)  # not by index: the gradient of that fills and copies
 

@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         norm, weight, pool = self.norm, self.conv.weight, 2 if self.pool else 1
-        if native.usable(x, weight):
+        if native.usable(x, weight, pool):
             if not norm.measures():
                 return block(x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu)[0]
             out, mean, var = block(x, weight, norm.weight, norm.bias, norm.eps, pool, self.relu)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 import warnings
@@ -16,9 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 SOURCE = Path(__file__).with_name("block.c")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-pthread")
 CHEAP = 3  # up to so many input channels, a convolution's result is computed again for the way back instead of being kept
 
 
@@ -47,31 +49,47 @@ class Filters(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled code, or None, with a warning, where there is no C compiler that can build it."""
-    cache = Path(os.environ.get("INNERLOOP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop")
     processor = Path("/proc/cpuinfo")
     flags = next((line for line in processor.read_text().splitlines() if line.startswith(("flags", "Features"))), "") if processor.is_file() else ""
     made_of = f"{platform.machine()} {platform.processor()} {flags} {FLAGS}".encode() + SOURCE.read_bytes()
-    built = cache / f"block-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
+    name = f"block-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
     try:
-        if not built.is_file():
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                fresh = Path(folder) / built.name
-                command = [os.environ.get("CC", "cc"), *FLAGS, str(SOURCE), "-o", str(fresh), "-lm"]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-                fresh.replace(built)  # in one move: others may be building it too
-        code = ctypes.CDLL(str(built))
+        try:
+            return _loaded(_cache() / name)
+        except (OSError, RuntimeError):  # no home, or none that can be written to
+            with tempfile.TemporaryDirectory() as folder:
+                return _loaded(Path(folder) / name)
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip()
         warnings.warn(f"convolutions run at less than half their speed, because their C code could not be built: {why}", stacklevel=2)
         return None
-    code.innerloop_keep_memory()
-    return code
 
 
-def usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether the compiled code can take these: on a CPU, filters in float32, output channels in whole vectors."""
+def _cache() -> Path:
+    return Path(os.environ.get("INNERLOOP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop")
+
+
+def _loaded(built: Path) -> ctypes.CDLL:
+    """The compiled code in that file, built where it is missing or damaged."""
+    if built.is_file():
+        try:
+            return ctypes.CDLL(str(built))
+        except OSError:  # half a file, or one of another system
+            built.unlink()
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+        fresh = Path(folder) / built.name
+        command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, str(SOURCE), "-o", str(fresh), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+        fresh.replace(built)  # in one move: others may be building it too
+    return ctypes.CDLL(str(built))
+
+
+def usable(x: Tensor, weight: Tensor, pool: int) -> bool:
+    """Whether the compiled code can take these: on a CPU, filters in float32, output channels in whole vectors; the rest is torch's."""
     if x.device.type != "cpu" or weight.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
+    if x.dim() != 4 or not x.numel() or (*x.shape[1:2], 3, 3) != weight.shape[1:] or min(x.shape[2:]) < pool:
         return False
     code = library()
     return code is not None and weight.shape[0] % code.innerloop_lanes() == 0
@@ -133,10 +151,11 @@ def _operator(function: Callable[..., tuple[Tensor, ...]], arguments: str, resul
     options = "float eps, int pool, bool relu, bool bf16, bool keep"
     _OPERATORS.define(f"{function.__name__}({arguments}, {options}) -> ({', '.join(['Tensor'] * results)})")
     _OPERATORS.impl(function.__name__, function, "CPU")
+    torch.library.register_fake(f"innerloop::{function.__name__}", lambda *inputs: function(*inputs), lib=_OPERATORS)
     return getattr(torch.ops.innerloop, function.__name__).default
 
 
-_OPERATORS = torch.library.Library("innerloop", "DEF")
+_OPERATORS = torch.library.Library("innerloop", "FRAGMENT")
 _GRADIENTS = "Tensor g, Tensor? g_mean, Tensor? g_var"
 _INPUTS = "Tensor x, Tensor filters, Tensor a, Tensor b"
 _MADE = "Tensor mean, Tensor var, Tensor y, Tensor extreme"
@@ -157,25 +176,33 @@ class _Call:
 
     def __init__(self, x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings):
         self.x, self.kept = _last(x), []
+        self.shapes_only = isinstance(x, FakeTensor)  # while a gradient is recorded
         tasks, images, height, width, channels = self.x.shape
         code = library()
         assert code is not None
-        self.code, threads = code, min(torch.get_num_threads(), tasks * images)
+        self.code, threads = code, max(1, min(torch.get_num_threads(), tasks * images))
         bf16 = settings.bf16 and code.innerloop_multiplies_bf16()
         self.shape = Shape(tasks, images, height, width, channels, a.shape[1], settings.pool, settings.relu, bf16, threads)
+        if self.shapes_only:
+            return
         self.first = (ctypes.byref(self.shape), self.pointer(self.x), self.filters(filters), self.pointer(a), self.pointer(b))
         self.eps = ctypes.c_double(settings.eps)
 
     def pointer(self, tensor: Tensor | None) -> ctypes.c_void_p:
         if tensor is None or not tensor.numel():
             return ctypes.c_void_p(None)
+        assert tensor.dtype == torch.float32
         self.kept.append(tensor := tensor.contiguous())
         return ctypes.c_void_p(tensor.data_ptr())
 
     def filters(self, filters: Tensor) -> Any:
+        if self.shapes_only:
+            return None
         one = filters[0].is_contiguous()
         self.kept.append(filters := filters if one else filters.contiguous())
         return ctypes.byref(Filters(filters.data_ptr(), filters.stride(0)))
 
     def __call__(self, name: str, *arguments: Any) -> None:
+        if self.shapes_only:
+            return
         getattr(self.code, name)(*self.first, self.eps, *(self.pointer(v) if v is None or isinstance(v, Tensor) else v for v in arguments))
