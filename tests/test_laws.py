@@ -12,6 +12,8 @@ SPECS = {
     "vectors": TaskSpec("classes", (6,), 3),
     "images": TaskSpec("classes", (1, 12, 12), 3),
     "reals": TaskSpec("reals", (2,), 1),
+    "bits": TaskSpec("bits", (3,), 2),
+    "sequences": TaskSpec("bits", (3,), 2, ordered=True),
 }
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
@@ -20,6 +22,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     ],
     "matchingnet": [{}, {"contextual": True}],
     "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
+    "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
     "finetune": [{}, {"head": "cosine"}],
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ FOUND = {
     for family, package in FAMILIES.items()
     for module in pkgutil.iter_modules(package.__path__)
     for name, cls in inspect.getmembers(import_module(f"{package.__name__}.{module.name}"), inspect.isclass)
-    if issubclass(cls, Learner) and cls.__module__ == f"{package.__name__}.{module.name}"
+    if issubclass(cls, Learner) and not inspect.isabstract(cls) and cls.__module__ == f"{package.__name__}.{module.name}"
 }
 LEARNER = pytest.mark.parametrize("name", FOUND)
 

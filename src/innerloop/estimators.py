@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Gaussian
 from innerloop.core.task import Examples, TaskSpec
@@ -112,7 +112,7 @@ class _FewShot:
         self._support = Examples(x, y)
         if self.kind == "reals" and learner.spec is not None and y.shape[1] != learner.spec.y_dim:
             raise ValueError(f"this {type(learner).__name__} was built for {learner.spec.y_dim} targets an example and got {y.shape[1]}")
-        if self.kind == "classes" and learner.spec is not None and isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned":
+        if self.kind == "classes" and learner.spec is not None and not learner.any_ways(vars(learner)):
             room = learner.spec.y_dim - y.shape[1]
             if room < 0:
                 raise ValueError(
@@ -147,7 +147,7 @@ class _FewShot:
             "estimator": type(self).__name__,
             "learner": type(learner).__name__.lower(),
             "fields": learner.given,
-            "spec": {"kind": learner.spec.kind, "x_shape": learner.spec.x_shape, "y_dim": learner.spec.y_dim},
+            "spec": asdict(learner.spec),
             "read_as": read_as.settings() if read_as else None,
             "classes": self._classes_as_json(),
         }
@@ -169,7 +169,7 @@ class _FewShot:
             tensors = load_file(folder / "estimator.safetensors")
             if told["estimator"] != cls.__name__:
                 raise ValueError(f"it holds a {told['estimator']}")
-            spec = TaskSpec(told["spec"]["kind"], tuple(told["spec"]["x_shape"]), told["spec"]["y_dim"])
+            spec = TaskSpec(**told["spec"])
             learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
             learner.read_as = Preprocess(**told["read_as"]) if told["read_as"] else None  # pyright: ignore[reportArgumentType]
             learner.load_state_dict({name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")})

@@ -61,7 +61,7 @@ class Settings:
 
     def build(self) -> Learner:
         """A fresh learner as these settings say."""
-        return LEARNERS[self.learner].build(TaskSpec(self.spec["kind"], tuple(self.spec["x_shape"]), self.spec["y_dim"]), **self.fields)
+        return LEARNERS[self.learner].build(TaskSpec(**self.spec), **self.fields)
 
     def distribution(self, part: str, **options: Any) -> TaskDistribution:
         """A part of the tasks it was trained on; `options` replace what the run was trained with."""

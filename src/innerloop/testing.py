@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Streaming
 from innerloop.core.meta_train import meta_train
 from innerloop.core.metagrad import META_GRADIENTS
@@ -20,16 +19,17 @@ from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 
 
 class Blobs(TaskDistribution):
-    """Small synthetic tasks of any spec: classes are Gaussian blobs around random centres, reals are random linear maps."""
+    """Small synthetic tasks of any spec: classes are Gaussian blobs around random centres, reals are random linear maps, bits their signs."""
 
     def __init__(self, spec: TaskSpec, shots: int = 2, queries: int = 3):
         self.spec, self.shots, self.queries = spec, shots, queries
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         spec = self.spec
-        if spec.kind == "reals":
+        if spec.kind != "classes":
             x = torch.randn(n, self.shots * 4 + self.queries * 4, spec.x_size, generator=generator)
             y = x @ torch.randn(n, spec.x_size, spec.y_dim, generator=generator) / spec.x_size**0.5
+            y = y if spec.kind == "reals" else (y > 0).float()
             cut = self.shots * 4
         else:
             centres = torch.randn(n, spec.y_dim, spec.x_size, generator=generator)
@@ -185,8 +185,8 @@ def survives_copying(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 def images_stand_alone(learner: Learner, tasks: TaskDistribution) -> None:
-    """A prediction for one query does not depend on the others beside it, unless the learner is transductive."""
-    if getattr(learner, "transductive", False):
+    """A prediction for one query does not depend on the others beside it, unless the learner is transductive or the queries are a sequence."""
+    if getattr(learner, "transductive", False) or tasks.spec.ordered:
         return
     task = _tasks(tasks).unbind()[0]
     state = learner.adapt(task.support)
@@ -207,7 +207,7 @@ def support_order_is_free(learner: Learner, tasks: TaskDistribution) -> None:
 
 def labels_are_symbols(learner: Learner, tasks: TaskDistribution) -> None:
     """Permuting the labels permutes the outputs, where the learner has no output of its own for every label."""
-    if tasks.spec.kind != "classes" or (isinstance(learner, Descent) and getattr(learner, "head", "learned") == "learned"):
+    if tasks.spec.kind != "classes" or not learner.any_ways(vars(learner)):
         return
     task = _tasks(tasks).unbind()[0]
     order = torch.randperm(tasks.spec.y_dim, generator=torch.Generator().manual_seed(3))

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     for ways, shots, tasks in found:
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
             rows.append(one_setting(learner, tasks, options, ways, shots))
-        if options.race and not rows[1:] and not isinstance(learner, Scratch):
+        if options.race and not rows[1:] and not isinstance(learner, Scratch) and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
     seen = seen_classes(settings, found[0][2]) if (options.on or settings.tasks) == settings.tasks else 0
@@ -60,13 +61,13 @@ def run(options: argparse.Namespace) -> None:
         write_atomically(Path(options.json), json.dumps(report, indent=2).encode() + b"\n")
 
 
-def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tuple[int | None, int]]:
+def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tuple[int | None, int | None]]:
     """The (ways, shots) to test: those asked for, else the learner's own, else the four that papers report."""
     trained = settings.task_options
-    if settings.spec["kind"] == "reals":
+    if settings.spec["kind"] != "classes":
         if options.ways:
             raise ValueError(f"{settings.tasks} has no ways")
-        return [(None, options.shots or trained["shots"])]
+        return [(None, options.shots or trained.get("shots"))]
     if fixed_ways(settings):
         if options.ways and options.ways != settings.spec["y_dim"]:
             raise ValueError(
@@ -79,7 +80,7 @@ def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tu
     return [(5, 1), (5, 5), (20, 1), (20, 5)]
 
 
-def all_tasks(options: argparse.Namespace, settings: Settings, console: Console) -> list[tuple[int | None, int, TaskDistribution]]:
+def all_tasks(options: argparse.Namespace, settings: Settings, console: Console) -> list[tuple[int | None, int | None, TaskDistribution]]:
     """The tasks of every setting; of the usual four, those for which there are classes enough."""
     wanted, found = settings_to_test(options, settings), []
     for ways, shots in wanted:
@@ -94,7 +95,7 @@ def all_tasks(options: argparse.Namespace, settings: Settings, console: Console)
     return found
 
 
-def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None, shots: int) -> TaskDistribution:
+def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None, shots: int | None) -> TaskDistribution:
     """The tasks of one setting."""
     name = options.on or settings.tasks
     if name not in TASKS:
@@ -103,12 +104,14 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
     asked: dict[str, Any] = {key: value for key, value in settings.task_options.items() if key in accepted and key not in ("alphabets", "holdout")}
     told = {
         "ways": ways,
-        "shots": shots,
+        "shots": shots if "shots" in accepted else None,
+        "length": options.length,
+        "repeats": options.repeats,
         "protocol": options.protocol,
         "alphabets": 1 if options.within_alphabet else None,
     }
     asked |= {key: value for key, value in told.items() if value is not None}
-    for key in ("protocol", "alphabets"):
+    for key in ("protocol", "alphabets", "length", "repeats"):
         if key in asked and key not in accepted:
             raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
     if options.root and name != "folder":
@@ -117,9 +120,14 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         raise ValueError(f"{name} needs --root, a folder of class folders" if name == "folder" else "only a run on arrays can be tested on arrays")
     if options.root:
         bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
-        return _with_queries(lambda queries: Episodes(bank, ways or 5, shots, queries), options.queries)
+        return _with_queries(lambda queries: Episodes(bank, ways or 5, shots or 1, queries), options.queries)
+    if shots is not None and "shots" not in accepted:
+        raise ValueError(f"{name} has no shots")
     asked = {key: value for key, value in asked.items() if key in accepted}
-    tasks = _with_queries(lambda queries: build_tasks(name, options.part, asked | {"queries": queries}), options.queries)
+    if "queries" in accepted:
+        tasks = _with_queries(lambda queries: build_tasks(name, options.part, asked | {"queries": queries}), options.queries)
+    else:
+        tasks = build_tasks(name, options.part, asked)
     if tasks.spec.kind != settings.spec["kind"] or list(tasks.spec.x_shape) != settings.spec["x_shape"]:
         want = f"{settings.spec['kind']} of inputs {tuple(settings.spec['x_shape'])}"
         raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {tasks.spec.kind} of inputs {tasks.spec.x_shape}")
@@ -137,12 +145,15 @@ def _with_queries(tasks: Callable[[int], TaskDistribution], queries: int | None)
     return tasks(1)
 
 
-def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int) -> dict[str, Any]:
+def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int | None) -> dict[str, Any]:
     """Test at one setting; plain data."""
     generator = torch.Generator().manual_seed(options.seed)
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
     queries = getattr(tasks, "queries", options.queries)
     row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
+    if tasks.spec.ordered:
+        steps = len(tasks.sample(1, generator).query.x[0])
+        row |= {"answer_steps": steps, "bits_per_sequence": result.metrics["loss"].mean * steps / math.log(2)}
     if options.cluster:
         generator = torch.Generator().manual_seed(options.seed)
         found = []
@@ -174,13 +185,19 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):
         table.add_column(column, justify="right")
     for row in rows:
-        cells = [str(row["ways"] or "-"), str(row["shots"]), _figure(row["metrics"][score], percent)]
+        cells = [str(row["ways"] or "-"), str(row["shots"] or "-"), _figure(row["metrics"][score], percent)]
         if options.cluster:
             cells.append(_figure(row["clustering"]["adjusted_rand_index"], False))
         table.add_row(*cells, f"{row['seconds']:.1f}")
     console.print(table)
     if rows[0]["curve"]:
         console.print(f"{score} after 0, 1, ... steps: " + "  ".join(_figure(e, percent) for e in rows[0]["curve"]), highlight=False)
+    if len(rows[0]["instances"]) > 1:
+        console.print("accuracy by instance of a class, 1st, 2nd, ...: " + "  ".join(_figure(e, True) for e in rows[0]["instances"]), highlight=False)
+    if "bits_per_sequence" in rows[0]:
+        wrong = 100 * (1 - rows[0]["metrics"]["accuracy"]["mean"])
+        bits = f"{rows[0]['bits_per_sequence']:.4f} bits a sequence, {wrong:.3f} % of the bits wrong"
+        console.print(f"{rows[0]['answer_steps']} steps to answer: {bits}", highlight=False)
     if found := rows[0].get("race"):
         best = f"{100 * found['target']:.1f} %" if percent else f"{found['target']:.3f}"
         reached = (

@@ -30,6 +30,7 @@ from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
 
+TASK_OPTIONS = ("ways", "shots", "queries", "length", "repeats", "kernel", "alphabets", "protocol", "holdout", "root", "file")
 REPORTS = 10  # validations in a training
 VALIDATION_TASKS = 50
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -84,7 +85,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
     recipe = replace(learner.recipe, **given)
     accepted = inspect.signature(TASKS[options.tasks]).parameters
-    explicit = {name: getattr(options, name) for name in ("ways", "shots", "queries", "alphabets", "protocol", "holdout", "root", "file")}
+    explicit = {name: getattr(options, name) for name in TASK_OPTIONS}
     explicit = {name: value for name, value in explicit.items() if value is not None}
     for name in explicit:
         if name not in accepted:
@@ -99,8 +100,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
     preprocess = preprocess_from(options)
     if preprocess and "preprocess" in accepted:
         task_options["preprocess"] = preprocess
-    if options.tasks == "sinusoid":
-        task_options = {"shots": 10, "queries": 10, **task_options}
+    if "ways" not in accepted:
+        task_options = {name: told.default for name, told in accepted.items() if told.default is not None and name != "part"} | task_options
     else:
         whole = build_tasks(options.tasks, "train", {**task_options, "ways": 2, "shots": 1, "queries": 1})
         defaults = {name: getattr(recipe, name) for name in ("ways", "shots", "queries", "alphabets") if name in accepted}
@@ -118,7 +119,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     settings = Settings(
         learner=learner.__name__.lower(),
         fields=given_fields(options),
-        spec={"kind": tasks.spec.kind, "x_shape": list(tasks.spec.x_shape), "y_dim": tasks.spec.y_dim},
+        spec=asdict(tasks.spec),
         tasks=options.tasks,
         task_options=task_options,
         recipe=asdict(recipe),
@@ -208,7 +209,7 @@ def described(settings: Settings, tasks: TaskDistribution) -> str:
 
 def fixed_ways(settings: Settings) -> bool:
     """Whether the learner answers only for the number of ways that it was built for."""
-    return issubclass(find_learner(settings.learner), Descent) and settings.fields.get("head") != "prototype"
+    return not find_learner(settings.learner).any_ways(settings.fields)
 
 
 def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console: Console) -> Learner:

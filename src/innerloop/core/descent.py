@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,10 @@ class Descent(Learner):
     recompute: bool = False
     likelihood: Likelihood = Categorical()
 
+    @classmethod
+    def any_ways(cls, given: Mapping[str, Any]) -> bool:
+        return False
+
     def init(self, support: Examples) -> Weights:
         """The weights before the first step."""
         return {name: w for name, w in self.net.named_parameters()}
@@ -53,7 +58,7 @@ class Descent(Learner):
     def adapt(self, support: Examples) -> Weights:
         weights = self.init(support)
         for _ in range(self.inner_steps):
-            weights = recomputed(self.step, self.parameters(), weights, support) if self.recompute else self.step(weights, support)
+            weights = recomputed(self, self.step, weights, support) if self.recompute else self.step(weights, support)
         return self.finish(weights, support)
 
     def trajectory(self, support: Examples, steps: int) -> Iterator[Weights]:

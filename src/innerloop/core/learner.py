@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
+from innerloop.core.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.statistics import Normaliser, measured
 
@@ -126,6 +126,11 @@ class Learner(nn.Module, ABC):
         return {}
 
     @classmethod
+    def any_ways(cls, given: Mapping[str, Any]) -> bool:
+        """Whether, with these fields, it answers for any number of ways, not only for the one it was built for: labels are mere symbols to it."""
+        return True
+
+    @classmethod
     def build(cls, spec: TaskSpec, **given: Any) -> Self:
         """This learner with suitable networks for `spec`; `given` sets fields, networks too, by module or by name ("conv4").
 
@@ -143,7 +148,7 @@ class Learner(nn.Module, ABC):
         for entry in cls.fields():
             if isinstance(given.get(entry.name), str) and "Module" in str(entry.type) and entry.name not in cls.by_name:
                 raise ValueError(f"{cls.__name__} takes {entry.name} as a module, not by name")
-        likelihood = given.setdefault("likelihood", Categorical() if spec.kind == "classes" else Gaussian())
+        likelihood = given.setdefault("likelihood", {"classes": Categorical(), "reals": Gaussian(), "bits": Bernoulli()}[spec.kind])
         told = {name: value for name, value in given.items() if name != "likelihood"}
         wired = cls.networks(spec, given, likelihood.out_dim(spec.y_dim))
         learner = cls(**{**given, **{name: value for name, value in wired.items() if not isinstance(given.get(name), nn.Module)}})
@@ -152,7 +157,11 @@ class Learner(nn.Module, ABC):
 
 
 class Streaming(Learner):
-    """A learner that takes one example at a time: `adapt` is the fold of `observe` over the support set."""
+    """A learner that takes one example at a time: `adapt` is the fold of `observe` over the support set.
+
+    Its objective is the loss of everything that it can be asked: of every support example before its label is shown, and of the query set. Where
+    support and query are one sequence, it is that of the query set.
+    """
 
     @abstractmethod
     def init(self) -> State:
@@ -162,8 +171,24 @@ class Streaming(Learner):
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         """The state after one more example x (*x_shape), y (y_dim,)."""
 
+    def follow(self, examples: Examples) -> tuple[State, Tensor]:
+        """The state after the examples, and the outputs (n, out_dim) for each of them, given before its label was shown."""
+        state, outputs = self.init(), []
+        for x, y in zip(*examples, strict=True):
+            outputs.append(self.predict(state, x[None])[0])
+            state = self.observe(state, x, y)
+        return state, torch.stack(outputs)
+
     def adapt(self, support: Examples) -> State:
         state = self.init()
-        for x, y in zip(support.x, support.y, strict=True):
+        for x, y in zip(*support, strict=True):
             state = self.observe(state, x, y)
         return state
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        if self.spec is not None and self.spec.ordered:
+            return super().loss(task)
+        state, before = self.follow(task.support)
+        after = self.predict(state, task.query.x)
+        nll = self.likelihood.nll(torch.cat([before, after]), torch.cat([task.support.y, task.query.y]))
+        return nll, self.likelihood.metrics(after, task.query.y)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from innerloop.core.descent import Descent
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.meta_train import Precision
-from innerloop.core.task import Task, TaskDistribution
+from innerloop.core.task import Examples, Task, TaskDistribution
 
 
 class Estimate(NamedTuple):
@@ -32,7 +32,10 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class TestResult:
-    """What `meta_test` measured: every metric, the score after 0, 1, ... gradient steps, and the seconds of the whole test."""
+    """What `meta_test` measured: every metric, the score after 0, 1, ... gradient steps, and the seconds of the whole test.
+
+    instances: of learners that stream classes, the accuracy for the 1st, 2nd, ... example of a class in the support set, before its label is shown.
+    """
 
     __test__ = False  # no test case, for all its name says
     metrics: dict[str, Estimate]
@@ -41,10 +44,12 @@ class TestResult:
     seconds: float
     score: str
     curve: list[Estimate] = field(default_factory=list)
+    instances: list[Estimate] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        return {**asdict(self), "metrics": {k: v._asdict() for k, v in self.metrics.items()}, "curve": [e._asdict() for e in self.curve]}
+        lists = {name: [estimate._asdict() for estimate in getattr(self, name)] for name in ("curve", "instances")}
+        return {**asdict(self), "metrics": {k: v._asdict() for k, v in self.metrics.items()}, **lists}
 
 
 def meta_test(
@@ -65,6 +70,7 @@ def meta_test(
     begin = time.monotonic()
     scores: dict[str, list[Tensor]] = {}
     curves: list[Tensor] = []
+    instances: list[Tensor] = []
     learner.eval()
     for batch in chunks(learner, tasks, n, chunk, generator):
         with torch.no_grad(), torch.autocast(batch.query.x.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -72,6 +78,8 @@ def meta_test(
                 scores.setdefault(name, []).append(values.float().cpu())
             if curve_steps is not None and isinstance(learner, Descent):
                 curves.append(learner.mapped(lambda task: _curve(learner, task, curve_steps), batch).float().cpu())
+            if isinstance(learner, Streaming) and tasks.spec.kind == "classes" and not tasks.spec.ordered:
+                instances.append(learner.mapped(lambda task: _by_instance(learner, task.support), batch).cpu())
     return TestResult(
         metrics={name: Estimate.of(torch.cat(values)) for name, values in scores.items()},
         tasks=n,
@@ -79,6 +87,7 @@ def meta_test(
         seconds=time.monotonic() - begin,
         score=learner.likelihood.score,
         curve=[Estimate.of(values) for values in torch.cat(curves).T] if curves else [],
+        instances=[Estimate.of(values) for values in torch.cat(instances).T] if instances else [],
     )
 
 
@@ -99,3 +108,12 @@ def score_state(learner: Learner, state: Any, task: Task) -> dict[str, Tensor]:
 def _curve(learner: Descent, task: Task, steps: int) -> Tensor:
     score = learner.likelihood.score
     return torch.stack([score_state(learner, state, task)[score] for state in learner.trajectory(task.support, steps)])
+
+
+def _by_instance(learner: Streaming, support: Examples) -> Tensor:
+    """Accuracy (shots,) for the 1st, 2nd, ... example of a class, from those before it; every class has as many."""
+    right = (learner.follow(support)[1].argmax(-1) == support.y.argmax(-1)).float()  # (n,)
+    instance = (support.y * support.y.cumsum(0)).sum(-1)  # (n,) 1, 2, ...
+    shots, ways = len(support.y) // support.y.shape[1], support.y.shape[1]
+    which = instance[:, None] == torch.arange(1, shots + 1, device=right.device)  # (n, shots)
+    return (right[:, None] * which).sum(0) / ways

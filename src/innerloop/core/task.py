@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class Examples(NamedTuple):
     """Labelled examples. A pytree, so it crosses `vmap`; any number of leading task axes may precede the shapes below."""
 
     x: Tensor  # (n, *x_shape)
-    y: Tensor  # (n, y_dim)  one-hot rows for classes, reals for regression
+    y: Tensor  # (n, y_dim)  one-hot rows for classes, reals for regression, zeros and ones for bits
 
 
 class Task(NamedTuple):
@@ -43,18 +43,20 @@ class Task(NamedTuple):
 class TaskSpec:
     """The shape of a task: all that a learner must know to be built for it.
 
-    kind: "classes" (targets are one-hot rows) or "reals" (targets are real vectors).
+    kind: "classes" (targets are one-hot rows), "reals" (targets are real vectors) or "bits" (targets are independent zeros and ones).
     x_shape: the shape of one input, `(channels, height, width)` for images, `(features,)` for vectors.
-    y_dim: the number of ways for classes, the number of outputs for reals.
+    y_dim: the number of ways for classes, the number of outputs for reals and bits.
+    ordered: support and query are one sequence, and every query is answered after those before it.
     """
 
-    kind: Literal["classes", "reals"]
+    kind: Literal["classes", "reals", "bits"]
     x_shape: tuple[int, ...]
     y_dim: int
+    ordered: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classes", "reals"):
-            raise ValueError(f'TaskSpec.kind is "classes" or "reals", not {self.kind!r}')
+        if self.kind not in ("classes", "reals", "bits"):
+            raise ValueError(f'TaskSpec.kind is "classes", "reals" or "bits", not {self.kind!r}')
         object.__setattr__(self, "x_shape", tuple(int(size) for size in self.x_shape))
         if not self.x_shape or min(self.x_shape) < 1 or self.y_dim < 1:
             raise ValueError(f"TaskSpec needs positive sizes, got x_shape={self.x_shape}, y_dim={self.y_dim}")
@@ -72,10 +74,12 @@ class TaskSpec:
 class TaskDistribution(ABC):
     """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
 
-    Every random choice is drawn from the generator that is passed in, so a seed fixes the tasks.
+    Every random choice is drawn from the generator that is passed in, so a seed fixes the tasks. With `ahead`, `sample` may run in a thread of its
+    own while the batch before is learned: for distributions that do not change and depend on nothing else.
     """
 
     spec: TaskSpec
+    ahead: ClassVar[bool] = False
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:

@@ -8,11 +8,27 @@ from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
 from innerloop.tasks.images import Preprocess
 from innerloop.tasks.omniglot import omniglot
+from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "folder": folder, "arrays": arrays,
+    "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
 }  # fmt: skip
 
-__all__ = ["TASKS", "ClassBank", "Episodes", "Preprocess", "Warp", "arrays", "folder", "omniglot", "sinusoid", "strokes"]
+__all__ = [
+    "TASKS",
+    "ClassBank",
+    "Episodes",
+    "Preprocess",
+    "Warp",
+    "arrays",
+    "associative_recall",
+    "copy",
+    "folder",
+    "omniglot",
+    "repeat_copy",
+    "sinusoid",
+    "strokes",
+]  # fmt: skip

@@ -23,6 +23,8 @@ class GroupedRows(TaskDistribution):
     Raises ValueError where no task has that many rows.
     """
 
+    ahead = True
+
     def __init__(self, x: Tensor, y: Tensor, counts: list[int], shots: int = 10, queries: int = 10):
         if min(shots, queries) < 1:
             raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")

@@ -133,6 +133,8 @@ class Episodes(TaskDistribution):
     Raises ValueError where the bank is too small for what is asked.
     """
 
+    ahead = True
+
     def __init__(self, bank: ClassBank, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, warp: Warp | None = None):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
         self.alphabets, self.warp = alphabets, warp
@@ -222,6 +224,8 @@ class LabelledExamples(TaskDistribution):
 
     Support and query are the same examples; `spec.y_dim` is the number of classes in the bank.
     """
+
+    ahead = True
 
     def __init__(self, episodes: Episodes, size: int):
         self.episodes, self.size = episodes, size

@@ -15,6 +15,8 @@ class Sinusoid(TaskDistribution):
     shots, queries: support and query points. Support x (n, shots, 1), y (n, shots, 1).
     """
 
+    ahead = True
+
     def __init__(self, shots: int = 10, queries: int = 10):
         if min(shots, queries) < 1:
             raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")

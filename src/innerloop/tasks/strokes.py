@@ -225,6 +225,8 @@ class FreshEpisodes(TaskDistribution):
     ways, shots, queries as usual; alphabets: how many the classes of a task come from (0: every class from one of its own).
     """
 
+    ahead = True
+
     def __init__(self, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0):
         if min(ways, shots, queries) < 1 or alphabets < 0:
             raise ValueError(f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}")

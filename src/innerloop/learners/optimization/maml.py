@@ -47,6 +47,10 @@ class MAML(Descent):
     recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     @classmethod
+    def any_ways(cls, given: Mapping[str, Any]) -> bool:
+        return given.get("head") == "prototype"
+
+    @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
         if spec.kind == "reals" and given.get("head") == "prototype":
             raise ValueError("a prototype head is made of class means: these tasks have no classes")

@@ -1,0 +1,9 @@
+"""Learners that remember: what they learn of a task is written to a memory, not to their weights."""
+
+from innerloop.learners.memory.in_context import InContext
+from innerloop.learners.memory.lstm import LSTM
+from innerloop.learners.memory.mann import MANN
+from innerloop.learners.memory.metanet import MetaNet
+from innerloop.learners.memory.ntm import NTM
+
+__all__ = ["LSTM", "MANN", "NTM", "InContext", "MetaNet"]

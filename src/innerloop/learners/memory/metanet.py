@@ -1,0 +1,111 @@
+"""Meta networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.recurrent import LSTMCell
+
+Memory = tuple[Tensor, Tensor, Tensor]
+CODER = 20  # hidden units of the networks that turn gradients into weights (section 3.1)
+
+
+def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
+    """A gradient by magnitude and sign (..., 2): log|g| / p and sign(g), or -1 and exp(p) g where tiny. Andrychowicz et al. 2016, appendix A."""
+    large = gradient.abs() >= torch.exp(torch.tensor(-p))
+    size = torch.where(large, gradient.abs(), 1.0).log() / p
+    return torch.stack([torch.where(large, size, -1.0), torch.where(large, gradient.sign(), gradient * torch.exp(torch.tensor(p)))], -1)
+
+
+class MetaNet(Learner):
+    """Meta networks: slow weights are learned over tasks, fast ones are made for each example from the gradient of its loss, and remembered.
+
+    W*_i = m(grad_W L(b(W, x_i), y_i)), kept under r_i = u(Q, Q*, x_i), Q* = d(grad_Q L_i); for a query, W* = softmax(scale cosine(r_i, r)) W*_i
+    Munkhdalai and Yu 2017, "Meta networks", arXiv:1703.00837, Algorithm 1
+    State: the fast weights of every support example (n, weights), the keys (n, d) that they are kept under, and the fast weights of u.
+
+    encoder: slow features of an input, shared by u and b; only the fully connected layers above have fast weights. hidden: units of these.
+    scale: where the learned sharpness of attention begins; the paper has 1, fixed.
+    """
+
+    encoder: nn.Module
+    features: int
+    y_dim: int
+    out_dim: int
+    _: KW_ONLY
+    hidden: int = 64
+    scale: float = 10.0
+    likelihood: Likelihood = Categorical()
+
+    contextual: ClassVar[bool] = True  # d reads the gradients in order
+    recipe = Recipe(queries=5, optimizer="Adam", lr=1e-3)
+
+    def __post_init__(self) -> None:
+        def slow(out: int, into: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(out, into) / into**0.5)
+
+        self.embedding, self.embedded = slow(self.hidden, self.features), slow(self.out_dim, self.hidden)  # Q, and what its loss is taken from
+        self.layer, self.head = slow(self.hidden, self.features), slow(self.out_dim, self.hidden)  # W
+        self.reader, self.read = LSTMCell(2, CODER), nn.Linear(CODER, 1)  # d
+        self.coder = nn.Sequential(nn.Linear(2, CODER), nn.ReLU(), nn.Linear(CODER, CODER), nn.ReLU(), nn.Linear(CODER, 1))  # m
+        self.log_scale = nn.Parameter(torch.tensor(self.scale).log())
+        super().__post_init__()
+
+    @classmethod
+    def any_ways(cls, given: Mapping[str, Any]) -> bool:
+        return False
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+        body = encoder(spec, given.get("encoder"))
+        return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+
+    def adapt(self, support: Examples) -> Memory:
+        return self._learned(self.encoder(support.x), support.y)
+
+    def predict(self, state: Memory, x: Tensor) -> Tensor:
+        return self._answers(state, self.encoder(x))
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        z, shots = self.encoder(torch.cat([task.support.x, task.query.x])), len(task.support.y)  # all at once
+        outputs = self._answers(self._learned(z[:shots], task.support.y), z[shots:])
+        return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
+
+    def _learned(self, z: Tensor, y: Tensor) -> Memory:
+        def embedding_loss(Q: Tensor, z: Tensor, y: Tensor) -> Tensor:
+            return self.likelihood.nll((F.relu(z @ Q.T) @ self.embedded.T)[None], y[None])
+
+        def task_loss(W: tuple[Tensor, Tensor], z: Tensor, y: Tensor) -> Tensor:
+            return self.likelihood.nll((F.relu(z @ W[0].T) @ W[1].T)[None], y[None])
+
+        z = z.to(y.dtype)
+        gradients = torch.vmap(torch.func.grad(embedding_loss), (None, 0, 0))(self.embedding, z, y)  # (n, hidden, features)
+        state = self.reader.start(preprocessed(gradients[0]))
+        for gradient in gradients:
+            state = self.reader(preprocessed(gradient), state)
+        fast = self.read(state[0])[..., 0]  # Q* (hidden, features)
+        of_layer, of_head = torch.vmap(torch.func.grad(task_loss), (None, 0, 0))((self.layer, self.head), z, y)
+        gradients = torch.cat([of_layer.flatten(1), of_head.flatten(1)], 1)  # (n, weights)
+        return self.coder(preprocessed(gradients))[..., 0], self._key(fast, z), fast
+
+    def _key(self, fast: Tensor, z: Tensor) -> Tensor:
+        return F.normalize(F.relu(z @ self.embedding.T) + F.relu(z @ fast.T), dim=-1)  # (m, hidden)
+
+    def _answers(self, state: Memory, z: Tensor) -> Tensor:
+        kept, keys, fast = state
+        z = z.to(keys.dtype)
+        attention = (self.log_scale.exp() * self._key(fast, z) @ keys.T).softmax(-1)  # (m, n)
+        of_layer, of_head = (attention @ kept).split([self.layer.numel(), self.head.numel()], -1)
+        own = (of_layer.view(-1, *self.layer.shape) @ z[..., None])[..., 0]  # (m, hidden)
+        h = F.relu(z @ self.layer.T) + F.relu(own)
+        return h @ self.head.T + (of_head.view(-1, *self.head.shape) @ h[..., None])[..., 0]  # (m, out_dim)

@@ -1,0 +1,97 @@
+"""What recurrent learners share: how examples go in and answers come out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.learner import State, Streaming
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.nets.named import encoder, flat_features
+
+Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors
+
+
+class Recurrent(Streaming):
+    """A learner that is a recurrent network, whose memory is what it has learned.
+
+    An example goes in together with the label of the one before it: labels arrive one step late, so that every step may answer (Hochreiter, Younger
+    and Conwell 2001; Santoro et al. 2016, section 2). State: the memory and the label still to come. Queries are answered independently of each
+    other, from the same state; where support and query are one sequence, in order and without labels.
+    """
+
+    encoder: nn.Module
+    features: int
+    y_dim: int
+    out_dim: int
+    _: KW_ONLY
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes", "reals", "bits")
+
+    @classmethod
+    def any_ways(cls, given: Mapping[str, Any]) -> bool:
+        return False
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+        body = encoder(spec, given.get("encoder"), vector="flatten")
+        return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+
+    @abstractmethod
+    def start(self) -> Memory:
+        """The memory before the first step."""
+
+    @abstractmethod
+    def step(self, memory: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
+        """One step: inputs (features + y_dim,) to an answer (out_dim,), and the memory after it."""
+
+    def init(self) -> State:
+        return self.start(), next(self.parameters()).new_zeros(self.y_dim)
+
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        return self._read(state, self.encoder(x[None]), y[None])[0]
+
+    def follow(self, examples: Examples) -> tuple[State, Tensor]:
+        return self._read(self.init(), self.encoder(examples.x), examples.y)
+
+    def adapt(self, support: Examples) -> State:
+        return self.follow(support)[0]
+
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        return self._answer(state, self.encoder(x))
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        z = self.encoder(torch.cat([task.support.x, task.query.x]))  # all at once
+        shots = len(task.support.y)
+        state, before = self._read(self.init(), z[:shots], task.support.y)
+        outputs, y = self._answer(state, z[shots:]), task.query.y
+        metrics = self.likelihood.metrics(outputs, y)
+        if not self._ordered:
+            outputs, y = torch.cat([before, outputs]), torch.cat([task.support.y, y])
+        return self.likelihood.nll(outputs, y), metrics
+
+    @property
+    def _ordered(self) -> bool:
+        return self.spec is not None and self.spec.ordered
+
+    def _read(self, state: State, z: Tensor, y: Tensor) -> tuple[State, Tensor]:
+        """The state after features z (n, features) with labels y (n, y_dim), and the answers (n, out_dim) on the way."""
+        (memory, late), answers = state, []
+        for features, label in zip(z, y, strict=True):
+            answer, memory = self.step(memory, torch.cat([features, late]))
+            answers.append(answer)
+            late = label
+        return (memory, late), torch.stack(answers)
+
+    def _answer(self, state: State, z: Tensor) -> Tensor:
+        memory, late = state
+        if self._ordered:
+            return self._read(state, z, late.new_zeros(len(z), self.y_dim))[1]
+        return torch.vmap(lambda features: self.step(memory, torch.cat([features, late]))[0], randomness="different")(z)
