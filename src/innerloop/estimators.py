@@ -139,7 +139,7 @@ class _FewShot:
         learner, folder = self._learner, Path(folder)
         if learner.spec is None or not all(isinstance(v, bool | int | float | str) for v in learner.given.values()):
             raise ValueError("only learners made by build(spec, ...), with networks by name, can be saved as an estimator")
-        if learner.likelihood != (Categorical() if self.kind == "classes" else Gaussian()):
+        if learner.likelihood != (Categorical() if self.kind == "classes" else learner.for_reals.get("likelihood", Gaussian())):
             raise ValueError(f"an estimator with the likelihood {learner.likelihood} cannot be saved")
         read_as = getattr(learner, "read_as", None)
         folder.mkdir(parents=True, exist_ok=True)

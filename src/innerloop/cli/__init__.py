@@ -148,6 +148,7 @@ def _test(commands: Any) -> None:
     test.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="arithmetic")
     test.add_argument("--device", default="cpu", help="where to compute")
     test.add_argument("--seed", type=int, default=0, help="draws the tasks")
+    test.add_argument("--plot", metavar="FILE", help="draw what it answers on some tasks (curves and images to complete): a PNG")
     test.add_argument("--json", metavar="FILE", help="write the results there")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from innerloop.cli.plot import pyplot
 from innerloop.cli.train import train
 from innerloop.core.learner import Learner
 from innerloop.core.meta_test import TestResult, meta_test
@@ -82,7 +83,7 @@ def _same(folder: Run, settings: Settings) -> bool:
 def draw(file: Path, learner: Learner, tasks: TaskDistribution, results: dict[str, TestResult], race: HeadStart, seed: int) -> None:
     """One task as a person would see it, who was right how often, and how training from scratch catches up."""
     task = tasks.sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
-    plt = _pyplot()
+    plt = pyplot()
     figure = plt.figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1])
     _draw_task(left, learner, task)
@@ -134,12 +135,3 @@ def _image(axes: Any, image: torch.Tensor, colour: str, title: str) -> None:
     axes.set_title(title, fontsize=7, pad=2)
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=2)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot

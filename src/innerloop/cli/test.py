@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop.cli.fields import check_device
+from innerloop.cli.plot import draw
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import Estimate, meta_test
+from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import TaskDistribution
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
@@ -27,6 +28,7 @@ from innerloop.race import head_start
 from innerloop.runs import Run, Settings, build_tasks, seen_classes, write_atomically
 from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes
+from innerloop.tasks.gp_curves import Curves
 from innerloop.tasks.images import Preprocess
 
 
@@ -46,6 +48,8 @@ def run(options: argparse.Namespace) -> None:
         if options.race and not rows[1:] and not isinstance(learner, Scratch) and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
+    if options.plot:
+        console.print(f"drawn: {draw(learner, [tasks for *_, tasks in found], Path(options.plot), options.seed)}", soft_wrap=True)
     seen = seen_classes(settings, found[0][2]) if (options.on or settings.tasks) == settings.tasks else 0
     if seen:
         console.print(f"{seen} of these classes were trained on: the figures are no test of learning new ones", soft_wrap=True)
@@ -67,6 +71,8 @@ def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tu
     if settings.spec["kind"] != "classes":
         if options.ways:
             raise ValueError(f"{settings.tasks} has no ways")
+        if settings.tasks == "gp-curves" and not options.shots and not options.on:
+            return [(None, 5), (None, 10), (None, 20)]
         return [(None, options.shots or trained.get("shots"))]
     if fixed_ways(settings):
         if options.ways and options.ways != settings.spec["y_dim"]:
@@ -151,6 +157,10 @@ def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Nam
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
     queries = getattr(tasks, "queries", options.queries)
     row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
+    if isinstance(tasks, Curves):
+        again = torch.Generator().manual_seed(options.seed)
+        drawn = chunks(learner, tasks, options.tasks, 25, again)
+        row["oracle"] = Estimate.of(torch.cat([tasks.oracle(batch).cpu() for batch in drawn]))._asdict()
     if tasks.spec.ordered:
         steps = len(tasks.sample(1, generator).query.x[0])
         row |= {"answer_steps": steps, "bits_per_sequence": result.metrics["loss"].mean * steps / math.log(2)}
@@ -194,6 +204,11 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
         console.print(f"{score} after 0, 1, ... steps: " + "  ".join(_figure(e, percent) for e in rows[0]["curve"]), highlight=False)
     if len(rows[0]["instances"]) > 1:
         console.print("accuracy by instance of a class, 1st, 2nd, ...: " + "  ".join(_figure(e, True) for e in rows[0]["instances"]), highlight=False)
+    for row in rows:
+        if "oracle" in row:
+            found, best = row["metrics"]["loss"], row["oracle"]
+            gap = f"{found['mean'] - best['mean']:.3f} nats above the exact posterior's {_figure(best, False)}"
+            console.print(f"{row['shots']} points: negative log-likelihood {_figure(found, False)} a point, {gap}", highlight=False)
     if "bits_per_sequence" in rows[0]:
         wrong = 100 * (1 - rows[0]["metrics"]["accuracy"]["mean"])
         bits = f"{rows[0]['bits_per_sequence']:.4f} bits a sequence, {wrong:.3f} % of the bits wrong"

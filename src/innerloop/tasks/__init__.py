@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
 from innerloop.tasks.arrays import arrays
+from innerloop.tasks.completion import completion
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
+from innerloop.tasks.gp_curves import gp_curves
 from innerloop.tasks.images import Preprocess
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
@@ -15,20 +17,10 @@ from innerloop.tasks.strokes import strokes
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "folder": folder, "arrays": arrays,
     "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
+    "gp-curves": gp_curves, "completion": completion,
 }  # fmt: skip
 
 __all__ = [
-    "TASKS",
-    "ClassBank",
-    "Episodes",
-    "Preprocess",
-    "Warp",
-    "arrays",
-    "associative_recall",
-    "copy",
-    "folder",
-    "omniglot",
-    "repeat_copy",
-    "sinusoid",
-    "strokes",
+    "TASKS", "ClassBank", "Episodes", "Preprocess", "Warp", "arrays", "associative_recall", "completion", "copy",
+    "folder", "gp_curves", "omniglot", "repeat_copy", "sinusoid", "strokes",
 ]  # fmt: skip
