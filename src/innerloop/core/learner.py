@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.memory import keep_memory
 from innerloop.engine.statistics import Normaliser, measured
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
@@ -94,6 +95,7 @@ class Learner(nn.Module, ABC):
 
         Weights that differ from task to task turn torch's convolutions into grouped ones, which a CPU runs at half the speed of a loop.
         """
+        keep_memory()
         first = tree_leaves(trees)[0]
         looped = len(first) == 1 or (first.device.type == "cpu" and any(type(m) is nn.Conv2d for m in self.modules()))
         if not looped:

@@ -15,7 +15,6 @@ from innerloop.core.likelihood import Metrics
 from innerloop.core.metagrad import MetaGradient, backprop
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.ahead import Ahead
-from innerloop.engine.memory import keep_memory
 
 Precision = Literal["float32", "bf16"]
 Schedule = Callable[[int, float], float]  # (step, progress in 0..1) -> factor of the learning rate
@@ -92,7 +91,6 @@ def meta_train(
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
-    keep_memory()
     ahead = Ahead(lambda generator: tasks.sample(batch, generator), generator, allowed=tasks.ahead)
     clock = time.monotonic() - elapsed
     index, settle = start, False
