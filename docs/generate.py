@@ -31,16 +31,26 @@ EXAMPLES = {
     "reals": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
 }
 
+# Learners that are at home elsewhere.
+AT_HOME = {
+    "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
+    **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
+}
+
 # Fields that several learners share, for docstrings that leave them out.
 COMMON = {
     "encoder": "the network that turns an input into features",
+    "draws": "how many draws of the latent variable make a prediction",
     "features": "how many features the encoder gives",
     "inner_lr": "the step size",
     "inner_steps": "the number of steps",
     "likelihood": "what the outputs mean; `build` chooses it for the kind of the tasks",
     "net": "the task network",
+    "out_dim": "numbers in an answer",
     "p": "the power of the p-norm",
     "recompute": "keep only the weights of every inner step and compute the rest again on the way back: less memory, more time",
+    "width": "units of a layer",
+    "y_dim": "numbers in a label",
     "transductive": "normalise the query set by its own statistics, not by those of the support set",
 }
 
@@ -139,8 +149,8 @@ def theory(learner: type[Learner]) -> list[str]:
 
 
 def example(learner: type[Learner]) -> tuple[str, tuple[str, ...], TaskSpec] | None:
-    """The first tasks that suit a learner."""
-    return next((EXAMPLES[kind] for kind in EXAMPLES if kind in learner.kinds), None)
+    """The tasks that a learner is at home in, or the first that suit it."""
+    return AT_HOME.get(learner.__name__.lower()) or next((EXAMPLES[kind] for kind in EXAMPLES if kind in learner.kinds), None)
 
 
 @cache
@@ -175,6 +185,7 @@ def command(learner: type[Learner], tasks: str) -> list[str]:
 
 
 def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[str]:
+    tasks = tasks.replace("-", "_")
     name, recipe = learner.__name__, learner.recipe
     small = ", ".join(f"{key}={getattr(Recipe(), key)}" for key in asked if key != "alphabets")
     if not trainable(learner):

@@ -16,6 +16,7 @@ _HOMES = {
     "innerloop.core.meta_train": ("calibrate", "meta_train"),
     "innerloop.core.meta_test": ("meta_test",),
     "innerloop.learners.encoding": ("ANP", "CNP", "NP", "EncoderDecoder"),
+    "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
     "innerloop.learners.memory": ("LSTM", "MANN", "NTM", "InContext", "MetaNet"),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),

@@ -120,7 +120,7 @@ def gradient_is_right(learner: Learner, tasks: TaskDistribution) -> None:
     """The gradient of the loss, in float64, is what finite differences say; looped and under vmap."""
     student = copy.deepcopy(learner).double()
     theta = _trainable(student)
-    if not theta:
+    if not theta or getattr(learner, "two_losses", False):
         return
     batch = tree_map(torch.Tensor.double, _tasks(tasks, 2))
     generator = torch.Generator().manual_seed(1)
@@ -205,6 +205,16 @@ def support_order_is_free(learner: Learner, tasks: TaskDistribution) -> None:
     _close(_answers(learner, shuffled), _answers(learner, task), "outputs", 1e-3)
 
 
+def following_is_observing(learner: Learner, tasks: TaskDistribution) -> None:
+    """A learner that streams says the same about a whole support set as about its examples, one by one."""
+    if not isinstance(learner, Streaming):
+        return
+    support = _tasks(tasks).unbind()[0].support
+    state, outputs = Streaming.follow(learner, support)
+    _close(learner.follow(support), (state, outputs), "state and outputs")
+    _close(learner.adapt(support), state, "state")
+
+
 def labels_are_symbols(learner: Learner, tasks: TaskDistribution) -> None:
     """Permuting the labels permutes the outputs, where the learner has no output of its own for every label."""
     if tasks.spec.kind != "classes" or not learner.any_ways(vars(learner)):
@@ -216,7 +226,7 @@ def labels_are_symbols(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
-    """Fifty meta-steps on a few tasks lower the loss on them."""
+    """Fifty meta-steps on a few tasks lower the loss on them; of a learner with two losses, that of the classifier, which it has in evaluation."""
     if not _trainable(learner):
         return
     student = copy.deepcopy(learner)
@@ -229,6 +239,8 @@ def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
     ):
         losses.append(float(metrics["loss"]))
     first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    if getattr(learner, "two_losses", False):
+        first, last = (float(each(fixed.tasks)[0]) for each in (learner, student))
     assert last < first - 1e-3 * abs(first), f"the loss went from {first:.4f} to {last:.4f}"
 
 
@@ -255,6 +267,7 @@ LAWS: dict[str, Callable[[Learner, TaskDistribution], None]] = {
     law.__name__: law
     for law in (
         mapped_is_looped, adapt_changes_nothing, same_seed_same_result, shape_follows_spec, gradient_is_right, works_without_gradients,
-        survives_copying, images_stand_alone, support_order_is_free, labels_are_symbols, training_lowers_the_loss, cites_its_paper,
+        survives_copying, images_stand_alone, support_order_is_free, following_is_observing, labels_are_symbols, training_lowers_the_loss,
+        cites_its_paper,
     )
 }  # fmt: skip

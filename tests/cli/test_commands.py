@@ -343,6 +343,47 @@ def test_drawings_in_a_folder_are_fitted_where_asked(pictures: Path, tmp_path: P
     assert "strokes has no option --fit-ink" in fails(capsys, "train", "protonet", "strokes", "--no-fit-ink", "--out", str(tmp_path / "none"))
 
 
+def test_a_generative_run_imagines_examples_of_own_classes(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = tmp_path / "run", tmp_path / "new"
+    small = ["--ways", "4", "--shots", "1", "--queries", "2", "--size", "16", "--channels", "3"]
+    assert main(["train", "metavae", "folder", "--root", str(pictures), "--out", str(run), "--steps", "2", "--width", "16", *small]) == 0
+    assert main(["imagine", str(run), "--support", str(pictures), "--out", str(out), "--count", "3", "--seed", "5"]) == 0
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert len(files) == 12 * 3 + 1
+    assert files[:3] == ["sheet.png", "sign 0/imagined-1.png", "sign 0/imagined-2.png"]
+    with Image.open(out / files[1]) as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.size == ((4 + 3) * 18 + 4, 12 * 18)
+    proto = tmp_path / "proto"
+    assert main(["train", "protonet", "folder", "--root", str(pictures), "--out", str(proto), "--steps", "1", *small]) == 0
+    report = tmp_path / "report.json"
+    test = ["test", str(proto), "--ways", "4", "--queries", "2", "--tasks", "5", "--part", "train", "--race", "0", "--json", str(report)]
+    assert main([*test, "--imagined", str(run), "--count", "2"]) == 0
+    assert "imagined examples" in capsys.readouterr().out
+    assert main(test) == 0
+    assert "imagines nothing" in fails(capsys, *test, "--imagined", str(proto))
+    assert "imagines nothing" in fails(capsys, "imagine", str(proto), "--support", str(pictures), "--out", str(out))
+
+
+def test_sequences_and_curves_train_and_test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ntm, cnp, report, plot = tmp_path / "ntm", tmp_path / "cnp", tmp_path / "report.json", tmp_path / "plot.png"
+    assert main(["train", "ntm", "copy", "--out", str(ntm), "--steps", "2", "--length", "3", "--slots", "8"]) == 0
+    assert main(["test", str(ntm), "--tasks", "4", "--length", "6", "--json", str(report)]) == 0
+    (row,) = json.loads(report.read_text())["results"]
+    assert row["answer_steps"] == 6
+    assert row["bits_per_sequence"] == pytest.approx(row["metrics"]["loss"]["mean"] * 6 / np.log(2))
+    assert "copy has no shots" in fails(capsys, "test", str(ntm), "--shots", "3")
+    assert main(["train", "cnp", "gp-curves", "--out", str(cnp), "--steps", "2", "--kernel", "matern"]) == 0
+    assert main(["test", str(cnp), "--tasks", "30", "--race", "0", "--json", str(report), "--plot", str(plot)]) == 0
+    rows = json.loads(report.read_text())["results"]
+    assert [row["shots"] for row in rows] == [5, 10, 20]
+    assert all(row["oracle"]["mean"] < row["metrics"]["loss"]["mean"] for row in rows)
+    with Image.open(plot) as image:
+        assert min(image.size) > 300
+    assert "--plot draws curves" in fails(capsys, "test", str(ntm), "--tasks", "2", "--plot", str(plot))
+
+
 def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)

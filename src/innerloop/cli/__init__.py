@@ -93,7 +93,7 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
     parser = Parser(prog="innerloop", description="Learning to learn: meta-train on many small tasks, then master a new one from a few examples.")
     parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (_demo, _list, _cite, _test, _adapt):
+    for add in (_demo, _list, _cite, _test, _adapt, _imagine):
         add(commands)
     _train(commands, arguments)
     return parser
@@ -145,6 +145,8 @@ def _test(commands: Any) -> None:
     test.add_argument("--steps", type=positive, help="gradient steps: another number than in training, and the score after each of them")
     test.add_argument("--cluster", action="store_true", help="also group the queries without labels; adjusted Rand index")
     test.add_argument("--race", type=int, default=20, metavar="TASKS", help="tasks of the race against training from scratch; 0 leaves it out")
+    test.add_argument("--imagined", metavar="RUN", help="support sets enlarged by what a run of metavae, metagan or gtn imagines from them")
+    test.add_argument("--count", type=positive, default=10, help="imagined examples of a class")
     test.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="arithmetic")
     test.add_argument("--device", default="cpu", help="where to compute")
     test.add_argument("--seed", type=int, default=0, help="draws the tasks")
@@ -159,6 +161,16 @@ def _adapt(commands: Any) -> None:
     adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR")
     adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file, label, probability")
     adapt.add_argument("--device", default="cpu", help="where to compute")
+
+
+def _imagine(commands: Any) -> None:
+    imagine = _command(commands, "imagine", "imagine", "make new images of classes of your own, with a run of a generative learner")
+    imagine.add_argument("run", metavar="RUN", help="a run folder of metavae, metagan or gtn")
+    imagine.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png")
+    imagine.add_argument("--out", required=True, metavar="DIR", help="where the images go: DIR/class/imagined-1.png, and a contact sheet")
+    imagine.add_argument("--count", type=positive, default=10, help="images of each class")
+    imagine.add_argument("--device", default="cpu", help="where to compute")
+    imagine.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def _train(commands: Any, arguments: Sequence[str]) -> None:

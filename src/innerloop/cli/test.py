@@ -21,11 +21,12 @@ from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
 from innerloop.core.meta_test import Estimate, chunks, meta_test
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
-from innerloop.runs import Run, Settings, build_tasks, seen_classes, write_atomically
+from innerloop.runs import Run, RunError, Settings, build_tasks, seen_classes, write_atomically
 from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
@@ -42,6 +43,9 @@ def run(options: argparse.Namespace) -> None:
         learner.inner_steps = options.steps
     rows = []
     found = all_tasks(options, settings, console)
+    if options.imagined:
+        helper = imagining(options.imagined, settings)
+        found = [(ways, shots, Enlarged(tasks, helper, options.count, options.seed)) for ways, shots, tasks in found]
     for ways, shots, tasks in found:
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
             rows.append(one_setting(learner, tasks, options, ways, shots))
@@ -50,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     show(console, settings, options, rows)
     if options.plot:
         console.print(f"drawn: {draw(learner, [tasks for *_, tasks in found], Path(options.plot), options.seed)}", soft_wrap=True)
-    seen = seen_classes(settings, found[0][2]) if (options.on or settings.tasks) == settings.tasks else 0
+    tested = found[0][2].tasks if isinstance(found[0][2], Enlarged) else found[0][2]
+    seen = seen_classes(settings, tested) if (options.on or settings.tasks) == settings.tasks else 0
     if seen:
         console.print(f"{seen} of these classes were trained on: the figures are no test of learning new ones", soft_wrap=True)
     if options.json:
@@ -84,6 +89,32 @@ def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tu
     if options.ways or options.shots:
         return [(options.ways or 5, options.shots or 1)]
     return [(5, 1), (5, 5), (20, 1), (20, 5)]
+
+
+class Enlarged(TaskDistribution):
+    """Tasks whose support sets hold `count` more examples of every class, imagined by a learner from those that are there."""
+
+    def __init__(self, tasks: TaskDistribution, imagining: Imagining, count: int, seed: int):
+        self.tasks, self.imagining, self.count, self.spec = tasks, imagining, count, tasks.spec
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        tasks = self.tasks.sample(n, generator)
+        labels = torch.eye(self.spec.y_dim).repeat_interleave(self.count, 0)
+        made = [self.imagining.imagine(task.support, self.count, self.generator).flatten(0, 1).cpu() for task in tasks.unbind()]
+        support = Examples(torch.cat([tasks.support.x, torch.stack(made)], 1), torch.cat([tasks.support.y, labels.expand(n, -1, -1)], 1))
+        return Task(support, tasks.query)
+
+
+def imagining(run: str, settings: Settings) -> Imagining:
+    """The learner of another run, to imagine examples. Raises RunError where it imagines nothing, or for other inputs."""
+    learner, theirs = Run(run).learner(), Run(run).settings()
+    if not isinstance(learner, Imagining):
+        raise RunError(f"{run} is a run of {theirs.learner}, which imagines nothing")
+    if theirs.spec["x_shape"] != settings.spec["x_shape"]:
+        raise RunError(f"{run} imagines inputs {tuple(theirs.spec['x_shape'])}, and these tasks have {tuple(settings.spec['x_shape'])}")
+    return learner
 
 
 def all_tasks(options: argparse.Namespace, settings: Settings, console: Console) -> list[tuple[int | None, int | None, TaskDistribution]]:
@@ -155,7 +186,7 @@ def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Nam
     """Test at one setting; plain data."""
     generator = torch.Generator().manual_seed(options.seed)
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
-    queries = getattr(tasks, "queries", options.queries)
+    queries = getattr(tasks, "queries", options.queries) if not isinstance(tasks, Enlarged) else options.queries
     row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
     if isinstance(tasks, Curves):
         again = torch.Generator().manual_seed(options.seed)
@@ -190,6 +221,7 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     how = "transductive" if rows[0]["transductive"] else "inductive"
     protocol = options.protocol or (settings.task_options.get("protocol") if not options.on else None)
     where = " ".join(filter(None, (options.on or settings.tasks, protocol)))
+    where += f", support sets with {options.count} imagined examples a class" if options.imagined else ""
     title = f"{settings.learner} on {where} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
     table = Table(title=title, title_justify="left")
     for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.encoding.layers import Pairs, perceptron
+from innerloop.learners.encoding.layers import Pairs
+from innerloop.nets.decoder import perceptron
 
 
 class CNP(Learner):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.task import Examples
-
-
-def perceptron(into: int, out: int, width: int, depth: int) -> nn.Sequential:
-    """`depth` hidden layers of `width` ReLU units, and a linear one."""
-    sizes = [into, *[width] * depth]
-    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], out))
+from innerloop.nets.decoder import perceptron
 
 
 class Pairs(nn.Module):
@@ -42,9 +34,9 @@ class Latent(nn.Module):
 
 
 def divergence(q: tuple[Tensor, Tensor], p: tuple[Tensor, Tensor]) -> Tensor:
-    """KL(q || p) in nats of Gaussians with independent coordinates, each as mean and standard deviation (d,)."""
+    """KL(q || p) in nats (...) of Gaussians with independent coordinates, each as mean and standard deviation (..., d)."""
     ratio = (q[1] / p[1]).square()
-    return 0.5 * (ratio + ((q[0] - p[0]) / p[1]).square() - 1 - ratio.log()).sum()
+    return 0.5 * (ratio + ((q[0] - p[0]) / p[1]).square() - 1 - ratio.log()).sum(-1)
 
 
 def mixed(outputs: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Gaussian, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.learners.encoding.layers import Latent, Pairs, divergence, mixed, perceptron
+from innerloop.learners.encoding.layers import Latent, Pairs, divergence, mixed
+from innerloop.nets.decoder import perceptron
 
 
 class NP(Learner):

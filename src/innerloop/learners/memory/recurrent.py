@@ -52,23 +52,27 @@ class Recurrent(Streaming):
     def step(self, memory: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
         """One step: inputs (features + y_dim,) to an answer (out_dim,), and the memory after it."""
 
+    def embed(self, x: Tensor) -> Tensor:
+        """x (m, *x_shape) as features (m, features), in full precision: a memory is read and written many times."""
+        return self.encoder(x).to(next(self.parameters()).dtype)
+
     def init(self) -> State:
         return self.start(), next(self.parameters()).new_zeros(self.y_dim)
 
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        return self._read(state, self.encoder(x[None]), y[None])[0]
+        return self._read(state, self.embed(x[None]), y[None])[0]
 
     def follow(self, examples: Examples) -> tuple[State, Tensor]:
-        return self._read(self.init(), self.encoder(examples.x), examples.y)
+        return self._read(self.init(), self.embed(examples.x), examples.y)
 
     def adapt(self, support: Examples) -> State:
         return self.follow(support)[0]
 
     def predict(self, state: State, x: Tensor) -> Tensor:
-        return self._answer(state, self.encoder(x))
+        return self._answer(state, self.embed(x))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z = self.encoder(torch.cat([task.support.x, task.query.x]))  # all at once
+        z = self.embed(torch.cat([task.support.x, task.query.x]))  # all at once
         shots = len(task.support.y)
         state, before = self._read(self.init(), z[:shots], task.support.y)
         outputs, y = self._answer(state, z[shots:]), task.query.y
@@ -84,14 +88,16 @@ class Recurrent(Streaming):
     def _read(self, state: State, z: Tensor, y: Tensor) -> tuple[State, Tensor]:
         """The state after features z (n, features) with labels y (n, y_dim), and the answers (n, out_dim) on the way."""
         (memory, late), answers = state, []
-        for features, label in zip(z, y, strict=True):
-            answer, memory = self.step(memory, torch.cat([features, late]))
-            answers.append(answer)
-            late = label
+        with torch.autocast(z.device.type, enabled=False):
+            for features, label in zip(z, y, strict=True):
+                answer, memory = self.step(memory, torch.cat([features, late]))
+                answers.append(answer)
+                late = label
         return (memory, late), torch.stack(answers)
 
     def _answer(self, state: State, z: Tensor) -> Tensor:
         memory, late = state
         if self._ordered:
             return self._read(state, z, late.new_zeros(len(z), self.y_dim))[1]
-        return torch.vmap(lambda features: self.step(memory, torch.cat([features, late]))[0], randomness="different")(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return torch.vmap(lambda features: self.step(memory, torch.cat([features, late]))[0], randomness="different")(z)

@@ -1,0 +1,37 @@
+"""What learners that imagine share."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.nets.named import encoder, flat_features
+
+
+@runtime_checkable
+class Imagining(Protocol):
+    """A learner that makes new examples of a task's classes."""
+
+    def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
+        """`count` new inputs of every class of the support set: (ways, count, *x_shape), images in 0..1."""
+        ...
+
+
+class Features(nn.Module):
+    """Inputs (n, *x_shape) to features (n, width): an encoder, and a linear layer with ReLU."""
+
+    def __init__(self, spec: TaskSpec, width: int):
+        super().__init__()
+        self.encoder = encoder(spec, "conv4" if spec.is_image else "flatten")
+        self.linear = nn.Linear(flat_features(self.encoder, spec), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.encoder(x)).relu()
+
+
+def normal(generator: torch.Generator, *shape: int, like: Tensor) -> Tensor:
+    """Standard normal numbers from a generator, where `like` is."""
+    return torch.randn(shape, generator=generator).to(like)
