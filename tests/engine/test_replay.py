@@ -244,3 +244,10 @@ def test_recordings_are_few_however_many_the_situations() -> None:
         for _ in range(4):
             loss_and_gradient(learner, tasks(n, n))
     assert recorded(learner) == replay.MOST
+
+
+def test_what_takes_very_many_operations_is_not_recorded() -> None:
+    learner = MAML.build(SPEC, inner_steps=30)
+    for seed in range(4):
+        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+    assert recorded(learner) == 0

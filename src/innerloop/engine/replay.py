@@ -15,14 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from innerloop.engine import statistics
 
-AFTER, CHECKS, MOST = 3, 2, 8  # calls that are alike before one is recorded; that a recording must agree with; recordings of a module
+AFTER, CHECKS = 3, 2  # calls that are alike before a recording; that it must agree with
+MOST, LONGEST = 8, 4000  # recordings of a module; operations in one, each of which takes a millisecond to record
 _OWN = frozenset(vars(nn.Module())) - {"training"}
 _GLOBAL_HOOKS = [hooks for name, hooks in vars(torch_module).items() if name.startswith("_global_") and isinstance(hooks, dict)]
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, enum.Enum, torch.dtype, torch.device, torch.Size, types.FunctionType)
+
+
+class _Counting(TorchDispatchMode):
+    """Counts tensor operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, kinds: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += 1
+        return function(*arguments, **(named or {}))
 
 
 class _Unknown(Exception):
@@ -47,7 +59,7 @@ def replayed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> An
     After three calls in one situation (shapes, settings, modules and their modes) its tensor operations are recorded; once the recording has given
     the very same numbers as the function in this call and in the next, it takes the function's place. What is drawn at random, read from values
     or written to buffers is never recorded, nor are modules with hooks, with settings that cannot be compared, or with torch's convolutions, whose
-    arithmetic is what takes the time.
+    arithmetic is what takes the time; nor what takes very many operations.
     """
     if _watched(module, trees):
         return function(*trees)
@@ -66,12 +78,16 @@ def replayed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> An
             return _run(found.recording, trees)
         except RuntimeError:  # it depends on more than we know
             found.recording = None
-    before = [leaf._version for leaf in tree_leaves(trees)]
-    result = function(*trees)
-    written = before != [leaf._version for leaf in tree_leaves(trees)]
     found.seen += 1
-    if found.seen == AFTER and not written and sum(s.recording is not None for s in situations.values()) < MOST:
-        found.recording = _recorded(function, trees)
+    if found.seen != AFTER:
+        result = function(*trees)
+    else:
+        before = [leaf._version for leaf in tree_leaves(trees)]
+        with _Counting() as operations:
+            result = function(*trees)
+        written = before != [leaf._version for leaf in tree_leaves(trees)]
+        room = operations.count <= LONGEST and sum(s.recording is not None for s in situations.values()) < MOST
+        found.recording = _recorded(function, trees) if room and not written else None
     if found.recording is not None:
         found.recording = found.recording if _agrees(found.recording, trees, result) else None
         found.agreed += 1
