@@ -26,8 +26,8 @@ class ImageDecoder(nn.Module):
         self.x_shape, self.filters = x_shape, filters
         self.side = tuple(-(-size // 4) for size in x_shape[1:])
         self.start = nn.Linear(into, filters * self.side[0] * self.side[1])
-        self.blocks = nn.ModuleList(ConvBlock(a, b) for a, b in ((filters, filters), (filters, filters // 2), (filters // 2, filters // 2)))
-        self.end = nn.Linear(filters // 2, x_shape[0])
+        self.blocks = nn.ModuleList(ConvBlock(a, b) for a, b in ((filters, filters), (filters, filters // 2), (filters // 2, filters // 4)))
+        self.end = nn.Linear(filters // 4, x_shape[0])
 
     def forward(self, code: Tensor) -> Tensor:
         h = F.relu(self.start(code)).unflatten(-1, (self.filters, *self.side))
