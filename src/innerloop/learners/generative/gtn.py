@@ -15,8 +15,9 @@ from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.generative.imagining import Features, normal
 from innerloop.learners.metric.distances import class_means
+from innerloop.nets.conv import Conv4
 from innerloop.nets.decoder import decoder
-from innerloop.nets.named import headed
+from innerloop.nets.named import Headed, flat_features, headed
 
 
 class GTN(Descent):
@@ -28,9 +29,9 @@ class GTN(Descent):
     Wang, Zhu, Torralba and Efros 2018, "Dataset distillation", arXiv:1811.10959, section 3
     State: the trained weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
 
-    net: the network that is taught. features: of a support example, for the generator. generator: from these and noise to an input, added to the
-        mean of the class. count: examples made for each class; with 0, the network learns from the support set alone. noise: random numbers of each.
-    inner_lr, inner_steps: how the network learns.
+    net: the network that is taught; on images a Conv4 with 32 filters. features: of a support example, for the generator. generator: from these and
+        noise to an input, added to the mean of the class. count: examples made for each class; with 0, the network learns from the support set alone.
+    noise: random numbers of each. width: features, and units of a layer. inner_lr, inner_steps: how the network learns.
     """
 
     net: nn.Module
@@ -58,7 +59,8 @@ class GTN(Descent):
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
         width = given.get("width", cls.width)
         made = decoder(spec, width + given.get("noise", cls.noise))
-        return {"net": headed(spec, out_dim, given.get("net")), "features": Features(spec, width), "generator": made}
+        small = Headed(Conv4(spec.x_shape, 32), flat_features(Conv4(spec.x_shape, 32), spec), out_dim) if spec.is_image else None
+        return {"net": headed(spec, out_dim, given.get("net") or small), "features": Features(spec, width), "generator": made}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support)
