@@ -32,7 +32,7 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
     for name, learner in LEARNERS.items():
         for fields in VARIANTS.get(name, [{}]):
             for spec_name, spec in SPECS.items():
-                fits = spec.kind in learner.kinds and not (spec.kind == "reals" and "head" in fields)
+                fits = spec.kind in learner.kinds and spec.ordered <= learner.sequences and not (spec.kind == "reals" and "head" in fields)
                 for_images = not fields or not {"transductive", "head", "views"}.isdisjoint(fields)
                 if fits and (for_images if spec_name == "images" else "views" not in fields):
                     found.append((learner, fields, spec_name))

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Categorical, Gaussian
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners import LEARNERS
@@ -121,7 +121,10 @@ class _FewShot:
                 )
             y = F.pad(y, (0, room))
         with torch.no_grad():
-            self.state_ = learner.adapt(Examples(x.to(device), y.to(device)))
+            order = torch.arange(len(x))
+            if isinstance(learner, Streaming):  # which has learned from examples in random order
+                order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+            self.state_ = learner.adapt(Examples(x[order].to(device), y[order].to(device)))
 
     def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
         self._check_fitted()

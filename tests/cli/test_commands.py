@@ -384,6 +384,48 @@ def test_sequences_and_curves_train_and_test_by_command(tmp_path: Path, capsys: 
     assert "--plot draws curves" in fails(capsys, "test", str(ntm), "--tasks", "2", "--plot", str(plot))
 
 
+def test_a_learner_that_draws_while_it_trains_resumes_bit_for_bit(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = ["np", "gp-curves", "--width", "16", "--no-decay", "--warmup", "0"]
+    assert main(["train", *flags, "--out", str(whole), "--steps", "12"]) == 0
+    assert main(["train", *flags, "--out", str(parts), "--steps", "5"]) == 0
+    torch.rand(3)
+    assert main(["train", "np", "gp-curves", "--out", str(parts), "--steps", "12", "--resume"]) == 0
+    same = zip(Run(whole).learner().parameters(), Run(parts).learner().parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["incontext", "copy"], "these tasks are sequences: try NTM, MANN or LSTM"),
+        (["lstm", "copy", "--layers", "0"], "layers must be at least 1, not 0"),
+        (["np", "gp-curves", "--draws", "0"], "draws must be at least 1, not 0"),
+        (["metagan", "strokes", "--scale", "0"], "the scale of distances must be positive"),
+        (["ntm", "copy", "--repeats", "3"], "copy has no option --repeats"),
+    ],
+)
+def test_the_newer_families_refuse_what_cannot_work(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in fails(capsys, "train", *arguments, "--steps", "1", "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tests_of_sequences_and_curves_refuse_what_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ntm, code, plot = tmp_path / "ntm", tmp_path / "code", tmp_path / "plot.png"
+    assert main(["train", "ntm", "copy", "--out", str(ntm), "--steps", "1", "--length", "3", "--slots", "8"]) == 0
+    assert main(["train", "encoderdecoder", "gp-curves", "--out", str(code), "--steps", "1"]) == 0
+    assert "bits (9) of inputs" in fails(capsys, "test", str(ntm), "--on", "repeat-copy", "--tasks", "2")
+    assert "gp-curves has no length" in fails(capsys, "test", str(code), "--length", "3", "--tasks", "2")
+    assert "there is no folder" in fails(capsys, "test", str(code), "--tasks", "2", "--plot", str(tmp_path / "no" / "plot.png"))
+    assert "not plot" in fails(capsys, "test", str(code), "--tasks", "2", "--plot", "plot")
+    assert "there is no flag --kernels: did you mean --kernel?" in fails(capsys, "test", str(code), "--kernels", "rbf")
+    capsys.readouterr()
+    assert main(["test", str(code), "--tasks", "5", "--race", "0", "--plot", str(plot)]) == 0
+    assert "exact posterior" not in capsys.readouterr().out  # a squared error is no density
+
+
 def test_list_and_cite(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)

@@ -17,6 +17,8 @@ PARTS = ("train", "val", "test")
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with a guess at what was meant."""
 
+    words: Sequence[str] = ()  # of the command line
+
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {self._guess(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
@@ -26,13 +28,14 @@ class Parser(argparse.ArgumentParser):
             close = difflib.get_close_matches(match[1], re.findall(r"[\w.+-]+", match[2]), 1)
             return f"{match[1]!r} is none of {match[2]}" + (f": did you mean {close[0]!r}?" if close else "")
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
-            close = difflib.get_close_matches(match[1], self._flags(), 1)
+            close = difflib.get_close_matches(match[1], [flag for flag in self._flags() if flag != match[1]], 1)
             return f"there is no flag {match[1]}" + (f": did you mean {close[0]}?" if close else "")
         return message
 
     def _flags(self) -> list[str]:
-        """The flags of this parser and of its commands."""
-        inner = [p for action in self._actions if isinstance(action.choices, dict) for p in action.choices.values() if isinstance(p, Parser)]
+        """The flags of this parser and of the command that is given."""
+        named = [pair for action in self._actions if isinstance(action.choices, dict) for pair in action.choices.items()]
+        inner = [p for name, p in named if isinstance(p, Parser) and name in self.words]
         return [flag for action in self._actions for flag in action.option_strings] + [flag for p in inner for flag in p._flags()]
 
 
@@ -92,6 +95,7 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
 
     parser = Parser(prog="innerloop", description="Learning to learn: meta-train on many small tasks, then master a new one from a few examples.")
     parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
+    parser.words = arguments
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     for add in (_demo, _list, _cite, _test, _adapt, _imagine):
         add(commands)
@@ -137,6 +141,8 @@ def _test(commands: Any) -> None:
     test.add_argument("--queries", type=positive, help="query examples of a class (default: 5, or as many as there are)")
     test.add_argument("--length", type=positive, help="exact length of a sequence, or its number of items (default: the longest trained on)")
     test.add_argument("--repeats", type=positive, help="how often a sequence is repeated (repeat-copy)")
+    test.add_argument("--kernel", choices=("rbf", "matern", "periodic"), help="of the curves (gp-curves)")
+    test.add_argument("--of", choices=("strokes", "omniglot"), help="whose characters are completed (completion)")
     test.add_argument("--on", metavar="TASKS", help="other tasks than it was trained on, by name")
     test.add_argument("--protocol", help="another protocol of the data")
     test.add_argument("--part", choices=PARTS, default="test", help="the part of the data")
@@ -189,6 +195,7 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--length", type=positive, help="longest sequence, or most items (copy, 20; repeat-copy, 10; associative-recall, 6)")
     data.add_argument("--repeats", type=positive, help="most repetitions of a sequence (repeat-copy, 10)")
     data.add_argument("--kernel", choices=("rbf", "matern", "periodic"), help="of the curves (gp-curves, rbf)")
+    data.add_argument("--of", choices=("strokes", "omniglot"), help="whose characters are completed (completion, strokes)")
     data.add_argument("--alphabets", type=int, help="from how many alphabets the classes of a task come, 0 for any (strokes, omniglot)")
     data.add_argument("--protocol", help="lake, lake-minimal-1, lake-minimal-2 or vinyals (omniglot)")
     data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")

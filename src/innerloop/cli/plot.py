@@ -18,6 +18,14 @@ from innerloop.tasks.sinusoid import Sinusoid
 COLUMNS = 4
 
 
+def drawable(to: str, settings: list[TaskDistribution]) -> None:
+    """Raises ValueError for tasks that are no picture, and for a file that is none."""
+    if not all(isinstance(tasks, Curves | Sinusoid | Completion) for tasks in settings):
+        raise ValueError("--plot draws curves (gp-curves, sinusoid) and images to complete (completion)")
+    if Path(to).suffix.lower() not in (".png", ".pdf", ".svg", ".jpg"):
+        raise ValueError(f"--plot writes a .png, .pdf, .svg or .jpg, not {to}")
+
+
 def pyplot() -> Any:
     """matplotlib's, drawing to files."""
     import matplotlib
@@ -29,11 +37,9 @@ def pyplot() -> Any:
 
 
 def draw(learner: Learner, settings: list[TaskDistribution], to: Path, seed: int) -> Path:
-    """A row of `COLUMNS` tasks for each of the settings. Raises ValueError for tasks that are no picture."""
-    if not all(isinstance(tasks, Curves | Sinusoid | Completion) for tasks in settings):
-        raise ValueError("--plot draws curves (gp-curves, sinusoid) and images to complete (completion)")
+    """A row of `COLUMNS` tasks for each of the settings."""
     images = isinstance(settings[0], Completion)
-    columns = COLUMNS * (3 if images else 1)
+    columns = COLUMNS * (4 if images else 1)
     width, height = (1.3, 1.5) if images else (3.2, 2.4)
     plt = pyplot()
     figure, axes = plt.subplots(len(settings), columns, figsize=(width * columns, height * len(settings)))
@@ -43,7 +49,7 @@ def draw(learner: Learner, settings: list[TaskDistribution], to: Path, seed: int
         for i, task in enumerate(some.unbind()):
             with torch.no_grad():
                 if images:
-                    _image(row[3 * i : 3 * i + 3], learner, task)
+                    _image(row[4 * i : 4 * i + 4], learner, task)
                 else:
                     _curve(row[i], learner, tasks, task)
     if not images:
@@ -79,15 +85,23 @@ def _curve(axes: Any, learner: Learner, tasks: TaskDistribution, task: Task) -> 
 
 
 def _image(axes: Any, learner: Learner, task: Task) -> None:
-    """The pixels that are shown, the mean and the standard deviation of the learner."""
+    """The pixels that are shown, the mean and the standard deviation of the learner, and the pixels that are known, shown or asked for."""
     side = Completion.SIDE
     x = places(side).to(task.support.x.device)
     mean, sd = moments(learner, task.support, x)
-    shown = torch.tensor([0.15, 0.2, 0.5]).expand(side, side, 3).clone()
-    row, column = ((task.support.x.cpu() + 1) / 2 * (side - 1)).round().long().T
-    shown[row, column] = task.support.y.cpu().expand(-1, 3)
-    pictures = {"shown": shown, "mean": mean.view(side, side).cpu(), "deviation": sd.view(side, side).cpu()}
+    shown, known = (_pixels(side, *parts) for parts in ((task.support,), (task.support, task.query)))
+    pictures = {"shown": shown, "mean": mean.view(side, side).cpu(), "deviation": sd.view(side, side).cpu(), "truth": known}
     for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
-        ax.imshow(picture.clamp(0, 1), cmap="gray", vmin=0, vmax=1 if title != "deviation" else 0.5)
+        ax.imshow(picture.clamp(0, 1), cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=8)
-        ax.set_axis_off()
+        ax.set_xticks([])
+        ax.set_yticks([])
+
+
+def _pixels(side: int, *parts: Examples) -> Tensor:
+    """Known pixels in grey, all others blue (side, side, 3)."""
+    picture = torch.tensor([0.15, 0.2, 0.5]).expand(side, side, 3).clone()
+    for part in parts:
+        row, column = ((part.x.cpu() + 1) / 2 * (side - 1)).round().long().T
+        picture[row, column] = part.y.cpu().expand(-1, 3)
+    return picture

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop.cli.fields import check_device
-from innerloop.cli.plot import draw
+from innerloop.cli.plot import draw, drawable
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Gaussian
 from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.learners.generative.imagining import Imagining
@@ -31,6 +32,7 @@ from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
 from innerloop.tasks.images import Preprocess
+from innerloop.tasks.sequences import Sequences
 
 
 def run(options: argparse.Namespace) -> None:
@@ -43,6 +45,11 @@ def run(options: argparse.Namespace) -> None:
         learner.inner_steps = options.steps
     rows = []
     found = all_tasks(options, settings, console)
+    for name in filter(None, (options.json, options.plot)):
+        if not Path(name).absolute().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {Path(name).parent} to write {Path(name).name} into")
+    if options.plot:
+        drawable(options.plot, [tasks for *_, tasks in found])
     if options.imagined:
         helper = imagining(options.imagined, settings)
         found = [(ways, shots, Enlarged(tasks, helper, options.count, options.seed)) for ways, shots, tasks in found]
@@ -52,8 +59,6 @@ def run(options: argparse.Namespace) -> None:
         if options.race and not rows[1:] and not isinstance(learner, Scratch) and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
-    if options.plot:
-        console.print(f"drawn: {draw(learner, [tasks for *_, tasks in found], Path(options.plot), options.seed)}", soft_wrap=True)
     tested = found[0][2].tasks if isinstance(found[0][2], Enlarged) else found[0][2]
     seen = seen_classes(settings, tested) if (options.on or settings.tasks) == settings.tasks else 0
     if seen:
@@ -68,6 +73,8 @@ def run(options: argparse.Namespace) -> None:
             "results": rows,
         }
         write_atomically(Path(options.json), json.dumps(report, indent=2).encode() + b"\n")
+    if options.plot:
+        console.print(f"drawn: {draw(learner, [tasks for *_, tasks in found], Path(options.plot), options.seed)}", soft_wrap=True)
 
 
 def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tuple[int | None, int | None]]:
@@ -103,8 +110,9 @@ class Enlarged(TaskDistribution):
         tasks = self.tasks.sample(n, generator)
         labels = torch.eye(self.spec.y_dim).repeat_interleave(self.count, 0)
         made = [self.imagining.imagine(task.support, self.count, self.generator).flatten(0, 1).cpu() for task in tasks.unbind()]
-        support = Examples(torch.cat([tasks.support.x, torch.stack(made)], 1), torch.cat([tasks.support.y, labels.expand(n, -1, -1)], 1))
-        return Task(support, tasks.query)
+        x, y = torch.cat([tasks.support.x, torch.stack(made)], 1), torch.cat([tasks.support.y, labels.expand(n, -1, -1)], 1)
+        order = torch.randperm(x.shape[1], generator=self.generator)  # for learners that stream
+        return Task(Examples(x[:, order], y[:, order]), tasks.query)
 
 
 def imagining(run: str, settings: Settings) -> Imagining:
@@ -124,7 +132,7 @@ def all_tasks(options: argparse.Namespace, settings: Settings, console: Console)
         try:
             found.append((ways, shots, test_tasks(options, settings, ways, shots)))
         except ValueError as error:
-            if len(wanted) == 1:
+            if len(wanted) == 1 or ways is None:
                 raise
             console.print(f"{ways}-way {shots}-shot is left out: {error}", highlight=False)
     if not found:
@@ -144,11 +152,13 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         "shots": shots if "shots" in accepted else None,
         "length": options.length,
         "repeats": options.repeats,
+        "kernel": options.kernel,
+        "of": options.of,
         "protocol": options.protocol,
         "alphabets": 1 if options.within_alphabet else None,
     }
     asked |= {key: value for key, value in told.items() if value is not None}
-    for key in ("protocol", "alphabets", "length", "repeats"):
+    for key in ("protocol", "alphabets", "length", "repeats", "kernel", "of"):
         if key in asked and key not in accepted:
             raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
     if options.root and name != "folder":
@@ -161,13 +171,17 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
     if shots is not None and "shots" not in accepted:
         raise ValueError(f"{name} has no shots")
     asked = {key: value for key, value in asked.items() if key in accepted}
-    if "queries" in accepted:
+    if "queries" in accepted and "ways" not in accepted:
+        tasks = build_tasks(name, options.part, asked | {"queries": options.queries or asked.get("queries")})
+    elif "queries" in accepted:
         tasks = _with_queries(lambda queries: build_tasks(name, options.part, asked | {"queries": queries}), options.queries)
     else:
         tasks = build_tasks(name, options.part, asked)
-    if tasks.spec.kind != settings.spec["kind"] or list(tasks.spec.x_shape) != settings.spec["x_shape"]:
-        want = f"{settings.spec['kind']} of inputs {tuple(settings.spec['x_shape'])}"
-        raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {tasks.spec.kind} of inputs {tasks.spec.x_shape}")
+    told, given = dataclasses.asdict(tasks.spec), {"ordered": False, **settings.spec}
+    fixed = ("kind", "x_shape", "ordered", *(["y_dim"] if tasks.spec.kind != "classes" else []))
+    if any(told[key] != (tuple(given[key]) if key == "x_shape" else given[key]) for key in fixed):
+        want, got = (f"{spec['kind']} ({spec['y_dim']}) of inputs {tuple(spec['x_shape'])}" for spec in (given, told))
+        raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {got}")
     return tasks
 
 
@@ -188,11 +202,12 @@ def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Nam
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
     queries = getattr(tasks, "queries", options.queries) if not isinstance(tasks, Enlarged) else options.queries
     row: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries, "within_alphabet": options.within_alphabet, **result.as_dict()}
-    if isinstance(tasks, Curves):
+    dense = isinstance(learner.likelihood, Gaussian) and learner.likelihood.learned_scale  # else the loss is a squared error
+    if isinstance(tasks, Curves) and dense:
         again = torch.Generator().manual_seed(options.seed)
         drawn = chunks(learner, tasks, options.tasks, 25, again)
         row["oracle"] = Estimate.of(torch.cat([tasks.oracle(batch).cpu() for batch in drawn]))._asdict()
-    if tasks.spec.ordered:
+    if isinstance(tasks, Sequences) and tasks.exact:
         steps = len(tasks.sample(1, generator).query.x[0])
         row |= {"answer_steps": steps, "bits_per_sequence": result.metrics["loss"].mean * steps / math.log(2)}
     if options.cluster:

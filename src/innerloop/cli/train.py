@@ -30,7 +30,7 @@ from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
 
-TASK_OPTIONS = ("ways", "shots", "queries", "length", "repeats", "kernel", "alphabets", "protocol", "holdout", "root", "file")
+TASK_OPTIONS = ("ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file")
 REPORTS = 10  # validations in a training
 VALIDATION_TASKS = 50
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -237,6 +237,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
+        torch.set_rng_state(state["chance"])  # of learners that draw while they train
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
     clock, since = time.monotonic() - elapsed, time.monotonic()
@@ -247,7 +248,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         folder.save_checkpoint(
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
-                "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
+                "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
             }
         )  # fmt: skip
         since = time.monotonic()

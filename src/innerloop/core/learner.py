@@ -59,6 +59,8 @@ class Learner(nn.Module, ABC):
     given: ClassVar[dict[str, Any]] = {}
     by_name: ClassVar[tuple[str, ...]] = ("encoder", "net")  # the networks that may be chosen by name
     for_reals: ClassVar[dict[str, Any]] = {}  # defaults of `build` where targets are reals
+    sequences: ClassVar[bool] = False  # whether it can answer queries in order
+    or_zero: ClassVar[tuple[str, ...]] = ("inner_steps",)  # whole numbers that may be 0
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -146,6 +148,11 @@ class Learner(nn.Module, ABC):
                 raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
         if spec.kind not in cls.kinds:
             raise ValueError(f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}")
+        if spec.ordered and not cls.sequences:
+            raise ValueError(f"{cls.__name__} answers every query by itself, and these tasks are sequences: try NTM, MANN or LSTM")
+        for name, value in given.items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < (0 if name in cls.or_zero else 1):
+                raise ValueError(f"{name} must be at least {0 if name in cls.or_zero else 1}, not {value}")
         given = {**(cls.for_reals if spec.kind == "reals" else {}), **given}
         for entry in cls.fields():
             if isinstance(given.get(entry.name), str) and "Module" in str(entry.type) and entry.name not in cls.by_name:

@@ -46,6 +46,7 @@ class GTN(Descent):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
+    or_zero = ("inner_steps", "count")
     recipe = Recipe(queries=5, batch=4, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:

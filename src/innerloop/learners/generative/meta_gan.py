@@ -53,6 +53,8 @@ class MetaGAN(Learner):
     recipe = Recipe(ways=20, shots=1, queries=4, alphabets=0, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
 
     def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError(f"the scale of distances must be positive, not {self.scale}")
         self.reader = LSTMCell(self.features, self.hidden)
         self.log_scale, self.bias = nn.Parameter(torch.tensor(math.log(self.scale))), nn.Parameter(torch.tensor(0.0))
         super().__post_init__()
@@ -108,4 +110,5 @@ class MetaGAN(Learner):
     def _made(self, noise: Tensor, read: Tensor) -> Tensor:
         """Noise (ways, count, noise) and what was read (ways, hidden) to inputs (ways, count, *x_shape)."""
         code = torch.cat([noise, read[:, None].expand(-1, noise.shape[1], -1).to(noise.dtype)], -1)
-        return widened(self.generator(code.flatten(0, 1))).sigmoid().unflatten(0, code.shape[:2])
+        x = widened(self.generator(code.flatten(0, 1))).unflatten(0, code.shape[:2])
+        return x.sigmoid() if x.dim() == 5 else x  # images are in 0..1

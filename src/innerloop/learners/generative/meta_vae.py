@@ -32,7 +32,8 @@ class MetaVAE(Learner):
     State: means and standard deviations (ways, context) of q(c | D_k).
 
     features: of an input. statistic: from their mean to q(c | D). prior, posterior: of z. decoder: from c and z to x. context, latent: numbers in
-        c and in z. width: features, and units of a layer. pixels: x is brightness in 0..1 ("bernoulli"), or anything ("gaussian", variance 1).
+        c and in z. width: features, and units of a layer. pixels: x is brightness in 0..1 ("bernoulli"), or anything ("gaussian", variance 1), which
+        `build` takes for vectors.
     """
 
     features: nn.Module

@@ -47,6 +47,8 @@ class MANN(Recurrent):
     recipe = Recipe(shots=10, queries=1, optimizer="Adam", lr=1e-3, decay=False)
 
     def __post_init__(self) -> None:
+        if self.strength <= 0:
+            raise ValueError(f"the strength of reading must be positive, not {self.strength}")
         if self.readers > self.slots:
             raise ValueError(f"{self.readers} readers need as many slots, and there are {self.slots}")
         self.cell = LSTMCell(self.features + self.y_dim + self.readers * self.width, self.hidden)

@@ -58,8 +58,6 @@ class NTM(Recurrent):
     recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3, decay=False)
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.slots, self.width, self.readers, self.writers) < 1:
-            raise ValueError("hidden, slots, width, readers and writers must be at least 1")
         heads, seen = self.readers + self.writers, self.features + self.y_dim + self.readers * self.width
         self.cell = LSTMCell(seen, self.hidden) if self.controller == "lstm" else nn.Sequential(nn.Linear(seen, self.hidden), nn.ReLU())
         self.heads = nn.Linear(self.hidden, heads * (self.width + 6) + self.writers * 2 * self.width)

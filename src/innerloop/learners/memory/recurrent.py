@@ -34,6 +34,7 @@ class Recurrent(Streaming):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals", "bits")
+    sequences = True
 
     @classmethod
     def any_ways(cls, given: Mapping[str, Any]) -> bool:
