@@ -228,9 +228,10 @@ def test_statistics_that_are_wanted_are_handed_out() -> None:
     for seed in range(6):
         found(learner, tasks(seed))
     assert recorded(learner) == 1
-    with measured(learner) as notes:
-        found(learner, tasks(0, 1))
-    assert notes.moments()
+    for _ in range(8):
+        with measured(learner) as notes:
+            found(learner, tasks(0, 1))
+        assert notes.moments()
     inside = expected(learner, tasks(0))
     for _ in range(6):
         with measured():
@@ -249,5 +250,19 @@ def test_recordings_are_few_however_many_the_situations() -> None:
 def test_what_takes_very_many_operations_is_not_recorded() -> None:
     learner = MAML.build(SPEC, inner_steps=30)
     for seed in range(4):
+        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+    assert recorded(learner) == 0
+
+
+def test_a_recording_that_the_next_call_contradicts_is_dropped() -> None:
+    elsewhere = [1.0]
+
+    class Reading(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * elsewhere[0]
+
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Reading(), nn.Linear(4, 4)))
+    for seed in range(8):
+        elsewhere[0] = 1.0 if seed < 3 else 2.0
         torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
     assert recorded(learner) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,12 @@ def flat_features(net: nn.Module, spec: TaskSpec) -> int:
         for module, mode in modes.items():  # frozen parts stay frozen
             module.training = mode
     return features
+
+
+def reading(spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None, vector: str = "flatten") -> dict[str, Any]:
+    """What a learner needs that reads features beside labels: an encoder, and the sizes of features, labels and answers."""
+    body = encoder(spec, given, vector=vector)
+    return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
 
 
 def headed(spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None) -> nn.Module:

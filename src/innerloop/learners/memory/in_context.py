@@ -13,7 +13,7 @@ from innerloop.core.learner import Recipe, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.nets.attention import AttentionBlock
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.named import reading
 
 
 class InContext(Streaming):
@@ -56,8 +56,7 @@ class InContext(Streaming):
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"), vector="flatten")
-        return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+        return reading(spec, out_dim, given.get("encoder"))
 
     def init(self) -> State:
         return [(self.asked.new_zeros(0, self.width), self.asked.new_zeros(0, self.width)) for _ in self.blocks]

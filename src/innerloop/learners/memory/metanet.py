@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.named import reading
 from innerloop.nets.recurrent import LSTMCell
 
 Memory = tuple[Tensor, Tensor, Tensor]
@@ -67,8 +67,7 @@ class MetaNet(Learner):
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"))
-        return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+        return reading(spec, out_dim, given.get("encoder"), "mlp")
 
     def adapt(self, support: Examples) -> Memory:
         return self._learned(self.encoder(support.x), support.y)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.named import reading
 
 Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors
 
@@ -42,8 +42,7 @@ class Recurrent(Streaming):
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"), vector="flatten")
-        return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+        return reading(spec, out_dim, given.get("encoder"))
 
     @abstractmethod
     def start(self) -> Memory:
