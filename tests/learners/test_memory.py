@@ -121,11 +121,11 @@ def test_mann_is_the_papers_equations_in_numpy() -> None:
         order = np.argsort(usage, kind="stable")
         unused = np.isin(np.arange(5), order[:2]).astype(float)  # eq. (6)
         write = gate * read + (1 - gate) * unused  # eq. (7)
+        read = np.stack([softmax(learner.strength * np.array([cosine(k, row) for row in M])) for k in keys])  # eq. (2), (3)
+        r = read @ M  # eq. (4), before it is written to
         M = M * (np.arange(5) != order[0])[:, None]
         for head in range(2):
             M = M + np.outer(write[head], keys[head])  # eq. (8)
-        read = np.stack([softmax(learner.strength * np.array([cosine(k, row) for row in M])) for k in keys])  # eq. (2), (3)
-        r = read @ M  # eq. (4)
         usage = learner.usage_decay * usage + read.sum(0) + write.sum(0)  # eq. (5)
     expected = linear(learner.head, np.concatenate([h, r.flatten()]))
     np.testing.assert_allclose(array(learner.predict(learner.adapt(some.support), some.query.x)[0]), expected, rtol=1e-5)

@@ -28,7 +28,7 @@ class LSTM(Recurrent):
     layers: int = 1
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3, decay=False)
+    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         sizes = [self.features + self.y_dim, *[self.hidden] * self.layers]

@@ -23,10 +23,10 @@ def least_used(usage: Tensor, n: int) -> Tensor:
 class MANN(Recurrent):
     """Memory-augmented network: writes to the least used slots of an outside memory, or to those it has just read, and reads by content alone.
 
-    r_t = sum_i w_r(i) M_t(i), w_r = softmax(strength * cosine(k_t, M_t)); M_t(i) = M_(t-1)(i) + w_w(i) k_t
+    r_t = sum_i w_r(i) M_(t-1)(i), w_r = softmax(strength * cosine(k_t, M_(t-1))); M_t(i) = M_(t-1)(i) + w_w(i) k_t
     w_w = sigmoid(alpha) w_r' + (1 - sigmoid(alpha)) w_lu', w_r' what was read and w_lu' the least used slots one step before
     Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, "One-shot learning with memory-augmented neural networks", arXiv:1605.06065,
-    eq. (1)-(8)
+    eq. (1)-(8), which leave open whether a step reads before it writes; here it does, or it would find what it has just written
     Its objective is the loss of every answer: for each support example before its label is shown, and for the query set.
     State: the memory (slots, width), its usage, what the heads read and where, the controller's own state, and the label still to come.
 
@@ -44,7 +44,7 @@ class MANN(Recurrent):
     strength: float = 10.0
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=10, queries=1, optimizer="Adam", lr=1e-3, decay=False)
+    recipe = Recipe(shots=10, queries=1, optimizer="Adam", lr=3e-3)
 
     def __post_init__(self) -> None:
         if self.strength <= 0:
@@ -70,8 +70,8 @@ class MANN(Recurrent):
         unused = least_used(usage.detach(), self.readers)  # (slots,)
         write = gate * read + (1 - gate) * unused  # (readers, slots)
         cleared = least_used(usage.detach(), 1)  # before it is written to
-        M = M * (1 - cleared)[:, None] + write.T @ k  # (slots, width)
         read = (self.log_strength.exp() * cosine(k, M)).softmax(-1)  # (readers, slots)
         r = read @ M  # (readers, width)
+        M = M * (1 - cleared)[:, None] + write.T @ k  # (slots, width)
         usage = self.usage_decay * usage + read.sum(0) + write.sum(0)  # eq. (5)
         return self.head(torch.cat([own[0], r.flatten()])), (M, usage, read, r, own)

@@ -42,7 +42,11 @@ class Recurrent(Streaming):
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
-        return reading(spec, out_dim, given.get("encoder"))
+        found = reading(spec, out_dim, given.get("encoder"))
+        if spec.is_image and not isinstance(given.get("encoder"), nn.Module):
+            # what a convolution block gives is mostly the same for all images, and a memory then finds them all alike
+            found["encoder"] = nn.Sequential(found["encoder"], nn.LayerNorm(found["features"]))
+        return found
 
     @abstractmethod
     def start(self) -> Memory:
