@@ -113,7 +113,7 @@ def field_table(learner: type[Learner]) -> list[str]:
     lines = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for entry in learner.fields():
         meaning = said.get(entry.name) or COMMON.get(entry.name, "")
-        if entry.name in learner.for_reals:
+        if entry.name in learner.for_reals and "reals" in learner.kinds:
             meaning += f"; for reals `build` sets {learner.for_reals[entry.name]}"
         lines.append(f"| `{entry.name}` | {plain(f'`{kind_of(hints[entry.name])}`')} | {plain(default_of(entry))} | {plain(meaning)} |")
     return lines

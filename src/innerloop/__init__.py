@@ -20,7 +20,7 @@ _HOMES = {
     "innerloop.learners.memory": ("LSTM", "MANN", "NTM", "InContext", "MetaNet"),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
-    "innerloop.learners.optimization": ("IMAML", "MAML", "MetaSGD"),
+    "innerloop.learners.optimization": ("DKT", "IMAML", "LRD2", "MAML", "R2D2", "MetaOptNet", "MetaSGD"),
     "innerloop.learners.transfer": ("FineTune", "Scratch"),
     "innerloop.estimators": ("FewShotClassifier", "FewShotRegressor"),
     "innerloop.race": ("head_start",),

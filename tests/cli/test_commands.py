@@ -405,9 +405,7 @@ def test_a_learner_that_draws_while_it_trains_resumes_bit_for_bit(tmp_path: Path
         (["ntm", "copy", "--repeats", "3"], "copy has no option --repeats"),
     ],
 )
-def test_the_newer_families_refuse_what_cannot_work(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_newer_families_refuse_what_cannot_work(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in fails(capsys, "train", *arguments, "--steps", "1", "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from innerloop import LSTM, MANN, NTM, Examples, InContext, Learner, MetaNet, Recipe, Streaming, Task, TaskSpec, meta_test, meta_train
+from innerloop.engine.statistics import measured
 from innerloop.learners.memory.metanet import preprocessed
 from innerloop.tasks import associative_recall, copy, repeat_copy
 from innerloop.testing import Blobs
@@ -191,6 +192,22 @@ def test_every_answer_counts_towards_the_loss(learner: type[Learner]) -> None:
     outputs = torch.cat([student.follow(some.support)[1], student.predict(student.adapt(some.support), some.query.x)])
     expected = F.cross_entropy(outputs, torch.cat([some.support.y, some.query.y]))
     torch.testing.assert_close(student.loss(some)[0], expected)
+
+
+@pytest.mark.parametrize("learner", [LSTM, MetaNet, InContext])
+def test_tasks_are_normalised_together(learner: type[Learner]) -> None:
+    spec = TaskSpec("classes", (1, 8, 8), 3)
+    torch.manual_seed(0)
+    student, tasks = learner.build(spec).train(), Blobs(spec).sample(4, torch.Generator().manual_seed(0))
+    with measured(student) as notes:
+        loss = student(tasks)[0]
+    for name, moments in notes.moments().items():
+        student.get_buffer(name).copy_(moments)
+    student.eval()
+    torch.testing.assert_close(student(tasks)[0], loss, atol=1e-5, rtol=1e-5)
+    student.calibrate(tasks)
+    torch.testing.assert_close(student(tasks)[0], loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(student(tasks)[0], torch.stack([student.loss(task)[0] for task in tasks.unbind()]).mean())
 
 
 class Parrot(Streaming):

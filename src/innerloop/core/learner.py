@@ -60,6 +60,7 @@ class Learner(nn.Module, ABC):
     by_name: ClassVar[tuple[str, ...]] = ("encoder", "net")  # the networks that may be chosen by name
     for_reals: ClassVar[dict[str, Any]] = {}  # defaults of `build` where targets are reals
     sequences: ClassVar[bool] = False  # whether it can answer queries in order
+    together: ClassVar[bool] = False  # whether `forward` encodes all tasks at once, so that they are normalised together
     or_zero: ClassVar[tuple[str, ...]] = ("inner_steps",)  # whole numbers that may be 0
 
     def __init_subclass__(cls) -> None:
@@ -113,8 +114,8 @@ class Learner(nn.Module, ABC):
         """
         if any(isinstance(module, Normaliser) for module in self.modules()):
             with measured(self) as notes:
-                for task in tasks.unbind():
-                    self.loss(task)
+                for part in [tasks] if self.together else tasks.split(0):
+                    self(part)
             buffers = dict(self.named_buffers())
             for name, value in notes.moments().items():
                 buffers[name].copy_(value)

@@ -50,10 +50,10 @@ def build_optimizer(learner: Learner, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay)  # pyright: ignore[reportCallIssue]
 
 
-def calibrate(learner: Learner, tasks: TaskDistribution, precision: Precision = "float32", *, n: int = 8) -> None:
-    """Settle normalisation statistics on `n` tasks that are always the same for one distribution."""
+def calibrate(learner: Learner, tasks: TaskDistribution, precision: Precision = "float32") -> None:
+    """Settle normalisation statistics on tasks that are always the same for one distribution."""
     device = next(learner.parameters()).device
-    sample = tasks.sample(n, torch.Generator().manual_seed(CALIBRATION_SEED)).to(device)
+    sample = tasks.sample(64 if learner.together else 8, torch.Generator().manual_seed(CALIBRATION_SEED)).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         learner.calibrate(sample)
 

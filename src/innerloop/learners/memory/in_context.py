@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
-from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.memory.encoded import Encoded
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.named import reading
 
 
-class InContext(Streaming):
+class InContext(Encoded, Streaming):
     """In-context transformer: examples are tokens, and a query attends to those that came before it.
 
     token of an example = W f(x_i) + V y_i + b, of a query = W f(x) + c; an example attends to those up to it, a query to the examples and itself
@@ -76,12 +77,12 @@ class InContext(Streaming):
         asked = self._asked(self.encoder(x))
         return self.head(self._through(state, asked, torch.eye(len(asked), dtype=torch.bool, device=x.device))[0])
 
-    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        shots = len(task.support.y)
-        z = self.encoder(torch.cat([task.support.x, task.query.x]))
-        outputs = self._at_once(z[:shots], z, task.support.y)[1]
-        nll = self.likelihood.nll(outputs, torch.cat([task.support.y, task.query.y]))
-        return nll, self.likelihood.metrics(outputs[shots:], task.query.y)
+    def embed(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+        outputs = self._at_once(z, torch.cat([z, asked]), y)[1]
+        return self.likelihood.nll(outputs, torch.cat([y, answers])), self.likelihood.metrics(outputs[len(y) :], answers)
 
     def _told(self, z: Tensor, y: Tensor) -> Tensor:
         return self.tokens(z) + self.labels(y)  # (n, width)

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
-from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.memory.encoded import Encoded
 from innerloop.nets.named import reading
 from innerloop.nets.recurrent import LSTMCell
 
@@ -27,7 +28,7 @@ def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
     return torch.stack([torch.where(large, size, -1.0), torch.where(large, gradient.sign(), gradient * torch.exp(torch.tensor(p)))], -1)
 
 
-class MetaNet(Learner):
+class MetaNet(Encoded):
     """Meta networks: slow weights are learned over tasks, fast ones are made for each example from the gradient of its loss, and remembered.
 
     W*_i = m(grad_W L(b(W, x_i), y_i)), kept under r_i = u(Q, Q*, x_i), Q* = d(grad_Q L_i); for a query, W* = softmax(scale cosine(r_i, r)) W*_i
@@ -75,10 +76,12 @@ class MetaNet(Learner):
     def predict(self, state: Memory, x: Tensor) -> Tensor:
         return self._answers(state, self.encoder(x))
 
-    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z, shots = self.encoder(torch.cat([task.support.x, task.query.x])), len(task.support.y)  # all at once
-        outputs = self._answers(self._learned(z[:shots], task.support.y), z[shots:])
-        return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
+    def embed(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+        outputs = self._answers(self._learned(z, y), asked)
+        return self.likelihood.nll(outputs, answers), self.likelihood.metrics(outputs, answers)
 
     def _learned(self, z: Tensor, y: Tensor) -> Memory:
         def embedding_loss(Q: Tensor, z: Tensor, y: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from innerloop.core.learner import State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
-from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.memory.encoded import Encoded
 from innerloop.nets.named import reading
 
 Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors
 
 
-class Recurrent(Streaming):
+class Recurrent(Encoded, Streaming):
     """A learner that is a recurrent network, whose memory is what it has learned.
 
     An example goes in together with the label of the one before it: labels arrive one step late, so that every step may answer (Hochreiter, Younger
@@ -75,15 +76,13 @@ class Recurrent(Streaming):
     def predict(self, state: State, x: Tensor) -> Tensor:
         return self._answer(state, self.embed(x))
 
-    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z = self.embed(torch.cat([task.support.x, task.query.x]))  # all at once
-        shots = len(task.support.y)
-        state, before = self._read(self.init(), z[:shots], task.support.y)
-        outputs, y = self._answer(state, z[shots:]), task.query.y
-        metrics = self.likelihood.metrics(outputs, y)
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+        state, before = self._read(self.init(), z, y)
+        outputs = self._answer(state, asked)
+        metrics = self.likelihood.metrics(outputs, answers)
         if not self._ordered:
-            outputs, y = torch.cat([before, outputs]), torch.cat([task.support.y, y])
-        return self.likelihood.nll(outputs, y), metrics
+            outputs, answers = torch.cat([before, outputs]), torch.cat([y, answers])
+        return self.likelihood.nll(outputs, answers), metrics
 
     @property
     def _ordered(self) -> bool:

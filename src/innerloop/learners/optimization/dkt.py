@@ -1,0 +1,108 @@
+"""Gaussian processes on learned features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.encoding.layers import unsoftplus
+from innerloop.learners.metric.distances import cosine, squared_distance
+from innerloop.nets.named import encoder
+
+State = tuple[Tensor, Tensor, Tensor]
+
+
+class DKT(Learner):
+    """Deep kernel transfer: Gaussian process regression on learned features, exact; what is learned is the kernel.
+
+    mean = k(x, Z) K^-1 Y, variance = k(x, x) + noise - k(x, Z) K^-1 k(Z, x), K = k(Z, Z) + noise I; a class is regressed to 1, all others to -1, and
+    its logit is 2 mean / variance, the log odds of 1 and -1
+    Patacchiola, Turner, Crowley, O'Boyle and Storkey 2020, "Bayesian meta-learning for the few-shot setting via deep kernels", arXiv:1910.05199,
+    eq. (3)-(8)
+    Its objective is no query likelihood after adapting: it is the negative log marginal likelihood of all examples of a task, in nats a target.
+    State: the features (n, d) of the support set, K's inverse (n, n) and K^-1 Y (n, y_dim).
+
+    encoder: the features. similarity: the kernel, "cosine" of them, "linear" or "rbf", with a learned scale. bandwidth: where the learned length
+        scale of "rbf" begins, on features divided by the root of their number. noise: where the learned noise variance begins.
+    """
+
+    encoder: nn.Module
+    _: KW_ONLY
+    similarity: Literal["cosine", "linear", "rbf"] = "cosine"
+    bandwidth: float = 1.0
+    noise: float = 0.1
+    likelihood: Likelihood = Categorical()
+
+    for_reals: ClassVar[dict[str, Any]] = {"similarity": "rbf", "likelihood": Gaussian(learned_scale=True)}
+    recipe = Recipe(ways=5, shots=1, queries=5, batch=4, optimizer="Adam", lr=1e-3)
+
+    def __post_init__(self) -> None:
+        if self.bandwidth <= 0 or self.noise <= 0:
+            raise ValueError(f"bandwidth and noise must be positive, not {self.bandwidth} and {self.noise}")
+        self.log_noise, self.log_bandwidth = (nn.Parameter(torch.tensor(math.log(value))) for value in (self.noise, self.bandwidth))
+        self.log_height = nn.Parameter(torch.tensor(0.0))
+        super().__post_init__()
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        return {"encoder": encoder(spec, given.get("encoder"))}
+
+    def adapt(self, support: Examples) -> State:
+        return self._conditioned(self.embed(support.x), support.y)
+
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        return self._answers(state, self.embed(x))
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        z, y = self.embed(torch.cat([task.support.x, task.query.x])), torch.cat([task.support.y, task.query.y])
+        outputs = self._answers(self._conditioned(z[: len(task.support.y)], task.support.y), z[len(task.support.y) :])
+        targets = self._targets(y)
+        root = torch.linalg.cholesky(self._gram(z))
+        solved = torch.linalg.solve_triangular(root, targets, upper=False)  # (n, y_dim)
+        nll = 0.5 * solved.square().sum(0) + root.diagonal().log().sum() + 0.5 * len(y) * math.log(2 * math.pi)  # (y_dim,)
+        return nll.mean() / len(y), self.likelihood.metrics(outputs, task.query.y)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """x (m, *x_shape) as features (m, d), divided by the root of d."""
+        z = widened(self.encoder(x).flatten(1))
+        return z / z.shape[1] ** 0.5
+
+    def _targets(self, y: Tensor) -> Tensor:
+        return 2 * y - 1 if isinstance(self.likelihood, Categorical) else y
+
+    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.similarity == "rbf":
+            similar = (-0.5 * squared_distance(a, b) / self.log_bandwidth.exp().square()).exp()
+        else:
+            similar = cosine(a, b) if self.similarity == "cosine" else a @ b.T
+        return self.log_height.exp() * similar  # (m, n)
+
+    def _gram(self, z: Tensor) -> Tensor:
+        return self._kernel(z, z) + (self.log_noise.exp() + 1e-5) * torch.eye(len(z), device=z.device, dtype=z.dtype)
+
+    def _conditioned(self, z: Tensor, y: Tensor) -> State:
+        with torch.autocast(z.device.type, enabled=False):
+            inverse = torch.linalg.inv(self._gram(z))  # (n, n)
+            return z, inverse, inverse @ self._targets(y)
+
+    def _answers(self, state: State, z: Tensor) -> Tensor:
+        known, inverse, solved = state
+        with torch.autocast(z.device.type, enabled=False):
+            k = self._kernel(z, known)  # (m, n)
+            mean = k @ solved  # (m, y_dim)
+            alike = torch.ones_like(z[:, 0]) if self.similarity != "linear" else z.square().sum(-1)
+            variance = (self.log_height.exp() * alike - ((k @ inverse) * k).sum(-1)).clamp_min(0) + self.log_noise.exp()  # (m,)
+        if isinstance(self.likelihood, Categorical):
+            return 2 * mean / variance[:, None]
+        if not (isinstance(self.likelihood, Gaussian) and self.likelihood.learned_scale):
+            return mean
+        raw = unsoftplus((variance.sqrt() - 0.01) / 0.99)  # (m,)
+        return torch.cat([mean, raw[:, None].expand_as(mean)], -1)

@@ -1,0 +1,63 @@
+"""What learners share that solve for a linear head exactly."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.nets.named import encoder
+
+
+class ExactHead(Learner):
+    """A learner whose linear head is the solution of a convex problem on the encoded support set; the encoder is learned through the solution.
+
+    The state is the head's weight (ways, d + 1): features are divided by the root of their number, and a 1 is added, whose weight is the bias.
+    """
+
+    encoder: nn.Module
+    _: KW_ONLY
+    scale: float = 10.0
+    likelihood: Likelihood = Categorical()
+
+    recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+    for_reals: ClassVar[dict[str, Any]] = {"scale": 1.0}
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in (Categorical(), Gaussian()):
+            raise ValueError(f"a head is solved for scores or means: {self.likelihood} cannot read them")
+        if self.scale <= 0:
+            raise ValueError(f"the scale of the answers must be positive, not {self.scale}")
+        self.log_scale, self.shift = nn.Parameter(torch.tensor(math.log(self.scale))), nn.Parameter(torch.tensor(0.0))
+        super().__post_init__()
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+        return {"encoder": encoder(spec, given.get("encoder"))}
+
+    @abstractmethod
+    def solve(self, z: Tensor, y: Tensor) -> Tensor:
+        """The weight (ways, d) of the head, from features z (n, d) and targets y (n, ways)."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """x (m, *x_shape) as features (m, d + 1), the last of them 1."""
+        z = widened(self.encoder(x).flatten(1))
+        return torch.cat([z / z.shape[1] ** 0.5, torch.ones_like(z[:, :1])], 1)
+
+    def adapt(self, support: Examples) -> Tensor:
+        z = self.embed(support.x)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.solve(z, support.y)
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        z = self.embed(x)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.log_scale.exp() * z @ state.T + self.shift

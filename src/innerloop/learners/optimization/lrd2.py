@@ -1,0 +1,42 @@
+"""Logistic regression as the inner loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.engine.convex import logistic
+from innerloop.learners.optimization.exact import ExactHead
+
+
+class LRD2(ExactHead):
+    """LR-D2: the head is the logistic regression of every class against the others on the encoded support set, by Newton's method.
+
+    w_k = argmin_w sum_i log(1 + exp(w z_i)) - y_ik w z_i + strength / 2 |w|^2; outputs = scale W f(x) + shift, all three learned
+    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136, section 3.3
+    State: W (ways, d + 1); the last column is the bias.
+
+    encoder: f; its d features are divided by the root of d. scale, strength: where the learned scale of the outputs and the learned strength of
+        regularisation begin. newton_steps: each a weighted ridge regression.
+    """
+
+    _: KW_ONLY
+    strength: float = 0.1
+    scale: float = 3.0
+    newton_steps: int = 5
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+
+    def __post_init__(self) -> None:
+        if self.strength <= 0:
+            raise ValueError(f"the strength of regularisation must be positive, not {self.strength}")
+        self.log_strength = nn.Parameter(torch.tensor(math.log(self.strength)))
+        super().__post_init__()
+
+    def solve(self, z: Tensor, y: Tensor) -> Tensor:
+        return logistic(z, y, self.log_strength.exp(), self.newton_steps)

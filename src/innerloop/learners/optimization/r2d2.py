@@ -1,0 +1,39 @@
+"""Ridge regression as the inner loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.engine.convex import ridge
+from innerloop.learners.optimization.exact import ExactHead
+
+
+class R2D2(ExactHead):
+    """R2-D2: the head is the ridge regression of the targets on the encoded support set, in closed form.
+
+    W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with strength, scale and shift learned
+    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136, eq. (4)-(8)
+    State: W (ways, d + 1); the last column is the bias.
+
+    encoder: f; its d features are divided by the root of d. scale, strength: where the learned scale of the outputs and the learned strength of
+        regularisation begin.
+    """
+
+    _: KW_ONLY
+    strength: float = 0.1
+    scale: float = 10.0
+    likelihood: Likelihood = Categorical()
+
+    def __post_init__(self) -> None:
+        if self.strength <= 0:
+            raise ValueError(f"the strength of regularisation must be positive, not {self.strength}")
+        self.log_strength = nn.Parameter(torch.tensor(math.log(self.strength)))
+        super().__post_init__()
+
+    def solve(self, z: Tensor, y: Tensor) -> Tensor:
+        return ridge(z, y, self.log_strength.exp())
