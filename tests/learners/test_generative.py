@@ -50,10 +50,11 @@ def test_meta_vae_is_the_bound_written_out(pixels: str) -> None:
             fits = chance.log_prob(one) if pixels == "bernoulli" else -0.5 * (made - one).square()
             total = total + fits.sum() - kl_divergence(posterior, prior).sum()
         bounds.append((total - sum(kl_divergence(one, Normal(torch.zeros(3), torch.ones(3))).sum() for one in q)) / len(x))
-    torch.testing.assert_close(learner.loss(some)[0], -(bounds[0] + bounds[1]) / 2)
     features = (some.query.x @ learner.features.linear.weight.T + learner.features.linear.bias).clamp_min(0)
     scores = torch.stack([torch.stack([-kl_divergence(q, gaussian(learner.statistic(f))).sum() for q in classes[0]]) for f in features])
     torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), scores)
+    wrong = torch.nn.functional.cross_entropy(scores, some.query.y.argmax(-1))
+    torch.testing.assert_close(learner.loss(some)[0], 10 * wrong - (bounds[0] + bounds[1]) / 2)
 
 
 def test_meta_gan_gives_each_player_its_own_gradient() -> None:

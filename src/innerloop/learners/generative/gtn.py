@@ -39,7 +39,7 @@ class GTN(Descent):
     generator: nn.Module
     inner_lr: float = 0.1
     _: KW_ONLY
-    count: int = 4
+    count: int = 2
     noise: int = 16
     width: int = 128
     inner_steps: int = 10

@@ -28,12 +28,12 @@ class MetaVAE(Learner):
     A query belongs to the class with the smallest KL(q(c | D_k) || q(c | x)).
     Edwards and Storkey 2017, "Towards a neural statistician", arXiv:1606.02185, eq. (3)-(5) and section 5.3
     Its objective is the evidence bound of all examples of a class, in nats an example: the mean of two bounds, one with q(c | D) from the support
-    examples and one from all.
+    examples and one from all; and `discriminative` times the query loss of the classifier, as in Kingma et al. 2014, arXiv:1406.5298, eq. (9).
     State: means and standard deviations (ways, context) of q(c | D_k).
 
     features: of an input. statistic: from their mean to q(c | D). prior, posterior: of z. decoder: from c and z to x. context, latent: numbers in
-        c and in z. width: features, and units of a layer. pixels: x is brightness in 0..1 ("bernoulli"), or anything ("gaussian", variance 1), which
-        `build` takes for vectors.
+        c and in z. width: features, and units of a layer. discriminative: the weight of the query loss; the statistician has 0. pixels: x is
+        brightness in 0..1 ("bernoulli"), or anything ("gaussian", variance 1), which `build` takes for vectors.
     """
 
     features: nn.Module
@@ -45,6 +45,7 @@ class MetaVAE(Learner):
     context: int = 64
     latent: int = 16
     width: int = 256
+    discriminative: float = 10.0
     pixels: Literal["bernoulli", "gaussian"] = "bernoulli"
     likelihood: Likelihood = Categorical()
 
@@ -72,7 +73,8 @@ class MetaVAE(Learner):
         some, everything = self._classes(h[:shots], y[:shots]), self._classes(h, y)
         outputs = self._scores(some, h[shots:])
         bounds = torch.stack([self._bound(x, y, h, q) for q in (some, everything)])
-        return -bounds.mean(), {**self.likelihood.metrics(outputs, task.query.y), "bound": bounds.mean().detach()}
+        loss = self.discriminative * self.likelihood.nll(outputs, task.query.y) - bounds.mean()
+        return loss, {**self.likelihood.metrics(outputs, task.query.y), "bound": bounds.mean().detach()}
 
     def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
         mean, scale = self.adapt(support)
