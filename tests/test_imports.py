@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "tasks": {"engine", "core"},
     "learners": {"engine", "core", "nets"},
     "race": {"core"},
+    "optimizer": {"learners", "runs"},
     "rl": {"engine", "core", "nets"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,

@@ -23,6 +23,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "matchingnet": [{}, {"contextual": True}],
     "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
     "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
+    "l2o": [{"inner_steps": 3}, {"inner_steps": 3, "first_order": False}, {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2}],
     "finetune": [{}, {"head": "cosine"}],
 }  # fmt: skip
 
@@ -42,7 +43,7 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(("learner", "fields", "spec"), cases(), ids=lambda v: v.__name__ if isinstance(v, type) else str(v).replace(" ", ""))
 def test_law(learner: type[Learner], fields: dict[str, object], spec: str, law: str) -> None:
-    if law == "gradient_is_right" and fields.get("first_order"):
+    if law == "gradient_is_right" and fields.get("first_order", getattr(learner, "first_order", False)):
         pytest.skip("a first-order meta-gradient is not the gradient")
     torch.manual_seed(0)
     given = dict(fields)

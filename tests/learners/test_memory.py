@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from innerloop import LSTM, MANN, NTM, Examples, InContext, Learner, MetaNet, Recipe, Streaming, Task, TaskSpec, meta_test, meta_train
 from innerloop.engine.statistics import measured
-from innerloop.learners.memory.metanet import preprocessed
+from innerloop.nets.rules import preprocessed
 from innerloop.tasks import associative_recall, copy, repeat_copy
 from innerloop.testing import Blobs
 

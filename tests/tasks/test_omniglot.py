@@ -10,7 +10,8 @@ from innerloop.cli import build_parser
 from innerloop.cli.test import test_tasks as tasks_to_test
 from innerloop.runs import Settings
 from innerloop.tasks import Episodes, omniglot
-from innerloop.tasks.omniglot import PARTS, bank
+from innerloop.tasks.omniglot import bank
+from innerloop.tasks.parts import PARTS
 
 HELD_OUT = {"Armenian", "Futurama", "Gujarati", "Hebrew", "Japanese_(hiragana)"}
 

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("innerloop: stopped", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, FloatingPointError, OSError) as error:
+    except (ValueError, TypeError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("INNERLOOP_TRACEBACK"):
             raise
         print(f"innerloop: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.parts import check_part
 
 Kernel = Literal["rbf", "matern", "periodic"]
 LENGTH, PERIOD, NOISE = 0.4, 1.0, 0.1  # of all kernels; of the periodic one; standard deviation of the observations
@@ -71,6 +72,5 @@ class Curves(TaskDistribution):
 
 def gp_curves(part: str = "train", *, shots: int = 20, queries: int = 50, kernel: Kernel = "rbf") -> Curves:
     """Curves from a Gaussian process: 3 to `shots` points in training, exactly so many in validation and testing; no curve comes twice."""
-    if part not in ("train", "val", "test"):
-        raise ValueError(f"a part is one of train, val, test, not {part!r}")
+    check_part(part)
     return Curves(kernel, shots, queries, part != "train")

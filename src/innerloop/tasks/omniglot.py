@@ -18,10 +18,10 @@ import torch
 
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.images import INK_MARGIN, Preprocess
+from innerloop.tasks.parts import check_part
 
 PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True, fit_ink=True)
 PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
-PARTS = ("train", "val", "test")
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 _MD5 = {"images_background": "68d2efa1b9178cc56df9314c21c6e718", "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811"}
@@ -110,8 +110,7 @@ def bank(protocol: str = "lake", part: str = "train", holdout: bool = False, pre
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}")
-    if part not in PARTS:
-        raise ValueError(f"a part is one of {', '.join(PARTS)}, not {part!r}")
+    check_part(part)
     full, index, background = _load(preprocess)
     if protocol == "vinyals":
         name = {"train": "train" if holdout else "trainval"}.get(part, part)

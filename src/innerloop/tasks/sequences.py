@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.parts import check_part
 
 
 class Sequences(TaskDistribution):
@@ -114,6 +115,5 @@ def associative_recall(part: str = "train", *, length: int = 6, bits: int = 6) -
 
 
 def _exact(part: str) -> bool:
-    if part not in ("train", "val", "test"):
-        raise ValueError(f"a part is one of train, val, test, not {part!r}")
+    check_part(part)
     return part != "train"

@@ -7,6 +7,7 @@ import math
 import torch
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.parts import check_part
 
 
 class Sinusoid(TaskDistribution):
@@ -33,6 +34,5 @@ class Sinusoid(TaskDistribution):
 
 def sinusoid(part: str = "train", *, shots: int = 10, queries: int = 10) -> Sinusoid:
     """Sinusoid tasks; every part draws from the same continuum, in which no task comes twice."""
-    if part not in ("train", "val", "test"):
-        raise ValueError(f"a part is one of train, val, test, not {part!r}")
+    check_part(part)
     return Sinusoid(shots, queries)

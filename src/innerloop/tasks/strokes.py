@@ -20,6 +20,7 @@ from torch import Tensor
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.episodes import ClassBank, Episodes, LabelledExamples
 from innerloop.tasks.images import INK_MARGIN
+from innerloop.tasks.parts import check_part
 
 STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 64, 28
 PEN = 0.035  # standard deviation of a pen's line, in the units of the knots
@@ -265,8 +266,7 @@ def bank(part: str) -> ClassBank:
 
 def strokes(part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0) -> FreshEpisodes | Episodes:
     """Stroke characters: endless in training; for validation and testing 10 and 20 fixed alphabets of 26 characters, 20 drawings each."""
-    if part not in _SEEDS:
-        raise ValueError(f"a part is one of {', '.join(_SEEDS)}, not {part!r}")
+    check_part(part)
     if part == "train":
         return FreshEpisodes(ways, shots, queries, alphabets)
     return Episodes(bank(part), ways, shots, queries, alphabets)

@@ -16,16 +16,10 @@ from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.memory.encoded import Encoded
 from innerloop.nets.named import reading
 from innerloop.nets.recurrent import LSTMCell
+from innerloop.nets.rules import preprocessed
 
 Memory = tuple[Tensor, Tensor, Tensor]
 CODER = 20  # hidden units of the networks that turn gradients into weights (section 3.1)
-
-
-def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
-    """A gradient by magnitude and sign (..., 2): log|g| / p and sign(g), or -1 and exp(p) g where tiny. Andrychowicz et al. 2016, appendix A."""
-    large = gradient.abs() >= torch.exp(torch.tensor(-p))
-    size = torch.where(large, gradient.abs(), 1.0).log() / p
-    return torch.stack([torch.where(large, size, -1.0), torch.where(large, gradient.sign(), gradient * torch.exp(torch.tensor(p)))], -1)
 
 
 class MetaNet(Encoded):

@@ -1,0 +1,106 @@
+"""Learning to learn by gradient descent by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.learner import Recipe
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.nets.named import headed
+from innerloop.nets.rules import RULES
+
+MEMORY = "~"  # what the names of remembered tensors begin with, beside those of the weights
+
+
+class L2O(Descent):
+    """Learned optimiser: a network, the same for every weight, says from its gradients how it changes next.
+
+    weights, memory <- weights + change, memory', (change, memory') = rule(grad(support loss), memory)
+    Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de Freitas 2016, "Learning to learn by gradient descent by gradient
+    descent", arXiv:1606.04474, eq. (2)-(3)
+    Its objective is the query loss averaged over all steps of a training of `net` from random weights; gradients flow through `unroll` steps at most.
+    State: the trained weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
+
+    net: what is trained. For reals it is linear without a bias, which makes the loss a quadratic function; for classes it has 20 sigmoid units
+        (section 3.2). rule: "lstm", the paper's; or "mlp", a perceptron that sees averages of the gradient (Metz et al. 2019, arXiv:1810.10180).
+    inner_steps: of a training. minibatch: examples of the support set that a step sees, in order and over again; 0 for all.
+    first_order: treat gradients of the support loss as mere inputs, as the paper does.
+    """
+
+    net: nn.Module
+    rule: Literal["lstm", "mlp"] = "lstm"
+    _: KW_ONLY
+    inner_steps: int = 100
+    unroll: int = 20
+    minibatch: int = 0
+    first_order: bool = True
+    likelihood: Likelihood = Categorical()
+
+    or_zero: ClassVar[tuple[str, ...]] = ("inner_steps", "minibatch")
+    recipe = Recipe(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
+
+    def __post_init__(self) -> None:
+        self.net.requires_grad_(False)
+        self.change = RULES[self.rule]()
+        super().__post_init__()
+
+    @classmethod
+    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+        if given.get("net") is not None:
+            return {"net": headed(spec, out_dim, given["net"])}
+        if spec.kind == "reals":
+            return {"net": nn.Sequential(nn.Flatten(), nn.Linear(spec.x_size, out_dim, bias=False))}
+        return {"net": nn.Sequential(nn.Flatten(), nn.Linear(spec.x_size, 20), nn.Sigmoid(), nn.Linear(20, out_dim))}
+
+    def init(self, support: Examples) -> Weights:
+        """The weights of `net`; in training mode each tensor is shuffled, with random signs: other weights that are as likely."""
+        weights = super().init(support)
+        if self.training:
+            weights = {name: _shuffled(w) for name, w in weights.items()}
+        memory = [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]  # how many steps were taken, first
+        return {**weights, **{f"{MEMORY}{i}": tensor for i, tensor in enumerate(memory)}}
+
+    def step(self, weights: Weights, support: Examples) -> Weights:
+        steps, *memory = (tensor for name, tensor in weights.items() if name.startswith(MEMORY))
+        weights = _weights(weights)
+        grads = self.gradient(weights, self._part(support, steps), first_order=self.first_order)
+        changes, memory = self.change(grads, weights, memory)
+        after = {f"{MEMORY}{i}": tensor for i, tensor in enumerate([steps + 1, *memory])}
+        return {**{name: w + changes[name] for name, w in weights.items()}, **after}
+
+    def finish(self, weights: Weights, support: Examples) -> Weights:
+        return super().finish(_weights(weights), support)
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        weights, losses, metrics = self.init(task.support), [], {}
+        for i in range(self.inner_steps):
+            if i % self.unroll == 0:
+                weights = {name: tensor.detach() for name, tensor in weights.items()}
+            weights = self.step(weights, task.support)
+            outputs = self.predict(self.finish(weights, task.support), task.query.x)
+            losses.append(self.likelihood.nll(outputs, task.query.y))
+            metrics = self.likelihood.metrics(outputs, task.query.y)
+        return torch.stack(losses).mean(), {**metrics, "last_loss": losses[-1].detach()}
+
+    def _part(self, support: Examples, steps: Tensor) -> Examples:
+        """The examples that a step sees."""
+        if not 0 < self.minibatch < len(support.y):
+            return support
+        places = (steps * self.minibatch + torch.arange(self.minibatch, device=steps.device)).long() % len(support.y)
+        return Examples(support.x[places], support.y[places])
+
+
+def _weights(weights: Weights) -> Weights:
+    return {name: w for name, w in weights.items() if not name.startswith(MEMORY)}
+
+
+def _shuffled(w: Tensor) -> Tensor:
+    flat = w.flatten()
+    return (flat[torch.rand_like(flat).argsort()] * (torch.rand_like(flat) - 0.5).sign()).view_as(w)
