@@ -24,6 +24,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
     "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
     "l2o": [{"inner_steps": 3}, {"inner_steps": 3, "first_order": False}, {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2}],
+    "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
     "finetune": [{}, {"head": "cosine"}],
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop import L2O, Examples, LearnedOptimizer, ProtoNet, Task, TaskSpec, meta_test, meta_train
+from innerloop import L2O, Examples, LearnedOptimizer, MetaLSTM, ProtoNet, Task, TaskSpec, meta_test, meta_train
 from innerloop.nets.rules import LSTMRule, MLPRule
 from innerloop.tasks import mlp_digits, mlp_omniglot, quadratics
 from innerloop.testing import Blobs
@@ -173,3 +173,43 @@ def test_a_rule_learns_to_lower_quadratics() -> None:
     for _ in meta_train(learner, tasks, steps=60, batch=16, optimizer=optimizer, clip=1.0):
         pass
     assert meta_test(learner, quadratics("test"), n=20).metrics["mse"].mean < 0.5 * before
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> None:
+    torch.manual_seed(0)
+    learner, some = MetaLSTM.build(SPEC, hidden=3, inner_steps=2, net="flatten", first_order=first_order).double(), task()
+    W, b = learner.net.head.weight.detach().numpy(), learner.net.head.bias.detach().numpy()  # pyright: ignore
+    weights = np.concatenate([W.flatten(), b])
+    h, c, i, f = np.zeros((15, 3)), np.zeros((15, 3)), np.zeros(15), np.ones(15)
+    x, y = some.support.x.numpy(), some.support.y.numpy()
+
+    def linear(layer: nn.Module, a: np.ndarray) -> np.ndarray:
+        return a @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()  # pyright: ignore
+
+    def sigmoid(a: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-a))
+
+    def told(v: np.ndarray) -> np.ndarray:
+        big = np.abs(v) >= np.exp(-10)
+        return np.stack([np.where(big, np.log(np.abs(np.where(big, v, 1))) / 10, -1), np.where(big, np.sign(v), np.exp(10) * v)], -1)
+
+    for _ in range(2):
+        logits = x @ weights[:12].reshape(3, 4).T + weights[12:]
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        loss = -np.log((p * y).sum(1)).mean()
+        gradient = np.concatenate([((p - y).T @ x / len(x)).flatten(), (p - y).mean(0)])
+        a, b_, g, o = np.split(linear(learner.reader.gates, np.concatenate([told(gradient), np.tile(told(np.array(loss)), (15, 1)), h], 1)), 4, 1)
+        c = sigmoid(b_ + 1) * c + sigmoid(a) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        i = sigmoid(linear(learner.gates[0], np.concatenate([h, weights[:, None], i[:, None]], 1))[:, 0])
+        f = sigmoid(linear(learner.gates[1], np.concatenate([h, weights[:, None], f[:, None]], 1))[:, 0])
+        weights = f * weights - i * gradient  # eq. (2)
+    found = learner.adapt(some.support)
+    np.testing.assert_allclose(torch.cat([found["head.weight"].flatten(), found["head.bias"]]).detach(), weights, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("given", [{"initial_rate": 0.0}, {"initial_decay": 1.0}])
+def test_gates_begin_inside(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        MetaLSTM.build(SPEC, **given)

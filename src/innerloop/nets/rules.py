@@ -34,16 +34,16 @@ class LSTMRule(nn.Module):
         self.out.bias.data.zero_()
 
     def start(self, weights: Named) -> list[Tensor]:
-        flat = _flat(weights)
-        return [zero for cell in self.cells for zero in cell.start(flat[:, None])]  # pyright: ignore[reportCallIssue]
+        row = flat(weights)
+        return [zero for cell in self.cells for zero in cell.start(row[:, None])]  # pyright: ignore[reportCallIssue]
 
     def forward(self, gradients: Named, weights: Named, memory: list[Tensor]) -> tuple[Named, list[Tensor]]:
         """The changes of the weights, and the memory after them."""
-        x, after = preprocessed(_flat(gradients), 10.0), []  # (weights, 2)
+        x, after = preprocessed(flat(gradients), 10.0), []  # (weights, 2)
         for i, cell in enumerate(self.cells):
             after += cell(x, (memory[2 * i], memory[2 * i + 1]))
             x = after[-2]
-        return _like(weights, self.scale * self.out(x)[:, 0]), after
+        return like(weights, self.scale * self.out(x)[:, 0]), after
 
 
 class MLPRule(nn.Module):
@@ -65,12 +65,12 @@ class MLPRule(nn.Module):
         self.net[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]
 
     def start(self, weights: Named) -> list[Tensor]:
-        flat = _flat(weights)
-        return [flat.new_zeros(len(self.decays), len(flat)), torch.zeros_like(flat), flat.new_zeros(())]
+        row = flat(weights)
+        return [row.new_zeros(len(self.decays), len(row)), torch.zeros_like(row), row.new_zeros(())]
 
     def forward(self, gradients: Named, weights: Named, memory: list[Tensor]) -> tuple[Named, list[Tensor]]:
         """The changes of the weights, and the memory after them."""
-        g, w, (averages, squares, step) = _flat(gradients), _flat(weights), memory
+        g, w, (averages, squares, step) = flat(gradients), flat(weights), memory
         step = step + 1
         decays = torch.tensor(self.decays, dtype=g.dtype, device=g.device)[:, None]
         averages, squares = decays * averages + (1 - decays) * g, 0.99 * squares + 0.01 * g.square()
@@ -80,13 +80,14 @@ class MLPRule(nn.Module):
         told = [g / (sizes + 1e-8), w, root.log() / 7, (g / root).clamp(-10, 10), *settled / root, *settled / (sizes + 1e-8)]
         clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)]).expand(len(g), -1)
         direction, magnitude = self.net(torch.cat([torch.stack(told, -1).clamp(-10, 10), clock], -1)).unbind(-1)
-        return _like(weights, self.scale * direction * magnitude.clamp(-8, 4).exp()), [averages, squares, step]
+        return like(weights, self.scale * direction * magnitude.clamp(-8, 4).exp()), [averages, squares, step]
 
 
 RULES = {"lstm": LSTMRule, "mlp": MLPRule}
 
 
-def _flat(tensors: Named) -> Tensor:
+def flat(tensors: Named) -> Tensor:
+    """All tensors in one row."""
     return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
@@ -95,6 +96,7 @@ def _typical(gradients: Named) -> Tensor:
     return torch.cat([g.square().mean().sqrt().expand(g.numel()) for g in gradients.values()])
 
 
-def _like(weights: Named, flat: Tensor) -> Named:
-    parts = flat.split([w.numel() for w in weights.values()])
+def like(weights: Named, row: Tensor) -> Named:
+    """A row in the shapes of the weights."""
+    parts = row.split([w.numel() for w in weights.values()])
     return {name: part.view_as(w) for (name, w), part in zip(weights.items(), parts, strict=True)}

@@ -5,8 +5,9 @@ from innerloop.learners.optimization.imaml import IMAML
 from innerloop.learners.optimization.l2o import L2O
 from innerloop.learners.optimization.lrd2 import LRD2
 from innerloop.learners.optimization.maml import MAML
+from innerloop.learners.optimization.meta_lstm import MetaLSTM
 from innerloop.learners.optimization.meta_sgd import MetaSGD
 from innerloop.learners.optimization.metaoptnet import MetaOptNet
 from innerloop.learners.optimization.r2d2 import R2D2
 
-__all__ = ["DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaOptNet", "MetaSGD"]
+__all__ = ["DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD"]

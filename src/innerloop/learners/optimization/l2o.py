@@ -9,17 +9,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.descent import Descent, Weights
+from innerloop.core.descent import Weights
 from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.named import headed
 from innerloop.nets.rules import RULES
 
-MEMORY = "~"  # what the names of remembered tensors begin with, beside those of the weights
 
-
-class L2O(Descent):
+class L2O(Remembering):
     """Learned optimiser: a network, the same for every weight, says from its gradients how it changes next.
 
     weights, memory <- weights + change, memory', (change, memory') = rule(grad(support loss), memory)
@@ -62,21 +61,16 @@ class L2O(Descent):
     def init(self, support: Examples) -> Weights:
         """The weights of `net`; in training mode each tensor is shuffled, with random signs: other weights that are as likely."""
         weights = super().init(support)
-        if self.training:
-            weights = {name: _shuffled(w) for name, w in weights.items()}
-        memory = [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]  # how many steps were taken, first
-        return {**weights, **{f"{MEMORY}{i}": tensor for i, tensor in enumerate(memory)}}
+        return {name: _shuffled(w) for name, w in weights.items()} if self.training else weights
 
-    def step(self, weights: Weights, support: Examples) -> Weights:
-        steps, *memory = (tensor for name, tensor in weights.items() if name.startswith(MEMORY))
-        weights = _weights(weights)
-        grads = self.gradient(weights, self._part(support, steps), first_order=self.first_order)
-        changes, memory = self.change(grads, weights, memory)
-        after = {f"{MEMORY}{i}": tensor for i, tensor in enumerate([steps + 1, *memory])}
-        return {**{name: w + changes[name] for name, w in weights.items()}, **after}
+    def start(self, weights: Weights) -> list[Tensor]:
+        """How many steps were taken (), and the memory of the rule."""
+        return [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]
 
-    def finish(self, weights: Weights, support: Examples) -> Weights:
-        return super().finish(_weights(weights), support)
+    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
+        grads = self.gradient(weights, self._part(support, memory[0]), first_order=self.first_order)
+        changes, after = self.change(grads, weights, memory[1:])
+        return {name: w + changes[name] for name, w in weights.items()}, [memory[0] + 1, *after]
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         weights, losses, metrics = self.init(task.support), [], {}
@@ -95,10 +89,6 @@ class L2O(Descent):
             return support
         places = (steps * self.minibatch + torch.arange(self.minibatch, device=steps.device)).long() % len(support.y)
         return Examples(support.x[places], support.y[places])
-
-
-def _weights(weights: Weights) -> Weights:
-    return {name: w for name, w in weights.items() if not name.startswith(MEMORY)}
 
 
 def _shuffled(w: Tensor) -> Tensor:
