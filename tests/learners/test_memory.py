@@ -117,7 +117,7 @@ def test_mann_is_the_papers_equations_in_numpy() -> None:
     h, c = np.zeros(6), np.zeros(6)
     for x in inputs_of(some):
         h, c = lstm_cell(learner.cell.gates, np.concatenate([x, r.flatten()]), h, c)
-        told = linear(learner.heads, h).reshape(2, 4)
+        told = linear(learner.heads, np.concatenate([h, x])).reshape(2, 4)
         keys, gate = np.tanh(told[:, :3]), sigmoid(told[:, 3:])
         order = np.argsort(usage, kind="stable")
         unused = np.isin(np.arange(5), order[:2]).astype(float)  # eq. (6)

@@ -27,6 +27,7 @@ class MANN(Recurrent):
     w_w = sigmoid(alpha) w_r' + (1 - sigmoid(alpha)) w_lu', w_r' what was read and w_lu' the least used slots one step before
     Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, "One-shot learning with memory-augmented neural networks", arXiv:1605.06065,
     eq. (1)-(8), which leave open whether a step reads before it writes; here it does, or it would find what it has just written
+    The keys k_t are made from the controller's state and its input; the paper's from its state, through which an encoder learns more slowly.
     Its objective is the loss of every answer: for each support example before its label is shown, and for the query set.
     State: the memory (slots, width), its usage, what the heads read and where, the controller's own state, and the label still to come.
 
@@ -52,7 +53,7 @@ class MANN(Recurrent):
         if self.readers > self.slots:
             raise ValueError(f"{self.readers} readers need as many slots, and there are {self.slots}")
         self.cell = LSTMCell(self.features + self.y_dim + self.readers * self.width, self.hidden)
-        self.heads = nn.Linear(self.hidden, self.readers * (self.width + 1))
+        self.heads = nn.Linear(self.hidden + self.features + self.y_dim, self.readers * (self.width + 1))
         self.head = nn.Linear(self.hidden + self.readers * self.width, self.out_dim)
         self.log_strength = nn.Parameter(torch.tensor(self.strength).log())
         super().__post_init__()
@@ -65,7 +66,7 @@ class MANN(Recurrent):
     def step(self, memory: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
         M, usage, read, r, own = memory
         own = self.cell(torch.cat([inputs, r.flatten()]), own)
-        k, alpha = self.heads(own[0]).view(self.readers, -1).split([self.width, 1], -1)
+        k, alpha = self.heads(torch.cat([own[0], inputs])).view(self.readers, -1).split([self.width, 1], -1)
         k, gate = k.tanh(), alpha.sigmoid()
         unused = least_used(usage.detach(), self.readers)  # (slots,)
         write = gate * read + (1 - gate) * unused  # (readers, slots)
