@@ -33,6 +33,7 @@ EXAMPLES = {
 
 # Learners that are at home elsewhere.
 AT_HOME = {
+    "cavia": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),

@@ -18,12 +18,14 @@ SPECS = {
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
         {}, {"first_order": True}, {"adapted": "head"}, {"head": "prototype"}, {"transductive": True}, {"inner_steps": 3, "inner_lr": 0.05},
-        {"loss_before": 0.5},
+        {"loss_before": 0.5}, {"multi_step": 0.5, "second_order_after": 0.5, "inner_steps": 2},
     ],
     "matchingnet": [{}, {"contextual": True}],
     "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
     "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
     "l2o": [{"inner_steps": 3}, {"inner_steps": 3, "first_order": False}, {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2}],
+    "cavia": [{}, {"first_order": True}],
+    "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
     "finetune": [{}, {"head": "cosine"}],
 }  # fmt: skip

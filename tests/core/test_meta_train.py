@@ -392,3 +392,10 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
     drain(meta_train(learner, TASKS, steps=1, batch=2, optimizer=optimizer, clip=1e-3))
     moved = torch.stack([(p - b).norm() for p, b in zip(learner.parameters(), before, strict=True)]).norm()
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_learner_is_told_how_far_training_is() -> None:
+    learner, told = protonet(), []
+    learner.at = told.append  # pyright: ignore[reportAttributeAccessIssue]
+    drain(meta_train(learner, TASKS, steps=4, batch=2))
+    assert told == [0.0, 0.25, 0.5, 0.75, 1.0]

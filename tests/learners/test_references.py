@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from innerloop import (
+    CAVIA,
     IMAML,
     MAML,
     CentreLossNet,
@@ -28,6 +29,7 @@ from innerloop import (
     Scratch,
     SiameseNet,
     Task,
+    TaskSpec,
     TripletNet,
     adjusted_rand_index,
     backprop,
@@ -99,7 +101,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 
 def unrolled(
     theta: list[Tensor], rates: list[Tensor] | float, tasks: Task, steps: int, *, moving: Iterable[int] = range(4), detached: bool = False,
-    prototypes: bool = False,
+    prototypes: bool = False, by_step: bool = False,
 ) -> Tensor:  # fmt: skip
     moving, losses = list(moving), []
     for xs, ys, xq, yq in zip(*tasks.support, *tasks.query, strict=True):
@@ -108,11 +110,12 @@ def unrolled(
             z = torch.tanh(xs @ theta[0].T + theta[1])
             c = torch.stack([z[ys[:, k] == 1].mean(0) for k in range(WAYS)])
             weights[2:] = [2 * c, -(c**2).sum(1)]
-        for _ in range(steps):
+        for step in range(steps):
             at = [w.clone() for w in weights]
             grads = torch.autograd.grad(cross_entropy(forward(at, xs), ys), [at[i] for i in moving], create_graph=True)
             for i, g in zip(moving, grads, strict=True):
-                weights[i] = weights[i] - (rates if isinstance(rates, float) else rates[i]) * (g.detach() if detached else g)
+                rate = rates if isinstance(rates, float) else rates[i][step] if by_step else rates[i]
+                weights[i] = weights[i] - rate * (g.detach() if detached else g)
         losses.append(cross_entropy(forward(weights, xq), yq))
     return torch.stack(losses).mean()
 
@@ -200,6 +203,57 @@ def test_meta_sgd_is_the_loop_by_hand(n: int, steps: int) -> None:
     rates = [dict(learner.alpha.items())[name.removeprefix("net.").replace(".", "/")] for name in by_name]
     same_meta_gradient(learner, tasks, unrolled(list(by_name.values()), list(rates), tasks, steps), list(learner.parameters()))
     close(MetaSGD(two_layers(), 0.2).loss(first(tasks))[0], MAML(two_layers(), 0.2).loss(first(tasks))[0])
+
+
+def test_rates_of_every_tensor_and_step_are_the_loop_by_hand() -> None:
+    learner, tasks = MetaSGD(two_layers(), 0.2, inner_steps=3, rates="tensor"), class_tasks()
+    for i, rate in enumerate(learner.alpha.values()):
+        rate.data += 0.05 * normal(*rate.shape, seed=i)
+    names = [name for name, _ in learner.net.named_parameters()]
+    rates = [learner.alpha[name.replace(".", "/")] for name in names]
+    theta = list(learner.net.parameters())
+    loss = unrolled(theta, rates, tasks, 3, by_step=True)
+    same_meta_gradient(learner, tasks, loss, list(learner.parameters()))
+    *_, third, fourth = learner.trajectory(first(tasks).support, 4)
+    gradient = learner.gradient(third, first(tasks).support)
+    for name, rate in zip(names, rates, strict=True):  # a step beyond the last takes its rate
+        close(fourth[name], third[name] - rate[2] * gradient[name])
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.2, 0.35, 0.7])
+def test_maml_weighs_its_steps_and_the_second_order_by_progress(progress: float) -> None:
+    learner, tasks = MAML(two_layers(), 0.2, inner_steps=3, multi_step=0.5, second_order_after=0.3), class_tasks()
+    learner.at(progress)
+    theta, detached = list(learner.net.parameters()), progress < 0.3
+    after = [unrolled(theta, 0.2, tasks, steps, detached=detached) for steps in (1, 2, 3)]
+    alike = max(0.0, 1 - progress / 0.5)
+    same_meta_gradient(learner, tasks, alike * sum(after) / 3 + (1 - alike) * after[2], theta)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_cavia_is_the_loop_by_hand(detached: bool) -> None:
+    torch.manual_seed(0)
+    spec = TaskSpec("classes", (FEATURES,), WAYS)
+    learner, tasks = CAVIA.build(spec, contexts=2, width=6, inner_lr=0.7, first_order=detached).double(), class_tasks()
+    theta = [p for layer in (0, 2, 4) for p in (learner.net.mixed[layer].weight, learner.net.mixed[layer].bias)]  # pyright: ignore
+    losses = []
+    for xs, ys, xq, yq in zip(*tasks.support, *tasks.query, strict=True):
+
+        def outputs(x: Tensor, context: Tensor) -> Tensor:
+            h = torch.relu(torch.cat([x, context.expand(len(x), 2)], 1) @ theta[0].T + theta[1])
+            return torch.relu(h @ theta[2].T + theta[3]) @ theta[4].T + theta[5]
+
+        context = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        for _ in range(2):
+            (g,) = torch.autograd.grad(cross_entropy(outputs(xs, context), ys), [context], create_graph=True)
+            context = context - 0.7 * (g.detach() if detached else g)
+        losses.append(cross_entropy(outputs(xq, context), yq))
+    same_meta_gradient(learner, tasks, torch.stack(losses).mean(), theta)
+
+
+def test_cavia_needs_a_context() -> None:
+    with pytest.raises(ValueError, match="this net has none"):
+        CAVIA(two_layers())
 
 
 def imaml(proximal: float = 2.0) -> IMAML:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from dataclasses import MISSING, Field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from innerloop.core.learner import Learner
+from innerloop.engine.names import instead
 from innerloop.learners import LEARNERS
 
 FORMS = {"fomaml": "--first-order", "anil": "--adapted head", "reptile": "--meta-gradient reptile", "protomaml": "--head prototype"}
@@ -27,8 +27,7 @@ def find_learner(name: str) -> type[Learner]:
     if known is None:
         if (form := FORMS.get(plain_name(name))) is not None:
             raise ValueError(f"{name} is a form of MAML: maml {form}")
-        close = difflib.get_close_matches(name.lower(), LEARNERS, 1)
-        raise ValueError(f"there is no learner {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(LEARNERS)}"))
+        raise ValueError(f"there is no learner {name!r}{instead(name.lower(), LEARNERS)}")
     return known
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from innerloop.core.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.memory import keep_memory
+from innerloop.engine.names import instead
 from innerloop.engine.statistics import Normaliser, measured
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
@@ -88,6 +88,9 @@ class Learner(nn.Module, ABC):
         outputs = self.predict(self.adapt(task.support), task.query.x)
         return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
 
+    def at(self, progress: float) -> None:
+        """Told before every meta-step how far meta-training is, from 0 to 1, and 1 at its end: for what changes on the way."""
+
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         """Mean loss and mean metrics over a batch of tasks."""
         losses, metrics = self.mapped(self.loss, tasks)
@@ -144,9 +147,7 @@ class Learner(nn.Module, ABC):
         known = [entry.name for entry in cls.fields()]
         for name in given:
             if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f": did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
-                raise TypeError(f"{cls.__name__} has no field {name!r}{hint}")
+                raise TypeError(f"{cls.__name__} has no field {name!r}{instead(name, known, 'it has')}")
         if spec.kind not in cls.kinds:
             raise ValueError(f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}")
         if spec.ordered and not cls.sequences:

@@ -101,6 +101,7 @@ def meta_train(
                 settle = True
                 return
             learner.train()
+            learner.at(progress)
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(index, progress)
@@ -124,6 +125,7 @@ def meta_train(
     finally:
         ahead.close()
         learner.zero_grad()
+        learner.at(1.0)
         learner.eval()
         if settle:
             calibrate(learner, tasks, precision)

@@ -32,7 +32,9 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
         loss, metrics, found = loss_and_gradient(learner, part)
         share = len(part.query.x) / len(tasks.query.x)
         for name, g in zip(grads, found, strict=True):
-            grads[name] = _sum(grads[name], g if g is None or share == 1 else g * share)
+            if g is not None:
+                g = g if share == 1 else g * share
+                grads[name] = g if (before := grads[name]) is None else before + g
         means = {name: means.get(name, 0) + value * share for name, value in {"loss": loss, **metrics}.items()}
     return grads, means
 
@@ -137,10 +139,6 @@ def es(
         grads: Grads = {n: sum((w * noise[n] for w, noise in zip(weights, noises, strict=True)), torch.zeros_like(p)) for n, p in theta.items()}
         loss, metrics = learner(tasks)
     return grads, {"loss": loss, **metrics}
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
 
 
 def _descent(learner: Learner, who: str) -> Descent:

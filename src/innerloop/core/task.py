@@ -43,10 +43,9 @@ class Task(NamedTuple):
 class TaskSpec:
     """The shape of a task: all that a learner must know to be built for it.
 
-    kind: "classes" (targets are one-hot rows), "reals" (targets are real vectors) or "bits" (targets are independent zeros and ones).
-    x_shape: the shape of one input, `(channels, height, width)` for images, `(features,)` for vectors.
-    y_dim: the number of ways for classes, the number of outputs for reals and bits.
-    ordered: support and query are one sequence, and every query is answered after those before it.
+    kind: "classes" (targets are one-hot rows), "reals" (targets are real vectors) or "bits" (targets are independent zeros and ones). x_shape: the
+    shape of one input, `(channels, height, width)` for images, `(features,)` for vectors. y_dim: the number of ways for classes, of outputs for
+    reals and bits. ordered: support and query are one sequence, and every query is answered after those before it.
     """
 
     kind: Literal["classes", "reals", "bits"]

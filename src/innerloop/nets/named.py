@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
+from innerloop.engine.names import instead
 from innerloop.nets.conv import Conv4, Conv6
 
 
@@ -53,8 +53,7 @@ def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "
         return given
     name = given or (image if spec.is_image else vector)
     if name not in ENCODERS:
-        close = difflib.get_close_matches(name, ENCODERS, 1)
-        raise ValueError(f"there is no network {name!r}" + (f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(ENCODERS)}"))
+        raise ValueError(f"there is no network {name!r}{instead(name, ENCODERS)}")
     if name.startswith("conv") and not spec.is_image:
         raise ValueError(f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp")
     return ENCODERS[name](spec)

@@ -1,5 +1,6 @@
 """Learners that adapt by gradient steps from something meta-learned, or by solving for a head."""
 
+from innerloop.learners.optimization.cavia import CAVIA
 from innerloop.learners.optimization.dkt import DKT
 from innerloop.learners.optimization.imaml import IMAML
 from innerloop.learners.optimization.l2o import L2O
@@ -10,4 +11,4 @@ from innerloop.learners.optimization.meta_sgd import MetaSGD
 from innerloop.learners.optimization.metaoptnet import MetaOptNet
 from innerloop.learners.optimization.r2d2 import R2D2
 
-__all__ = ["DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD"]
+__all__ = ["CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD"]

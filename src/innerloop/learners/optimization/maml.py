@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
@@ -31,6 +33,9 @@ class MAML(Descent):
     head: "learned", with a fixed number of ways; or "prototype", begun at every task from the class means c of the encoded support set as
         weight 2c and bias -|c|^2, for any number of ways (Triantafillou et al. 2020, arXiv:1903.03096, section 3, Proto-MAML).
     loss_before: weight of the loss before adapting in the objective, beside the loss after it; the paper has 0.
+    multi_step: the share of meta-training, from its begin, in which the losses after all steps count, the earlier ones less and less; and
+    second_order_after: the share that is first-order (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4: 0.15 and 0.5; its learned rates are
+        `MetaSGD(rates="tensor")`).
     """
 
     net: nn.Module
@@ -41,6 +46,8 @@ class MAML(Descent):
     adapted: Literal["all", "head"] = "all"
     head: Literal["learned", "prototype"] = "learned"
     loss_before: float = 0.0
+    multi_step: float = 0.0
+    second_order_after: float = 0.0
     likelihood: Likelihood = Categorical()
 
     for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.001}  # as in the authors' code; section 5.1 has 0.01
@@ -59,7 +66,12 @@ class MAML(Descent):
     def __post_init__(self) -> None:
         if (self.head == "prototype" or self.adapted == "head") and not (hasattr(self.net, "encoder") and hasattr(self.net, "head")):
             raise ValueError('head="prototype" and adapted="head" need a net with an encoder and a linear head: innerloop.nets.Headed')
+        self.progress = 1.0
         super().__post_init__()
+
+    def at(self, progress: float) -> None:
+        if self.multi_step or self.second_order_after:
+            self.progress = math.floor(20 * progress) / 20  # few values: a recording is of one
 
     def init(self, support: Examples) -> Weights:
         weights = super().init(support)
@@ -72,13 +84,23 @@ class MAML(Descent):
     def step(self, weights: Weights, support: Examples) -> Weights:
         moving = {name: w for name, w in weights.items() if self.adapted == "all" or name.startswith("head.")}
         still = {name: w for name, w in weights.items() if name not in moving}
-        grads = self.gradient(moving, support, still, self.first_order)
+        grads = self.gradient(moving, support, still, self.first_order or self.progress < self.second_order_after)
         return {**still, **{name: w - self.inner_lr * grads[name] for name, w in moving.items()}}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        if self.progress < self.multi_step:
+            return self._every_step(task)
         after, metrics = super().loss(task)
         if not self.loss_before:
             return after, metrics
         outputs = self.predict(self.finish(self.init(task.support), task.support), task.query.x)
         before = self.likelihood.nll(outputs, task.query.y)
         return after + self.loss_before * before, {**metrics, "loss_before": before.detach()}
+
+    def _every_step(self, task: Task) -> tuple[Tensor, Metrics]:
+        """The losses after 1, 2, ... steps, with weights that fall, as training goes on, from all alike to the last alone."""
+        _, *states = self.trajectory(task.support, self.inner_steps)
+        outputs = [self.predict(state, task.query.x) for state in states]
+        losses = torch.stack([self.likelihood.nll(answer, task.query.y) for answer in outputs])  # (inner_steps,)
+        alike = 1 - self.progress / self.multi_step
+        return alike * losses.mean() + (1 - alike) * losses[-1], self.likelihood.metrics(outputs[-1], task.query.y)
