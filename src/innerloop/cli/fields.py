@@ -13,7 +13,10 @@ from innerloop.core.learner import Learner
 from innerloop.engine.names import instead
 from innerloop.learners import LEARNERS
 
-FORMS = {"fomaml": "--first-order", "anil": "--adapted head", "reptile": "--meta-gradient reptile", "protomaml": "--head prototype"}
+FORMS = {
+    "fomaml": "--first-order", "anil": "--adapted head", "reptile": "--meta-gradient reptile", "protomaml": "--head prototype",
+    "maml++": "--multi-step 0.15 --second-order-after 0.5",
+}  # fmt: skip
 
 
 def plain_name(name: str) -> str:

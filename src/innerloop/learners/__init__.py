@@ -1,9 +1,12 @@
 """Every learning algorithm, one file each, in its family's folder."""
 
 from innerloop.core.learner import Learner
-from innerloop.learners import encoding, generative, memory, metric, optimization, transfer
+from innerloop.learners import encoding, generative, memory, metric, optimization, program, transfer
 
-FAMILIES = {"metric": metric, "memory": memory, "encoding": encoding, "generative": generative, "optimization": optimization, "transfer": transfer}
+FAMILIES = {
+    "metric": metric, "memory": memory, "encoding": encoding, "generative": generative, "optimization": optimization, "program": program,
+    "transfer": transfer,
+}  # fmt: skip
 LEARNERS: dict[str, type[Learner]] = {
     name.lower(): getattr(family, name) for family in FAMILIES.values() for name in family.__all__
 }  # by the name that commands use

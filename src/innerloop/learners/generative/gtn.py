@@ -51,6 +51,8 @@ class GTN(Descent):
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)
+        if not self.count:  # nothing is made, so there is nothing to learn for making it
+            self.requires_grad_(False)
         self.register_buffer("noises", torch.randn(64, self.noise, generator=torch.Generator().manual_seed(0)))
         if not 0 <= self.count <= len(self.get_buffer("noises")):
             raise ValueError(f"a class gets 0 to {len(self.get_buffer('noises'))} made examples, not {self.count}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import Recipe, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.memory.encoded import Encoded
+from innerloop.learners.encoded import Encoded
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.named import reading
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.memory.encoded import Encoded
+from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import reading
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.rules import preprocessed

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.memory.encoded import Encoded
+from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import reading
 
 Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
-from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.encoded import Encoded
 from innerloop.learners.encoding.layers import unsoftplus
 from innerloop.learners.metric.distances import cosine, squared_distance
 from innerloop.nets.named import encoder
@@ -20,7 +21,7 @@ from innerloop.nets.named import encoder
 State = tuple[Tensor, Tensor, Tensor]
 
 
-class DKT(Learner):
+class DKT(Encoded):
     """Deep kernel transfer: Gaussian process regression on learned features, exact; what is learned is the kernel.
 
     mean = k(x, Z) K^-1 Y, variance = k(x, x) + noise - k(x, Z) K^-1 k(Z, x), K = k(Z, Z) + noise I; a class is regressed to 1, all others to -1, and
@@ -61,14 +62,15 @@ class DKT(Learner):
     def predict(self, state: State, x: Tensor) -> Tensor:
         return self._answers(state, self.embed(x))
 
-    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z, y = self.embed(torch.cat([task.support.x, task.query.x])), torch.cat([task.support.y, task.query.y])
-        outputs = self._answers(self._conditioned(z[: len(task.support.y)], task.support.y), z[len(task.support.y) :])
-        targets = self._targets(y)
-        root = torch.linalg.cholesky(self._gram(z))
-        solved = torch.linalg.solve_triangular(root, targets, upper=False)  # (n, y_dim)
-        nll = 0.5 * solved.square().sum(0) + root.diagonal().log().sum() + 0.5 * len(y) * math.log(2 * math.pi)  # (y_dim,)
-        return nll.mean() / len(y), self.likelihood.metrics(outputs, task.query.y)
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+        outputs = self._answers(self._conditioned(z, y), asked)
+        metrics = self.likelihood.metrics(outputs, answers)
+        z, targets = torch.cat([z, asked]), self._targets(torch.cat([y, answers]))
+        with torch.autocast(z.device.type, enabled=False):
+            root = torch.linalg.cholesky(self._gram(z))
+            solved = torch.linalg.solve_triangular(root, targets, upper=False)  # (n, y_dim)
+        nll = 0.5 * solved.square().sum(0) + root.diagonal().log().sum() + 0.5 * len(z) * math.log(2 * math.pi)  # (y_dim,)
+        return nll.mean() / len(z), metrics
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) as features (m, d), divided by the root of d."""

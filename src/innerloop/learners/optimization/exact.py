@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
+from innerloop.core.learner import Recipe
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import encoder
 
 
-class ExactHead(Learner):
+class ExactHead(Encoded):
     """A learner whose linear head is the solution of a convex problem on the encoded support set; the encoder is learned through the solution.
 
     The state is the head's weight (ways, d + 1): features are divided by the root of their number, and a 1 is added, whose weight is the bias.
@@ -53,11 +54,19 @@ class ExactHead(Learner):
         return torch.cat([z / z.shape[1] ** 0.5, torch.ones_like(z[:, :1])], 1)
 
     def adapt(self, support: Examples) -> Tensor:
-        z = self.embed(support.x)
-        with torch.autocast(z.device.type, enabled=False):
-            return self.solve(z, support.y)
+        return self._solved(self.embed(support.x), support.y)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        z = self.embed(x)
+        return self._answers(state, self.embed(x))
+
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+        outputs = self._answers(self._solved(z, y), asked)
+        return self.likelihood.nll(outputs, answers), self.likelihood.metrics(outputs, answers)
+
+    def _solved(self, z: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return self.solve(z, y)
+
+    def _answers(self, state: Tensor, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             return self.log_scale.exp() * z @ state.T + self.shift

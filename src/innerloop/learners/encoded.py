@@ -16,8 +16,8 @@ from innerloop.core.task import Task
 class Encoded(Learner):
     """A learner that reads a task's features, which do not depend on the task.
 
-    All tasks of a meta-step are encoded at once. They are normalised together then, as they are by the settled statistics later on; by its own
-    statistics, a small task would look unlike any that is tested.
+    All tasks of a meta-step, support and query, are encoded at once, and so normalised together, as they are by the settled statistics later on; by
+    its own statistics, a small task would look unlike any that is tested.
     """
 
     together: ClassVar[bool] = True

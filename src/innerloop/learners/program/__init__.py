@@ -1,0 +1,6 @@
+"""Learners that write a task's network, or compose it from parts."""
+
+from innerloop.learners.program.cnaps import CNAPs
+from innerloop.learners.program.versa import Versa
+
+__all__ = ["CNAPs", "Versa"]

@@ -1,0 +1,86 @@
+"""Learners that write networks, against references that share no code with them."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop import CNAPs, Examples, Learner, Task, TaskSpec, Versa
+from innerloop.nets import BatchNorm
+from innerloop.testing import Blobs
+
+SPEC = TaskSpec("classes", (4,), 3)
+
+
+def built(learner: type[Learner], **given: object) -> Learner:
+    torch.manual_seed(0)
+    return learner.build(SPEC, **given).double()
+
+
+def task() -> Task:
+    support, query = Blobs(SPEC).sample(1, torch.Generator().manual_seed(0)).unbind()[0]
+    return Task(Examples(support.x.double(), support.y.double()), Examples(query.x.double(), query.y.double()))
+
+
+def through(net: nn.Module, x: Tensor) -> Tensor:
+    """A perceptron, layer by layer."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    for layer in layers[:-1]:
+        x = (x @ layer.weight.T + layer.bias).clamp_min(0)
+    return x @ layers[-1].weight.T + layers[-1].bias
+
+
+def class_means(z: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([z[y[:, k] == 1].mean(0) for k in range(y.shape[1])])
+
+
+def test_versa_writes_a_distribution_of_weights() -> None:
+    learner, some = built(Versa, encoder="flatten", width=6), task()
+    z, asked = some.support.x / 2, some.query.x / 2  # the root of 4 features
+    mean, raw = through(learner.writer, class_means(z, some.support.y)).chunk(2, -1)  # pyright: ignore[reportArgumentType]
+    scale = 0.1 * F.softplus(raw - 2)
+    asked = torch.cat([asked, torch.ones(len(asked), 1)], 1)
+    variance = torch.stack([((asked * s) ** 2).sum(1) for s in scale], 1)
+    expected = asked @ mean.T / torch.sqrt(1 + math.pi * variance / 8)
+    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+
+
+def test_versa_averages_probabilities_over_draws() -> None:
+    learner, some = built(Versa, encoder="flatten", width=6, draws=20_000), task()
+    state = learner.adapt(some.support)
+    wide = state[0], 5 + state[1]  # far from certain
+    generator = torch.Generator().manual_seed(0)
+    W = wide[0] + wide[1] * torch.randn(20_000, *wide[0].shape, generator=generator, dtype=torch.float64)
+    asked = torch.cat([some.query.x / 2, torch.ones(len(some.query.x), 1)], 1)
+    expected = (asked @ W.mT).softmax(-1).mean(0)
+    learner.train()
+    torch.manual_seed(1)
+    torch.testing.assert_close(learner.predict(wide, some.query.x).exp(), expected, atol=0.015, rtol=0)
+
+
+def test_cnaps_conditions_every_layer() -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(4, 5), BatchNorm(5), nn.ReLU(), nn.Linear(5, 2))
+    learner, some = built(CNAPs, encoder=encoder, width=6), task()
+    norm = encoder[1]
+    assert isinstance(norm, BatchNorm)
+    norm.mean.copy_(torch.randn(5))
+    norm.var.copy_(torch.rand(5) + 0.5)
+    film = learner.film
+    assert isinstance(film, nn.Sequential)
+    film[-1].weight.data *= 10  # pyright: ignore  # conditions that can be told from none
+    told = through(film, learner.reader(some.support.x).mean(0))  # pyright: ignore[reportCallIssue]
+    a, b, end_scale, end_shift = told.split([5, 5, 2, 2])
+
+    def features(x: Tensor) -> Tensor:
+        h = (x @ encoder[0].weight.T + encoder[0].bias - norm.mean) / (norm.var + 1e-5).sqrt()  # pyright: ignore
+        h = (h * norm.weight * (1 + a) + norm.bias + b).clamp_min(0)
+        z = h @ encoder[3].weight.T + encoder[3].bias  # pyright: ignore
+        return (z * (1 + end_scale) + end_shift) / 2**0.5
+
+    weights = through(learner.writer, class_means(features(some.support.x), some.support.y))  # pyright: ignore[reportArgumentType]
+    expected = features(some.query.x) @ weights[:, :2].T + weights[:, 2]
+    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+    torch.testing.assert_close(learner.loss(some)[0], F.cross_entropy(expected, some.query.y))
+    assert float(a.abs().max()) > 0.01
