@@ -40,7 +40,8 @@ class Settings:
     """What a run was told: JSON in, JSON out.
 
     learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
-    tasks, task_options: name in TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes.
+    tasks, task_options: name in TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
+    whose networks it began with.
     """
 
     learner: str
@@ -56,6 +57,7 @@ class Settings:
     device: str = "cpu"
     preprocess: dict[str, Any] | None = None
     split: str | None = None
+    source: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -215,6 +217,21 @@ def _load(folder: Path, name: str, how: Callable[[Path], Any]) -> Any:
         raise RunError(f"{folder}/{name} is damaged ({type(error).__name__}): train again, or resume from a whole copy") from error
     except Exception as error:  # torch.load raises pickle's own errors for foreign files
         raise RunError(f"{folder}/{name} is damaged or foreign ({type(error).__name__}): train again") from error
+
+
+def inherit(learner: Learner, run: Path | str) -> list[str]:
+    """Begin with the networks of another run: every tensor of the same name and shape is copied, whether its network is in a `net` or stands alone.
+
+    Gives the names of what was copied. Raises RunError where nothing fits.
+    """
+    given = {name.removeprefix("net."): value for name, value in load(run).state_dict().items()}
+    own = learner.state_dict()
+    fits = [name for name, value in own.items() if (found := given.get(name.removeprefix("net."))) is not None and found.shape == value.shape]
+    fits = [name for name in fits if "." in name]  # numbers of the learner itself, such as a scale, are no networks
+    if not fits:
+        raise RunError(f"nothing in {run} fits {type(learner).__name__}: it has {', '.join(sorted({name.split('.')[0] for name in given}))}")
+    learner.load_state_dict({**own, **{name: given[name.removeprefix("net.")] for name in fits}})
+    return fits
 
 
 def load(run: Path | str) -> Learner:

@@ -512,3 +512,21 @@ def test_damaged_or_foreign_runs_are_refused(run_folder: Path, tmp_path: Path, c
 def test_starting_is_quick_because_torch_is_not_imported() -> None:
     code = "import sys, innerloop.cli; innerloop.cli.build_parser(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False).returncode == 0
+
+
+def test_a_run_begins_with_the_networks_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "finetune", "strokes", "--out", str(tmp_path / "before"), "--steps", "2", "--batch", "4"]) == 0
+    begin = ["train", "gtn", "strokes", "--taught", "head", "--count", "0", "--out", str(tmp_path / "after"), "--from", str(tmp_path / "before")]
+    assert main(begin) == 0
+    assert "beginning with encoder of" in capsys.readouterr().out
+    before, after = (innerloop.load(tmp_path / name).state_dict() for name in ("before", "after"))
+    shared = [name for name in before if name.startswith("encoder.")]
+    assert shared
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+    assert json.loads((tmp_path / "after" / "settings.json").read_text())["source"] == str(tmp_path / "before")
+    maml = [*SMALL[:6], "--steps", "1", "--batch", "1", "--from", str(tmp_path / "before")]
+    assert main(["train", "maml", "strokes", "--out", str(tmp_path / "net"), *maml]) == 0  # its encoder is in a net
+    assert "beginning with encoder of" in capsys.readouterr().out
+    found = fails(capsys, "train", "l2o", "quadratics", "--steps", "1", "--from", str(tmp_path / "before"), "--out", str(tmp_path / "none"))
+    assert "fits L2O: it has base, encoder" in found
+    assert not (tmp_path / "none").exists()

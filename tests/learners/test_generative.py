@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from innerloop import GTN, Examples, Learner, MetaGAN, MetaVAE, Scratch, Task, TaskSpec
+from innerloop import GTN, Examples, FineTune, Learner, MetaGAN, MetaVAE, Scratch, Task, TaskSpec
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.testing import Blobs
 
@@ -121,9 +121,37 @@ def test_gtn_is_gradient_descent_on_what_it_makes_unrolled_by_hand() -> None:
 
 def test_gtn_that_makes_nothing_is_training_from_scratch() -> None:
     learner, some = built(GTN, count=0), task()
-    scratch = Scratch(learner.net, inner_lr=0.1, inner_steps=10)
+    scratch = Scratch(learner.net, inner_lr=0.1, inner_steps=20)
     outputs = learner.predict(learner.adapt(some.support), some.query.x)
     torch.testing.assert_close(outputs, scratch.predict(scratch.adapt(some.support), some.query.x))
+
+
+def test_gtn_that_makes_nothing_fine_tunes_a_head() -> None:
+    torch.manual_seed(0)
+    tuned, some = FineTune.build(IMAGES).double(), task(IMAGES)
+    learner = built(GTN, IMAGES, count=0, taught="head", encoder=tuned.encoder, inner_steps=100)
+    expected = tuned.predict(tuned.adapt(some.support), some.query.x)
+    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+    assert not learner.training
+    learner.train()  # its encoder stays as it is
+    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+
+
+def test_gtn_learns_through_what_it_makes() -> None:
+    learner, some = built(GTN, count=3, inner_steps=2, inner_lr=0.3, net="flatten"), task()
+    made = learner.enriched(some.support)  # pyright: ignore[reportCallIssue]
+    assert torch.equal(made.x[: len(some.support.x)], some.support.x)
+    assert made.y[len(some.support.y) :].argmax(1).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    W, b = (p.detach() for p in learner.net.head.parameters())  # pyright: ignore
+    for _ in range(2):
+        p = (made.x @ W.T + b).softmax(1)
+        W, b = W - 0.3 * (p - made.y).T @ made.x / len(made.x), b - 0.3 * (p - made.y).mean(0)
+    expected = torch.nn.functional.cross_entropy(some.query.x @ W.T + b, some.query.y)
+    loss = learner(Task(*(Examples(part.x[None], part.y[None]) for part in some)))[0]
+    torch.testing.assert_close(loss, expected)
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    for found, wanted in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("spec", [SPEC, IMAGES])

@@ -185,6 +185,7 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     train.add_argument("tasks", metavar="TASKS", help="tasks of innerloop list")
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder")
     train.add_argument("--resume", action="store_true", help="go on where the run folder stands")
+    train.add_argument("--from", dest="source", metavar="RUN", help="begin with the networks of another run, an encoder, say")
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=positive, help="meta-steps")
     length.add_argument("--minutes", type=duration, help="minutes; the rate decays over them (default: 10, unless steps are given)")

@@ -25,7 +25,7 @@ from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
-from innerloop.runs import Run, RunError, Settings, build_tasks, seen_classes, versions
+from innerloop.runs import Run, RunError, Settings, build_tasks, inherit, seen_classes, versions
 from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
-    begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision}
+    begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision, "source": settings.source}
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
@@ -69,9 +69,11 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
         about = (
-            name in begun or name.startswith("field_") or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels", "fit_ink")
+            name in begun
+            or name.startswith("field_")
+            or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels", "fit_ink", "source")
         )
-        if name in ("root", "file") and value is not None:
+        if name in ("root", "file", "source") and value is not None:
             value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):
             raise RunError(f"--{name.removeprefix('field_').replace('_', '-')} {value} cannot change on --resume: the run has {begun.get(name)}")
@@ -130,6 +132,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         device=options.device or "cpu",
         preprocess=preprocess,
         split=bank.fingerprint() if bank else None,
+        source=str(Path(options.source).resolve()) if options.source else None,
         versions=versions(),
     )
     if settings.precision == "auto":
@@ -219,8 +222,12 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(settings.tasks, settings.task_options, recipe)
     if state is None:
+        inherited = inherit(learner, settings.source) if settings.source else []
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)
+        if inherited:
+            parts = sorted({name.rsplit(".", 1)[0].removeprefix("net.").split(".")[0] for name in inherited})
+            console.print(f"beginning with {', '.join(parts)} of {settings.source}", soft_wrap=True, highlight=False)
     if not any(p.requires_grad for p in learner.parameters()):
         folder.save_weights(learner)
         console.print(f"{settings.learner} has nothing to meta-train: saved in {folder.folder} as it is", soft_wrap=True)
