@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop import CNAPs, Examples, Learner, Task, TaskSpec, Versa
+from innerloop import CNAPs, Examples, Learner, Modular, Task, TaskSpec, Versa
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -84,3 +85,53 @@ def test_cnaps_conditions_every_layer() -> None:
     torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
     torch.testing.assert_close(learner.loss(some)[0], F.cross_entropy(expected, some.query.y))
     assert float(a.abs().max()) > 0.01
+
+
+def module(learner: Modular, k: int, z: Tensor) -> Tensor:
+    h = (z @ learner.into[k, :-1] + learner.into[k, -1]).clamp_min(0)
+    return h @ learner.onto[k, :-1] + learner.onto[k, -1]
+
+
+@pytest.mark.parametrize("compose", ["sum", "chain"])
+def test_modular_finds_the_structure_that_fits_the_support_set(compose: str) -> None:
+    torch.manual_seed(0)
+    learner, some = Modular.build(SPEC, compose=compose, library=3, width=5, temperature=2.0).double(), task()
+    structures = [(i, j) for i in range(3) for j in range(3) if compose == "chain" or i <= j]
+    assert [tuple(s) for s in learner.structures.tolist()] == structures  # pyright: ignore
+    losses, queries, outputs = [], [], []
+    for i, j in structures:
+
+        def features(x: Tensor) -> Tensor:
+            first = module(learner, i, x)  # noqa: B023
+            return x + (module(learner, j, first) if compose == "chain" else first + module(learner, j, x))  # noqa: B023
+
+        means = class_means(features(some.support.x), some.support.y)
+        scores = [-0.1 * ((features(part.x)[:, None] - means) ** 2).sum(-1) for part in some]
+        losses.append(F.cross_entropy(scores[0], some.support.y))
+        queries.append(F.cross_entropy(scores[1], some.query.y))
+        outputs.append(scores[1])
+    best = int(torch.stack(losses).argmin())
+    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), outputs[best])
+    share = (-len(some.support.y) * torch.stack(losses) / 2.0).softmax(0)
+    torch.testing.assert_close(learner.loss(some)[0], (share * torch.stack(queries)).sum())
+    learner.at(0.5)
+    share = (-len(some.support.y) * torch.stack(losses) / 0.2).softmax(0)
+    torch.testing.assert_close(learner.loss(some)[0], (share * torch.stack(queries)).sum())
+
+
+def test_modules_of_reals_say_the_answer() -> None:
+    torch.manual_seed(0)
+    learner = Modular.build(TaskSpec("reals", (2,), 1), library=2).double()
+    x = torch.randn(4, 2, dtype=torch.float64)
+    wanted = module(learner, 0, x) + module(learner, 1, x)
+    state = learner.adapt(Examples(x, wanted))
+    torch.testing.assert_close(learner.predict(state, 2 * x), module(learner, 0, 2 * x) + module(learner, 1, 2 * x))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"library": 20, "slots": 4}, "160000 structures"), ({"compose": "chain"}, "use a sum"), ({"temperature": 0.0}, "must be positive")],
+)
+def test_structures_that_cannot_be_tried_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Modular.build(TaskSpec("reals", (2,), 1), **given)

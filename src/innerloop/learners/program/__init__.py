@@ -1,6 +1,7 @@
 """Learners that write a task's network, or compose it from parts."""
 
 from innerloop.learners.program.cnaps import CNAPs
+from innerloop.learners.program.modular import Modular
 from innerloop.learners.program.versa import Versa
 
-__all__ = ["CNAPs", "Versa"]
+__all__ = ["CNAPs", "Modular", "Versa"]
