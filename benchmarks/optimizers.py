@@ -55,7 +55,7 @@ def curve_of(optimizer: Callable[[list[Tensor], float], torch.optim.Optimizer], 
         with torch.no_grad():
             losses.append(torch.vmap(loss)(weights, *tasks.query))
         made.zero_grad()
-        part = torch.vmap(lambda support: learner._part(support, torch.tensor(float(step))))(tasks.support)  # noqa: B023
+        part = torch.vmap(lambda support: learner.part(support, torch.tensor(float(step))))(tasks.support)  # noqa: B023
         torch.vmap(loss)(weights, *part).sum().backward()
         made.step()
     return torch.stack(losses, 1).nan_to_num(math.inf)

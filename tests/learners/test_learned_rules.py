@@ -100,7 +100,7 @@ def test_the_objective_is_the_mean_over_a_training(rule: str) -> None:
 
 def test_a_minibatch_goes_through_the_support_set_in_order() -> None:
     learner, some = built(minibatch=4), task()  # 6 examples
-    seen = [learner._part(some.support, torch.tensor(float(i))).x for i in range(3)]
+    seen = [learner.part(some.support, torch.tensor(float(i))).x for i in range(3)]
     x = some.support.x
     assert torch.equal(seen[0], x[:4])
     assert torch.equal(seen[1], x[[4, 5, 0, 1]])

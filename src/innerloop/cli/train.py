@@ -226,7 +226,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)
         if inherited:
-            parts = sorted({name.rsplit(".", 1)[0].removeprefix("net.").split(".")[0] for name in inherited})
+            parts = sorted({name.removeprefix("net.").split(".")[0] for name in inherited})
             console.print(f"beginning with {', '.join(parts)} of {settings.source}", soft_wrap=True, highlight=False)
     if not any(p.requires_grad for p in learner.parameters()):
         folder.save_weights(learner)

@@ -68,7 +68,7 @@ class L2O(Remembering):
         return [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]
 
     def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
-        grads = self.gradient(weights, self._part(support, memory[0]), first_order=self.first_order)
+        grads = self.gradient(weights, self.part(support, memory[0]), first_order=self.first_order)
         changes, after = self.change(grads, weights, memory[1:])
         return {name: w + changes[name] for name, w in weights.items()}, [memory[0] + 1, *after]
 
@@ -83,7 +83,7 @@ class L2O(Remembering):
             metrics = self.likelihood.metrics(outputs, task.query.y)
         return torch.stack(losses).mean(), {**metrics, "last_loss": losses[-1].detach()}
 
-    def _part(self, support: Examples, steps: Tensor) -> Examples:
+    def part(self, support: Examples, steps: Tensor) -> Examples:
         """The examples that a step sees."""
         if not 0 < self.minibatch < len(support.y):
             return support
