@@ -53,6 +53,7 @@ COMMON = {
     "recompute": "keep only the weights of every inner step and compute the rest again on the way back: less memory, more time",
     "width": "units of a layer",
     "y_dim": "numbers in a label",
+    "normal": "what features go through next: normalisation, of those of images",
     "transductive": "normalise the query set by its own statistics, not by those of the support set",
 }
 

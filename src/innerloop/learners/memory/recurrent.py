@@ -28,6 +28,7 @@ class Recurrent(Encoded, Streaming):
     """
 
     encoder: nn.Module
+    normal: nn.Module
     features: int
     y_dim: int
     out_dim: int
@@ -44,10 +45,8 @@ class Recurrent(Encoded, Streaming):
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
         found = reading(spec, out_dim, given.get("encoder"))
-        if spec.is_image and not isinstance(given.get("encoder"), nn.Module):
-            # what a convolution block gives is mostly the same for all images, and a memory then finds them all alike
-            found["encoder"] = nn.Sequential(found["encoder"], nn.LayerNorm(found["features"]))
-        return found
+        # what a convolution block gives is mostly the same for all images, and a memory then finds them all alike
+        return {**found, "normal": nn.LayerNorm(found["features"]) if spec.is_image else nn.Identity()}
 
     @abstractmethod
     def start(self) -> Memory:
@@ -59,7 +58,7 @@ class Recurrent(Encoded, Streaming):
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) as features (m, features), in full precision: a memory is read and written many times."""
-        return self.encoder(x).to(next(self.parameters()).dtype)
+        return self.normal(self.encoder(x)).to(next(self.parameters()).dtype)
 
     def init(self) -> State:
         return self.start(), next(self.parameters()).new_zeros(self.y_dim)
