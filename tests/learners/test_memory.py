@@ -59,7 +59,7 @@ def linear(layer: nn.Linear, x: Array) -> Array:
 
 
 def cosine(a: Array, b: Array) -> float:
-    return float(a @ b / math.sqrt((a @ a) * (b @ b) + 1e-12))
+    return float(a @ b / math.sqrt((a @ a) * (b @ b) + 1e-4))
 
 
 def test_lstm_is_torchs() -> None:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, State
 from innerloop.core.likelihood import Metrics
-from innerloop.core.task import Task
+from innerloop.core.task import Examples, Task
 
 
 class Encoded(Learner):
@@ -27,8 +27,23 @@ class Encoded(Learner):
         """x (m, *x_shape) as features (m, features)."""
 
     @abstractmethod
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss of a task with features z (n, features) and targets y (n, y_dim) of its support set, `asked` and `answers` of its query set."""
+    def learned(self, z: Tensor, y: Tensor) -> State:
+        """The state after a support set with features z (n, features) and targets y (n, y_dim)."""
+
+    @abstractmethod
+    def answers(self, state: State, z: Tensor) -> Tensor:
+        """The outputs (m, out_dim) for features z (m, features)."""
+
+    def adapt(self, support: Examples) -> State:
+        return self.learned(self.embed(support.x), support.y)
+
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        return self.answers(state, self.embed(x))
+
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
+        """Loss and metrics of a task with features z (n, features) and targets y of its support set, `asked` and `wanted` of its query set."""
+        outputs = self.answers(self.learned(z, y), asked)
+        return self.likelihood.nll(outputs, wanted), self.likelihood.metrics(outputs, wanted)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         z = self.embed(torch.cat([task.support.x, task.query.x]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from innerloop.learners.generative.imagining import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.decoder import decoder
 from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.positive import positive
 from innerloop.nets.recurrent import LSTMCell
 
 
@@ -53,10 +53,8 @@ class MetaGAN(Learner):
     recipe = Recipe(ways=20, shots=1, queries=4, alphabets=0, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
 
     def __post_init__(self) -> None:
-        if self.scale <= 0:
-            raise ValueError(f"the scale of distances must be positive, not {self.scale}")
         self.reader = LSTMCell(self.features, self.hidden)
-        self.log_scale, self.bias = nn.Parameter(torch.tensor(math.log(self.scale))), nn.Parameter(torch.tensor(0.0))
+        self.log_scale, self.bias = positive(self.scale, "the scale of distances"), nn.Parameter(torch.tensor(0.0))
         super().__post_init__()
 
     @classmethod

@@ -65,24 +65,24 @@ class InContext(Encoded, Streaming):
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         return self._through(state, self._told(self.encoder(x[None]), y[None]), torch.ones(1, 1, dtype=torch.bool, device=x.device))[1]
 
-    def adapt(self, support: Examples) -> State:
-        told = self._told(self.encoder(support.x), support.y)
-        return self._through(self.init(), told, _before(len(told), told, itself=True))[1]
-
     def follow(self, examples: Examples) -> tuple[State, Tensor]:
         z = self.encoder(examples.x)
         return self._at_once(z, z, examples.y)
 
-    def predict(self, state: State, x: Tensor) -> Tensor:
-        asked = self._asked(self.encoder(x))
-        return self.head(self._through(state, asked, torch.eye(len(asked), dtype=torch.bool, device=x.device))[0])
-
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+    def learned(self, z: Tensor, y: Tensor) -> State:
+        told = self._told(z, y)
+        return self._through(self.init(), told, _before(len(told), told, itself=True))[1]
+
+    def answers(self, state: State, z: Tensor) -> Tensor:
+        asked = self._asked(z)
+        return self.head(self._through(state, asked, torch.eye(len(asked), dtype=torch.bool, device=z.device))[0])
+
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
         outputs = self._at_once(z, torch.cat([z, asked]), y)[1]
-        return self.likelihood.nll(outputs, torch.cat([y, answers])), self.likelihood.metrics(outputs[len(y) :], answers)
+        return self.likelihood.nll(outputs, torch.cat([y, wanted])), self.likelihood.metrics(outputs[len(y) :], wanted)
 
     def _told(self, z: Tensor, y: Tensor) -> Tensor:
         return self.tokens(z) + self.labels(y)  # (n, width)

@@ -11,6 +11,7 @@ from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.learners.memory.ntm import cosine
 from innerloop.learners.memory.recurrent import Memory, Recurrent
+from innerloop.nets.positive import positive
 from innerloop.nets.recurrent import LSTMCell
 
 
@@ -48,14 +49,12 @@ class MANN(Recurrent):
     recipe = Recipe(shots=10, queries=1, optimizer="Adam", lr=3e-3)
 
     def __post_init__(self) -> None:
-        if self.strength <= 0:
-            raise ValueError(f"the strength of reading must be positive, not {self.strength}")
         if self.readers > self.slots:
             raise ValueError(f"{self.readers} readers need as many slots, and there are {self.slots}")
         self.cell = LSTMCell(self.features + self.y_dim + self.readers * self.width, self.hidden)
         self.heads = nn.Linear(self.hidden + self.features + self.y_dim, self.readers * (self.width + 1))
         self.head = nn.Linear(self.hidden + self.readers * self.width, self.out_dim)
-        self.log_strength = nn.Parameter(torch.tensor(self.strength).log())
+        self.log_strength = positive(self.strength, "the strength of reading")
         super().__post_init__()
 
     def start(self) -> Memory:

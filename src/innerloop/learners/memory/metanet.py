@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.core.task import TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import reading
+from innerloop.nets.positive import positive
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.rules import preprocessed
 
@@ -53,7 +54,7 @@ class MetaNet(Encoded):
         self.layer, self.head = slow(self.hidden, self.features), slow(self.out_dim, self.hidden)  # W
         self.reader, self.read = LSTMCell(2, CODER), nn.Linear(CODER, 1)  # d
         self.coder = nn.Sequential(nn.Linear(2, CODER), nn.ReLU(), nn.Linear(CODER, CODER), nn.ReLU(), nn.Linear(CODER, 1))  # m
-        self.log_scale = nn.Parameter(torch.tensor(self.scale).log())
+        self.log_scale = positive(self.scale, "the scale of attention")
         super().__post_init__()
 
     @classmethod
@@ -64,20 +65,10 @@ class MetaNet(Encoded):
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
         return reading(spec, out_dim, given.get("encoder"), "mlp")
 
-    def adapt(self, support: Examples) -> Memory:
-        return self._learned(self.encoder(support.x), support.y)
-
-    def predict(self, state: Memory, x: Tensor) -> Tensor:
-        return self._answers(state, self.encoder(x))
-
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
-        outputs = self._answers(self._learned(z, y), asked)
-        return self.likelihood.nll(outputs, answers), self.likelihood.metrics(outputs, answers)
-
-    def _learned(self, z: Tensor, y: Tensor) -> Memory:
+    def learned(self, z: Tensor, y: Tensor) -> Memory:
         def embedding_loss(Q: Tensor, z: Tensor, y: Tensor) -> Tensor:
             return self.likelihood.nll((F.relu(z @ Q.T) @ self.embedded.T)[None], y[None])
 
@@ -97,7 +88,7 @@ class MetaNet(Encoded):
     def _key(self, fast: Tensor, z: Tensor) -> Tensor:
         return F.normalize(F.relu(z @ self.embedding.T) + F.relu(z @ fast.T), dim=-1)  # (m, hidden)
 
-    def _answers(self, state: Memory, z: Tensor) -> Tensor:
+    def answers(self, state: Memory, z: Tensor) -> Tensor:
         kept, keys, fast = state
         z = z.to(keys.dtype)
         attention = (self.log_scale.exp() * self._key(fast, z) @ keys.T).softmax(-1)  # (m, n)

@@ -16,9 +16,9 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 def cosine(keys: Tensor, memory: Tensor) -> Tensor:
-    """Cosine similarity (heads, slots) of keys (heads, width) and rows of the memory (slots, width)."""
+    """Cosine similarity (heads, slots) of keys (heads, width) and rows of the memory (slots, width); about 0 for rows that are, as an empty one is like nothing."""
     lengths = keys.square().sum(-1, keepdim=True) * memory.square().sum(-1)  # (heads, slots)
-    return keys @ memory.T * torch.rsqrt(lengths + 1e-12)
+    return keys @ memory.T * torch.rsqrt(lengths + 1e-4)
 
 
 def address(memory: Tensor, before: Tensor, key: Tensor, strength: Tensor, gate: Tensor, shift: Tensor, sharpness: Tensor) -> Tensor:
@@ -29,8 +29,7 @@ def address(memory: Tensor, before: Tensor, key: Tensor, strength: Tensor, gate:
     content = (strength * cosine(key, memory)).softmax(-1)  # eq. (5)
     mixed = gate * content + (1 - gate) * before  # eq. (7)
     moved = shift[:, :1] * mixed.roll(-1, -1) + shift[:, 1:2] * mixed + shift[:, 2:] * mixed.roll(1, -1)  # eq. (8)
-    sharp = (moved + 1e-12) ** sharpness  # eq. (9)
-    return sharp / sharp.sum(-1, keepdim=True)
+    return (sharpness * (moved + 1e-12).log()).softmax(-1)  # eq. (9)
 
 
 class NTM(Recurrent):
@@ -63,7 +62,7 @@ class NTM(Recurrent):
         self.heads = nn.Linear(self.hidden, heads * (self.width + 6) + self.writers * 2 * self.width)
         self.head = nn.Linear(self.hidden + self.readers * self.width, self.out_dim)
         self.looks = nn.Parameter(torch.zeros(heads, self.slots))  # where heads look before the first step, as logits
-        self.looks.data[:, 0] = 5.0
+        self.looks.data[:, 0] = 10.0
         self.reads = nn.Parameter(0.1 * torch.randn(self.readers, self.width))
         super().__post_init__()
 

@@ -69,19 +69,16 @@ class Recurrent(Encoded, Streaming):
     def follow(self, examples: Examples) -> tuple[State, Tensor]:
         return self._read(self.init(), self.embed(examples.x), examples.y)
 
-    def adapt(self, support: Examples) -> State:
-        return self.follow(support)[0]
+    def learned(self, z: Tensor, y: Tensor) -> State:
+        return self._read(self.init(), z, y)[0]
 
-    def predict(self, state: State, x: Tensor) -> Tensor:
-        return self._answer(state, self.embed(x))
-
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
         state, before = self._read(self.init(), z, y)
-        outputs = self._answer(state, asked)
-        metrics = self.likelihood.metrics(outputs, answers)
+        outputs = self.answers(state, asked)
+        metrics = self.likelihood.metrics(outputs, wanted)
         if not self._ordered:
-            outputs, answers = torch.cat([before, outputs]), torch.cat([y, answers])
-        return self.likelihood.nll(outputs, answers), metrics
+            outputs, wanted = torch.cat([before, outputs]), torch.cat([y, wanted])
+        return self.likelihood.nll(outputs, wanted), metrics
 
     @property
     def _ordered(self) -> bool:
@@ -97,7 +94,7 @@ class Recurrent(Encoded, Streaming):
                 late = label
         return (memory, late), torch.stack(answers)
 
-    def _answer(self, state: State, z: Tensor) -> Tensor:
+    def answers(self, state: State, z: Tensor) -> Tensor:
         memory, late = state
         if self._ordered:
             return self._read(state, z, late.new_zeros(len(z), self.y_dim))[1]

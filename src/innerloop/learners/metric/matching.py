@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any
@@ -15,6 +14,7 @@ from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.metric.distances import cosine
 from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.positive import positive
 from innerloop.nets.recurrent import LSTMCell
 
 
@@ -44,9 +44,7 @@ class MatchingNet(Learner):
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
             raise ValueError(f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them")
-        if self.scale <= 0:
-            raise ValueError(f"the scale of similarities must be positive, not {self.scale}")
-        self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
+        self.log_scale = positive(self.scale, "the scale of similarities")
         if self.contextual:
             self.forwards, self.backwards = LSTMCell(self.features, self.features), LSTMCell(self.features, self.features)
             self.attending = LSTMCell(2 * self.features, self.features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.metric.distances import Metric, class_means, distance
 from innerloop.nets.named import encoder
+from innerloop.nets.positive import positive
 
 
 class ProtoNet(Learner):
@@ -46,9 +46,7 @@ class ProtoNet(Learner):
     recipe = Recipe(ways=60, shots=1, queries=4, alphabets=3, batch=1, optimizer="AdamW", lr=2e-3, weight_decay=0.01)
 
     def __post_init__(self) -> None:
-        if self.scale <= 0:
-            raise ValueError(f"the scale of distances must be positive, not {self.scale}")
-        self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
+        self.log_scale = positive(self.scale, "the scale of distances")
         if self.views not in (1, 4, 8):
             raise ValueError(f"images are compared in 1, 4 or 8 views, not {self.views}")
         super().__post_init__()

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.task import TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.encoding.layers import unsoftplus
 from innerloop.learners.metric.distances import cosine, squared_distance
 from innerloop.nets.named import encoder
+from innerloop.nets.positive import positive
 
 State = tuple[Tensor, Tensor, Tensor]
 
@@ -46,26 +47,18 @@ class DKT(Encoded):
     recipe = Recipe(ways=5, shots=1, queries=5, batch=4, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
-        if self.bandwidth <= 0 or self.noise <= 0:
-            raise ValueError(f"bandwidth and noise must be positive, not {self.bandwidth} and {self.noise}")
-        self.log_noise, self.log_bandwidth = (nn.Parameter(torch.tensor(math.log(value))) for value in (self.noise, self.bandwidth))
-        self.log_height = nn.Parameter(torch.tensor(0.0))
+        self.log_noise, self.log_bandwidth = positive(self.noise, "the noise variance"), positive(self.bandwidth, "the bandwidth")
+        self.log_height = positive(1.0, "the height")
         super().__post_init__()
 
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
         return {"encoder": encoder(spec, given.get("encoder"))}
 
-    def adapt(self, support: Examples) -> State:
-        return self._conditioned(self.embed(support.x), support.y)
-
-    def predict(self, state: State, x: Tensor) -> Tensor:
-        return self._answers(state, self.embed(x))
-
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
-        outputs = self._answers(self._conditioned(z, y), asked)
-        metrics = self.likelihood.metrics(outputs, answers)
-        z, targets = torch.cat([z, asked]), self._targets(torch.cat([y, answers]))
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
+        outputs = self.answers(self.learned(z, y), asked)
+        metrics = self.likelihood.metrics(outputs, wanted)
+        z, targets = torch.cat([z, asked]), self._targets(torch.cat([y, wanted]))
         with torch.autocast(z.device.type, enabled=False):
             root = torch.linalg.cholesky(self._gram(z))
             solved = torch.linalg.solve_triangular(root, targets, upper=False)  # (n, y_dim)
@@ -90,12 +83,12 @@ class DKT(Encoded):
     def _gram(self, z: Tensor) -> Tensor:
         return self._kernel(z, z) + (self.log_noise.exp() + 1e-5) * torch.eye(len(z), device=z.device, dtype=z.dtype)
 
-    def _conditioned(self, z: Tensor, y: Tensor) -> State:
+    def learned(self, z: Tensor, y: Tensor) -> State:
         with torch.autocast(z.device.type, enabled=False):
             inverse = torch.linalg.inv(self._gram(z))  # (n, n)
             return z, inverse, inverse @ self._targets(y)
 
-    def _answers(self, state: State, z: Tensor) -> Tensor:
+    def answers(self, state: State, z: Tensor) -> Tensor:
         known, inverse, solved = state
         with torch.autocast(z.device.type, enabled=False):
             k = self._kernel(z, known)  # (m, n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
+from innerloop.core.task import TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import encoder
+from innerloop.nets.positive import positive
 
 
 class ExactHead(Encoded):
@@ -35,9 +35,7 @@ class ExactHead(Encoded):
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
             raise ValueError(f"a head is solved for scores or means: {self.likelihood} cannot read them")
-        if self.scale <= 0:
-            raise ValueError(f"the scale of the answers must be positive, not {self.scale}")
-        self.log_scale, self.shift = nn.Parameter(torch.tensor(math.log(self.scale))), nn.Parameter(torch.tensor(0.0))
+        self.log_scale, self.shift = positive(self.scale, "the scale of the answers"), nn.Parameter(torch.tensor(0.0))
         super().__post_init__()
 
     @classmethod
@@ -53,20 +51,10 @@ class ExactHead(Encoded):
         z = widened(self.encoder(x).flatten(1))
         return torch.cat([z / z.shape[1] ** 0.5, torch.ones_like(z[:, :1])], 1)
 
-    def adapt(self, support: Examples) -> Tensor:
-        return self._solved(self.embed(support.x), support.y)
-
-    def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return self._answers(state, self.embed(x))
-
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
-        outputs = self._answers(self._solved(z, y), asked)
-        return self.likelihood.nll(outputs, answers), self.likelihood.metrics(outputs, answers)
-
-    def _solved(self, z: Tensor, y: Tensor) -> Tensor:
+    def learned(self, z: Tensor, y: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             return self.solve(z, y)
 
-    def _answers(self, state: Tensor, z: Tensor) -> Tensor:
+    def answers(self, state: Tensor, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             return self.log_scale.exp() * z @ state.T + self.shift

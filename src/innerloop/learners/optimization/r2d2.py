@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.engine.convex import ridge
 from innerloop.learners.optimization.exact import ExactHead
+from innerloop.nets.positive import positive
 
 
 class R2D2(ExactHead):
@@ -30,9 +29,7 @@ class R2D2(ExactHead):
     likelihood: Likelihood = Categorical()
 
     def __post_init__(self) -> None:
-        if self.strength <= 0:
-            raise ValueError(f"the strength of regularisation must be positive, not {self.strength}")
-        self.log_strength = nn.Parameter(torch.tensor(math.log(self.strength)))
+        self.log_strength = positive(self.strength, "the strength of regularisation")
         super().__post_init__()
 
     def solve(self, z: Tensor, y: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.task import TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.positive import positive
 
 State = tuple[Tensor, Tensor]
 MOST = 4096  # structures that are tried, at most
@@ -53,8 +54,8 @@ class Modular(Encoded):
     recipe = Recipe(queries=5, batch=16, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.scale <= 0:
-            raise ValueError(f"temperature and scale must be positive, not {self.temperature} and {self.scale}")
+        if self.temperature <= 0:
+            raise ValueError(f"the temperature must be positive, not {self.temperature}")
         if self.compose == "chain" and self.features != self.out:
             raise ValueError(f"in a chain a module reads what another said, but these read {self.features} numbers and say {self.out}: use a sum")
         if self.library**self.slots > MOST:
@@ -64,7 +65,7 @@ class Modular(Encoded):
         self.register_buffer("structures", torch.tensor(list(found)))  # (structures, slots)
         self.into = nn.Parameter(torch.randn(self.library, self.features + 1, self.width) / (self.features + 1) ** 0.5)
         self.onto = nn.Parameter(torch.randn(self.library, self.width + 1, self.out) / (self.width + 1) ** 0.5)
-        self.log_scale, self.now = nn.Parameter(torch.tensor(math.log(self.scale))), self.temperature
+        self.log_scale, self.now = positive(self.scale, "the scale of distances"), self.temperature
         super().__post_init__()
 
     def at(self, progress: float) -> None:
@@ -79,23 +80,23 @@ class Modular(Encoded):
     def embed(self, x: Tensor) -> Tensor:
         return widened(self.encoder(x).flatten(1))  # (m, features)
 
-    def adapt(self, support: Examples) -> State:
-        said = self._said(self.embed(support.x))
-        means = self._means(said, support.y)
-        best = self._losses(self._answers(said, means), support.y).argmin()
+    def learned(self, z: Tensor, y: Tensor) -> State:
+        said = self._said(z)
+        means = self._means(said, y)
+        best = self._losses(self._answers(said, means), y).argmin()
         return (torch.arange(len(said), device=best.device) == best).to(said.dtype), means
 
-    def predict(self, state: State, x: Tensor) -> Tensor:
-        answers = self._answers(self._said(self.embed(x)), state[1])
-        return (state[0].to(answers.dtype)[:, None, None] * answers).sum(0)  # (m, out_dim)
+    def answers(self, state: State, z: Tensor) -> Tensor:
+        outputs = self._answers(self._said(z), state[1])
+        return (state[0].to(outputs.dtype)[:, None, None] * outputs).sum(0)  # (m, out_dim)
 
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
+    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
         said = self._said(z)
         means = self._means(said, y)
         losses, outputs = self._losses(self._answers(said, means), y), self._answers(self._said(asked), means)
         share = (-len(y) * losses / self.now).softmax(0)  # (structures,)
         best = (torch.arange(len(share), device=z.device) == losses.argmin())[:, None, None] * outputs
-        return (share * self._losses(outputs, answers)).sum(), self.likelihood.metrics(best.sum(0), answers)
+        return (share * self._losses(outputs, wanted)).sum(), self.likelihood.metrics(best.sum(0), wanted)
 
     def _said(self, z: Tensor) -> Tensor:
         """What every structure says of features z (m, features): (structures, m, out)."""

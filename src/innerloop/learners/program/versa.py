@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.likelihood import Categorical, Likelihood, widened
+from innerloop.core.task import TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import perceptron
@@ -52,26 +52,16 @@ class Versa(Encoded):
         features = flat_features(body, spec)
         return {"encoder": body, "writer": perceptron(features, 2 * (features + 1), given.get("width", cls.width), 2)}
 
-    def adapt(self, support: Examples) -> Gaussians:
-        return self._written(self.embed(support.x), support.y)
-
-    def predict(self, state: Gaussians, x: Tensor) -> Tensor:
-        return self._answers(state, self.embed(x))
-
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) as features (m, d), divided by the root of d."""
         z = widened(self.encoder(x).flatten(1))
         return z / z.shape[1] ** 0.5
 
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
-        outputs = self._answers(self._written(z, y), asked)
-        return self.likelihood.nll(outputs, answers), self.likelihood.metrics(outputs, answers)
-
-    def _written(self, z: Tensor, y: Tensor) -> Gaussians:
+    def learned(self, z: Tensor, y: Tensor) -> Gaussians:
         mean, raw = widened(self.writer(class_means(z, y))).chunk(2, -1)
         return mean, 0.1 * F.softplus(raw - 2)  # (ways, d + 1); scales begin small
 
-    def _answers(self, state: Gaussians, z: Tensor) -> Tensor:
+    def answers(self, state: Gaussians, z: Tensor) -> Tensor:
         z = torch.cat([z, torch.ones_like(z[:, :1])], 1)  # (m, d + 1)
         with torch.autocast(z.device.type, enabled=False):
             mean, variance = z @ state[0].T, z.square() @ state[1].T.square()  # (m, ways)
