@@ -12,6 +12,7 @@ SPECS = {
     "vectors": TaskSpec("classes", (6,), 3),
     "images": TaskSpec("classes", (1, 12, 12), 3),
     "reals": TaskSpec("reals", (2,), 1),
+    "texts": TaskSpec("classes", (5,), 3, vocabulary=12),
     "bits": TaskSpec("bits", (3,), 2),
     "sequences": TaskSpec("bits", (3,), 2, ordered=True),
 }
@@ -27,8 +28,12 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
-    "finetune": [{}, {"head": "cosine"}],
+    "finetune": [{}, {"head": "cosine"}, {"adapted": "last"}, {"adapted": "all"}],
+    "prompttuning": [{}, {"start": "words"}],
 }  # fmt: skip
+
+
+READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune")} | {"prompttuning": ["texts"], "": [s for s in SPECS if s != "texts"]}
 
 
 def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
@@ -36,6 +41,8 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
     for name, learner in LEARNERS.items():
         for fields in VARIANTS.get(name, [{}]):
             for spec_name, spec in SPECS.items():
+                if spec_name not in READS.get(name, READS[""]) or (spec_name == "texts" and fields and name != "prompttuning"):
+                    continue
                 fits = spec.kind in learner.kinds and spec.ordered <= learner.sequences and not (spec.kind == "reals" and "head" in fields)
                 for_images = not fields or not {"transductive", "head", "views"}.isdisjoint(fields)
                 if fits and (for_images if spec_name == "images" else "views" not in fields):

@@ -19,7 +19,8 @@ from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 
 
 class Blobs(TaskDistribution):
-    """Small synthetic tasks of any spec: classes are Gaussian blobs around random centres, reals are random linear maps, bits their signs."""
+    """Small synthetic tasks of any spec: classes are Gaussian blobs around random centres, or texts in which most tokens are those of the class;
+    reals are random linear maps, bits their signs."""
 
     def __init__(self, spec: TaskSpec, shots: int = 2, queries: int = 3):
         self.spec, self.shots, self.queries = spec, shots, queries
@@ -35,6 +36,11 @@ class Blobs(TaskDistribution):
             centres = torch.randn(n, spec.y_dim, spec.x_size, generator=generator)
             labels = torch.arange(spec.y_dim).repeat(self.shots + self.queries)
             x = centres[:, labels] + 0.3 * torch.randn(n, len(labels), spec.x_size, generator=generator)
+            if spec.vocabulary:
+                own = torch.randint(1, spec.vocabulary, centres.shape, generator=generator)[:, labels]
+                x = torch.where(
+                    torch.rand(x.shape, generator=generator) < 0.8, own, torch.randint(spec.vocabulary, x.shape, generator=generator)
+                ).float()
             y = torch.nn.functional.one_hot(labels, spec.y_dim).float().expand(n, -1, -1)
             cut = self.shots * spec.y_dim
         x = x.view(n, -1, *spec.x_shape)

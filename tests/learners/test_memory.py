@@ -89,7 +89,7 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
         if controller == "lstm":
             h, c = lstm_cell(learner.cell.gates, x, h, c)  # pyright: ignore[reportArgumentType]
         else:
-            h = np.maximum(linear(learner.cell[0], x), 0)  # pyright: ignore[reportIndexIssue, reportArgumentType]
+            h = np.tanh(linear(learner.cell[0], x))  # pyright: ignore[reportIndexIssue, reportArgumentType]
         told = linear(learner.heads, h)
         after = []
         for head in range(4):

@@ -45,13 +45,15 @@ class TaskSpec:
 
     kind: "classes" (targets are one-hot rows), "reals" (targets are real vectors) or "bits" (targets are independent zeros and ones). x_shape: the
     shape of one input, `(channels, height, width)` for images, `(features,)` for vectors. y_dim: the number of ways for classes, of outputs for
-    reals and bits. ordered: support and query are one sequence, and every query is answered after those before it.
+    reals and bits. ordered: support and query are one sequence, and every query is answered after those before it. vocabulary: how many tokens
+    there are, where an input is a row of tokens by number, 0 for none; 0 where it is not.
     """
 
     kind: Literal["classes", "reals", "bits"]
     x_shape: tuple[int, ...]
     y_dim: int
     ordered: bool = False
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("classes", "reals", "bits"):

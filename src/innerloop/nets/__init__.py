@@ -2,7 +2,8 @@
 
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.named import ENCODERS, Headed, encoder, flat_features
-from innerloop.nets.norm import BatchNorm
+from innerloop.nets.norm import BatchNorm, LayerNorm
 from innerloop.nets.recurrent import LSTMCell
+from innerloop.nets.text import Prompted, TextEncoder
 
-__all__ = ["ENCODERS", "BatchNorm", "Conv4", "Conv6", "Headed", "LSTMCell", "encoder", "flat_features"]
+__all__ = ["ENCODERS", "BatchNorm", "Conv4", "Conv6", "Headed", "LSTMCell", "LayerNorm", "Prompted", "TextEncoder", "encoder", "flat_features"]

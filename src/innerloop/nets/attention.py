@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from innerloop.nets.norm import LayerNorm
+
 
 def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None) -> Tensor:
     """softmax(q k' / sqrt(d)) v of q (..., m, d), k (..., n, d) and v (..., n, e), where `visible` (m, n); Vaswani et al. 2017, eq. (1)."""
@@ -20,21 +22,23 @@ class AttentionBlock(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.before_attention, self.before_mlp = LayerNorm(width), LayerNorm(width)
         self.projections, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, kept: tuple[Tensor, Tensor], visible: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Tokens x (m, width), keys and values (n, width) of those before, which all tokens see, and who of x sees whom (m, m).
+    def forward(self, x: Tensor, visible: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Tokens x (..., m, width), who of them sees whom (..., m, m), or who is seen (..., 1, m), and, without leading axes, keys and values
+        (n, width) of tokens before, which all see.
 
         Gives the tokens, and keys and values (n + m, width).
         """
         q, k, v = self.projections(self.before_attention(x)).chunk(3, -1)
-        old = visible.new_ones(len(x), len(kept[0]))
-        k, v = torch.cat([kept[0].to(k.dtype), k]), torch.cat([kept[1].to(v.dtype), v])
-        found = attention(self._split(q), self._split(k), self._split(v), torch.cat([old, visible], 1))
-        x = x + self.out(found.transpose(0, 1).flatten(1))
+        if kept is not None:
+            visible = torch.cat([visible.new_ones(len(x), len(kept[0])), visible], 1)
+            k, v = torch.cat([kept[0].to(k.dtype), k]), torch.cat([kept[1].to(v.dtype), v])
+        found = attention(self._split(q), self._split(k), self._split(v), visible[..., None, :, :])
+        x = x + self.out(found.transpose(-3, -2).flatten(-2))
         return x + self.mlp(self.before_mlp(x)), (k, v)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(0, 1)  # (heads, n, width / heads)
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # (..., heads, n, width / heads)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from innerloop.core.task import TaskSpec
 from innerloop.engine.names import instead
 from innerloop.nets.conv import Conv4, Conv6
+from innerloop.nets.text import TextEncoder
 
 
 class Headed(nn.Module):
@@ -41,21 +42,25 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
+    "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
 }
 
 
 def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "conv4", vector: str = "mlp") -> nn.Module:
-    """An encoder (n, *x_shape) to (n, features): the given module or the named one, else `image` for images and `vector` for the rest.
+    """An encoder (n, *x_shape) to (n, features): the given module or the named one, else a transformer for tokens, `image` for images and `vector`
+    for the rest.
 
     Raises ValueError for a name that does not exist or does not fit the shape.
     """
     if isinstance(given, nn.Module):
         return given
-    name = given or (image if spec.is_image else vector)
+    name = given or ("transformer" if spec.vocabulary else image if spec.is_image else vector)
     if name not in ENCODERS:
         raise ValueError(f"there is no network {name!r}{instead(name, ENCODERS)}")
     if name.startswith("conv") and not spec.is_image:
         raise ValueError(f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp")
+    if (name == "transformer") != (spec.vocabulary > 0):
+        raise ValueError(f"a transformer reads tokens, and nothing else does: {name} does not fit these inputs")
     return ENCODERS[name](spec)
 
 

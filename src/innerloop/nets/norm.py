@@ -42,3 +42,17 @@ class BatchNorm(Normaliser):
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale, shift = self.affine(mean, var)
         return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis (..., features). Ba, Kiros and Hinton 2016, arXiv:1607.06450, eq. (4).
+
+    The scale and the shift are written out, for the same reason as in `BatchNorm`.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape) * self.weight + self.bias

@@ -13,16 +13,18 @@ from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
+from innerloop.tasks.text import clinc, text
+from innerloop.tasks.tokens import Tokenizer
 from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
-    "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "folder": folder, "arrays": arrays,
+    "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "folder": folder, "arrays": arrays, "text": text, "clinc": clinc,
     "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
     "gp-curves": gp_curves, "completion": completion,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip
 
 __all__ = [
-    "TASKS", "ClassBank", "Episodes", "Preprocess", "Warp", "arrays", "associative_recall", "completion", "copy",
-    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "strokes",
+    "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "completion", "copy",
+    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "strokes", "text",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.images import to_unit
+from innerloop.tasks.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ClassBank:
     values: every example (N, *x_shape), bytes for images. starts, counts: where the examples of a class lie in it, each (C,).
     groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns applied to the class's images (C,), from 4 on to their mirror
     images.
-    names: what the classes are called.
+    names: what the classes are called. tokenizer: of texts, whose tokens the examples are.
     """
 
     values: Tensor
@@ -31,12 +32,20 @@ class ClassBank:
     groups: Tensor
     turns: Tensor
     names: tuple[str, ...]
+    tokenizer: Tokenizer | None = None
 
     @classmethod
-    def of(cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None) -> ClassBank:
+    def of(
+        cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None, tokenizer: Tokenizer | None = None
+    ) -> ClassBank:
         """A bank from examples that lie class by class."""
         sizes = torch.tensor(counts)
-        return cls(values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups or [0] * len(counts)), torch.zeros_like(sizes), tuple(names))
+        groups = groups or [0] * len(counts)
+        return cls(values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups), torch.zeros_like(sizes), tuple(names), tokenizer)
+
+    def spec(self, ways: int) -> TaskSpec:
+        """The shape of tasks with so many classes."""
+        return TaskSpec("classes", tuple(self.values.shape[1:]), ways, vocabulary=self.tokenizer.size if self.tokenizer else 0)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -157,7 +166,7 @@ class Episodes(TaskDistribution):
         self._drawable = sizes >= ways if alphabets == 1 else sizes > 0  # (groups,)
         if not self._drawable.any():
             raise ValueError(f"no alphabet has the {ways} classes that a task within one alphabet needs (the largest has {int(sizes.max())})")
-        self.spec = TaskSpec("classes", tuple(bank.values.shape[1:]), ways)
+        self.spec = bank.spec(ways)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         classes = self._draw_classes(n, generator)  # (n, ways)
@@ -229,7 +238,7 @@ class LabelledExamples(TaskDistribution):
 
     def __init__(self, episodes: Episodes, size: int):
         self.episodes, self.size = episodes, size
-        self.spec = TaskSpec("classes", episodes.spec.x_shape, len(episodes.bank))
+        self.spec = episodes.bank.spec(len(episodes.bank))
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         bank = self.episodes.bank

@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import urllib.request
 import zipfile
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.files import cache_folder, find
 from innerloop.tasks.images import INK_MARGIN, Preprocess
 from innerloop.tasks.parts import check_part
 
@@ -34,45 +33,10 @@ _MINIMAL = {
 }
 
 
-def data_folder() -> Path:
-    """Where data is looked for: the environment variable INNERLOOP_DATA, else the user's cache folder."""
-    given = os.environ.get("INNERLOOP_DATA")
-    return Path(given) if given else cache_folder()
-
-
-def cache_folder() -> Path:
-    """Where data is kept: INNERLOOP_CACHE, else innerloop/ in the user's cache folder."""
-    given = os.environ.get("INNERLOOP_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "innerloop"
-
-
-def _find(relative: str, url: str, md5: str | None) -> Path:
-    """A data file: from the data folder, else from the cache, else downloaded into the cache and checked."""
-    for folder in (data_folder(), cache_folder()):
-        if (folder / "omniglot" / relative).is_file():
-            return folder / "omniglot" / relative
-    target = cache_folder() / "omniglot" / relative
-    try:
-        with urllib.request.urlopen(url, timeout=30) as response:
-            content = response.read()
-    except OSError as error:
-        raise FileNotFoundError(
-            f"Omniglot's {relative} is in neither {data_folder()} nor {cache_folder()}, and {url} cannot be reached ({error}). "
-            "Put the official file at omniglot/" + relative + " in a folder and name that folder in INNERLOOP_DATA"
-        ) from error
-    if md5 and hashlib.md5(content).hexdigest() != md5:
-        raise ValueError(f"{url} does not have the expected checksum {md5}: download it again, or report that the file has changed")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + f".{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(target)
-    return target
-
-
 @lru_cache(maxsize=1)
 def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
     """All characters as one bank, in order of set and name; which class a name is; how many belong to the background set."""
-    archives = {name: _find(f"{name}.zip", _URL + name + ".zip", md5) for name, md5 in _MD5.items()}
+    archives = {name: find("omniglot", f"{name}.zip", _URL + name + ".zip", md5) for name, md5 in _MD5.items()}
     origin = preprocess, INK_MARGIN, [(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()]
     stamp = hashlib.sha256(repr(origin).encode()).hexdigest()[:12]
     cached = cache_folder() / "omniglot" / f"read-{stamp}.npz"
@@ -114,7 +78,7 @@ def bank(protocol: str = "lake", part: str = "train", holdout: bool = False, pre
     full, index, background = _load(preprocess)
     if protocol == "vinyals":
         name = {"train": "train" if holdout else "trainval"}.get(part, part)
-        lines = _find(f"splits_vinyals/{name}.txt", f"{_SPLITS_URL}{name}.txt", None).read_text().split()
+        lines = find("omniglot", f"splits_vinyals/{name}.txt", f"{_SPLITS_URL}{name}.txt", None).read_text().split()
         turned = full.turned()
         return turned.pick([index[line.rsplit("/", 1)[0]] + int(line[-3:]) // 90 * len(full) for line in lines])
     if part == "test":

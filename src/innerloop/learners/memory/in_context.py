@@ -15,6 +15,7 @@ from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.named import reading
+from innerloop.nets.norm import LayerNorm
 
 
 class InContext(Encoded, Streaming):
@@ -48,7 +49,7 @@ class InContext(Encoded, Streaming):
         self.tokens, self.labels = nn.Linear(self.features, self.width), nn.Linear(self.y_dim, self.width)
         self.asked = nn.Parameter(torch.zeros(self.width))
         self.blocks = nn.ModuleList(AttentionBlock(self.width, self.heads) for _ in range(self.layers))
-        self.head = nn.Sequential(nn.LayerNorm(self.width), nn.Linear(self.width, self.out_dim))
+        self.head = nn.Sequential(LayerNorm(self.width), nn.Linear(self.width, self.out_dim))
         super().__post_init__()
 
     @classmethod
@@ -103,7 +104,7 @@ class InContext(Encoded, Streaming):
         """Tokens (m, width) through all layers; all see the state, `visible` (m, m) says who sees whom. The state after them, too."""
         after = []
         for block, kept in zip(self.blocks, state, strict=True):
-            tokens, kept = block(tokens, kept, visible)
+            tokens, kept = block(tokens, visible, kept)
             after.append(kept)
         return tokens, after
 

@@ -16,7 +16,7 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 def cosine(keys: Tensor, memory: Tensor) -> Tensor:
-    """Cosine similarity (heads, slots) of keys (heads, width) and rows of the memory (slots, width); about 0 for rows that are, as an empty one is like nothing."""
+    """Cosine similarity (heads, slots) of keys (heads, width) and rows of the memory (slots, width); an empty row is like nothing."""
     lengths = keys.square().sum(-1, keepdim=True) * memory.square().sum(-1)  # (heads, slots)
     return keys @ memory.T * torch.rsqrt(lengths + 1e-4)
 
@@ -54,11 +54,11 @@ class NTM(Recurrent):
     writers: int = 1
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3)
+    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3, clip=1.0)  # addressing has cliffs
 
     def __post_init__(self) -> None:
         heads, seen = self.readers + self.writers, self.features + self.y_dim + self.readers * self.width
-        self.cell = LSTMCell(seen, self.hidden) if self.controller == "lstm" else nn.Sequential(nn.Linear(seen, self.hidden), nn.ReLU())
+        self.cell = LSTMCell(seen, self.hidden) if self.controller == "lstm" else nn.Sequential(nn.Linear(seen, self.hidden), nn.Tanh())
         self.heads = nn.Linear(self.hidden, heads * (self.width + 6) + self.writers * 2 * self.width)
         self.head = nn.Linear(self.hidden + self.readers * self.width, self.out_dim)
         self.looks = nn.Parameter(torch.zeros(heads, self.slots))  # where heads look before the first step, as logits

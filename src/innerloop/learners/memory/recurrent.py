@@ -15,6 +15,7 @@ from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import reading
+from innerloop.nets.norm import LayerNorm
 
 Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors
 
@@ -46,7 +47,7 @@ class Recurrent(Encoded, Streaming):
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
         found = reading(spec, out_dim, given.get("encoder"))
         # what a convolution block gives is mostly the same for all images, and a memory then finds them all alike
-        return {**found, "normal": nn.LayerNorm(found["features"]) if spec.is_image else nn.Identity()}
+        return {**found, "normal": LayerNorm(found["features"]) if spec.is_image else nn.Identity()}
 
     @abstractmethod
     def start(self) -> Memory:

@@ -9,6 +9,7 @@ from innerloop.learners.optimization.maml import MAML
 from innerloop.learners.optimization.meta_lstm import MetaLSTM
 from innerloop.learners.optimization.meta_sgd import MetaSGD
 from innerloop.learners.optimization.metaoptnet import MetaOptNet
+from innerloop.learners.optimization.prompt_tuning import PromptTuning
 from innerloop.learners.optimization.r2d2 import R2D2
 
-__all__ = ["CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD"]
+__all__ = ["CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"]

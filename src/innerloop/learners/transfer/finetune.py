@@ -9,10 +9,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.steps import descended
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.named import encoder, flat_features
 
@@ -34,16 +36,16 @@ class CosineHead(nn.Module):
 
 
 class FineTune(Learner):
-    """Fine-tuning: learn features by classifying all training classes at once, then train only a new head on the support set.
+    """Fine-tuning: learn features by classifying all training classes at once, then train a new head, or more, on the support set.
 
-    head <- head - inner_lr * grad(support cross-entropy), encoder frozen
+    head <- head - inner_lr * grad(support cross-entropy), and so what is adapted of the encoder, at its own rate
     Chen, Liu, Kira, Wang and Huang 2019, "A closer look at few-shot classification", arXiv:1904.04232, section 3.1
     Its objective is no query likelihood after adapting: it is the cross-entropy of all training classes (labels never change).
-    State: the weights of the task's head, a dict name -> tensor.
+    State: the weights of the task's head, "weight" and "bias", and those that are adapted of the encoder, a dict name -> tensor.
 
     encoder: the features. base: the head over the training classes, dropped after training.
-    head: "linear" (Baseline) or "cosine" (Baseline++). inner_lr, inner_steps: full-batch gradient descent on the new head; the paper takes
-        100 steps.
+    head: "linear" (Baseline) or "cosine" (Baseline++). inner_lr, inner_steps: full-batch gradient descent; the paper takes 100 steps.
+    adapted: the "head" alone, as in the paper, also the "last" layer or block of the encoder, or "all" of it. encoder_lr: the step size there.
     """
 
     encoder: nn.Module
@@ -52,6 +54,8 @@ class FineTune(Learner):
     _: KW_ONLY
     inner_lr: float = 0.1
     inner_steps: int = 100
+    adapted: Literal["head", "last", "all"] = "head"
+    encoder_lr: float = 0.01
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -68,16 +72,32 @@ class FineTune(Learner):
         return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
 
     def adapt(self, support: Examples) -> dict[str, Tensor]:
+        moving = self._moving()
         z = self.encoder(support.x)  # (n, d)
         start = class_means(z, support.y)  # (ways, d)
-        weights = {"weight": start} if self.head == "cosine" else {"weight": start * 0, "bias": start[:, 0] * 0}
-        for _ in range(self.inner_steps):
-            grads = torch.func.grad(lambda w: self.likelihood.nll(self._scores(w, z), support.y))(weights)
-            weights = {name: w - self.inner_lr * grads[name] for name, w in weights.items()}
-        return weights
+        head = {"weight": start} if self.head == "cosine" else {"weight": start * 0, "bias": start[:, 0] * 0}
+        rates = {**dict.fromkeys(head, self.inner_lr), **dict.fromkeys(moving, self.encoder_lr)}
+
+        def loss(weights: dict[str, Tensor]) -> Tensor:
+            return self.likelihood.nll(self._scores(weights, self._features(weights, support.x) if moving else z), support.y)
+
+        return descended(loss, {**head, **moving}, rates, self.inner_steps)
 
     def predict(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
-        return self._scores(state, self.encoder(x))
+        return self._scores(state, self._features(state, x))
+
+    def _moving(self) -> dict[str, Tensor]:
+        """The weights of the encoder that are adapted, by name."""
+        weights = dict(self.encoder.named_parameters()) if self.adapted != "head" else {}
+        if self.adapted == "last":
+            block = [name for name, w in weights.items() if w.dim() > 1][-1].split(".")
+            listed = isinstance(self.encoder.get_submodule(block[0]), nn.ModuleList)
+            weights = {name: w for name, w in weights.items() if name.startswith(".".join(block[: 1 + listed]) + ".")}
+        return {f"encoder.{name}": w for name, w in weights.items()}
+
+    def _features(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
+        own = {name.removeprefix("encoder."): w for name, w in state.items() if name.startswith("encoder.")}
+        return functional_call(self.encoder, own, (x,)) if own else self.encoder(x)
 
     def _scores(self, weights: dict[str, Tensor], z: Tensor) -> Tensor:
         return F.linear(z, weights["weight"], weights["bias"]) if self.head == "linear" else cosine_scores(z, weights["weight"])

@@ -1,0 +1,87 @@
+"""Texts and their intents: CLINC150, and a file of one's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+
+from innerloop.tasks.episodes import ClassBank, Episodes
+from innerloop.tasks.files import find
+from innerloop.tasks.folder import group_by_label
+from innerloop.tasks.parts import check_part, part_of
+from innerloop.tasks.tokens import Tokenizer
+
+DOMAINS = {  # of CLINC150, by part; banking and credit cards, which are near to each other, are both unseen
+    "train": ("home", "kitchen_and_dining", "meta", "small_talk", "utility", "work"),
+    "val": ("auto_and_commute",),
+    "test": ("banking", "credit_cards", "travel"),
+}
+_URL = "https://raw.githubusercontent.com/clinc/oos-eval/master/data/"
+_MD5 = {"data_full.json": "30c29dc6ab78edf3b5dfa640be204cde", "domains.json": "9beee9d0f36e07e914c1e3a626bdcb4a"}
+
+
+@lru_cache(maxsize=1)
+def requests() -> dict[str, dict[str, list[str]]]:
+    """CLINC150: domain to intent to its 150 requests, all in order of name; the requests out of scope are left out."""
+    full, domains = (json.loads(find("clinc150", name, _URL + name, md5).read_text(encoding="utf-8")) for name, md5 in _MD5.items())
+    texts: dict[str, list[str]] = defaultdict(list)
+    for part in ("train", "val", "test"):  # the data's own parts split requests, not intents
+        for text, intent in full[part]:
+            texts[intent].append(text)
+    return {domain: {intent: texts[intent] for intent in sorted(domains[domain])} for domain in sorted(domains)}
+
+
+@lru_cache(maxsize=2)
+def _read(texts: tuple[str, ...], length: int) -> Tokenizer:
+    return Tokenizer.trained(texts, length=length)
+
+
+def clinc(part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, length: int = 24) -> Episodes:
+    """Intents of short requests to an assistant, as tokens; no domain is in two parts. alphabets: how many domains a task's intents come from.
+
+    Larson et al. 2019, "An evaluation dataset for intent classification and out-of-scope prediction", arXiv:1909.02027
+    10 domains of 15 intents of 150 requests: six domains train, auto and commute validates, banking, credit cards and travel test. The tokeniser is
+    trained on the training part. length: tokens of a request; what is longer is cut.
+    """
+    check_part(part)
+    found = requests()
+    tokenizer = _read(tuple(text for domain in DOMAINS["train"] for some in found[domain].values() for text in some), length)
+    chosen = {intent: (some, group) for group, domain in enumerate(DOMAINS[part]) for intent, some in found[domain].items()}
+    values = tokenizer.read_all([text for some, _ in chosen.values() for text in some])
+    bank = ClassBank.of(values, [len(some) for some, _ in chosen.values()], list(chosen), [group for _, group in chosen.values()], tokenizer)
+    return Episodes(bank, ways, shots, queries, alphabets)
+
+
+def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[str]]:
+    """Texts and their labels, from the columns `text` and `label` of a .csv with a header; without `label` the texts alone.
+
+    Raises FileNotFoundError for a missing file and ValueError for one without these columns, or with an empty text.
+    """
+    file, wanted = Path(file), {"text", "label"} if label else {"text"}
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    if not rows or not wanted <= set(rows[0]):
+        raise ValueError(f"{file} needs a header with the column{'s text and label' if label else ' text'}, and rows")
+    texts, labels = [row["text"] or "" for row in rows], [row.get("label") or "" for row in rows]
+    for number, (text, name) in enumerate(zip(texts, labels, strict=True), 2):
+        if not text.strip() or (label and not name.strip()):
+            raise ValueError(f"{file} has an empty text{' or label' if label else ''} in line {number}")
+    return texts, labels
+
+
+def text(part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1, queries: int = 15, length: int = 24) -> Episodes:
+    """Texts of one's own, as tokens: a .csv with the columns text and label. 64, 16 and 20 % of the labels, fixed by name, train, validate and test.
+
+    The tokeniser is trained on the training part. length: tokens of a text; what is longer is cut.
+    """
+    texts, labels = read_texts(file)
+    names, order, counts = group_by_label(labels)
+    training = {names[i] for i in part_of(names, "train")}
+    tokenizer = _read(tuple(text for text, label in zip(texts, labels, strict=True) if label in training), length)
+    bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, tokenizer=tokenizer)
+    return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
