@@ -22,8 +22,9 @@ from innerloop.core.likelihood import Categorical, Gaussian
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet
-from innerloop.runs import RunError, load, write_atomically
+from innerloop.runs import RunError, load, reader, write_atomically
 from innerloop.tasks.images import Preprocess
+from innerloop.tasks.tokens import Tokenizer
 
 
 class _FewShot:
@@ -61,7 +62,7 @@ class _FewShot:
         return learner
 
     def _inputs(self, X: ArrayLike | Tensor, learner: Learner | None) -> Tensor:
-        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is added, one at the end is moved.
+        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is added, one at the end is moved, texts become tokens.
 
         Images as bytes are scaled to 0..1; for a learner from a run they are first read as its training images were, whatever their size.
         Raises ValueError for inputs that are empty, not finite, or of another shape than the learner was built for.
@@ -70,6 +71,10 @@ class _FewShot:
         if hasattr(X, "toarray"):
             raise TypeError("sparse input is not supported: pass X.toarray()")
         array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+        if array.ndim == 1 and len(array) and all(isinstance(entry, str) for entry in array):
+            if not isinstance(read_as := getattr(learner, "read_as", None), Tokenizer):
+                raise ValueError("X holds texts, which only a learner from a run on texts can read (tasks clinc, text)")
+            return read_as.read_all(array.tolist())
         if np.iscomplexobj(array):
             raise ValueError("Complex data not supported")
         if array.dtype == object:
@@ -82,7 +87,7 @@ class _FewShot:
         bytes_of_images = array.ndim in (3, 4) and array.dtype.kind in "bui" and array.min() >= 0 and array.max() <= 255
         if bytes_of_images and array.max() <= 1:  # black and white
             array = array.astype(np.uint8) * 255
-        if bytes_of_images and (read_as := getattr(learner, "read_as", None)):
+        if bytes_of_images and isinstance(read_as := getattr(learner, "read_as", None), Preprocess):
             array = read_as.convert_all(array.astype(np.uint8)).numpy()
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
@@ -174,7 +179,7 @@ class _FewShot:
                 raise ValueError(f"it holds a {told['estimator']}")
             spec = TaskSpec(**told["spec"])
             learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
-            learner.read_as = Preprocess(**told["read_as"]) if told["read_as"] else None  # pyright: ignore[reportArgumentType]
+            learner.read_as = reader(told["read_as"])  # pyright: ignore[reportArgumentType]
             learner.load_state_dict({name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")})
         except Exception as error:
             raise RunError(f"{folder} holds no saved {cls.__name__}: {error}") from error
@@ -204,7 +209,7 @@ class FewShotClassifier(_FewShot):
     _estimator_type = "classifier"
 
     def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
-        """Learn from X (n, *x_shape) and labels y (n,) of any type.
+        """Learn from X (n, *x_shape), or a list of n texts, and labels y (n,) of any type.
 
         Raises ValueError for fewer than two classes, or inputs that do not fit the learner.
         """

@@ -161,18 +161,20 @@ def _test(commands: Any) -> None:
 
 
 def _adapt(commands: Any) -> None:
-    adapt = _command(commands, "adapt", "adapt", "learn new classes from a folder of examples and label other images")
+    adapt = _command(commands, "adapt", "adapt", "learn new classes from examples, and label other images or texts")
     adapt.add_argument("run", metavar="RUN", help="a run folder")
-    adapt.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png")
-    adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR")
-    adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file, label, probability")
+    adapt.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png, or a .csv with the columns text and label")
+    adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR, or a .csv with the column text")
+    adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file or text, label, probability")
     adapt.add_argument("--device", default="cpu", help="where to compute")
 
 
 def _imagine(commands: Any) -> None:
     imagine = _command(commands, "imagine", "imagine", "make new images of classes of your own, with a run of a generative learner")
     imagine.add_argument("run", metavar="RUN", help="a run folder of metavae, metagan or gtn")
-    imagine.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png")
+    imagine.add_argument(
+        "--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png, or a .csv with the columns text and label"
+    )
     imagine.add_argument("--out", required=True, metavar="DIR", help="where the images go: DIR/class/imagined-1.png, and a contact sheet")
     imagine.add_argument("--count", type=positive, default=10, help="images of each class")
     imagine.add_argument("--device", default="cpu", help="where to compute")
@@ -193,7 +195,11 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--ways", type=several, help="classes in a task")
     data.add_argument("--shots", type=positive, help="support examples of a class; of a regression task, 10")
     data.add_argument("--queries", type=positive, help="query examples of a class; of a regression task, 10")
-    data.add_argument("--length", type=positive, help="longest sequence, or most items (copy, 20; repeat-copy, 10; associative-recall, 6)")
+    data.add_argument(
+        "--length",
+        type=positive,
+        help="longest sequence (copy, 20; repeat-copy, 10), most items (associative-recall, 6), tokens of a text (24)",
+    )
     data.add_argument("--repeats", type=positive, help="most repetitions of a sequence (repeat-copy, 10)")
     data.add_argument("--kernel", choices=("rbf", "matern", "periodic"), help="of the curves (gp-curves, rbf)")
     data.add_argument("--of", choices=("strokes", "omniglot"), help="whose characters are completed (completion, strokes)")
@@ -201,7 +207,7 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--protocol", help="lake, lake-minimal-1, lake-minimal-2 or vinyals (omniglot)")
     data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")
     data.add_argument("--root", help="a folder of class folders (folder)")
-    data.add_argument("--file", help="an .npz or .csv file (arrays)")
+    data.add_argument("--file", help="an .npz or .csv file (arrays), a .csv with the columns text and label (text)")
     data.add_argument("--size", type=positive, help="images are resized to this many pixels squared (folder, omniglot; 28)")
     data.add_argument("--channels", type=int, choices=(1, 3), help="grey or colour (folder, omniglot; 1)")
     fit = "move and scale drawings so that their ink fills the image (folder: no; omniglot: yes, --no-fit-ink reads whole pages, as papers do)"

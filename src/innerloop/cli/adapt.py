@@ -15,35 +15,48 @@ from innerloop.estimators import FewShotClassifier
 from innerloop.runs import Run, RunError, write_atomically
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.images import SUFFIXES, Preprocess, to_unit
+from innerloop.tasks.text import read_texts
 
 
 def run(options: argparse.Namespace) -> None:
     console = Console()
     folder = Run(options.run)
     settings = folder.settings()
-    if settings.preprocess is None:
-        raise RunError(f"{options.run} was not trained on images: use innerloop.FewShotClassifier for arrays")
+    if not (settings.preprocess or settings.tokenizer):
+        raise RunError(f"{options.run} was trained on neither images nor texts: use innerloop.FewShotClassifier for arrays")
     learner = folder.learner().to(check_device(options.device))
-    preprocess = Preprocess(**settings.preprocess)
-    support = read_classes(options.support, preprocess)
-    query = Path(options.query)
-    if not query.is_dir():
-        raise FileNotFoundError(f"there is no folder {query}")
-    files = sorted(p for p in query.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"{query} holds no images (png, jpg, bmp, gif, tif, webp)")
-    labels = [name for name, count in zip(support.names, support.counts.tolist(), strict=True) for _ in range(count)]
-    classifier = FewShotClassifier(learner).fit(to_unit(support.values), labels)
+    if settings.tokenizer:
+        examples, labels = read_texts(options.support)
+        names, inputs = read_texts(options.query, label=False)[0], lambda some: some
+    else:
+        preprocess = Preprocess(**settings.preprocess)  # pyright: ignore[reportCallIssue]
+        support, query = read_classes(options.support, preprocess), Path(options.query)
+        examples = to_unit(support.values)
+        labels = [name for name, count in zip(support.names, support.counts.tolist(), strict=True) for _ in range(count)]
+        names = [file.relative_to(query).as_posix() for file in below(query)]
+        inputs = lambda some: to_unit(preprocess.read_all(query / name for name in some))  # noqa: E731
+    classifier = FewShotClassifier(learner).fit(examples, labels)  # pyright: ignore[reportArgumentType]
     memory = io.StringIO()
     writer = csv.writer(memory)
-    writer.writerow(["file", "label", "probability"])
-    for begin in range(0, len(files), 256):
-        some = files[begin : begin + 256]
-        chances = torch.from_numpy(classifier.predict_proba(to_unit(preprocess.read_all(some))))
-        for file, (chance, best) in zip(some, zip(*(t.tolist() for t in chances.max(-1)), strict=True), strict=True):
-            writer.writerow([file.relative_to(query).as_posix(), classifier.classes_[int(best)], f"{chance:.4f}"])
+    writer.writerow(["text" if settings.tokenizer else "file", "label", "probability"])
+    for begin in range(0, len(names), 256):
+        some = names[begin : begin + 256]
+        chances = torch.from_numpy(classifier.predict_proba(inputs(some)))
+        for name, (chance, best) in zip(some, zip(*(t.tolist() for t in chances.max(-1)), strict=True), strict=True):
+            writer.writerow([name, classifier.classes_[int(best)], f"{chance:.4f}"])
     out = Path(options.out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
     write_atomically(out, memory.getvalue().encode())
-    console.print(f"labelled {len(files)} images with {len(support)} classes from {len(labels)} examples: {out}", highlight=False)
+    what = "texts" if settings.tokenizer else "images"
+    console.print(f"labelled {len(names)} {what} with {len(set(labels))} classes from {len(labels)} examples: {out}", highlight=False)
+
+
+def below(folder: Path) -> list[Path]:
+    """The image files anywhere below a folder. Raises FileNotFoundError where there is none, and ValueError where it holds none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise ValueError(f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)")
+    return files

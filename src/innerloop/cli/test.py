@@ -163,8 +163,8 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
             raise ValueError(f"{name} has no {'alphabets' if key == 'alphabets' else key}")
     if options.root and name != "folder":
         raise ValueError("--root is for tasks of a folder: add --on folder")
-    if name in ("folder", "arrays") and name != settings.tasks and not options.root:
-        raise ValueError(f"{name} needs --root, a folder of class folders" if name == "folder" else "only a run on arrays can be tested on arrays")
+    if name in ("folder", "arrays", "text") and name != settings.tasks and not options.root:
+        raise ValueError(f"{name} needs --root, a folder of class folders" if name == "folder" else f"only a run on {name} can be tested on {name}")
     if options.root:
         bank = read_classes(options.root, Preprocess(**settings.preprocess) if settings.preprocess else Preprocess())
         return _with_queries(lambda queries: Episodes(bank, ways or 5, shots or 1, queries), options.queries)
@@ -177,8 +177,8 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         tasks = _with_queries(lambda queries: build_tasks(name, options.part, asked | {"queries": queries}), options.queries)
     else:
         tasks = build_tasks(name, options.part, asked)
-    told, given = dataclasses.asdict(tasks.spec), {"ordered": False, **settings.spec}
-    fixed = ("kind", "x_shape", "ordered", *(["y_dim"] if tasks.spec.kind != "classes" else []))
+    told, given = dataclasses.asdict(tasks.spec), {"ordered": False, "vocabulary": 0, **settings.spec}
+    fixed = ("kind", "x_shape", "ordered", "vocabulary", *(["y_dim"] if tasks.spec.kind != "classes" else []))
     if any(told[key] != (tuple(given[key]) if key == "x_shape" else given[key]) for key in fixed):
         want, got = (f"{spec['kind']} ({spec['y_dim']}) of inputs {tuple(spec['x_shape'])}" for spec in (given, told))
         raise ValueError(f"this {settings.learner} was trained for {want}, but {name} has {got}")

@@ -94,8 +94,10 @@ def settings_from(options: argparse.Namespace) -> Settings:
             raise ValueError(f"{options.tasks} has no option --{name}")
     if options.tasks == "folder" and "root" not in explicit:
         raise ValueError("folder needs --root, a folder of class folders")
-    if options.tasks == "arrays" and "file" not in explicit:
-        raise ValueError("arrays needs --file, an .npz or .csv file")
+    if options.tasks in ("arrays", "text") and "file" not in explicit:
+        raise ValueError(
+            f"{options.tasks} needs --file, {'an .npz or .csv file' if options.tasks == 'arrays' else 'a .csv file with the columns text and label'}"
+        )
     for name in {"root", "file"} & set(explicit):
         explicit[name] = str(Path(explicit[name]).resolve()) if Path(explicit[name]).exists() else explicit[name]
     task_options: dict[str, Any] = dict(explicit)
@@ -131,6 +133,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         precision=options.precision,
         device=options.device or "cpu",
         preprocess=preprocess,
+        tokenizer=bank.tokenizer.settings() if bank and bank.tokenizer else None,
         split=bank.fingerprint() if bank else None,
         source=str(Path(options.source).resolve()) if options.source else None,
         versions=versions(),
