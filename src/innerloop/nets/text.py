@@ -20,33 +20,47 @@ class Prompted(nn.Module, ABC):
 
     @abstractmethod
     def words(self, n: int) -> Tensor:
-        """The embeddings (n, width) of random tokens."""
+        """The embeddings (n, width) of random tokens, as a prompt."""
 
 
 class TextEncoder(Prompted):
-    """Tokens to features: embeddings and positions through layers of attention, and the mean over what is no padding.
+    """Tokens to features: a sum of embeddings, each weighted by what a transformer makes of it in its context and after the prompt.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3, normalised before each part; the prompt as in Lester et al. 2021, arXiv:2104.08691.
+    z = sum_i exp(g_i) e_i, scaled to length 8; g_i = a token's own weight + a linear reading of the transformer's output at i
+    The transformer is that of Vaswani et al. 2017, arXiv:1706.03762, section 3, normalised before each part, the prompt as in Lester et al. 2021,
+    arXiv:2104.08691. Words that were never seen in training keep embeddings of their own this way, and so texts that share them are alike; features
+    read off the transformer itself forget them. width: of embeddings and features. inner: of the transformer. dropped: the share of tokens that are
+    left out in training mode.
     """
 
-    def __init__(self, vocabulary: int, length: int, width: int = 128, layers: int = 2, heads: int = 4, dropout: float = 0.1):
+    def __init__(self, vocabulary: int, length: int, width: int = 384, inner: int = 64, layers: int = 1, heads: int = 4, dropped: float = 0.2):
         super().__init__()
-        self.width = width
-        self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
-        nn.init.normal_(self.embedding.weight, std=0.1)
-        self.blocks = nn.ModuleList(AttentionBlock(width, heads) for _ in range(layers))
-        self.normal, self.dropout = LayerNorm(width), nn.Dropout(dropout)
+        self.embedding, self.weight = nn.Embedding(vocabulary, width), nn.Embedding(vocabulary, 1)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        nn.init.zeros_(self.weight.weight)
+        self.into, self.positions = nn.Linear(width, inner), nn.Parameter(0.02 * torch.randn(length, inner))
+        self.blocks = nn.ModuleList(AttentionBlock(inner, heads) for _ in range(layers))
+        self.out = nn.Sequential(LayerNorm(inner), nn.Linear(inner, 1))
+        self.dropped = dropped
 
     def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         there = x > 0  # (n, length)
-        tokens = self.dropout(self.embedding(x.long()) + self.positions)  # (n, length, width)
+        if self.training and self.dropped:
+            there = there & (torch.rand_like(x) >= self.dropped)
+        embedded = self.embedding(x.long())  # (n, length, width)
+        tokens, seen = self._inner(embedded) + self.positions, there
         if prompt is not None:
             tokens = torch.cat([prompt.to(tokens.dtype).expand(len(x), -1, -1), tokens], 1)
-            there = torch.cat([there.new_ones(len(x), len(prompt)), there], 1)
+            seen = torch.cat([there.new_ones(len(x), len(prompt)), there], 1)
         for block in self.blocks:
-            tokens = block(tokens, there[:, None])[0]
-        share = there.to(tokens.dtype)[..., None]
-        return (self.normal(tokens) * share).sum(1) / share.sum(1).clamp_min(1)
+            tokens = block(tokens, seen[:, None])[0]
+        weight = (self.weight(x.long()) + self.out(tokens[:, -x.shape[1] :])).exp() * there[..., None]  # (n, length, 1)
+        z = (weight * embedded).sum(1)
+        return 8 * z * torch.rsqrt(z.square().sum(-1, keepdim=True) + 1e-6)  # smooth at 0, unlike F.normalize
 
     def words(self, n: int) -> Tensor:
-        return self.embedding.weight.data[torch.randint(1, len(self.embedding.weight), (n,))].clone()
+        some = torch.randint(1, len(self.embedding.weight), (n,))
+        return self._inner(self.embedding.weight[some]).detach()
+
+    def _inner(self, embedded: Tensor) -> Tensor:
+        return self.into(embedded * embedded.shape[-1] ** 0.5)

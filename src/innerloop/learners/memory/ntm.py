@@ -54,7 +54,7 @@ class NTM(Recurrent):
     writers: int = 1
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3, clip=1.0)  # addressing has cliffs
+    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         heads, seen = self.readers + self.writers, self.features + self.y_dim + self.readers * self.width

@@ -77,9 +77,9 @@ class Recurrent(Encoded, Streaming):
         state, before = self._read(self.init(), z, y)
         outputs = self.answers(state, asked)
         metrics = self.likelihood.metrics(outputs, wanted)
-        if not self._ordered:
-            outputs, wanted = torch.cat([before, outputs]), torch.cat([y, wanted])
-        return self.likelihood.nll(outputs, wanted), metrics
+        if self._ordered:  # of the whole answer: a short sequence counts less than a long one
+            return len(wanted) * self.likelihood.nll(outputs, wanted), metrics
+        return self.likelihood.nll(torch.cat([before, outputs]), torch.cat([y, wanted])), metrics
 
     @property
     def _ordered(self) -> bool:
