@@ -2,6 +2,7 @@
 
 import csv
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_incremental_counts_are_counts() -> None:
     for merge in tokenizer.merges:
         counts: dict[tuple[str, str], int] = {}
         for word in words:
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 counts[pair] = counts.get(pair, 0) + 1
         assert merge == max(counts, key=lambda pair: (counts[pair], pair))
         for word in words:
@@ -45,7 +46,8 @@ def test_incremental_counts_are_counts() -> None:
 def test_tokens_are_numbers_with_padding() -> None:
     tokenizer = Tokenizer.trained(CORPUS, size=40, length=4)
     rows = tokenizer.read_all(["low", "zzz low", "low " * 9])
-    assert rows.shape == (3, 4) and rows.max() < tokenizer.size
+    assert rows.shape == (3, 4)
+    assert rows.max() < tokenizer.size
     assert rows[0].tolist()[1:] == [0, 0, 0]
     assert UNKNOWN in rows[1].tolist()
     assert (rows[2] == rows[0, 0]).all()

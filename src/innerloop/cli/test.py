@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
 def settings_to_test(options: argparse.Namespace, settings: Settings) -> list[tuple[int | None, int | None]]:
     """The (ways, shots) to test: those asked for, else the learner's own, else the four that papers report."""
     trained = settings.task_options
-    if settings.spec["kind"] != "classes":
+    if settings.spec["kind"] != "classes" or "ways" not in trained:
         if options.ways:
             raise ValueError(f"{settings.tasks} has no ways")
         if settings.tasks == "gp-curves" and not options.shots and not options.on:
@@ -239,10 +239,13 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     where += f", support sets with {options.count} imagined examples a class" if options.imagined else ""
     title = f"{settings.learner} on {where} ({options.part} part, {how}, {rows[0]['tasks']} tasks, 95 % intervals)"
     table = Table(title=title, title_justify="left")
-    for column in ("ways", "shots", score, *(["adjusted Rand"] if options.cluster else []), "seconds"):
+    ranked = "roc_auc" in rows[0]["metrics"]
+    for column in ("ways", "shots", score, *(["ROC-AUC"] if ranked else []), *(["adjusted Rand"] if options.cluster else []), "seconds"):
         table.add_column(column, justify="right")
     for row in rows:
         cells = [str(row["ways"] or "-"), str(row["shots"] or "-"), _figure(row["metrics"][score], percent)]
+        if ranked:
+            cells.append(_figure(row["metrics"]["roc_auc"], False))
         if options.cluster:
             cells.append(_figure(row["clustering"]["adjusted_rand_index"], False))
         table.add_row(*cells, f"{row['seconds']:.1f}")

@@ -5,16 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop.engine.precision import widened
+from innerloop.engine.scores import roc_auc
+
 Metrics = dict[str, Tensor]
-
-
-def widened(values: Tensor) -> Tensor:
-    """Half-precision values as float32, others as they are: losses are computed in at least single precision."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Likelihood(ABC):
@@ -51,7 +48,8 @@ class Categorical(Likelihood):
         return -(y * F.log_softmax(widened(outputs), -1)).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
-        return {"accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()}
+        found = {"accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()}
+        return found if y.shape[-1] != 2 else {**found, "roc_auc": roc_auc(outputs.detach()[:, 1] - outputs.detach()[:, 0], y[:, 1])}
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(-1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.likelihood import widened
+from innerloop.engine.precision import widened
 from innerloop.engine.statistics import Normaliser
 
 

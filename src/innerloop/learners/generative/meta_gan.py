@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.generative.imagining import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.decoder import decoder

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.encoding.layers import divergence
 from innerloop.learners.generative.imagining import Features, normal
 from innerloop.learners.metric.distances import class_means

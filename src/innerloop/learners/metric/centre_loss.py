@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.named import encoder, flat_features
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop.core.likelihood import widened
+from innerloop.engine.precision import widened
 
 Metric = Literal["euclidean", "cosine", "p-norm"]
 

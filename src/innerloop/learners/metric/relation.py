@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.conv import Conv4
 from innerloop.nets.named import encoder, flat_features

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import nearest, same_class, squared_distance
 from innerloop.nets.named import encoder
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.encoding.layers import unsoftplus
 from innerloop.learners.metric.distances import cosine, squared_distance

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import encoder
 from innerloop.nets.positive import positive

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner, Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.engine.steps import descended
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.named import encoder

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, Metrics, widened
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.named import encoder, flat_features

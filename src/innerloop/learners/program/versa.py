@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.learners.encoded import Encoded
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import perceptron

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from innerloop.core.learner import Recipe
-from innerloop.core.likelihood import Categorical, Likelihood, widened
+from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.precision import widened
 from innerloop.engine.statistics import given as settled
 from innerloop.engine.steps import descended
 from innerloop.learners.encoded import Encoded
