@@ -23,6 +23,7 @@ from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet
 from innerloop.runs import RunError, load, reader, write_atomically
+from innerloop.tasks.columns import Columns
 from innerloop.tasks.images import Preprocess
 from innerloop.tasks.tokens import Tokenizer
 
@@ -62,7 +63,8 @@ class _FewShot:
         return learner
 
     def _inputs(self, X: ArrayLike | Tensor, learner: Learner | None) -> Tensor:
-        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is added, one at the end is moved, texts become tokens.
+        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is added, one at the end is moved, texts become tokens,
+        and the rows of a table vectors.
 
         Images as bytes are scaled to 0..1; for a learner from a run they are first read as its training images were, whatever their size.
         Raises ValueError for inputs that are empty, not finite, or of another shape than the learner was built for.
@@ -70,9 +72,12 @@ class _FewShot:
         shape = learner.spec.x_shape if learner is not None and learner.spec is not None else None
         if hasattr(X, "toarray"):
             raise TypeError("sparse input is not supported: pass X.toarray()")
+        if isinstance(read_as := getattr(learner, "read_as", None), Columns) and not isinstance(X, Tensor | np.ndarray):
+            rows = X.to_dict("records") if hasattr(X, "to_dict") else X  # pyright: ignore[reportAttributeAccessIssue]
+            return read_as.read_all(rows)  # pyright: ignore[reportArgumentType]
         array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
         if array.ndim == 1 and len(array) and all(isinstance(entry, str) for entry in array):
-            if not isinstance(read_as := getattr(learner, "read_as", None), Tokenizer):
+            if not isinstance(read_as, Tokenizer):
                 raise ValueError("X holds texts, which only a learner from a run on texts can read (tasks clinc, text)")
             return read_as.read_all(array.tolist())
         if np.iscomplexobj(array):
@@ -87,7 +92,7 @@ class _FewShot:
         bytes_of_images = array.ndim in (3, 4) and array.dtype.kind in "bui" and array.min() >= 0 and array.max() <= 255
         if bytes_of_images and array.max() <= 1:  # black and white
             array = array.astype(np.uint8) * 255
-        if bytes_of_images and isinstance(read_as := getattr(learner, "read_as", None), Preprocess):
+        if bytes_of_images and isinstance(read_as, Preprocess):
             array = read_as.convert_all(array.astype(np.uint8)).numpy()
         if not np.isfinite(array).all():
             raise ValueError("Input X contains NaN or infinity: fill or drop those examples first")
@@ -113,7 +118,7 @@ class _FewShot:
     def _adapt(self, learner: Learner, x: Tensor, y: Tensor) -> None:
         """Learn the support set, and keep it for saving."""
         self._learner = learner
-        device = next(learner.parameters(), torch.empty(0)).device
+        like = next(learner.parameters(), torch.empty(0))
         self._support = Examples(x, y)
         if self.kind == "reals" and learner.spec is not None and y.shape[1] != learner.spec.y_dim:
             raise ValueError(f"this {type(learner).__name__} was built for {learner.spec.y_dim} targets an example and got {y.shape[1]}")
@@ -129,17 +134,17 @@ class _FewShot:
             order = torch.arange(len(x))
             if isinstance(learner, Streaming):  # which has learned from examples in random order
                 order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-            self.state_ = learner.adapt(Examples(x[order].to(device), y[order].to(device)))
+            self.state_ = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
 
     def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
         self._check_fitted()
         x = self._inputs(X, self._learner)
         if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
             raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input")
-        device = next(self._learner.parameters(), torch.empty(0)).device
+        like = next(self._learner.parameters(), torch.empty(0))
         parts = x.split(self.chunk) if not getattr(self._learner, "transductive", False) else [x]
         with torch.no_grad():
-            return torch.cat([self._learner.predict(self.state_, part.to(device)).cpu() for part in parts])
+            return torch.cat([self._learner.predict(self.state_, part.to(like)).cpu() for part in parts])
 
     def save(self, folder: Path | str) -> None:
         """Keep the learner and what it was fitted to in a folder. Raises ValueError for a learner that was not made by `build`."""
@@ -209,7 +214,7 @@ class FewShotClassifier(_FewShot):
     _estimator_type = "classifier"
 
     def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
-        """Learn from X (n, *x_shape), or a list of n texts, and labels y (n,) of any type.
+        """Learn from X (n, *x_shape), a list of n texts, or the n rows of a table as dicts or a data frame, and labels y (n,) of any type.
 
         Raises ValueError for fewer than two classes, or inputs that do not fit the learner.
         """
@@ -236,7 +241,9 @@ class FewShotClassifier(_FewShot):
             raise ValueError(f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}")
         self.classes_, self.n_features_in_ = classes, int(x.shape[1])
         if learner is None:
-            learner = ProtoNet.build(TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0)
+            learner = ProtoNet.build(
+                TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0
+            ).double()  # or rounding depends on the batch
         self._adapt(learner, x, F.one_hot(torch.from_numpy(numbers), len(classes)).float())
         return self
 

@@ -26,6 +26,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.tasks import TASKS, Episodes, Preprocess, Tokenizer
+from innerloop.tasks.columns import Columns
 
 FORMAT = 2
 FILES = ("settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt")
@@ -56,7 +57,7 @@ class Settings:
     precision: str = "float32"
     device: str = "cpu"
     preprocess: dict[str, Any] | None = None
-    tokenizer: dict[str, Any] | None = None
+    reads: dict[str, Any] | None = None
     split: str | None = None
     source: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -89,11 +90,11 @@ def build_tasks(name: str, part: str, options: dict[str, Any]) -> TaskDistributi
     return TASKS[name](part, **given)
 
 
-def reader(settings: dict[str, Any] | None) -> Preprocess | Tokenizer | None:
-    """What reads images or texts as a learner was trained on them, from its settings."""
+def reader(settings: dict[str, Any] | None) -> Preprocess | Tokenizer | Columns | None:
+    """What reads images, texts or the rows of a table as a learner was trained on them, from its settings."""
     if settings is None:
         return None
-    return Tokenizer(**settings) if "merges" in settings else Preprocess(**settings)
+    return next(kind for told, kind in (("merges", Tokenizer), ("words", Columns), ("size", Preprocess)) if told in settings)(**settings)
 
 
 def versions() -> dict[str, str]:
@@ -187,13 +188,13 @@ class Run:
         return _load(self.folder, "checkpoint.pt", lambda file: torch.load(file, weights_only=True, map_location="cpu"))
 
     def learner(self) -> Learner:
-        """The trained learner, ready to use; its `read_as` is the `Preprocess` or the `Tokenizer` of the run, or None.
+        """The trained learner, ready to use; its `read_as` is the `Preprocess`, `Tokenizer` or `Columns` of the run, or None.
 
         Raises RunError where the folder is missing, unfinished, damaged or foreign.
         """
         settings = self.settings()
         learner = settings.build()
-        learner.read_as = reader(settings.preprocess or settings.tokenizer)  # pyright: ignore[reportArgumentType]
+        learner.read_as = reader(settings.preprocess or settings.reads)  # pyright: ignore[reportArgumentType]
         weights = _load(self.folder, "weights.safetensors", lambda file: load_file(file))
         try:
             learner.load_state_dict(weights)

@@ -1,5 +1,6 @@
 """Tasks from arrays in memory, .npz and .csv, and what is said about bad ones."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from innerloop.cli import main
+from innerloop.estimators import FewShotClassifier
 from innerloop.tasks import Episodes, arrays
 from innerloop.tasks.arrays import GroupedRows, read_table
+from innerloop.tasks.columns import Columns
 from innerloop.tasks.parts import PARTS
 
 
@@ -119,6 +123,16 @@ def test_tasks_with_too_few_rows_are_left_out() -> None:
         GroupedRows(torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12])
 
 
+def unscaled(tasks: Any, x: torch.Tensor) -> torch.Tensor:
+    """The numbers of a table before they were standardised."""
+    reader = getattr(tasks, "reader", None) or getattr(getattr(tasks, "bank", None), "reader", None)
+    if reader is None:
+        return x
+    mean, deviation, gaps = zip(*reader.numbers.values(), strict=True)
+    assert not any(gaps)
+    return x * torch.tensor(deviation) + torch.tensor(mean)
+
+
 def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
     x, y, task = grouped()
     np.savez(tmp_path / "rows.npz", X=x, y=y, task=task)
@@ -126,8 +140,9 @@ def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", ["a", "b", "c", "y", "task"], rows)
     wanted = arrays(x=x, y=y, task=task, shots=2, queries=2).sample(3, seeded())
     for name in ("rows.npz", "rows.csv"):
-        found = arrays(file=tmp_path / name, shots=2, queries=2).sample(3, seeded())
-        torch.testing.assert_close(found.support.x, wanted.support.x)
+        tasks = arrays(file=tmp_path / name, shots=2, queries=2)
+        found = tasks.sample(3, seeded())
+        torch.testing.assert_close(unscaled(tasks, found.support.x), wanted.support.x)
         torch.testing.assert_close(found.query.y, wanted.query.y)
 
 
@@ -137,14 +152,15 @@ def test_files_without_task_column_hold_classes(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", ["y", "a", "b"], [[label, *features] for label, features in zip(y, x.tolist(), strict=True)])
     wanted = arrays(x=x, y=y, ways=3, queries=2).sample(3, seeded())
     for name in ("rows.npz", "rows.csv"):
-        found = arrays(file=str(tmp_path / name), ways=3, queries=2).sample(3, seeded())
-        assert torch.equal(found.support.x, wanted.support.x)
+        tasks = arrays(file=str(tmp_path / name), ways=3, queries=2)
+        found = tasks.sample(3, seeded())
+        torch.testing.assert_close(unscaled(tasks, found.support.x), wanted.support.x)
         assert torch.equal(found.query.y, wanted.query.y)
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     x, y, task = read_table(write_csv(tmp_path / "t.csv", ["a", "task", "y", "b"], [[1, "u", 2, 3], [4, "v", 5, 6]]))
-    assert (x.tolist(), y.tolist()) == ([[1, 3], [4, 6]], ["2", "5"])
+    assert (x, y.tolist()) == ([{"a": "1", "b": "3"}, {"a": "4", "b": "6"}], ["2", "5"])
     assert task is not None
     assert task.tolist() == ["u", "v"]
 
@@ -153,8 +169,8 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "header with a column y"), ("a,b\n1,2\n", "header with a column y"), ("a,y\n", "header with a column y"),
-        ("a,y\none,1\n", "feature that is no number: .*'one'"), ("a,b,y\n1\n", "feature that is no number"),
-        ("a,y\n1,2,3\n", "feature that is no number"),
+        ("y\n1\n", "no column of features"), ("a,b,y\n1\n", "line 2 .* not as many cells"), ("a,y\n1,2,3\n", "line 2 .* not as many cells"),
+        ("a,y\ninf,1\n", "infinite"),
     ],
 )  # fmt: skip
 def test_bad_csv_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -167,17 +183,17 @@ def test_bad_csv_files_are_refused(tmp_path: Path, text: str, message: str) -> N
 def test_bad_npz_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "no_y.npz", X=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="needs the arrays X and y, it has X"):
-        read_table(tmp_path / "no_y.npz")
+        arrays(file=tmp_path / "no_y.npz")
     (tmp_path / "noise.npz").write_bytes(b"no archive at all")
     with pytest.raises(ValueError, match="pickled"):
-        read_table(tmp_path / "noise.npz")
+        arrays(file=tmp_path / "noise.npz")
 
 
 def test_a_truncated_npz_file_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", X=np.zeros((20, 2)), y=np.zeros(20))
     (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"half\.npz"):
-        read_table(tmp_path / "half.npz")
+        arrays(file=tmp_path / "half.npz")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -207,11 +223,36 @@ def test_holes_in_labels_are_refused() -> None:
         arrays(x=x, y=np.where(y == 3, np.nan, y), ways=2, queries=3)
 
 
-def test_holes_in_a_csv_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="x holds NaN"):
-        arrays(file=write_csv(tmp_path / "t.csv", ["a", "y"], [["nan", 1], [2, 2]]))
-    with pytest.raises(ValueError, match="feature that is no number"):
-        arrays(file=write_csv(tmp_path / "t.csv", ["a", "y"], [["", 1], [2, 2]]))
+def test_numbers_words_and_gaps_of_a_table() -> None:
+    rows = [
+        {"a": "1", "b": "red", "c": "5"},
+        {"a": "", "b": "blue ", "c": "7"},
+        {"a": "3", "b": "?", "c": "6"},
+        {"a": "100", "b": "green", "c": "nan"},
+    ]
+    columns = Columns.fitted(rows, rows[:3])  # the last row is not trained on: its number, its word and its gap count in the layout alone
+    assert columns.numbers == {"a": (2.0, 1.0, True), "c": (6.0, pytest.approx((2 / 3) ** 0.5), True)}
+    assert columns.words == {"b": ("blue", "red")}
+    x = columns.read_all(rows)
+    torch.testing.assert_close(x[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [98.0, 0.0]]))
+    assert x[:, 4:].tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
+    assert x[3, 2:4].tolist() == [0, 1]
+    assert torch.equal(Columns(**json.loads(json.dumps(columns.settings()))).read_all(rows), x)
+    with pytest.raises(ValueError, match="row 1 has 'many' in the column c"):
+        columns.read_all([{"a": 1, "b": "red", "c": "many"}])
+    with pytest.raises(ValueError, match="row 1 has no column c, b"):
+        columns.read_all([{"a": 1}])
+
+
+def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
+    rows = [[i % 10 + 0.1 * k if k else "", "odd" if i % 2 else "even", f"class{i}"] for i in range(15) for k in range(5)]
+    file, run, out = write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows), str(tmp_path / "run"), tmp_path / "out.csv"
+    assert main(["train", "protonet", "arrays", "--file", str(file), "--steps", "3", "--ways", "3", "--queries", "2", "--out", run]) == 0
+    query = write_csv(tmp_path / "query.csv", ["kind", "size"], [["odd", 3], ["even", ""]])
+    assert main(["adapt", run, "--support", str(file), "--query", str(query), "--out", str(out)]) == 0
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["row", "1", "2"]
+    classifier = FewShotClassifier(run).fit([{"size": 1, "kind": "odd"}, {"size": 2.0, "kind": "even"}], ["x", "y"])
+    assert classifier.predict([{"size": None, "kind": "odd"}]).shape == (1,)
 
 
 def test_real_targets_that_are_words_are_refused(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_a_task_is_of_one_assay_and_its_parts_are_disjoint() -> None:
 @real
 def test_tox21_splits_by_assay() -> None:
     x, results = molecules()
-    assert x.shape == (7831, 2048)
+    assert x.shape == (8014, 2048)
     assert set(results) == set(ASSAYS["train"]) | set(ASSAYS["test"])
     assert not set(ASSAYS["train"]) & set(ASSAYS["test"])
     assert len(tox21("train", holdout=True).names) == 7
-    assert int(tox21("test").kinds[1, 1].sum()) == 918  # active in SR-MMP
+    assert int(tox21("test").kinds[1, 1].sum()) == 936  # active in SR-MMP

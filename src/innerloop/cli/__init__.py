@@ -163,9 +163,11 @@ def _test(commands: Any) -> None:
 def _adapt(commands: Any) -> None:
     adapt = _command(commands, "adapt", "adapt", "learn new classes from examples, and label other images or texts")
     adapt.add_argument("run", metavar="RUN", help="a run folder")
-    adapt.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png, or a .csv with the columns text and label")
-    adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR, or a .csv with the column text")
-    adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file or text, label, probability")
+    adapt.add_argument(
+        "--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png, or a .csv with the columns text and label, or y"
+    )
+    adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR, or a .csv")
+    adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file, text or row, label, probability")
     adapt.add_argument("--device", default="cpu", help="where to compute")
 
 

@@ -12,9 +12,12 @@ from rich.console import Console
 
 from innerloop.cli.fields import check_device
 from innerloop.estimators import FewShotClassifier
-from innerloop.runs import Run, RunError, write_atomically
+from innerloop.runs import Run, RunError, reader, write_atomically
+from innerloop.tasks import Tokenizer
+from innerloop.tasks.arrays import read_table
+from innerloop.tasks.columns import Columns
 from innerloop.tasks.folder import read_classes
-from innerloop.tasks.images import SUFFIXES, Preprocess, to_unit
+from innerloop.tasks.images import SUFFIXES, to_unit
 from innerloop.tasks.text import read_texts
 
 
@@ -22,14 +25,19 @@ def run(options: argparse.Namespace) -> None:
     console = Console()
     folder = Run(options.run)
     settings = folder.settings()
-    if not (settings.preprocess or settings.tokenizer):
-        raise RunError(f"{options.run} was trained on neither images nor texts: use innerloop.FewShotClassifier for arrays")
+    if not (settings.preprocess or settings.reads) or settings.spec["kind"] != "classes":
+        raise RunError(f"{options.run} was not trained on classes of images, texts or rows: use FewShotClassifier or FewShotRegressor")
     learner = folder.learner().to(check_device(options.device))
-    if settings.tokenizer:
-        examples, labels = read_texts(options.support)
+    preprocess = reader(settings.preprocess or settings.reads)
+    if isinstance(preprocess, Tokenizer):
+        what, examples, labels = "text", *read_texts(options.support)
         names, inputs = read_texts(options.query, label=False)[0], lambda some: some
+    elif isinstance(preprocess, Columns):
+        what, (examples, y, _), (rows, *_) = "row", read_table(options.support), read_table(options.query, label=False)
+        labels, names, inputs = y.tolist(), [*range(1, len(rows) + 1)], lambda some: [rows[i - 1] for i in some]
     else:
-        preprocess = Preprocess(**settings.preprocess)  # pyright: ignore[reportCallIssue]
+        assert preprocess is not None
+        what = "file"
         support, query = read_classes(options.support, preprocess), Path(options.query)
         examples = to_unit(support.values)
         labels = [name for name, count in zip(support.names, support.counts.tolist(), strict=True) for _ in range(count)]
@@ -38,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     classifier = FewShotClassifier(learner).fit(examples, labels)  # pyright: ignore[reportArgumentType]
     memory = io.StringIO()
     writer = csv.writer(memory)
-    writer.writerow(["text" if settings.tokenizer else "file", "label", "probability"])
+    writer.writerow([what, "label", "probability"])
     for begin in range(0, len(names), 256):
         some = names[begin : begin + 256]
         chances = torch.from_numpy(classifier.predict_proba(inputs(some)))
@@ -48,8 +56,7 @@ def run(options: argparse.Namespace) -> None:
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
     write_atomically(out, memory.getvalue().encode())
-    what = "texts" if settings.tokenizer else "images"
-    console.print(f"labelled {len(names)} {what} with {len(set(labels))} classes from {len(labels)} examples: {out}", highlight=False)
+    console.print(f"labelled {len(names)} {what}s with {len(set(labels))} classes from {len(labels)} examples: {out}", highlight=False)
 
 
 def below(folder: Path) -> list[Path]:

@@ -133,7 +133,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         precision=options.precision,
         device=options.device or "cpu",
         preprocess=preprocess,
-        tokenizer=bank.tokenizer.settings() if bank and bank.tokenizer else None,
+        reads=read_by.settings() if (read_by := getattr(bank or tasks, "reader", None)) else None,
         split=bank.fingerprint() if bank else None,
         source=str(Path(options.source).resolve()) if options.source else None,
         versions=versions(),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.columns import Columns, Row
 from innerloop.tasks.episodes import ClassBank, Episodes, random_subset
 from innerloop.tasks.folder import group_by_label
 from innerloop.tasks.images import to_unit
@@ -20,15 +21,17 @@ from innerloop.tasks.parts import part_of
 class GroupedRows(TaskDistribution):
     """Regression tasks from rows that belong to tasks: a task's rows are split at random into `shots` of support and `queries` of query.
 
+    reader: what made the rows from those of a table.
+
     Raises ValueError where no task has that many rows.
     """
 
     ahead = True
 
-    def __init__(self, x: Tensor, y: Tensor, counts: list[int], shots: int = 10, queries: int = 10):
+    def __init__(self, x: Tensor, y: Tensor, counts: list[int], shots: int = 10, queries: int = 10, reader: Columns | None = None):
         if min(shots, queries) < 1:
             raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
-        self.x, self.y, self.shots, self.queries = x, y, shots, queries
+        self.x, self.y, self.shots, self.queries, self.reader = x, y, shots, queries, reader
         sizes = torch.tensor(counts)
         enough = sizes >= shots + queries
         if not enough.any():
@@ -46,49 +49,64 @@ class GroupedRows(TaskDistribution):
         return Task(Examples(x[:, : self.shots], y[:, : self.shots]), Examples(x[:, self.shots :], y[:, self.shots :]))
 
 
-def read_table(file: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """X, y and, where given, the task of every row: from the arrays `X`, `y`, `task` of an .npz, or the columns of a .csv with a header,
-    where `y` and `task` are columns of that name and all others are features.
+def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """X, y and, where given, the task of every row: the arrays `X`, `y`, `task` of an .npz. Raises ValueError for a file that lacks them."""
+    try:
+        with np.load(file) as archive:
+            stored = dict(archive)
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as .npz arrays, without pickled objects: {error}") from error
+    if not {"X", "y"} <= set(stored):
+        raise ValueError(f"{file} needs the arrays X and y, it has {', '.join(stored) or 'none'}")
+    return stored["X"], stored["y"], stored.get("task")
 
-    Raises FileNotFoundError for a missing file and ValueError for one that lacks them or has a cell that is no number.
+
+def read_table(file: Path | str, label: bool = True) -> tuple[list[Row], np.ndarray, np.ndarray | None]:
+    """The rows of a .csv with a header, y and, where given, the task of each: `y` and `task` are columns of that name, all others are features.
+
+    Without `label` the column y may be missing. Raises FileNotFoundError for a missing file and ValueError for one without rows or columns.
     """
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    if file.suffix == ".npz":
-        try:
-            with np.load(file) as archive:
-                stored = dict(archive)
-        except (zipfile.BadZipFile, ValueError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as .npz arrays, without pickled objects: {error}") from error
-        if not {"X", "y"} <= set(stored):
-            raise ValueError(f"{file} needs the arrays X and y, it has {', '.join(stored) or 'none'}")
-        return stored["X"], stored["y"], stored.get("task")
     with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
-    if not rows or "y" not in rows[0]:
-        raise ValueError(f"{file} needs a header with a column y, and rows")
-    features = [name for name in rows[0] if name not in ("y", "task")]
-    try:
-        x = np.array([[float(row[name]) for name in features] for row in rows], dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file} has a feature that is no number: {error}") from error
-    return x, np.array([row["y"] for row in rows]), np.array([row["task"] for row in rows]) if "task" in rows[0] else None
+    if not rows or (label and "y" not in rows[0]):
+        raise ValueError(f"{file} needs a header{' with a column y' if label else ''}, and rows")
+    for place, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ValueError(f"line {place} of {file} has not as many cells as the header")
+    y, task = (np.array([row[name] for row in rows]) if name in rows[0] else None for name in ("y", "task"))
+    features: list[Row] = [{name: cell for name, cell in row.items() if name not in ("y", "task")} for row in rows]
+    if not features[0]:
+        raise ValueError(f"{file} has no column of features")
+    return features, np.array([]) if y is None else y, task
 
 
 def arrays(
     part: str = "train", *, x: np.ndarray | None = None, y: np.ndarray | None = None, task: np.ndarray | None = None, file: Path | str | None = None,
     ways: int = 5, shots: int = 1, queries: int = 15,
 ) -> Episodes | GroupedRows:  # fmt: skip
-    """Tasks from arrays in memory, x (n, *x_shape) and y (n,), or from a file (see `read_table`).
+    """Tasks from arrays in memory, x (n, *x_shape) and y (n,), or from a file: an .npz (see `read_arrays`) or a .csv (see `read_table`), whose
+    columns may hold numbers or words, and have gaps (see `Columns`).
 
     Without `task`, y are class labels and tasks are episodes over classes. With it, y are reals (n,) or (n, d) and the rows of a task belong
     together. Images are bytes (n, height, width), or of 1 or 3 channels, first or last. 64, 16 and 20 % of the classes, or tasks, train,
     validate and test.
     Raises ValueError for arrays that do not fit together or hold NaN.
     """
-    if file is not None:
-        x, y, task = read_table(file)
+    reader: Columns | None = None
+    if file is not None and not Path(file).is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    if file is not None and Path(file).suffix == ".npz":
+        x, y, task = read_arrays(Path(file))
+    elif file is not None:
+        rows, y, task = read_table(file)
+        groups = (y if task is None else task).tolist()
+        names = sorted(set(groups))
+        training = {names[i] for i in part_of(names, "train")}
+        reader = Columns.fitted(rows, [row for row, group in zip(rows, groups, strict=True) if group in training])
+        x = reader.read_all(rows).numpy()
     if x is None or y is None:
         raise ValueError("arrays needs x and y, or a file")
     if len(x) != len(y) or (task is not None and len(task) != len(x)):
@@ -108,7 +126,7 @@ def arrays(
     if task is None and any(label != label for label in np.asarray(y).ravel()):
         raise ValueError("y holds NaN: drop those rows, or give them a class")
     names, order, counts = group_by_label([str(label) for label in (y if task is None else task)])
-    bank = ClassBank.of(values[order], counts, names)
+    bank = ClassBank.of(values[order], counts, names, reader=reader)
     chosen = part_of(names, part)
     if task is None:
         return Episodes(bank.pick(chosen), ways, shots, queries)
@@ -122,4 +140,4 @@ def arrays(
     rows = torch.cat([torch.arange(int(bank.starts[i]), int(bank.starts[i]) + counts[i]) for i in chosen] or [torch.empty(0, dtype=torch.long)])
     if not len(rows):
         raise ValueError(f"the {part} part has no tasks: {len(names)} tasks are too few to split")
-    return GroupedRows(to_unit(bank.values[rows]), targets[rows], [counts[i] for i in chosen], shots, queries)
+    return GroupedRows(to_unit(bank.values[rows]), targets[rows], [counts[i] for i in chosen], shots, queries, reader)

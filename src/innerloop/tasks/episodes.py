@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.tasks.columns import Columns
 from innerloop.tasks.images import to_unit
 from innerloop.tasks.tokens import Tokenizer
 
@@ -23,7 +24,7 @@ class ClassBank:
     values: every example (N, *x_shape), bytes for images. starts, counts: where the examples of a class lie in it, each (C,).
     groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns applied to the class's images (C,), from 4 on to their mirror
     images.
-    names: what the classes are called. tokenizer: of texts, whose tokens the examples are.
+    names: what the classes are called. reader: of texts or of a table, what made the examples of them.
     """
 
     values: Tensor
@@ -32,20 +33,20 @@ class ClassBank:
     groups: Tensor
     turns: Tensor
     names: tuple[str, ...]
-    tokenizer: Tokenizer | None = None
+    reader: Tokenizer | Columns | None = None
 
     @classmethod
     def of(
-        cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None, tokenizer: Tokenizer | None = None
+        cls, values: Tensor, counts: list[int], names: list[str], groups: list[int] | None = None, reader: Tokenizer | Columns | None = None
     ) -> ClassBank:
         """A bank from examples that lie class by class."""
         sizes = torch.tensor(counts)
         groups = groups or [0] * len(counts)
-        return cls(values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups), torch.zeros_like(sizes), tuple(names), tokenizer)
+        return cls(values, sizes.cumsum(0) - sizes, sizes, torch.tensor(groups), torch.zeros_like(sizes), tuple(names), reader)
 
     def spec(self, ways: int) -> TaskSpec:
         """The shape of tasks with so many classes."""
-        return TaskSpec("classes", tuple(self.values.shape[1:]), ways, vocabulary=self.tokenizer.size if self.tokenizer else 0)
+        return TaskSpec("classes", tuple(self.values.shape[1:]), ways, vocabulary=self.reader.size if isinstance(self.reader, Tokenizer) else 0)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -83,5 +83,5 @@ def text(part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1
     names, order, counts = group_by_label(labels)
     training = {names[i] for i in part_of(names, "train")}
     tokenizer = _read(tuple(text for text, label in zip(texts, labels, strict=True) if label in training), length)
-    bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, tokenizer=tokenizer)
+    bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, reader=tokenizer)
     return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
