@@ -72,7 +72,7 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
     for field_name, (kind, entry) in learner_fields(learner).items():
         flag = "--" + field_name.replace("_", "-")
         told: dict[str, Any] = {"dest": f"field_{field_name}", "default": argparse.SUPPRESS}
-        shown = f"default: {entry.default}" if entry.default is not MISSING else "a network by name: conv4, conv6, mlp, wide-mlp, flatten"
+        shown = f"default: {entry.default}" if entry.default is not MISSING else "a network by name: {", ".join(ENCODERS)}"
         if field_name in learner.for_reals:
             shown += f"; {learner.for_reals[field_name]} where targets are reals"
         if kind is bool:

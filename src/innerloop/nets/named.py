@@ -12,6 +12,7 @@ from innerloop.core.task import TaskSpec
 from innerloop.engine.names import instead
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.text import TextEncoder
+from innerloop.nets.transformers import bert
 
 
 class Headed(nn.Module):
@@ -43,6 +44,7 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
+    "bert": bert,
 }
 
 
@@ -59,7 +61,7 @@ def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "
         raise ValueError(f"there is no network {name!r}{instead(name, ENCODERS)}")
     if name.startswith("conv") and not spec.is_image:
         raise ValueError(f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp")
-    if (name == "transformer") != (spec.vocabulary > 0):
+    if (name in ("transformer", "bert")) != (spec.vocabulary > 0):
         raise ValueError(f"a transformer reads tokens, and nothing else does: {name} does not fit these inputs")
     return ENCODERS[name](spec)
 

@@ -50,9 +50,10 @@ class LayerNorm(nn.Module):
     The scale and the shift are written out, for the same reason as in `BatchNorm`.
     """
 
-    def __init__(self, features: int):
+    def __init__(self, features: int, eps: float = 1e-5):
         super().__init__()
+        self.eps = eps
         self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape) * self.weight + self.bias
+        return F.layer_norm(x, self.weight.shape, eps=self.eps) * self.weight + self.bias
