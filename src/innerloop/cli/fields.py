@@ -12,6 +12,7 @@ from torch import nn
 from innerloop.core.learner import Learner
 from innerloop.engine.names import instead
 from innerloop.learners import LEARNERS
+from innerloop.nets import ENCODERS
 
 FORMS = {
     "fomaml": "--first-order", "anil": "--adapted head", "reptile": "--meta-gradient reptile", "protomaml": "--head prototype",
@@ -72,7 +73,7 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
     for field_name, (kind, entry) in learner_fields(learner).items():
         flag = "--" + field_name.replace("_", "-")
         told: dict[str, Any] = {"dest": f"field_{field_name}", "default": argparse.SUPPRESS}
-        shown = f"default: {entry.default}" if entry.default is not MISSING else "a network by name: {", ".join(ENCODERS)}"
+        shown = f"default: {entry.default}" if entry.default is not MISSING else f"a network by name: {', '.join(ENCODERS)}"
         if field_name in learner.for_reals:
             shown += f"; {learner.for_reals[field_name]} where targets are reals"
         if kind is bool:
