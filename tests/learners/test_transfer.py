@@ -73,7 +73,7 @@ def test_meta_transfer_is_written_out() -> None:
 
 def test_prompt_tuning_is_gradient_descent_on_prompt_and_head() -> None:
     torch.manual_seed(0)
-    learner, some = PromptTuning.build(TEXTS, length=2, inner_steps=4, inner_lr=0.3, head_lr=0.2, scale=0.05).double(), task(TEXTS)
+    learner, some = PromptTuning.build(TEXTS, prompt_length=2, inner_steps=4, inner_lr=0.3, head_lr=0.2, scale=0.05).double(), task(TEXTS)
     encoder = learner.encoder
     assert isinstance(encoder, TextEncoder)
     prompt = learner.prompt.detach().clone().requires_grad_()

@@ -54,9 +54,8 @@ class ANP(LatentProcess):
 
     def told(self, support: Examples) -> tuple[Tensor, Tensor]:
         tokens = self.pairs(support)  # (n, width)
-        nothing = tokens.new_zeros(0, self.width)
         visible = torch.ones(len(tokens), len(tokens), dtype=torch.bool, device=tokens.device)
-        return self.keys(support.x.flatten(1)), self.among(tokens, (nothing, nothing), visible)[0]
+        return self.keys(support.x.flatten(1)), self.among(tokens, visible)[0]
 
     def found(self, told: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         asked, keys, values = (t.unflatten(-1, (self.heads, -1)).transpose(0, 1) for t in (self.keys(x.flatten(1)), *told))

@@ -27,9 +27,9 @@ class PromptTuning(Learner):
     prompt, W, b <- their values - rate * grad(support loss of W f(prompt, x) + b), W and b begun at the class means of f(prompt, x)
     Lester, Al-Rfou and Constant 2021, "The power of scale for parameter-efficient prompt tuning", arXiv:2104.08691, section 2; its learned start:
     Hou et al. 2022, arXiv:2209.11486, section 3; that of the head: Triantafillou et al. 2020, arXiv:1903.03096, section 3
-    State: the tuned prompt (length, width), and weight (ways, d) and bias (ways,) of the head.
+    State: the tuned prompt (prompt_length, width), and weight (ways, d) and bias (ways,) of the head.
 
-    encoder: f, never trained here: take that of another run (`train --from`). length: vectors of the prompt. start: where the prompt begins in a
+    encoder: f, never trained here: take that of another run (`train --from`). prompt_length: its vectors. start: where the prompt begins in a
         task, "learned" over tasks, as are the rates and the head's scale, or at "words", embeddings of random tokens, with nothing to learn.
     inner_lr, head_lr: the rates of prompt and head. inner_steps: how many steps. scale: the head begins at 2 scale c and -scale |c|^2 for a class
         with the mean c. first_order: leave out second derivatives.
@@ -37,7 +37,7 @@ class PromptTuning(Learner):
 
     encoder: nn.Module
     _: KW_ONLY
-    length: int = 8
+    prompt_length: int = 8
     start: Literal["learned", "words"] = "learned"
     inner_lr: float = 0.1
     head_lr: float = 0.1
@@ -53,7 +53,7 @@ class PromptTuning(Learner):
         if not isinstance(self.encoder, Prompted):
             raise ValueError("a prompt is for a network that reads tokens: these inputs are none, or the encoder is no innerloop.nets.Prompted")
         self.encoder.requires_grad_(False)
-        self.prompt = nn.Parameter(self.encoder.words(self.length))
+        self.prompt = nn.Parameter(self.encoder.words(self.prompt_length))
         self.log_inner_lr, self.log_head_lr = positive(self.inner_lr, "the prompt's rate"), positive(self.head_lr, "the head's rate")
         self.log_scale = positive(self.scale, "the scale of the head")
         if self.start == "words":
