@@ -76,6 +76,14 @@ class _FewShot:
             rows = X.to_dict("records") if hasattr(X, "to_dict") else X  # pyright: ignore[reportAttributeAccessIssue]
             return read_as.read_all(rows)  # pyright: ignore[reportArgumentType]
         array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+        if isinstance(read_as, Columns) and array.ndim == 2:
+            if read_as.words or array.shape[1] != len(read_as.numbers):
+                raise ValueError(f"this learner reads a table: pass a data frame, or dicts, with {', '.join((*read_as.numbers, *read_as.words))}")
+            return read_as.read_all([dict(zip(read_as.numbers, row, strict=True)) for row in array.tolist()])
+        if isinstance(read_as, Tokenizer) and array.ndim == 1:
+            for place, entry in enumerate(array.tolist()):
+                if not isinstance(entry, str) or not entry.strip():
+                    raise ValueError(f"X[{place}] is {entry!r}, and a text is needed")
         if array.ndim == 1 and len(array) and all(isinstance(entry, str) for entry in array):
             if not isinstance(read_as, Tokenizer):
                 raise ValueError("X holds texts, which only a learner from a run on texts can read (tasks clinc, text)")

@@ -40,7 +40,11 @@ def test_finetune_is_gradient_descent_on_what_it_adapts(adapted: str) -> None:
 def test_the_last_block_of_a_transformer_is_its_last() -> None:
     learner = FineTune.build(TEXTS, adapted="last", encoder="bert")
     state = learner.adapt(Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support)
-    assert {name.split(".")[0] for name in state} == {"encoder", "weight", "bias"}
+    assert {".".join(name.split(".")[:5]) for name in state} == {"encoder.model.encoder.layer.1", "weight", "bias"}
+    own = FineTune.build(TEXTS, adapted="last").adapt(Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support)
+    assert {".".join(name.split(".")[:3]) for name in own} == {"encoder.blocks.0", "weight", "bias"}
+    with pytest.raises(ValueError, match="no blocks with weights"):
+        FineTune.build(VECTORS, adapted="last", encoder="flatten").adapt(task(VECTORS).support)
 
 
 def test_meta_transfer_is_written_out() -> None:

@@ -35,9 +35,9 @@ def test_a_prompt_changes_what_is_read(name: str) -> None:
     if name == "bert":
         pytest.importorskip("transformers")
     net, x = encoder(SPEC, name).eval(), torch.randint(1, 15, (2, 6)).float()
-    prompt = net.words(3)  # pyright: ignore
+    prompt = net.words(torch.tensor([3, 9, 4]))  # pyright: ignore
     assert not torch.allclose(net(x), net(x, prompt))
-    assert not torch.allclose(net(x, prompt), net(x, prompt + 1))
+    assert not torch.allclose(net(x, prompt), net(x, torch.randn_like(prompt)))
 
 
 def test_words_outweigh_each_other_by_a_learned_weight() -> None:

@@ -238,6 +238,10 @@ def test_numbers_words_and_gaps_of_a_table() -> None:
     assert x[:, 4:].tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
     assert x[3, 2:4].tolist() == [0, 1]
     assert torch.equal(Columns(**json.loads(json.dumps(columns.settings()))).read_all(rows), x)
+    constant = [{"a": "0.1"}] * 7
+    assert Columns.fitted(constant, constant).read_all([{"a": 0.2}]).tolist() == [[pytest.approx(0.1)]]
+    with pytest.raises(ValueError, match="rows of a table are needed"):
+        columns.read_all([[1.0, 2.0]])  # pyright: ignore
     with pytest.raises(ValueError, match="row 1 has 'many' in the column c"):
         columns.read_all([{"a": 1, "b": "red", "c": "many"}])
     with pytest.raises(ValueError, match="row 1 has no column c, b"):

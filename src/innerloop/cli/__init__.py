@@ -174,9 +174,7 @@ def _adapt(commands: Any) -> None:
 def _imagine(commands: Any) -> None:
     imagine = _command(commands, "imagine", "imagine", "make new images of classes of your own, with a run of a generative learner")
     imagine.add_argument("run", metavar="RUN", help="a run folder of metavae, metagan or gtn")
-    imagine.add_argument(
-        "--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png, or a .csv with the columns text and label"
-    )
+    imagine.add_argument("--support", required=True, metavar="DIR", help="the examples: DIR/class/image.png")
     imagine.add_argument("--out", required=True, metavar="DIR", help="where the images go: DIR/class/imagined-1.png, and a contact sheet")
     imagine.add_argument("--count", type=positive, default=10, help="images of each class")
     imagine.add_argument("--device", default="cpu", help="where to compute")

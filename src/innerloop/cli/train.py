@@ -68,11 +68,7 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
         begun |= {"size": read_as["size"][0], "channels": read_as["channels"], "fit_ink": read_as["fit_ink"]}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
-        about = (
-            name in begun
-            or name.startswith("field_")
-            or name in ("protocol", "holdout", "alphabets", "root", "file", "size", "channels", "fit_ink", "source")
-        )
+        about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, "size", "channels", "fit_ink", "source")
         if name in ("root", "file", "source") and value is not None:
             value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):

@@ -18,9 +18,14 @@ class Prompted(nn.Module, ABC):
     def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         """x (n, length), numbers of tokens, 0 for none, and prompt (p, width), to features (n, d)."""
 
+    @property
     @abstractmethod
-    def words(self, n: int) -> Tensor:
-        """The embeddings (n, width) of random tokens, as a prompt."""
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+
+    @abstractmethod
+    def words(self, tokens: Tensor) -> Tensor:
+        """The embeddings (n, width) of tokens (n,) by number, as a prompt."""
 
 
 class TextEncoder(Prompted):
@@ -58,9 +63,12 @@ class TextEncoder(Prompted):
         z = (weight * embedded).sum(1)
         return 8 * z * torch.rsqrt(z.square().sum(-1, keepdim=True) + 1e-6)  # smooth at 0, unlike F.normalize
 
-    def words(self, n: int) -> Tensor:
-        some = torch.randint(1, len(self.embedding.weight), (n,))
-        return self._inner(self.embedding.weight[some]).detach()
+    @property
+    def vocabulary(self) -> int:
+        return len(self.embedding.weight)
+
+    def words(self, tokens: Tensor) -> Tensor:
+        return self._inner(self.embedding(tokens))
 
     def _inner(self, embedded: Tensor) -> Tensor:
         return self.into(embedded * embedded.shape[-1] ** 0.5)

@@ -24,7 +24,7 @@ class TransformersEncoder(Prompted):
         self.model = model
         for module in list(model.modules()):  # torch's own are wrong under vmap where they move
             for name, child in module.named_children():
-                if type(child) is nn.LayerNorm and child.elementwise_affine and len(child.normalized_shape) == 1:
+                if type(child) is nn.LayerNorm and child.elementwise_affine and child.bias is not None and len(child.normalized_shape) == 1:
                     own = LayerNorm(child.normalized_shape[0], child.eps)
                     own.weight, own.bias = child.weight, child.bias
                     setattr(module, name, own)
@@ -43,9 +43,12 @@ class TransformersEncoder(Prompted):
         share = there.to(found.dtype)[..., None]
         return (found * share).sum(1) / share.sum(1).clamp_min(1)
 
-    def words(self, n: int) -> Tensor:
-        weight = self.model.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
-        return weight[torch.randint(1, len(weight), (n,))].detach().clone()
+    @property
+    def vocabulary(self) -> int:
+        return len(self.model.get_input_embeddings().weight)  # pyright: ignore[reportCallIssue]
+
+    def words(self, tokens: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(tokens)  # pyright: ignore[reportCallIssue]
 
 
 def bert(spec: TaskSpec) -> TransformersEncoder:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Row = Mapping[str, Any]  # cells by the name of their column
-GAPS = ("", "na", "n/a", "nan", "null", "none", "?")
+GAPS = ("", "na", "<na>", "n/a", "nan", "nat", "null", "none", "?")
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,14 @@ class Columns:
                 words[name] = tuple(sorted({str(row[name]).strip() for row in training if not _gap(row[name])}))
             else:
                 some = torch.tensor([number for row in training if (number := _number(row[name])) is not None] or [0.0], dtype=torch.float64)
-                numbers[name] = (float(some.mean()), float(some.std(correction=0)) or 1.0, len(known) < len(rows))
+                mean, deviation = float(some.mean()), float(some.std(correction=0))
+                numbers[name] = (mean, deviation if deviation > 1e-9 * max(1.0, abs(mean)) else 1.0, len(known) < len(rows))
         return cls(numbers, words)
 
     def read_all(self, rows: Sequence[Row]) -> Tensor:
-        """Rows as vectors (n, features), float32. Raises ValueError for a missing column, or a word in a column of numbers."""
+        """Rows as vectors (n, features), float32. Raises ValueError for no rows, a missing column, or a word in a column of numbers."""
+        if not len(rows) or not all(isinstance(row, Mapping) for row in rows):
+            raise ValueError("rows of a table are needed, each a dict from column to cell, or a data frame, and at least one")
         return torch.tensor([self._read(row, place) for place, row in enumerate(rows, 1)])
 
     def _read(self, row: Row, place: int) -> list[float]:
@@ -71,7 +74,7 @@ def _number(cell: Any) -> float | None:
         return None
     try:
         number = float(cell)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     if math.isinf(number):
         raise ValueError(f"a table cannot hold infinite values, and this one has {cell!r}")

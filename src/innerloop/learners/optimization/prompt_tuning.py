@@ -53,7 +53,8 @@ class PromptTuning(Learner):
         if not isinstance(self.encoder, Prompted):
             raise ValueError("a prompt is for a network that reads tokens: these inputs are none, or the encoder is no innerloop.nets.Prompted")
         self.encoder.requires_grad_(False)
-        self.prompt = nn.Parameter(self.encoder.words(self.prompt_length))
+        self.register_buffer("tokens", torch.randint(1, self.encoder.vocabulary, (self.prompt_length,)))
+        self.moved = nn.Parameter(torch.zeros_like(self.encoder.words(self.get_buffer("tokens"))))  # of the prompt, from these tokens
         self.log_inner_lr, self.log_head_lr = positive(self.inner_lr, "the prompt's rate"), positive(self.head_lr, "the head's rate")
         self.log_scale = positive(self.scale, "the scale of the head")
         if self.start == "words":
@@ -69,9 +70,16 @@ class PromptTuning(Learner):
         self.encoder.eval()  # it stays as it is
         return self
 
+    @property
+    def prompt(self) -> Tensor:
+        """Where the prompt begins (prompt_length, width)."""
+        assert isinstance(self.encoder, Prompted)
+        return self.encoder.words(self.get_buffer("tokens")) + self.moved
+
     def adapt(self, support: Examples) -> dict[str, Tensor]:
-        c, scale = class_means(self._features(self.prompt, support.x), support.y), self.log_scale.exp()  # (ways, d)
-        begin = {"prompt": self.prompt, "weight": 2 * scale * c, "bias": -scale * c.square().sum(-1)}
+        prompt, scale = self.prompt, self.log_scale.exp()
+        c = class_means(self._features(prompt, support.x), support.y)  # (ways, d)
+        begin = {"prompt": prompt, "weight": 2 * scale * c, "bias": -scale * c.square().sum(-1)}
         head = self.log_head_lr.exp()
         rates = {"prompt": self.log_inner_lr.exp(), "weight": head, "bias": head}
         return descended(lambda at: self.likelihood.nll(self.predict(at, support.x), support.y), begin, rates, self.inner_steps, self.first_order)

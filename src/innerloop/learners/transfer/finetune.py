@@ -35,6 +35,19 @@ class CosineHead(nn.Module):
         return cosine_scores(z, self.weight)
 
 
+def _last(net: nn.Module) -> str:
+    """The name of a network's last block: the last entry with weights of its last list of modules, else its last child with weights.
+
+    Raises ValueError for a network without weights.
+    """
+    lists = [name for name, module in net.named_modules() if isinstance(module, nn.ModuleList) and any(True for _ in module.parameters())]
+    within = net.get_submodule(lists[-1]) if lists else net
+    found = [name for name, child in within.named_children() if any(p.dim() > 1 for p in child.parameters())]
+    if not found:
+        raise ValueError("this encoder has no blocks with weights, so none of them is the last: adapt the head alone")
+    return f"{lists[-1]}.{found[-1]}" if lists else found[-1]
+
+
 class FineTune(Learner):
     """Fine-tuning: learn features by classifying all training classes at once, then train a new head, or more, on the support set.
 
@@ -90,9 +103,8 @@ class FineTune(Learner):
         """The weights of the encoder that are adapted, by name."""
         weights = dict(self.encoder.named_parameters()) if self.adapted != "head" else {}
         if self.adapted == "last":
-            block = [name for name, w in weights.items() if w.dim() > 1][-1].split(".")
-            listed = isinstance(self.encoder.get_submodule(block[0]), nn.ModuleList)
-            weights = {name: w for name, w in weights.items() if name.startswith(".".join(block[: 1 + listed]) + ".")}
+            last = _last(self.encoder)
+            weights = {name: w for name, w in weights.items() if name.startswith(f"{last}.")}
         return {f"encoder.{name}": w for name, w in weights.items()}
 
     def _features(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
