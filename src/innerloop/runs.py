@@ -69,7 +69,7 @@ class Settings:
 
     def distribution(self, part: str, **options: Any) -> TaskDistribution:
         """A part of the tasks it was trained on; `options` replace what the run was trained with."""
-        return build_tasks(self.tasks, part, {**self.task_options, **options})
+        return build_tasks(self.tasks, part, {**self.task_options, "reader": reader(self.reads), **options})
 
 
 def seen_classes(settings: Settings, tasks: TaskDistribution) -> int:

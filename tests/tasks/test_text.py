@@ -10,6 +10,7 @@ import torch
 
 from innerloop.cli import main
 from innerloop.estimators import FewShotClassifier
+from innerloop.runs import Run
 from innerloop.tasks import Tokenizer, clinc, text
 from innerloop.tasks.text import DOMAINS, read_texts, requests
 from innerloop.tasks.tokens import UNKNOWN
@@ -83,6 +84,11 @@ def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
     assert len(text("train", file=file, ways=2, queries=2).bank) + len(text("val", file=file, ways=2, queries=2).bank) == 12
     run = str(tmp_path / "run")
     assert main(["train", "protonet", "text", "--file", str(file), "--steps", "3", "--ways", "3", "--queries", "2", "--out", run]) == 0
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\n" + "".join(f"zz{i} {word},label{i}\n" for i in range(12) for word in ("qq", "ww", "ee")))
+    again = ["train", "protonet", "text", "--file", str(other), "--from", run, "--steps", "1", "--ways", "2", "--queries", "1"]
+    assert main([*again, "--out", str(tmp_path / "second")]) == 0
+    assert Run(tmp_path / "second").settings().reads == Run(run).settings().reads  # its embeddings are of these tokens
     query = tmp_path / "query.csv"
     query.write_text("text\na now\nb now\n")
     assert main(["adapt", run, "--support", str(file), "--query", str(query), "--out", str(tmp_path / "out.csv")]) == 0

@@ -27,7 +27,7 @@ from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
-from innerloop.runs import Run, RunError, Settings, build_tasks, seen_classes, write_atomically
+from innerloop.runs import Run, RunError, Settings, build_tasks, reader, seen_classes, write_atomically
 from innerloop.tasks import TASKS, Episodes
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
@@ -170,7 +170,7 @@ def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None
         return _with_queries(lambda queries: Episodes(bank, ways or 5, shots or 1, queries), options.queries)
     if shots is not None and "shots" not in accepted:
         raise ValueError(f"{name} has no shots")
-    asked = {key: value for key, value in asked.items() if key in accepted}
+    asked = {key: value for key, value in {**asked, "reader": reader(settings.reads)}.items() if key in accepted}
     if "queries" in accepted and "ways" not in accepted:
         tasks = build_tasks(name, options.part, asked | {"queries": options.queries or asked.get("queries")})
     elif "queries" in accepted:

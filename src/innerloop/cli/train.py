@@ -25,7 +25,7 @@ from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
-from innerloop.runs import Run, RunError, Settings, build_tasks, inherit, seen_classes, versions
+from innerloop.runs import Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
 from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
@@ -114,7 +114,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
         if not isinstance(whole, Episodes) and not hasattr(whole, "labelled"):  # rows grouped into regression tasks
             rows = {"shots": 10, "queries": 10, **explicit}
             task_options = {name: value for name, value in task_options.items() if name not in ("ways", "alphabets")} | rows
-    tasks = training_tasks(options.tasks, task_options, recipe)
+    inherited = reader(Run(options.source).settings().reads) if options.source and "reader" in accepted else None  # what its networks know
+    tasks = training_tasks(options.tasks, {**task_options, "reader": inherited}, recipe)
     bank = getattr(tasks, "bank", None) or getattr(getattr(tasks, "episodes", None), "bank", None)
     settings = Settings(
         learner=learner.__name__.lower(),
@@ -219,7 +220,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     torch.manual_seed(settings.seed)
     recipe = Recipe(**settings.recipe)
     learner = settings.build().to(check_device(settings.device))
-    tasks = training_tasks(settings.tasks, settings.task_options, recipe)
+    tasks = training_tasks(settings.tasks, {**settings.task_options, "reader": reader(settings.reads)}, recipe)
     if state is None:
         inherited = inherit(learner, settings.source) if settings.source else []
         folder.create(settings)

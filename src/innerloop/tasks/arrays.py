@@ -85,17 +85,16 @@ def read_table(file: Path | str, label: bool = True) -> tuple[list[Row], np.ndar
 
 def arrays(
     part: str = "train", *, x: np.ndarray | None = None, y: np.ndarray | None = None, task: np.ndarray | None = None, file: Path | str | None = None,
-    ways: int = 5, shots: int = 1, queries: int = 15,
+    ways: int = 5, shots: int = 1, queries: int = 15, reader: Columns | None = None,
 ) -> Episodes | GroupedRows:  # fmt: skip
     """Tasks from arrays in memory, x (n, *x_shape) and y (n,), or from a file: an .npz (see `read_arrays`) or a .csv (see `read_table`), whose
-    columns may hold numbers or words, and have gaps (see `Columns`).
+    columns may hold numbers or words, and have gaps (see `Columns`); reader: how they are read, if not as the training part tells.
 
     Without `task`, y are class labels and tasks are episodes over classes. With it, y are reals (n,) or (n, d) and the rows of a task belong
     together. Images are bytes (n, height, width), or of 1 or 3 channels, first or last. 64, 16 and 20 % of the classes, or tasks, train,
     validate and test.
     Raises ValueError for arrays that do not fit together or hold NaN.
     """
-    reader: Columns | None = None
     if file is not None and not Path(file).is_file():
         raise FileNotFoundError(f"there is no file {file}")
     if file is not None and Path(file).suffix == ".npz":
@@ -105,7 +104,7 @@ def arrays(
         groups = (y if task is None else task).tolist()
         names = sorted(set(groups))
         training = {names[i] for i in part_of(names, "train")}
-        reader = Columns.fitted(rows, [row for row, group in zip(rows, groups, strict=True) if group in training])
+        reader = reader or Columns.fitted(rows, [row for row, group in zip(rows, groups, strict=True) if group in training])
         x = reader.read_all(rows).numpy()
     if x is None or y is None:
         raise ValueError("arrays needs x and y, or a file")

@@ -39,16 +39,19 @@ def _read(texts: tuple[str, ...], length: int) -> Tokenizer:
     return Tokenizer.trained(texts, length=length)
 
 
-def clinc(part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, length: int = 24) -> Episodes:
+def clinc(
+    part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, length: int = 24,
+    reader: Tokenizer | None = None,
+) -> Episodes:  # fmt: skip
     """Intents of short requests to an assistant, as tokens; no domain is in two parts. alphabets: how many domains a task's intents come from.
 
     Larson et al. 2019, "An evaluation dataset for intent classification and out-of-scope prediction", arXiv:1909.02027
-    10 domains of 15 intents of 150 requests: six domains train, auto and commute validates, banking, credit cards and travel test. The tokeniser is
-    trained on the training part. length: tokens of a request; what is longer is cut.
+    10 domains of 15 intents of 150 requests: six domains train, auto and commute validates, banking, credit cards and travel test. length: tokens of
+    a request; what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
     """
     check_part(part)
     found = requests()
-    tokenizer = _read(tuple(text for domain in DOMAINS["train"] for some in found[domain].values() for text in some), length)
+    tokenizer = reader or _read(tuple(text for domain in DOMAINS["train"] for some in found[domain].values() for text in some), length)
     chosen = {intent: (some, group) for group, domain in enumerate(DOMAINS[part]) for intent, some in found[domain].items()}
     values = tokenizer.read_all([text for some, _ in chosen.values() for text in some])
     bank = ClassBank.of(values, [len(some) for some, _ in chosen.values()], list(chosen), [group for _, group in chosen.values()], tokenizer)
@@ -74,14 +77,16 @@ def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[st
     return texts, labels
 
 
-def text(part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1, queries: int = 15, length: int = 24) -> Episodes:
+def text(
+    part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1, queries: int = 15, length: int = 24, reader: Tokenizer | None = None
+) -> Episodes:
     """Texts of one's own, as tokens: a .csv with the columns text and label. 64, 16 and 20 % of the labels, fixed by name, train, validate and test.
 
-    The tokeniser is trained on the training part. length: tokens of a text; what is longer is cut.
+    length: tokens of a text; what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
     """
     texts, labels = read_texts(file)
     names, order, counts = group_by_label(labels)
     training = {names[i] for i in part_of(names, "train")}
-    tokenizer = _read(tuple(text for text, label in zip(texts, labels, strict=True) if label in training), length)
+    tokenizer = reader or _read(tuple(text for text, label in zip(texts, labels, strict=True) if label in training), length)
     bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, reader=tokenizer)
     return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
