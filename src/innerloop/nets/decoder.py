@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
-from innerloop.nets.conv import ConvBlock
+from innerloop.nets.norm import BatchNorm
 
 
 def perceptron(into: int, out: int, width: int, depth: int) -> nn.Sequential:
@@ -19,21 +18,21 @@ def perceptron(into: int, out: int, width: int, depth: int) -> nn.Sequential:
 
 
 class ImageDecoder(nn.Module):
-    """Codes (n, into) to images (n, channels, height, width), unbounded: three convolution blocks, each at twice the size of the one before."""
+    """Codes (n, into) to images (n, channels, height, width), unbounded: a perceptron to maps of a quarter of the size, and two transposed
+    convolutions, each of which doubles it, as in Radford et al. 2016, arXiv:1511.06434, section 3."""
 
-    def __init__(self, into: int, x_shape: tuple[int, ...], filters: int = 64):
+    def __init__(self, into: int, x_shape: tuple[int, ...], filters: int = 64, width: int = 512):
         super().__init__()
-        self.x_shape, self.filters = x_shape, filters
-        self.side = tuple(-(-size // 4) for size in x_shape[1:])
-        self.start = nn.Linear(into, filters * self.side[0] * self.side[1])
-        self.blocks = nn.ModuleList(ConvBlock(a, b) for a, b in ((filters, filters), (filters, filters // 2), (filters // 2, filters // 4)))
-        self.end = nn.Linear(filters // 4, x_shape[0])
+        channels, self.height, self.width = x_shape
+        sides = -(-self.height // 4), -(-self.width // 4)
+        self.net = nn.Sequential(
+            perceptron(into, filters * sides[0] * sides[1], width, 1), nn.ReLU(), nn.Unflatten(-1, (filters, *sides)),
+            nn.ConvTranspose2d(filters, filters // 2, 4, 2, 1, bias=False), BatchNorm(filters // 2), nn.ReLU(),
+            nn.ConvTranspose2d(filters // 2, channels, 4, 2, 1),
+        )  # fmt: skip
 
     def forward(self, code: Tensor) -> Tensor:
-        h = F.relu(self.start(code)).unflatten(-1, (self.filters, *self.side))
-        for i, block in enumerate(self.blocks):
-            h = block(h if i == 0 else h.repeat_interleave(2, -1).repeat_interleave(2, -2))
-        return self.end(h.movedim(-3, -1)).movedim(-1, -3)[..., : self.x_shape[1], : self.x_shape[2]]
+        return self.net(code)[..., : self.height, : self.width]
 
 
 class VectorDecoder(nn.Module):

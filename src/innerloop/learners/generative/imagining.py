@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.nets.conv import Conv4
 from innerloop.nets.named import encoder, flat_features
 
 
@@ -21,11 +22,11 @@ class Imagining(Protocol):
 
 
 class Features(nn.Module):
-    """Inputs (n, *x_shape) to features (n, width): an encoder, and a linear layer with ReLU."""
+    """Inputs (n, *x_shape) to features (n, width) that tell where things are: convolutions that end in maps, and a linear layer with ReLU."""
 
     def __init__(self, spec: TaskSpec, width: int):
         super().__init__()
-        self.encoder = encoder(spec, "conv4" if spec.is_image else "flatten")
+        self.encoder = Conv4(spec.x_shape, blocks=3, pooled=3) if spec.is_image else encoder(spec, "flatten")
         self.linear = nn.Linear(flat_features(self.encoder, spec), width)
 
     def forward(self, x: Tensor) -> Tensor:
