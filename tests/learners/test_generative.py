@@ -54,7 +54,26 @@ def test_meta_vae_is_the_bound_written_out(pixels: str) -> None:
     scores = torch.stack([torch.stack([-kl_divergence(q, gaussian(learner.statistic(f))).sum() for q in classes[0]]) for f in features])
     torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), scores)
     wrong = torch.nn.functional.cross_entropy(scores, some.query.y.argmax(-1))
-    torch.testing.assert_close(learner.loss(some)[0], 10 * wrong - (bounds[0] + bounds[1]) / 2)
+    torch.testing.assert_close(learner.loss(some)[0], 10 * wrong - bounds[1])
+    learner.train()
+    learner._drawn = lambda q: q[0]
+    drawn = torch.stack([learner.loss(some)[1]["bound"] for _ in range(200)])  # a coin for every class
+    assert abs(drawn.mean() - (bounds[0] + bounds[1]) / 2) < 4 * drawn.std() / 200**0.5
+    assert drawn.std() > 0
+
+
+def test_meta_vae_weighs_divergences_less_in_the_first_half_of_training() -> None:
+    learner, some = built(MetaVAE).train(), task()
+    losses = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        learner.at(progress)
+        torch.manual_seed(1)
+        losses.append(learner.loss(some)[0].item())
+    assert losses[2] == losses[3]
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1])
+    learner.at(0.0)
+    assert float(learner.eval().loss(some)[0]) > losses[0]  # an estimate counts them in full
 
 
 def test_meta_gan_gives_each_player_its_own_gradient() -> None:

@@ -28,8 +28,10 @@ class MetaVAE(Learner):
     c ~ N(0, 1) for a class, z ~ p(z | c) and x ~ p(x | z, c) for an example; q(c | D) from the mean of the features of D, q(z | x, c)
     A query belongs to the class with the smallest KL(q(c | D_k) || q(c | x)).
     Edwards and Storkey 2017, "Towards a neural statistician", arXiv:1606.02185, eq. (3)-(5) and section 5.3
-    Its objective is the evidence bound of all examples of a class, in nats an example: the mean of two bounds, one with q(c | D) from the support
-    examples and one from all; and `discriminative` times the query loss of the classifier, as in Kingma et al. 2014, arXiv:1406.5298, eq. (9).
+    Its objective is the evidence bound of all examples of a class, in nats an example, with q(c | D) from all of them or, for half of the classes in
+    training, from the support examples alone; and `discriminative` times the query loss of the classifier, as in Kingma et al. 2014,
+    arXiv:1406.5298, eq. (9). In the first half of training the weight of the divergences rises from 0 to 1 (Sonderby et al. 2016, arXiv:1602.02282,
+    section 3.3).
     State: means and standard deviations (ways, context) of q(c | D_k).
 
     features: of an input. statistic: from their mean to q(c | D). prior, posterior: of z. decoder: from c and z to x. context, latent: numbers in
@@ -53,6 +55,13 @@ class MetaVAE(Learner):
     kinds = ("classes",)
     recipe = Recipe(ways=20, shots=1, queries=4, batch=1, optimizer="Adam", lr=1e-3, clip=1000.0)
 
+    def __post_init__(self) -> None:
+        self.weight = 1.0  # of the divergences
+        super().__post_init__()
+
+    def at(self, progress: float) -> None:
+        self.weight = min(1.0, 2 * progress)
+
     @classmethod
     def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
         width, context, latent = (given.get(name, getattr(cls, name)) for name in ("width", "context", "latent"))
@@ -71,11 +80,14 @@ class MetaVAE(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         shots, x, y = len(task.support.y), torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
         h = self.features(x)
-        some, everything = self._classes(h[:shots], y[:shots]), self._classes(h, y)
+        some, classes = self._classes(h[:shots], y[:shots]), self._classes(h, y)
         outputs = self._scores(some, h[shots:])
-        bounds = torch.stack([self._bound(x, y, h, q) for q in (some, everything)])
-        loss = self.discriminative * self.likelihood.nll(outputs, task.query.y) - bounds.mean()
-        return loss, {**self.likelihood.metrics(outputs, task.query.y), "bound": bounds.mean().detach()}
+        if self.training:
+            coin = torch.rand_like(classes[0][:, :1]) < 0.5
+            classes = torch.where(coin, some[0], classes[0]), torch.where(coin, some[1], classes[1])
+        error, divergences = self._bound(x, y, h, classes)
+        loss = self.discriminative * self.likelihood.nll(outputs, task.query.y) + error + (self.weight if self.training else 1.0) * divergences
+        return loss, {**self.likelihood.metrics(outputs, task.query.y), "bound": -(error + divergences).detach()}
 
     def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
         mean, scale = self.adapt(support)
@@ -92,8 +104,8 @@ class MetaVAE(Learner):
         mean, scale = _gaussians(self.statistic(h.to(classes[0].dtype)))  # (m, context)
         return -divergence(classes, (mean[:, None], scale[:, None]))  # (m, ways)
 
-    def _bound(self, x: Tensor, y: Tensor, h: Tensor, q: Gaussians) -> Tensor:
-        """The evidence bound in nats an example, with q(c) (ways, context)."""
+    def _bound(self, x: Tensor, y: Tensor, h: Tensor, q: Gaussians) -> tuple[Tensor, Tensor]:
+        """The two parts of the evidence bound, with the signs turned, in nats an example, with q(c) (ways, context): error and divergences."""
         c = y @ self._drawn(q)  # (n, context)
         z_prior, z_posterior = _gaussians(self.prior(c)), _gaussians(self.posterior(torch.cat([h.to(c.dtype), c], -1)))
         made = self.decoder(torch.cat([c, self._drawn(z_posterior)], -1)).to(x.dtype).flatten(1)
@@ -102,7 +114,7 @@ class MetaVAE(Learner):
         else:
             error = 0.5 * (made - x.flatten(1)).square()
         of_c = divergence(q, (torch.zeros_like(q[0]), torch.ones_like(q[1]))).sum() / len(x)
-        return -(error.sum(-1) + divergence(z_posterior, z_prior)).mean() - of_c
+        return error.sum(-1).mean(), divergence(z_posterior, z_prior).mean() + of_c
 
     def _drawn(self, q: Gaussians) -> Tensor:
         return q[0] + q[1] * torch.randn_like(q[0]) if self.training else q[0]
