@@ -1,4 +1,4 @@
-"""How long a head takes that is solved for, forward and backward: 25 support examples of 5 classes, on one core, beside a plain linear solve.
+"""How long heads take that are solved for, forward and backward: 25 support examples of 5 classes, one core, beside a plain linear solve.
 
 python benchmarks/heads.py
 """

@@ -29,7 +29,7 @@ def used(learner: Modular, pairs: list[tuple[str, str]], tasks: int) -> Tensor:
         for name in pair:
             counts[names.index(name)] += modules
             seen[names.index(name)] += tasks
-    return counts / seen.clamp_min(1)
+    return counts / seen  # not a number where no pair has the function
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, constrained_layout=True)
     for axis, share, title in zip(axes, (known, unseen), ("pairs of the training", "pairs that it never saw"), strict=True):
-        image = axis.imshow(share[:, order], vmin=0, vmax=1, cmap="viridis")
+        image = axis.imshow(share[:, order], vmin=0, vmax=float(known.nan_to_num().max()), cmap="viridis")
         axis.set(title=title, xlabel="module", xticks=range(learner.library), xticklabels=order.tolist())
         axis.set_yticks(range(len(FUNCTIONS)), list(FUNCTIONS))
     figure.colorbar(image, ax=axes, label="times used in a task with the function")

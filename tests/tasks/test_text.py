@@ -89,6 +89,11 @@ def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
     again = ["train", "protonet", "text", "--file", str(other), "--from", run, "--steps", "1", "--ways", "2", "--queries", "1"]
     assert main([*again, "--out", str(tmp_path / "second")]) == 0
     assert Run(tmp_path / "second").settings().reads == Run(run).settings().reads  # its embeddings are of these tokens
+    with pytest.raises(ValueError, match="24 tokens"):
+        text("train", file=file, ways=2, queries=1, length=12, reader=Run(run).settings().distribution("train").bank.reader)
+    table = tmp_path / "table.csv"
+    table.write_text("y,size\n" + "".join(f"{i % 12},{i}\n" for i in range(48)))
+    assert main(["train", "protonet", "arrays", "--file", str(table), "--from", run, "--steps", "1", "--out", str(tmp_path / "none")]) == 2
     query = tmp_path / "query.csv"
     query.write_text("text\na now\nb now\n")
     assert main(["adapt", run, "--support", str(file), "--query", str(query), "--out", str(tmp_path / "out.csv")]) == 0

@@ -97,15 +97,19 @@ def arrays(
     """
     if file is not None and not Path(file).is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    if file is not None and Path(file).suffix == ".npz":
-        x, y, task = read_arrays(Path(file))
-    elif file is not None:
+    if file is not None and Path(file).suffix != ".npz":
+        if not isinstance(reader, Columns | None):
+            raise ValueError(f"{file} is a table, and the network that it is for reads something else")
         rows, y, task = read_table(file)
         groups = (y if task is None else task).tolist()
         names = sorted(set(groups))
         training = {names[i] for i in part_of(names, "train")}
         reader = reader or Columns.fitted(rows, [row for row, group in zip(rows, groups, strict=True) if group in training])
         x = reader.read_all(rows).numpy()
+    else:
+        reader = None  # numbers are taken as they are
+        if file is not None:
+            x, y, task = read_arrays(Path(file))
     if x is None or y is None:
         raise ValueError("arrays needs x and y, or a file")
     if len(x) != len(y) or (task is not None and len(task) != len(x)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from innerloop.tasks.folder import group_by_label
 from innerloop.tasks.parts import check_part, part_of
 from innerloop.tasks.tokens import Tokenizer
 
+LENGTH = 24  # tokens of a text
 DOMAINS = {  # of CLINC150, by part; banking and credit cards, which are near to each other, are both unseen
     "train": ("home", "kitchen_and_dining", "meta", "small_talk", "utility", "work"),
     "val": ("auto_and_commute",),
@@ -39,19 +41,31 @@ def _read(texts: tuple[str, ...], length: int) -> Tokenizer:
     return Tokenizer.trained(texts, length=length)
 
 
+def _tokenizer(reader: Tokenizer | None, length: int | None, texts: Iterable[str]) -> Tokenizer:
+    """The one that is given, if it fits, or else one trained on texts."""
+    if reader is None:
+        return _read(tuple(texts), length or LENGTH)
+    if not isinstance(reader, Tokenizer):
+        raise ValueError("these are texts, and the network that they are for reads something else")
+    if length not in (None, reader.length):
+        raise ValueError(f"the network reads {reader.length} tokens of a text, not {length}")
+    return reader
+
+
 def clinc(
-    part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, length: int = 24,
+    part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0, length: int | None = None,
     reader: Tokenizer | None = None,
 ) -> Episodes:  # fmt: skip
     """Intents of short requests to an assistant, as tokens; no domain is in two parts. alphabets: how many domains a task's intents come from.
 
     Larson et al. 2019, "An evaluation dataset for intent classification and out-of-scope prediction", arXiv:1909.02027
     10 domains of 15 intents of 150 requests: six domains train, auto and commute validates, banking, credit cards and travel test. length: tokens of
-    a request; what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
+    a request (24); what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
+    Raises ValueError for a reader of something else, or of another length.
     """
     check_part(part)
     found = requests()
-    tokenizer = reader or _read(tuple(text for domain in DOMAINS["train"] for some in found[domain].values() for text in some), length)
+    tokenizer = _tokenizer(reader, length, (text for domain in DOMAINS["train"] for some in found[domain].values() for text in some))
     chosen = {intent: (some, group) for group, domain in enumerate(DOMAINS[part]) for intent, some in found[domain].items()}
     values = tokenizer.read_all([text for some, _ in chosen.values() for text in some])
     bank = ClassBank.of(values, [len(some) for some, _ in chosen.values()], list(chosen), [group for _, group in chosen.values()], tokenizer)
@@ -78,15 +92,17 @@ def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[st
 
 
 def text(
-    part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1, queries: int = 15, length: int = 24, reader: Tokenizer | None = None
-) -> Episodes:
+    part: str = "train", *, file: Path | str, ways: int = 5, shots: int = 1, queries: int = 15, length: int | None = None,
+    reader: Tokenizer | None = None,
+) -> Episodes:  # fmt: skip
     """Texts of one's own, as tokens: a .csv with the columns text and label. 64, 16 and 20 % of the labels, fixed by name, train, validate and test.
 
-    length: tokens of a text; what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
+    length: tokens of a text (24); what is longer is cut. reader: the tokeniser; if none is given, one is trained on the training part.
+    Raises ValueError for a reader of something else, or of another length.
     """
     texts, labels = read_texts(file)
     names, order, counts = group_by_label(labels)
     training = {names[i] for i in part_of(names, "train")}
-    tokenizer = reader or _read(tuple(text for text, label in zip(texts, labels, strict=True) if label in training), length)
+    tokenizer = _tokenizer(reader, length, (text for text, label in zip(texts, labels, strict=True) if label in training))
     bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, reader=tokenizer)
     return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
