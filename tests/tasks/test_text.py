@@ -10,7 +10,7 @@ import torch
 
 from innerloop.cli import main
 from innerloop.estimators import FewShotClassifier
-from innerloop.runs import Run
+from innerloop.runs import Run, reader
 from innerloop.tasks import Tokenizer, clinc, text
 from innerloop.tasks.text import DOMAINS, read_texts, requests
 from innerloop.tasks.tokens import UNKNOWN
@@ -89,8 +89,9 @@ def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
     again = ["train", "protonet", "text", "--file", str(other), "--from", run, "--steps", "1", "--ways", "2", "--queries", "1"]
     assert main([*again, "--out", str(tmp_path / "second")]) == 0
     assert Run(tmp_path / "second").settings().reads == Run(run).settings().reads  # its embeddings are of these tokens
+    assert Run(run).settings().distribution("val", file=other, ways=1, queries=1).bank.reader == reader(Run(run).settings().reads)
     with pytest.raises(ValueError, match="24 tokens"):
-        text("train", file=file, ways=2, queries=1, length=12, reader=Run(run).settings().distribution("train").bank.reader)
+        text("train", file=file, ways=2, queries=1, length=12, reader=reader(Run(run).settings().reads))
     table = tmp_path / "table.csv"
     table.write_text("y,size\n" + "".join(f"{i % 12},{i}\n" for i in range(48)))
     assert main(["train", "protonet", "arrays", "--file", str(table), "--from", run, "--steps", "1", "--out", str(tmp_path / "none")]) == 2

@@ -21,8 +21,7 @@ from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
-    "clinc": clinc, "tox21": tox21,
-    "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
+    "clinc": clinc, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
     "gp-curves": gp_curves, "completion": completion,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip

@@ -25,7 +25,7 @@ PAIRS = tuple(combinations(FUNCTIONS, 2))
 
 
 class Sums(TaskDistribution):
-    """y = f(x) + g(x), x in -1..1, f and g two of eight functions. As the sums of Alet et al. 2018, arXiv:1806.10166, section 4.1.
+    """y = f(x) + g(x), x in -1..1, f and g two of eight functions. As the sums of Alet et al. 2018, arXiv:1806.10166.
 
     pairs: the names of f and g that tasks have. shots, queries: support and query points. Support x (n, shots, 1), y (n, shots, 1).
     """

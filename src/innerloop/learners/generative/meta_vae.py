@@ -30,8 +30,7 @@ class MetaVAE(Learner):
     Edwards and Storkey 2017, "Towards a neural statistician", arXiv:1606.02185, eq. (3)-(5) and section 5.3
     Its objective is the evidence bound of all examples of a class, in nats an example, with q(c | D) from all of them or, for half of the classes in
     training, from the support examples alone; and `discriminative` times the query loss of the classifier, as in Kingma et al. 2014,
-    arXiv:1406.5298, eq. (9). In the first half of training the weight of the divergences rises from 0 to 1 (Sonderby et al. 2016, arXiv:1602.02282,
-    section 3.3).
+    arXiv:1406.5298, eq. (9). In the first half of training the weight of the divergences rises from 0 to 1 (Sonderby et al. 2016, arXiv:1602.02282).
     State: means and standard deviations (ways, context) of q(c | D_k).
 
     features: of an input. statistic: from their mean to q(c | D). prior, posterior: of z. decoder: from c and z to x. context, latent: numbers in
