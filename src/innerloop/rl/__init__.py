@@ -1,7 +1,8 @@
 """Tasks that are played, and what learning by acting needs."""
 
 from innerloop.rl.environment import Environment
+from innerloop.rl.navigation import Navigation
 from innerloop.rl.play import Played, examples_of, play
 from innerloop.rl.policy import Policy
 
-__all__ = ["Environment", "Played", "Policy", "examples_of", "play"]
+__all__ = ["Environment", "Navigation", "Played", "Policy", "examples_of", "play"]

@@ -1,0 +1,119 @@
+"""Meta-gradients of tasks that are played, beside those of the expected return, which is computed by enumeration."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from innerloop import MAML, Examples, ProtoNet, TaskSpec, meta_train
+from innerloop.rl import Environment, Navigation, Policy
+from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, returns_after_updates
+
+ESTIMATORS = ("dice", "lvc", "biased")
+RATE = 2.0
+
+
+class Corridor(Environment):
+    """Two rooms in a row and two doors in each: rewards (rooms x doors) are the task. The first door of the first room leads on, the second out."""
+
+    def __init__(self, rooms: int = 2):
+        super().__init__((rooms,), 2, rooms)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 2 * self.horizon, generator=generator, dtype=torch.float64)
+
+    def start(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.eye(self.horizon, dtype=parameters.dtype)[:1].expand(len(parameters), -1)
+
+    def look(self, parameters: Tensor, where: Tensor) -> Tensor:
+        return where
+
+    def step(self, parameters: Tensor, where: Tensor, action: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        reward = (parameters.unflatten(1, (-1, 2)) * where[:, :, None] * action[:, None]).sum((1, 2))
+        return where.roll(1, -1), reward, action[:, 1] > 0.5
+
+
+def expected_return(logits: Tensor, rewards: Tensor) -> Tensor:
+    """Of a policy with logits (rooms, doors): from the last room to the first."""
+    value = logits.new_zeros(())
+    for p, r in zip(logits.softmax(-1).flip(0), rewards.flip(0), strict=True):
+        value = p[0] * (r[0] + value) + p[1] * r[1]
+    return value
+
+
+def exact(logits: Tensor, tasks: Tensor) -> Tensor:
+    """The gradient for the logits (rooms, doors) of the mean return after one step up the gradient of the return of each task."""
+    total = logits.new_zeros(())
+    for rewards in tasks:
+        start = logits.detach().requires_grad_()
+        adapted = start + RATE * torch.autograd.grad(expected_return(start, rewards), start, create_graph=True)[0]
+        total = total + torch.autograd.grad(expected_return(adapted, rewards), start)[0] / len(tasks)
+    return total
+
+
+def learner(rooms: int, estimator: Any, steps: float = 1.0) -> MAML:
+    """One that acts by a table of logits; `steps`: in a mean over all steps, how many an episode counts."""
+    spec = TaskSpec("reals", (rooms,), 4)
+    table = nn.Linear(rooms, 2, bias=False).double()
+    table.weight.data = torch.tensor([[0.3, -0.2], [-0.4, 0.5]], dtype=torch.float64)[:, :rooms].contiguous()
+    return MAML.build(spec, net=table, inner_lr=RATE * steps, likelihood=PolicyGradient(estimator=estimator))
+
+
+def enumerated(student: MAML, logits: Tensor, rewards: Tensor) -> Examples:
+    """Every episode that there is, one after the other; the weight of a step is the return from it on, times how probable the episode is."""
+    rows, episodes = [], 0
+    for doors in itertools.product(range(2), repeat=len(rewards)):
+        last = doors.index(1) if 1 in doors else len(doors) - 1
+        if any(doors[last + 1 :]):
+            continue  # the rooms after the way out are not entered
+        p = math.prod(float(logits.softmax(-1)[room, doors[room]]) for room in range(last + 1))
+        for room in range(last + 1):
+            after = sum(float(rewards[r, doors[r]]) for r in range(room, last + 1))
+            x, action = torch.eye(len(rewards))[room], torch.eye(2)[doors[room]]
+            rows.append(torch.cat([x, action, torch.tensor([p * after, float(room == last)], dtype=torch.float64)]))
+        episodes += 1
+    table = torch.stack(rows)
+    table[:, -2] *= len(table)  # a mean over steps is a sum then
+    return Examples(table[:, : len(rewards)], table[:, len(rewards) :])
+
+
+@pytest.mark.parametrize("rooms", [1, 2])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_second_derivative_of_all_episodes_is_that_of_the_expected_return(rooms: int, estimator: str) -> None:
+    rewards = torch.tensor([[1.0, -0.5], [2.0, 0.3]], dtype=torch.float64)[:rooms]
+    student = learner(rooms, estimator)
+    weights = dict(student.net.named_parameters())
+    logits = weights["weight"].detach().T.contiguous()
+    examples = enumerated(student, logits, rewards)
+
+    def loss(weight: Tensor) -> Tensor:
+        return student.support_loss({"weight": weight.T}, examples)
+
+    first, second = torch.func.grad(loss)(logits), torch.func.hessian(loss)(logits).reshape(2 * rooms, -1)
+    torch.testing.assert_close(first, -torch.func.grad(expected_return)(logits, rewards))
+    truth = -torch.func.hessian(expected_return)(logits, rewards).reshape(2 * rooms, -1)
+    right = estimator == "dice" or (estimator == "lvc" and rooms == 1)
+    assert bool((second - truth).abs().max() < 1e-10) == right
+    if estimator == "lvc":  # what is left out is of two different steps
+        blocks = torch.block_diag(*[torch.ones(2, 2)] * rooms).bool()
+        torch.testing.assert_close(second[blocks], truth[blocks])
+
+
+@pytest.mark.parametrize(("rooms", "estimator"), [(1, "dice"), (1, "lvc"), (1, "biased"), (2, "dice"), (2, "lvc"), (2, "biased")])
+def test_the_meta_gradient_of_what_is_played(rooms: int, estimator: str) -> None:
+    """Against the exact one, in standard errors, over rounds of many episodes."""
+    environment = Corridor(rooms)
+    tasks = environment.sample(4, torch.Generator().manual_seed(1))
+    student = learner(rooms, estimator, steps=float(rooms))
+    meta = MetaPolicyGradient(environment, episodes=1000, discount=1.0, standardised=False)
+    found = torch.stack([g for _ in range(20) if (g := meta(student, tasks)[0]["net.weight"]) is not None]) * -rooms  # (20, doors, rooms)
+    truth = exact(student.net.get_parameter("weight").detach().T, tasks.support.x[:, 0].unflatten(1, (-1, 2))).T
+    away = ((found.mean(0) - truth) / (found.std(0) / 20**0.5)).abs()
+    print(away, truth, found.mean(0))
+    if estimator == "dice" or (estimator == "lvc" and rooms == 1):
+        assert away.max() < 4
+    else:
+        assert away.max() > 8
