@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, Examples, ProtoNet, TaskSpec, meta_train
-from innerloop.rl import Environment, Navigation, Policy
-from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, returns_after_updates
+from innerloop import MAML, Examples, TaskSpec
+from innerloop.rl import Environment
+from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient
 
 ESTIMATORS = ("dice", "lvc", "biased")
 RATE = 2.0

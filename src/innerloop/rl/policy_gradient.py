@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -160,24 +161,27 @@ def mean_return(played: Played) -> Tensor:
     return (played.reward * counted(played)).sum(-1).mean(-1)
 
 
-@torch.no_grad()
-def returns_after_updates(
-    learner: Learner, gradient: MetaPolicyGradient, parameters: Tensor, generator: torch.Generator, updates: int = 3
-) -> Tensor:  # fmt: skip
-    """The mean return of tasks with parameters (n, p) after 0, 1, ... steps (updates + 1, n); before each it plays anew with the weights of then.
+def play_and_learn(
+    learner: Learner, gradient: MetaPolicyGradient, parameters: Tensor, generator: torch.Generator, updates: int = 3, later: float = 0.5
+) -> Iterator[Played]:
+    """What is played of tasks with parameters (n, p) after 0, 1, ..., `updates` steps, each of which learns from what was just played.
 
-    `gradient` says what is played, how often, and what is learned from it.
+    `gradient` says what is played, how often, and what is learned from it. Steps after the first are `later` times as long: Finn et al. 2017,
+    arXiv:1703.03400, appendix A.2, take half the rate.
     """
-    descent, found = acting(learner), []
-    weights, support = begun(descent, gradient.environment, len(parameters))
+    descent = acting(learner)
+    with torch.no_grad():
+        weights, support = begun(descent, gradient.environment, len(parameters))
     for update in range(updates + 1):
-        state = descent.mapped(descent.finish, weights, support)
+        with torch.no_grad():
+            state = descent.mapped(descent.finish, weights, support)
         played = play(descent, gradient.environment, parameters, generator, state=state, times=gradient.episodes, episodes=1)
-        found.append(mean_return(played))
+        yield played
         if update < updates:
             support = gradient.examples(played)
-            weights = descent.mapped(descent.step, weights, support)
-    return torch.stack(found)
+            support = _times(support, support.y.new_tensor(later)) if update else support
+            with torch.no_grad():
+                weights = descent.mapped(descent.step, weights, support)
 
 
 def _log_p(learner: Descent, outputs: Tensor, examples: Examples) -> Tensor:

@@ -1,0 +1,123 @@
+"""Learning to act: the return after 0, 1, 2 and 3 updates, of a start that was meta-trained and of a policy that was trained on all tasks at once.
+
+python benchmarks/acting.py --steps 300 --seeds 5 --plot docs/navigation.png
+Both have the same network and play as many episodes, and then learn new tasks alike; the rate of the latter is chosen on other tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from innerloop import MAML, meta_train
+from innerloop.cli.plot import pyplot
+from innerloop.rl import Navigation
+from innerloop.rl.play import Played
+from innerloop.rl.policy_gradient import Estimator, MetaPolicyGradient, PolicyGradient, mean_return, play_and_learn
+
+EPISODES, UPDATES = 20, 3
+RATES = (0.03, 0.1, 0.3, 1.0)  # for the policy that was trained on all tasks at once
+
+
+def trained(environment: Navigation, inner_steps: int, estimator: Estimator, steps: int, batch: int, seed: int) -> MAML:
+    """MAML, or with no inner step a policy for all tasks at once, which then plays twice as many episodes of each."""
+    torch.manual_seed(seed)
+    learner = MAML.build(environment.spec, inner_lr=0.1, inner_steps=inner_steps, likelihood=PolicyGradient(discrete=False, estimator=estimator))
+    generator = torch.Generator().manual_seed(seed)
+    gradient = MetaPolicyGradient(environment, episodes=EPISODES if inner_steps else 2 * EPISODES, generator=torch.Generator().manual_seed(seed))
+    begin = time.monotonic()
+    for step in meta_train(learner, environment, steps=steps, batch=batch, meta_gradient=gradient, generator=generator, clip=10.0):
+        if step.number % 50 == 49:
+            told = {name: round(float(value), 2) for name, value in step.metrics.items() if name.startswith("return")}
+            print(f"seed {seed}, {inner_steps} inner steps, {step.number + 1} meta-steps, {time.monotonic() - begin:.0f} s: {told}", flush=True)
+    return learner
+
+
+def tested(learner: MAML, environment: Navigation, tasks: int, seed: int) -> list[Played]:
+    """What is played of `tasks` new tasks after 0, 1, ... updates."""
+    generator = torch.Generator().manual_seed(seed)
+    return list(play_and_learn(learner, MetaPolicyGradient(environment, EPISODES), environment.draw(tasks, generator), generator, UPDATES))
+
+
+def returns(played: list[Played]) -> list[float]:
+    return [float(mean_return(each).mean()) for each in played]
+
+
+def over_seeds(rows: list[list[float]]) -> list[tuple[float, float]]:
+    """Mean and half width of the 95 % interval, by Student's t."""
+    t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}.get(len(rows), 1.96)
+    found = torch.tensor(rows)
+    half = t * found.std(0) / math.sqrt(len(rows))
+    return list(zip(found.mean(0).tolist(), half.tolist(), strict=True))
+
+
+def draw(path: Path, told: dict[str, list[tuple[float, float]]], played: list[Played], goals: Tensor) -> None:
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), constrained_layout=True)
+    for (name, points), colour in zip(told.items(), ("C0", "C7"), strict=False):
+        mean, half = torch.tensor(points).T
+        left.plot(range(UPDATES + 1), mean, "o-", color=colour, label=name)
+        left.fill_between(range(UPDATES + 1), mean - half, mean + half, alpha=0.2, color=colour)
+    left.set(xlabel="updates", ylabel="return of an episode", xticks=range(UPDATES + 1))
+    left.legend(frameon=False)
+    for task, goal in enumerate(goals):
+        for update, style in ((0, ":"), (1, "--"), (UPDATES, "-")):
+            episode = played[update].x[task, 0]
+            ends = played[update].over[task, 0].nonzero()[0, 0] + 1
+            right.plot(*episode[:ends].T, style, color=f"C{task}", lw=1, label=f"after {update} updates" if not task else None)
+        right.plot(*goal, "*", color=f"C{task}", ms=11, mec="black")
+    right.set(aspect="equal", title="one episode each, goals as stars")
+    right.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=300, help="meta-steps (300)")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each (5)")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=20, help="tasks in a meta-step (20)")
+    parser.add_argument("--tasks", type=int, default=100, help="new tasks that are learned (100)")
+    parser.add_argument("--estimator", choices=("dice", "lvc", "biased"), default="lvc")
+    parser.add_argument("--alone", action="store_true", help="MAML alone")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    environment = Navigation()
+    rows: dict[str, list[list[float]]] = {"meta-trained": []} if options.alone else {"meta-trained": [], "trained on all tasks at once": []}
+    paths: list[Played] = []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        learner = trained(environment, 1, options.estimator, options.steps, options.batch, seed)
+        played = tested(learner, environment, options.tasks, 1000 + seed)
+        rows["meta-trained"].append(returns(played))
+        paths = paths or played
+        print(f"seed {seed}: {rows['meta-trained'][-1]}", flush=True)
+        if options.alone:
+            continue
+        policy = trained(environment, 0, options.estimator, options.steps, options.batch, seed)
+        ends = {}
+        for policy.inner_lr in RATES:
+            ends[policy.inner_lr] = returns(tested(policy, environment, 50, 2000 + seed))[-1]
+        policy.inner_lr = max(ends, key=lambda rate: ends[rate])
+        rows["trained on all tasks at once"].append(returns(tested(policy, environment, options.tasks, 1000 + seed)))
+        print(f"seed {seed}, at rate {policy.inner_lr} of {ends}: {rows['trained on all tasks at once'][-1]}", flush=True)
+    told = {name: over_seeds(each) for name, each in rows.items()}
+    print("| start | " + " | ".join(f"{update} updates" for update in range(UPDATES + 1)) + " |")
+    for name, points in told.items():
+        print(f"| {name} | " + " | ".join(f"{mean:.2f} ± {half:.2f}" for mean, half in points) + " |")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows, "told": told}, indent=2))
+    if options.plot:
+        goals = environment.draw(options.tasks, torch.Generator().manual_seed(1000 + options.first_seed))
+        corners = [int((goals - torch.tensor(corner)).norm(dim=1).argmin()) for corner in ((0.4, 0.4), (-0.4, 0.3), (-0.3, -0.4), (0.3, -0.3))]
+        draw(options.plot, told, [Played(*(part[corners] for part in each)) for each in paths], goals[corners])
+
+
+if __name__ == "__main__":
+    main()
