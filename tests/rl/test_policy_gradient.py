@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, Examples, TaskSpec
-from innerloop.rl import Environment
-from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient
+from innerloop import LSTM, MAML, Examples, TaskSpec, meta_train
+from innerloop.rl import Environment, Navigation, Policy
+from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, mean_return, play_and_learn
 
 ESTIMATORS = ("dice", "lvc", "biased")
 RATE = 2.0
@@ -112,8 +112,90 @@ def test_the_meta_gradient_of_what_is_played(rooms: int, estimator: str) -> None
     found = torch.stack([g for _ in range(20) if (g := meta(student, tasks)[0]["net.weight"]) is not None]) * -rooms  # (20, doors, rooms)
     truth = exact(student.net.get_parameter("weight").detach().T, tasks.support.x[:, 0].unflatten(1, (-1, 2))).T
     away = ((found.mean(0) - truth) / (found.std(0) / 20**0.5)).abs()
-    print(away, truth, found.mean(0))
     if estimator == "dice" or (estimator == "lvc" and rooms == 1):
         assert away.max() < 4
     else:
         assert away.max() > 8
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.5])
+def test_what_was_played_is_used_again_as_promp_has_it(moved: float) -> None:
+    """Against min(r A, clip(r) A) after an inner step on the mean of r A, written out for one task after the other."""
+    environment, clip = Corridor(), 0.1
+    tasks = environment.sample(3, torch.Generator().manual_seed(1))
+    student = learner(2, "lvc")
+    meta = MetaPolicyGradient(environment, episodes=50, uses=2, clip=clip)
+    meta(student, tasks)
+    played = meta._round
+    assert played is not None
+    old = [part.clone() for part in played.log_p]
+    with torch.no_grad():
+        student.net.get_parameter("weight").add_(moved * torch.randn(2, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    found = meta(student, environment.sample(3, torch.Generator().manual_seed(3)))[0]["net.weight"]
+    assert meta._round is played
+
+    theta = student.net.get_parameter("weight").detach().requires_grad_()
+    total, clipped = theta.new_zeros(()), 0
+    for i in range(3):
+        (x, y), (query_x, query_y) = (Examples(*(t[i] for t in part)) for part in played.task)
+        ratio = (((x @ theta.T).log_softmax(-1) * y[:, :2]).sum(-1) - old[0][i]).exp()
+        adapted = theta + RATE * torch.autograd.grad((ratio * y[:, 2]).mean(), theta, create_graph=True)[0]
+        after = (((query_x @ adapted.T).log_softmax(-1) * query_y[:, :2]).sum(-1) - old[1][i]).exp()
+        total = total + torch.minimum(after * query_y[:, 2], after.clamp(1 - clip, 1 + clip) * query_y[:, 2]).mean() / 3
+        clipped += int(((after - 1).abs() > clip).sum())
+    torch.testing.assert_close(found, -torch.autograd.grad(total, theta)[0])
+    assert (clipped > 0) == (moved > 0)
+    meta(student, tasks)
+    assert meta._round is not played
+
+
+def test_a_learner_without_inner_steps_plays_once() -> None:
+    environment = Corridor()
+    student = learner(2, "biased")
+    student.inner_steps = 0
+    tasks = environment.sample(2, torch.Generator().manual_seed(1))
+    meta = MetaPolicyGradient(environment, episodes=2000, discount=1.0, standardised=False)
+    found, metrics = meta(student, tasks)
+    assert set(metrics) >= {"loss", "return"}
+    assert "return_before" not in metrics
+    logits = student.net.get_parameter("weight").detach().T.contiguous()
+    returns = [torch.func.grad_and_value(expected_return)(logits, r.unflatten(0, (2, 2))) for r in tasks.support.x[:, 0]]
+    torch.testing.assert_close(-2 * found["net.weight"], torch.stack([g for g, _ in returns]).mean(0).T, atol=0.03, rtol=0)  # pyright: ignore[reportOptionalOperand]
+    torch.testing.assert_close(metrics["return"], torch.stack([v for _, v in returns]).mean(), atol=0.05, rtol=0)
+
+
+def test_what_is_learned_from_is_what_was_played_last() -> None:
+    """Two updates of a task whose return rises; the second, none where later steps have no length."""
+    environment = Corridor()
+    student = learner(2, "lvc")
+    parameters = torch.tensor([[0.0, 1.0, 0.0, 0.0]], dtype=torch.float64)  # out at once
+    meta = MetaPolicyGradient(environment, episodes=500)
+    found = [float(mean_return(p)) for p in play_and_learn(student, meta, parameters, torch.Generator().manual_seed(0), updates=2, later=1.0)]
+    assert found[0] + 0.1 < found[1] < found[2] - 0.05
+    stays = list(play_and_learn(student, meta, parameters, torch.Generator().manual_seed(0), updates=2, later=0.0))
+    assert torch.equal(stays[1].outputs[0, 0, 0], stays[2].outputs[0, 0, 0])
+    assert not torch.equal(stays[0].outputs[0, 0, 0], stays[1].outputs[0, 0, 0])
+
+
+def test_what_cannot_act_is_refused() -> None:
+    environment = Corridor()
+    tasks = environment.sample(1, torch.Generator().manual_seed(0))
+    with pytest.raises(TypeError, match=r"needs a learner whose state is weights, such as MAML; not LSTM"):
+        MetaPolicyGradient(environment)(LSTM.build(environment.spec), tasks)
+    with pytest.raises(TypeError, match=r"build the learner with likelihood=PolicyGradient\(...\), not Policy"):
+        MetaPolicyGradient(environment)(MAML.build(environment.spec, likelihood=Policy()), tasks)
+    with pytest.raises(ValueError, match="not 'exact'"):
+        PolicyGradient(estimator="exact")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="at least one episode"):
+        MetaPolicyGradient(environment, episodes=0)
+
+
+def test_meta_training_raises_the_return_after_adapting() -> None:
+    environment = Navigation(horizon=15)
+    torch.manual_seed(0)
+    student = MAML.build(environment.spec, inner_lr=0.1, likelihood=PolicyGradient(discrete=False))
+    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    meta = MetaPolicyGradient(environment)
+    steps = list(meta_train(student, environment, steps=40, batch=5, meta_gradient=meta, optimizer=optimizer))
+    first, last = ([float(step.metrics["return"]) for step in part] for part in (steps[:5], steps[-5:]))
+    assert min(last) > max(first) + 0.5, (first, last)
