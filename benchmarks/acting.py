@@ -1,6 +1,6 @@
 """Learning to act: the return after 0, 1, 2 and 3 updates, of a start that was meta-trained and of a policy that was trained on all tasks at once.
 
-python benchmarks/acting.py --steps 300 --seeds 5 --plot docs/navigation.png
+python benchmarks/acting.py --steps 200 --seeds 5 --plot docs/navigation.png
 Both have the same network and play as many episodes, and then learn new tasks alike; the rate of the latter is chosen on other tasks.
 """
 
@@ -31,8 +31,10 @@ def trained(environment: Navigation, inner_steps: int, estimator: Estimator, ste
     learner = MAML.build(environment.spec, inner_lr=0.1, inner_steps=inner_steps, likelihood=PolicyGradient(discrete=False, estimator=estimator))
     generator = torch.Generator().manual_seed(seed)
     gradient = MetaPolicyGradient(environment, episodes=EPISODES if inner_steps else 2 * EPISODES, generator=torch.Generator().manual_seed(seed))
-    begin = time.monotonic()
-    for step in meta_train(learner, environment, steps=steps, batch=batch, meta_gradient=gradient, generator=generator, clip=10.0):
+    optimizer, begin = torch.optim.Adam(learner.parameters(), lr=3e-3), time.monotonic()
+    for step in meta_train(
+        learner, environment, steps=steps, batch=batch, meta_gradient=gradient, optimizer=optimizer, generator=generator, clip=10.0
+    ):
         if step.number % 50 == 49:
             told = {name: round(float(value), 2) for name, value in step.metrics.items() if name.startswith("return")}
             print(f"seed {seed}, {inner_steps} inner steps, {step.number + 1} meta-steps, {time.monotonic() - begin:.0f} s: {told}", flush=True)
@@ -79,7 +81,7 @@ def draw(path: Path, told: dict[str, list[tuple[float, float]]], played: list[Pl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="meta-steps (300)")
+    parser.add_argument("--steps", type=int, default=200, help="meta-steps (200)")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each (5)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=20, help="tasks in a meta-step (20)")
