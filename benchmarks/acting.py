@@ -44,7 +44,7 @@ def trained(environment: Navigation, inner_steps: int, estimator: Estimator, ste
 def tested(learner: MAML, environment: Navigation, tasks: int, seed: int) -> list[Played]:
     """What is played of `tasks` new tasks after 0, 1, ... updates."""
     generator = torch.Generator().manual_seed(seed)
-    return list(play_and_learn(learner, MetaPolicyGradient(environment, EPISODES), environment.draw(tasks, generator), generator, UPDATES))
+    return list(play_and_learn(learner, MetaPolicyGradient(environment), environment.draw(tasks, generator), generator, UPDATES))
 
 
 def returns(played: list[Played]) -> list[float]:

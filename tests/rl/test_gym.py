@@ -12,8 +12,8 @@ from torch import Tensor
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'innerloop[gym]'")
 
 from innerloop import MAML, meta_train
-from innerloop.rl import play
-from innerloop.rl.gym import Gym, half_cheetah
+from innerloop.rl import half_cheetah, play
+from innerloop.rl.gym import Gym
 from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient
 
 
@@ -74,7 +74,9 @@ def test_what_resets_itself_or_cannot_be_seen_is_refused() -> None:
 @pytest.fixture
 def cheetah(request: pytest.FixtureRequest) -> Gym:
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'innerloop[gym]'")
-    return half_cheetah(request.param, 5)
+    made = half_cheetah(asked=request.param, horizon=5)
+    assert isinstance(made, Gym)
+    return made
 
 
 @pytest.mark.parametrize("cheetah", ["direction", "velocity"], indirect=True)
@@ -109,4 +111,4 @@ def test_a_learner_trains_on_the_cheetah(cheetah: Gym) -> None:
 
 def test_another_request_is_refused() -> None:
     with pytest.raises(ValueError, match='"direction" or "velocity", not \'height\''):
-        half_cheetah("height")  # pyright: ignore[reportArgumentType]
+        half_cheetah(asked="height")  # pyright: ignore[reportArgumentType]

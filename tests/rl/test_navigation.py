@@ -40,7 +40,7 @@ def test_an_episode_ends_at_the_goal_or_the_horizon() -> None:
         learner.net.head.bias.copy_(torch.tensor([1.0, 0.0, -20.0, -20.0]))  # pyright: ignore[reportCallIssue]
     state = {name: w.detach().expand(2, *w.shape) for name, w in learner.net.named_parameters()}
     goals = torch.tensor([[0.195, 0.0], [0.0, 0.5]])
-    played = play(learner, environment, goals, torch.Generator().manual_seed(0), state=state, times=4)
+    played = play(learner, environment, goals, torch.Generator().manual_seed(0), state=state, times=4, episodes=1)
     assert played.over[0, :, 1].sum() >= 2, "within 0.01 after two steps, mostly"
     assert played.over[1].tolist() == [[0, 0, 0, 0, 0, 1]] * 4
 
@@ -51,7 +51,7 @@ def made(k: int = 3, steps: int = 5) -> Played:
     y[..., -1] = 0
     y[0, 0, 2, -1] = y[1, 2, 0, -1] = 1
     y[..., -1, -1] = 1
-    return Played(x, y, torch.zeros(2, k, steps, 4))
+    return Played(x, y, torch.zeros(2, k, steps, 4), y[..., -2])
 
 
 def test_returns_end_with_the_episode() -> None:

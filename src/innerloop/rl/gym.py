@@ -1,4 +1,4 @@
-"""Environments of gymnasium as tasks that are played, and two families of tasks for its running cheetah."""
+"""Environments of gymnasium as tasks that are played, and what its runners can be asked for."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Gym(Environment):
     """Tasks of any vector environment of gymnasium whose sub-environments have an attribute `task`, which is set to the parameters of the task.
 
     make: gives a vector environment of so many sub-environments, each for one task, that does not reset itself (AutoresetMode.DISABLED); one is made
-    and kept for every number. tasks: gives the parameters (n, p) of n tasks. horizon: the longest episode.
+    and kept for every number. tasks: gives the parameters (n, p) of n tasks. horizon, episodes: the longest episode, and how many a trial has.
     Actions are discrete, or reals, clipped to the bounds of the action space. Where an episode stands is in the simulators, not in `where`, which is
     what was seen last: it is played once, step by step, and one play at a time. A row that is over begins anew at the next `start`; where no row is
     over, all do.
     Raises ValueError for spaces other than boxes of observations and boxes or numbers of actions.
     """
 
-    def __init__(self, make: Callable[[int], Vector], tasks: Callable[[int, torch.Generator], Tensor], horizon: int):
+    def __init__(self, make: Callable[[int], Vector], tasks: Callable[[int, torch.Generator], Tensor], horizon: int, episodes: int = 1):
         self.make, self.tasks = make, tasks
         self.simulators: dict[int, Vector] = {}
         one = self.simulator(1)
@@ -42,7 +42,7 @@ class Gym(Environment):
         self.space = done
         self.discrete = isinstance(done, gymnasium.spaces.Discrete)  # pyright: ignore[reportAttributeAccessIssue]
         actions = int(done.n) if isinstance(done, gymnasium.spaces.Discrete) else int(np.prod(done.shape))
-        super().__init__(tuple(seen.shape), actions, horizon)
+        super().__init__(tuple(seen.shape), actions, horizon, episodes)
         self.since, self.over = np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
 
     def simulator(self, n: int) -> Vector:
@@ -105,24 +105,17 @@ class Running(gymnasium.Wrapper[Any, Any, Any, Any]):
         return seen, earned + float(info["reward_ctrl"]), over, cut, info
 
 
-def half_cheetah(asked: Literal["direction", "velocity"] = "direction", horizon: int = 200) -> Gym:
-    """MuJoCo's half-cheetah (HalfCheetah-v5), to run forward or backward, or at a speed between 0 and 2 that it is not told.
-
-    Finn, Abbeel and Levine 2017, arXiv:1703.03400, section 5.3. The reward is the speed in the direction, or minus the distance from the speed asked
-    for, less 0.1 times the squared action.
-    Raises ImportError where MuJoCo is not installed.
-    """
-    if asked not in ("direction", "velocity"):
-        raise ValueError(f'the cheetah is asked for "direction" or "velocity", not {asked!r}')
+def running(name: str, asked: Literal["direction", "velocity"], horizon: int, episodes: int) -> Gym:
+    """A runner of gymnasium, by its name there, that is asked to go forward or backward, or at a speed between 0 and 2."""
 
     def one() -> gymnasium.Env[Any, Any]:
         try:
-            return Running(gymnasium.make("HalfCheetah-v5", max_episode_steps=-1, disable_env_checker=True), asked)
+            return Running(gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True), asked)
         except gymnasium.error.DependencyNotInstalled as error:
-            raise ImportError("the half-cheetah runs in MuJoCo: pip install 'innerloop[gym]'") from error
+            raise ImportError("the runners run in MuJoCo: pip install 'innerloop[gym]'") from error
 
     def tasks(n: int, generator: torch.Generator) -> Tensor:
         drawn = torch.rand(n, 1, generator=generator)
         return 2 * drawn if asked == "velocity" else 1 - 2 * (drawn < 0.5).float()
 
-    return Gym(lambda n: SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED), tasks, horizon)
+    return Gym(lambda n: SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED), tasks, horizon, episodes)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Metrics
+from innerloop.core.meta_test import Estimate, TestResult
 from innerloop.core.metagrad import Grads, backprop
 from innerloop.core.task import Examples, Task
 from innerloop.rl.advantages import advantages, counted
@@ -73,14 +76,21 @@ class MetaPolicyGradient:
     gradient flows through the adaptation, whose second derivative is as the estimator of the learner's `PolicyGradient` says.
     Finn, Abbeel and Levine 2017, arXiv:1703.03400, Algorithm 3, with the plain policy gradient as meta-optimiser instead of TRPO.
 
-    environment: whose tasks. episodes: how many of a task are played before adapting, and after; a learner with no inner step plays after only.
+    environment: whose tasks. episodes: how many of a task are played, side by side, before adapting, and after; by default as many as a trial has. A
+    learner with no inner step plays after only.
     discount: of rewards to come. standardised: whether advantages are, task by task. uses: how many meta-steps go by what was played once, the later
     ones with every action weighed by how much more probable it has become, and without those that became so by more than `clip` already (Rothfuss et
     al. 2019, arXiv:1810.06784, eq. (12), without the penalty on the divergence). generator: draws actions.
     """
 
+    recipe: ClassVar[Recipe] = Recipe(batch=20, optimizer="Adam", lr=3e-3, warmup=1, decay=False, meta_gradient="policy-gradient")
+    learner_fields: ClassVar[dict[str, Any]] = {
+        "inner_lr": 0.1,
+        "initial_rate": 0.1,
+    }  # of learners, where they have them: Finn et al. 2017, appendix A.2
+
     environment: Environment
-    episodes: int = 20
+    episodes: int | None = None
     discount: float = 0.99
     standardised: bool = True
     uses: int = 1
@@ -88,10 +98,30 @@ class MetaPolicyGradient:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def __post_init__(self) -> None:
-        if min(self.episodes, self.uses) < 1:
-            raise ValueError(f"at least one episode is played and used, not {self.episodes} and {self.uses}")
+        self.times = self.environment.episodes if self.episodes is None else self.episodes
+        if min(self.times, self.uses) < 1:
+            raise ValueError(f"at least one episode is played and used, not {self.times} and {self.uses}")
         self._round: _Round | None = None
         self._used = 0
+
+    @classmethod
+    def policy(cls, environment: Environment) -> PolicyGradient:
+        """How a learner's outputs are read."""
+        return PolicyGradient(discrete=environment.discrete)
+
+    def at(self, progress: float) -> None:
+        """Told how far meta-training is, from 0 to 1, which changes nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training needs to go on as if it had never stopped, beside the generator."""
+        leaves = tree_leaves(self._round[:2]) if self._round and self._used < self.uses else []
+        return {"used": self._used, "round": leaves, "metrics": dict(self._round.metrics) if leaves and self._round else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._used = state["used"]
+        if state["round"]:
+            x, y, query_x, query_y, before, after = state["round"]
+            self._round = _Round(Task(Examples(x, y), Examples(query_x, query_y)), (before, after), state["metrics"])
 
     def __call__(self, learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
         descent = acting(learner)
@@ -108,7 +138,7 @@ class MetaPolicyGradient:
 
         def once(weights: Weights, support: Examples) -> tuple[Examples, Tensor, Tensor]:
             state = learner.mapped(learner.finish, weights, support)
-            played = play(learner, self.environment, parameters, self.generator, state=state, times=self.episodes, episodes=1)
+            played = play(learner, self.environment, parameters, self.generator, state=state, times=self.times, episodes=1)
             return self.examples(played), _log_p(learner, played.outputs.flatten(1, 2), played.examples), mean_return(played).mean()
 
         start, nothing = begun(learner, self.environment, len(parameters))
@@ -175,13 +205,30 @@ def play_and_learn(
     for update in range(updates + 1):
         with torch.no_grad():
             state = descent.mapped(descent.finish, weights, support)
-        played = play(descent, gradient.environment, parameters, generator, state=state, times=gradient.episodes, episodes=1)
+        played = play(descent, gradient.environment, parameters, generator, state=state, times=gradient.times, episodes=1)
         yield played
         if update < updates:
             support = gradient.examples(played)
             support = _times(support, support.y.new_tensor(later)) if update else support
             with torch.no_grad():
                 weights = descent.mapped(descent.step, weights, support)
+
+
+def update_test(
+    learner: Learner, environment: Environment, *, n: int, generator: torch.Generator, updates: int | None = None, chunk: int = 25
+) -> TestResult:
+    """Play `n` unseen tasks: the mean return of an episode after the learner's inner steps, and after 0, 1, ... `updates` of them (default: its own).
+
+    A trial's episodes are played before every update and after the last. generator: draws the tasks, and then what is drawn in play.
+    """
+    begin, descent = time.monotonic(), acting(learner)
+    device = next(learner.parameters()).device
+    gradient, found = MetaPolicyGradient(environment), []
+    for parameters in environment.draw(n, generator).to(device).split(chunk):
+        found.append(torch.stack([mean_return(p) for p in play_and_learn(descent, gradient, parameters, generator, updates or descent.inner_steps)]))
+    curve = [Estimate.of(values.cpu()) for values in torch.cat(found, 1)]
+    metrics = {"reward": curve[min(descent.inner_steps, len(curve) - 1)]}
+    return TestResult(metrics, n, transductive=False, seconds=time.monotonic() - begin, score="reward", curve=curve)
 
 
 def _log_p(learner: Descent, outputs: Tensor, examples: Examples) -> Tensor:
