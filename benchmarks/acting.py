@@ -36,7 +36,7 @@ def trained(environment: Navigation, inner_steps: int, estimator: Estimator, ste
         learner, environment, steps=steps, batch=batch, meta_gradient=gradient, optimizer=optimizer, generator=generator, clip=10.0
     ):
         if step.number % 50 == 49:
-            told = {name: round(float(value), 2) for name, value in step.metrics.items() if name.startswith("return")}
+            told = {name: round(float(value), 2) for name, value in step.metrics.items() if name.startswith("reward")}
             print(f"seed {seed}, {inner_steps} inner steps, {step.number + 1} meta-steps, {time.monotonic() - begin:.0f} s: {told}", flush=True)
     return learner
 

@@ -105,7 +105,7 @@ def test_a_learner_trains_on_the_cheetah(cheetah: Gym) -> None:
     learner, _ = actor(cheetah)
     before = [p.detach().clone() for p in learner.parameters()]
     steps = list(meta_train(learner, cheetah, steps=2, batch=2, meta_gradient=MetaPolicyGradient(cheetah, episodes=2)))
-    assert {"return_before", "return"} <= set(steps[-1].metrics)
+    assert {"reward_before", "reward"} <= set(steps[-1].metrics)
     assert any(not torch.equal(p, q) for p, q in zip(before, learner.parameters(), strict=True))
 
 

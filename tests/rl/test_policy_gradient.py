@@ -1,14 +1,17 @@
 """Meta-gradients of tasks that are played, beside those of the expected return, which is computed by enumeration."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import LSTM, MAML, Examples, TaskSpec, meta_train
+from innerloop import LSTM, MAML, Examples, TaskSpec, load, meta_train
+from innerloop.cli import main
 from innerloop.rl import Environment, Navigation, Policy
 from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, mean_return, play_and_learn
 
@@ -156,12 +159,12 @@ def test_a_learner_without_inner_steps_plays_once() -> None:
     tasks = environment.sample(2, torch.Generator().manual_seed(1))
     meta = MetaPolicyGradient(environment, episodes=2000, discount=1.0, standardised=False)
     found, metrics = meta(student, tasks)
-    assert set(metrics) >= {"loss", "return"}
-    assert "return_before" not in metrics
+    assert set(metrics) >= {"loss", "reward"}
+    assert "reward_before" not in metrics
     logits = student.net.get_parameter("weight").detach().T.contiguous()
     returns = [torch.func.grad_and_value(expected_return)(logits, r.unflatten(0, (2, 2))) for r in tasks.support.x[:, 0]]
     torch.testing.assert_close(-2 * found["net.weight"], torch.stack([g for g, _ in returns]).mean(0).T, atol=0.03, rtol=0)  # pyright: ignore[reportOptionalOperand]
-    torch.testing.assert_close(metrics["return"], torch.stack([v for _, v in returns]).mean(), atol=0.05, rtol=0)
+    torch.testing.assert_close(metrics["reward"], torch.stack([v for _, v in returns]).mean(), atol=0.05, rtol=0)
 
 
 def test_what_is_learned_from_is_what_was_played_last() -> None:
@@ -197,5 +200,43 @@ def test_meta_training_raises_the_return_after_adapting() -> None:
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
     meta = MetaPolicyGradient(environment)
     steps = list(meta_train(student, environment, steps=40, batch=5, meta_gradient=meta, optimizer=optimizer))
-    first, last = ([float(step.metrics["return"]) for step in part] for part in (steps[:5], steps[-5:]))
+    first, last = ([float(step.metrics["reward"]) for step in part] for part in (steps[:5], steps[-5:]))
     assert min(last) > max(first) + 0.5, (first, last)
+
+
+def test_the_command_line_trains_goes_on_and_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["train", "maml", "navigation", "--horizon", "4", "--episodes", "3", "--batch", "2", "--estimator", "dice"]
+    whole, parts, figures = (str(tmp_path / name) for name in ("whole", "parts", "figures.json"))
+    assert main([*small, "--steps", "3", "--out", whole]) == 0
+    assert main([*small, "--steps", "2", "--out", parts]) == 0
+    assert main([*small, "--steps", "3", "--out", parts, "--resume"]) == 0
+    for name, w in load(whole).state_dict().items():
+        assert torch.equal(w, load(parts).state_dict()[name])
+    learner = load(whole)
+    assert learner.likelihood == PolicyGradient(discrete=False, estimator="dice")
+    assert isinstance(learner, MAML)
+    assert learner.inner_lr == 0.1
+    assert main([*small[:-1], "lvc", "--out", parts, "--resume"]) == 2
+    assert main(["test", whole, "--tasks", "6", "--json", figures]) == 0
+    row = json.loads(Path(figures).read_text())["results"][0]
+    assert len(row["curve"]) == 4
+    assert row["metrics"]["reward"] == row["curve"][1]
+    assert "reward after 0, 1, ... steps" in capsys.readouterr().out
+    assert main(["train", "maml", "sinusoid", "--estimator", "dice", "--out", str(tmp_path / "other")]) == 2
+
+
+def test_a_training_goes_on_in_the_middle_of_what_was_played() -> None:
+    environment = Corridor()
+    tasks = environment.sample(2, torch.Generator().manual_seed(0))
+    found = []
+    for stopped in (False, True):
+        student, meta = learner(2, "lvc"), MetaPolicyGradient(environment, episodes=5, uses=2)
+        meta(student, tasks)
+        if stopped:
+            state, generator = meta.state_dict(), meta.generator
+            meta = MetaPolicyGradient(environment, episodes=5, uses=2, generator=generator)
+            meta.load_state_dict(state)
+        with torch.no_grad():
+            student.net.get_parameter("weight").add_(0.1)
+        found.append([meta(student, tasks)[0]["net.weight"] for _ in range(3)])
+    torch.testing.assert_close(*found, rtol=0, atol=0)

@@ -144,10 +144,10 @@ class MetaPolicyGradient:
         start, nothing = begun(learner, self.environment, len(parameters))
         if not learner.inner_steps:
             query, log_p, earned = once(start, nothing)
-            return _Round(Task(query, query), (log_p, log_p), {"loss": -earned, "return": earned})
+            return _Round(Task(query, query), (log_p, log_p), {"loss": -earned, "reward": earned})
         support, log_p_before, before = once(start, nothing)
         query, log_p_after, after = once(learner.mapped(learner.adapt, support), support)
-        return _Round(Task(support, query), (log_p_before, log_p_after), {"loss": -after, "return_before": before, "return": after})
+        return _Round(Task(support, query), (log_p_before, log_p_after), {"loss": -after, "reward_before": before, "reward": after})
 
     def examples(self, played: Played) -> Examples:
         """What was played, every action with its advantage; an episode that the end of the steps cut off is over there."""
