@@ -2,7 +2,8 @@
 
 python benchmarks/acting.py navigation --steps 100 --seeds 5 --plot docs/navigation.png
 python benchmarks/acting.py half-cheetah --horizon 100 --episodes 10 --batch 4 --uses 10 --lr 2e-3 --seeds 1 --alone
-Both have the same network and play as many episodes, and then learn new tasks alike; the rate of the latter is chosen on other tasks.
+Both have the same network, play as many episodes, and then learn new tasks alike. How long steps after the first are, as a share of it, and for the
+latter the rate, too, is chosen on other tasks, by the return after the last.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,8 @@ from innerloop.rl import PLAYED, Environment, MetaPolicyGradient, Played, Policy
 from innerloop.rl.policy_gradient import mean_return
 
 UPDATES = 3
-RATES = (0.03, 0.1, 0.3, 1.0)  # for the policy that was trained on all tasks at once
+RATES = (0.03, 0.1, 0.3)  # for the policy that was trained on all tasks at once
+LATER = (1.0, 0.5, 0.25, 0.1)  # shares of it, for the steps after the first
 
 
 def trained(environment: Environment, inner_steps: int, seed: int, options: argparse.Namespace) -> MAML:
@@ -46,10 +50,20 @@ def trained(environment: Environment, inner_steps: int, seed: int, options: argp
     return learner
 
 
-def tested(learner: MAML, environment: Environment, tasks: int, seed: int) -> list[Played]:
+def tested(learner: MAML, environment: Environment, tasks: int, seed: int, later: float) -> list[Played]:
     """What is played of `tasks` new tasks after 0, 1, ... updates."""
     generator = torch.Generator().manual_seed(seed)
-    return list(play_and_learn(learner, MetaPolicyGradient(environment), environment.draw(tasks, generator), generator, UPDATES))
+    return list(play_and_learn(learner, MetaPolicyGradient(environment), environment.draw(tasks, generator), generator, UPDATES, later))
+
+
+def chosen(learner: MAML, environment: Environment, rates: Sequence[float], seed: int) -> float:
+    """Sets the learner's rate, and gives the share of it for later steps, that were best on 40 other tasks."""
+    found = {}
+    for learner.inner_lr, later in product(rates, LATER):
+        found[learner.inner_lr, later] = returns(tested(learner, environment, 40, 2000 + seed, later))[-1]
+    learner.inner_lr, later = max(found, key=lambda pair: found[pair])
+    print(f"seed {seed}: the first step at {learner.inner_lr}, the others at {later} of it, gives {found[learner.inner_lr, later]:.2f}", flush=True)
+    return later
 
 
 def returns(played: list[Played]) -> list[float]:
@@ -108,19 +122,17 @@ def main() -> None:
     walks: list[Played] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         learner = trained(environment, 1, seed, options)
-        played = tested(learner, environment, options.tasks, 1000 + seed)
+        later = chosen(learner, environment, (learner.inner_lr,), seed)
+        played = tested(learner, environment, options.tasks, 1000 + seed, later)
         rows["meta-trained"].append(returns(played))
         walks = walks or played
         print(f"seed {seed}: {rows['meta-trained'][-1]}", flush=True)
         if options.alone:
             continue
         policy = trained(environment, 0, seed, options)
-        ends = {}
-        for policy.inner_lr in RATES:
-            ends[policy.inner_lr] = returns(tested(policy, environment, 50, 2000 + seed))[-1]
-        policy.inner_lr = max(ends, key=lambda rate: ends[rate])
-        rows["trained on all tasks at once"].append(returns(tested(policy, environment, options.tasks, 1000 + seed)))
-        print(f"seed {seed}, at rate {policy.inner_lr} of {ends}: {rows['trained on all tasks at once'][-1]}", flush=True)
+        later = chosen(policy, environment, RATES, seed)
+        rows["trained on all tasks at once"].append(returns(tested(policy, environment, options.tasks, 1000 + seed, later)))
+        print(f"seed {seed}, all at once: {rows['trained on all tasks at once'][-1]}", flush=True)
     told = {name: over_seeds(each) for name, each in rows.items()}
     print("| start | " + " | ".join(f"{update} updates" for update in range(UPDATES + 1)) + " |")
     for name, points in told.items():
