@@ -55,7 +55,8 @@ def play(
     keep_memory()
     n = len(parameters)
     each = parameters.repeat_interleave(times, 0)  # (n k, p)
-    streaming, recurrent = (learner if isinstance(learner, kind) else None for kind in (Streaming, Recurrent))
+    streaming = learner if isinstance(learner, Streaming) else None
+    recurrent = learner if isinstance(learner, Recurrent) else None
     if streaming:
         state = tree_map(lambda t: t.expand(n * times, *t.shape), streaming.init())
     where, clock = environment.start(each, generator), torch.zeros(n * times, dtype=torch.long, device=parameters.device)
