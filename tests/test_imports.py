@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "learners": {"engine", "core", "nets"},
     "race": {"core"},
     "optimizer": {"learners", "runs"},
-    "rl": {"engine", "core", "nets"},
+    "rl": {"engine", "core", "nets", "tasks", "learners"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},

@@ -104,7 +104,7 @@ def given_nets() -> list[object]:
 def test_a_network_that_is_given_is_used(cls: type[Learner], field: str, shape: tuple[int, ...]) -> None:
     given = nn.Linear(7, 3) if field == "base" else nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 3))
     given.register_buffer("context", torch.zeros(2))  # which CAVIA adapts
-    assert getattr(cls.build(TaskSpec("classes", shape, 3), **{field: given}), field) is given
+    assert getattr(cls.build(TaskSpec(cls.kinds[0], shape, 3), **{field: given}), field) is given
 
 
 def test_public_names_are_all_there() -> None:

@@ -17,7 +17,7 @@ _HOMES = {
     "innerloop.core.meta_test": ("meta_test",),
     "innerloop.learners.encoding": ("ANP", "CNP", "NP", "EncoderDecoder"),
     "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
-    "innerloop.learners.memory": ("LSTM", "MANN", "NTM", "InContext", "MetaNet"),
+    "innerloop.learners.memory": ("LSTM", "MANN", "NTM", "RL2", "InContext", "MetaNet"),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.learners.optimization": ("CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"),

@@ -5,5 +5,6 @@ from innerloop.learners.memory.lstm import LSTM
 from innerloop.learners.memory.mann import MANN
 from innerloop.learners.memory.metanet import MetaNet
 from innerloop.learners.memory.ntm import NTM
+from innerloop.learners.memory.rl2 import RL2
 
-__all__ = ["LSTM", "MANN", "NTM", "InContext", "MetaNet"]
+__all__ = ["LSTM", "MANN", "NTM", "RL2", "InContext", "MetaNet"]
