@@ -206,7 +206,9 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--arms", type=positive, help="of a bandit (bandits, 5)")
     data.add_argument("--pulls", type=positive, help="of a bandit's arms in a trial (bandits, 100)")
     data.add_argument("--rewards", choices=("bernoulli", "gaussian"), help="of a bandit (bandits, bernoulli)")
-    data.add_argument("--episodes", type=positive, help="of a trial (mdps, 10; mazes, 3)")
+    data.add_argument("--episodes", type=positive, help="of a trial (mdps, 10; mazes, 3; navigation, half-cheetah, 20)")
+    data.add_argument("--horizon", type=positive, help="the longest episode (mdps, 10; navigation, 100; half-cheetah, 200)")
+    data.add_argument("--asked", choices=("direction", "velocity"), help="of a runner (half-cheetah, direction)")
     data.add_argument("--alphabets", type=int, help="from how many alphabets the classes of a task come, 0 for any (strokes, omniglot)")
     data.add_argument("--protocol", help="lake, lake-minimal-1, lake-minimal-2 or vinyals (omniglot)")
     data.add_argument("--holdout", action="store_true", default=None, help="keep validation classes out of training, to choose settings (omniglot)")
@@ -218,7 +220,10 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--fit-ink", action=argparse.BooleanOptionalAction, default=None, help=fit)
     outer = train.add_argument_group("meta-training")
     outer.add_argument("--batch", type=positive, help="tasks in a meta-step")
-    outer.add_argument("--meta-gradient", choices=("backprop", "reptile", "implicit", "es", "ppo", "a2c"), help="how the meta-parameters move")
+    outer.add_argument(
+        "--meta-gradient", choices=("backprop", "reptile", "implicit", "es", "ppo", "a2c", "policy-gradient"), help="how the meta-parameters move"
+    )
+    outer.add_argument("--estimator", choices=("lvc", "dice", "biased"), help="of the second derivative (policy-gradient, lvc)")
     outer.add_argument("--optimizer", help="a name in torch.optim")
     outer.add_argument("--lr", type=float, help="its learning rate")
     outer.add_argument("--weight-decay", type=float, help="its weight decay")

@@ -19,7 +19,7 @@ from innerloop.cli.fields import check_device
 from innerloop.cli.plot import draw, drawable
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Gaussian
 from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
@@ -35,6 +35,8 @@ from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
 from innerloop.tasks.images import Preprocess
 from innerloop.tasks.sequences import Sequences
+
+UPDATES = 3  # of learners that descend and act
 
 
 def run(options: argparse.Namespace) -> None:
@@ -202,8 +204,8 @@ def _with_queries(tasks: Callable[[int], TaskDistribution], queries: int | None)
 def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int | None) -> dict[str, Any]:
     """Test at one setting; plain data."""
     if isinstance(tasks, Environment):
-        played = play_test(learner, tasks, n=options.tasks, generator=unseen(options.part, options.seed))
-        beside = oracle_test(tasks, n=options.tasks, part=options.part, seed=options.seed)
+        played = play_test(learner, tasks, n=options.tasks, generator=unseen(options.part, options.seed), updates=options.steps or UPDATES)
+        beside = oracle_test(tasks, n=options.tasks, part=options.part, seed=options.seed) if isinstance(learner, Streaming) else {}
         return {"ways": None, "shots": None, **played.as_dict(), "oracles": {name: estimate._asdict() for name, estimate in beside.items()}}
     generator = torch.Generator().manual_seed(options.seed)
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)

@@ -26,7 +26,7 @@ from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, wa
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
 from innerloop.learners.memory.rl2 import RL2
-from innerloop.rl import ACTING, PLAYED, Environment, play_test
+from innerloop.rl import ACTING, PLAYED, Environment, MetaPolicyGradient, PolicyGradient, play_test
 from innerloop.rl.policy import Policy
 from innerloop.rl.trial import unseen as seeded
 from innerloop.runs import ALL_TASKS, Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
@@ -36,7 +36,7 @@ from innerloop.tasks.omniglot import PREPROCESS
 
 TASK_OPTIONS = (
     "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
-    "episodes",
+    "episodes", "horizon", "asked",
 )  # fmt: skip
 REPORTS = 10  # validations in a training
 VALIDATION_TASKS, VALIDATION_TRIALS = 50, 500
@@ -73,6 +73,7 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
         begun |= {"size": read_as["size"][0], "channels": read_as["channels"], "fit_ink": read_as["fit_ink"]}
+    begun |= {"estimator": (settings.policy or {}).get("estimator")}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
         about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, "size", "channels", "fit_ink", "source")
@@ -89,7 +90,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
         raise ValueError(f"there are no tasks {options.tasks!r}: choose one of {', '.join(ALL_TASKS)}")
     given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
     played = options.tasks in PLAYED
-    recipe = replace(RL2.recipe if played and learner.recipe.meta_gradient not in ACTING else learner.recipe, **given)
+    by_playing = MetaPolicyGradient.recipe if issubclass(learner, Descent) else RL2.recipe
+    recipe = replace(by_playing if played and learner.recipe.meta_gradient not in ACTING else learner.recipe, **given)
     if played != (recipe.meta_gradient in ACTING):
         fitting = ", ".join(ACTING if played else META_GRADIENTS)
         is_played = f"tasks that are played ({', '.join(PLAYED)})"
@@ -133,7 +135,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     bank = getattr(tasks, "bank", None) or getattr(getattr(tasks, "episodes", None), "bank", None)
     settings = Settings(
         learner=learner.__name__.lower(),
-        fields=given_fields(options),
+        fields=played_with(learner, recipe) | given_fields(options),
         spec=asdict(tasks.spec),
         tasks=options.tasks,
         task_options=task_options,
@@ -147,7 +149,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         reads=read_by.settings() if (read_by := getattr(bank or tasks, "reader", None)) else None,
         split=bank.fingerprint() if bank else None,
         source=str(Path(options.source).resolve()) if options.source else None,
-        policy={"name": type(read).__name__, **asdict(read)} if (read := policy_of(tasks, recipe)) else None,
+        policy={"name": type(read).__name__, **asdict(read)} if (read := policy_of(tasks, recipe, options.estimator)) else None,
         versions=versions(),
     )
     if settings.precision == "auto":
@@ -155,9 +157,18 @@ def settings_from(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def policy_of(tasks: TaskDistribution, recipe: Recipe) -> Policy | None:
-    """How the outputs of who plays are read."""
-    return ACTING[recipe.meta_gradient].policy(tasks) if isinstance(tasks, Environment) else None
+def policy_of(tasks: TaskDistribution, recipe: Recipe, estimator: str | None) -> Policy | None:
+    """How the outputs of who plays are read. Raises ValueError for an estimator where none is asked for."""
+    policy = ACTING[recipe.meta_gradient].policy(tasks) if isinstance(tasks, Environment) else None
+    if estimator and not isinstance(policy, PolicyGradient):
+        raise ValueError("--estimator is of the meta-gradient policy-gradient, on tasks that are played")
+    return replace(policy, estimator=estimator) if estimator and policy else policy  # pyright: ignore[reportCallIssue]
+
+
+def played_with(learner: type[Learner], recipe: Recipe) -> dict[str, Any]:
+    """The learner's fields as its meta-gradient would have them, where they are not set."""
+    usual = MetaPolicyGradient.learner_fields if ACTING.get(recipe.meta_gradient) is MetaPolicyGradient else {}
+    return {entry.name: usual[entry.name] for entry in learner.fields() if entry.name in usual}
 
 
 def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -291,7 +302,9 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         good = True
         if held_out is not None:
             if isinstance(held_out, Environment):
-                tested = play_test(learner, held_out, n=VALIDATION_TRIALS, generator=seeded("val"))
+                tested = play_test(
+                    learner, held_out, n=VALIDATION_TASKS if isinstance(learner, Descent) else VALIDATION_TRIALS, generator=seeded("val")
+                )
             else:
                 tested = meta_test(learner, held_out, n=VALIDATION_TASKS, precision=settings.precision)  # pyright: ignore[reportArgumentType]
             result = tested.metrics[tested.score]

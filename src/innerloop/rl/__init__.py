@@ -5,18 +5,24 @@ from collections.abc import Callable
 from innerloop.rl.actor_critic import A2C, PPO, generalised_advantages
 from innerloop.rl.bandits import Bandits, bandits
 from innerloop.rl.environment import Environment
+from innerloop.rl.half_cheetah import half_cheetah
 from innerloop.rl.mazes import Mazes, mazes
 from innerloop.rl.mdps import MDPs, mdps
+from innerloop.rl.navigation import Navigation, navigation
 from innerloop.rl.oracles import oracles
 from innerloop.rl.play import Played, examples_of, play
 from innerloop.rl.policy import Policy
+from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, play_and_learn
 from innerloop.rl.trial import play_test
 
-PLAYED: dict[str, Callable[..., Environment]] = {"bandits": bandits, "mdps": mdps, "mazes": mazes}  # as TASKS, of tasks that are played
-ACTING: dict[str, type[A2C]] = {"ppo": PPO, "a2c": A2C}  # meta-gradients that play, by name; each takes the environment and a generator
-POLICIES: dict[str, type[Policy]] = {"Policy": Policy}  # what outputs may mean, by the name that a run's settings tell
+PLAYED: dict[str, Callable[..., Environment]] = {
+    "bandits": bandits, "mdps": mdps, "mazes": mazes, "navigation": navigation, "half-cheetah": half_cheetah,
+}  # as TASKS, of tasks that are played  # fmt: skip
+ACTING: dict[str, type[A2C] | type[MetaPolicyGradient]] = {"ppo": PPO, "a2c": A2C, "policy-gradient": MetaPolicyGradient}  # meta-gradients that play
+POLICIES: dict[str, type[Policy]] = {"Policy": Policy, "PolicyGradient": PolicyGradient}  # what outputs may mean, by the name in a run's settings
 
 __all__ = [
-    "A2C", "ACTING", "PLAYED", "POLICIES", "PPO", "Bandits", "Environment", "MDPs", "Mazes", "Played", "Policy", "bandits", "examples_of",
-    "generalised_advantages", "mazes", "mdps", "oracles", "play", "play_test",
+    "A2C", "ACTING", "PLAYED", "POLICIES", "PPO", "Bandits", "Environment", "MDPs", "Mazes", "MetaPolicyGradient", "Navigation", "Played", "Policy",
+    "PolicyGradient", "bandits", "examples_of", "generalised_advantages", "half_cheetah", "mazes", "mdps", "navigation", "oracles", "play",
+    "play_and_learn", "play_test",
 ]  # fmt: skip

@@ -6,11 +6,13 @@ import time
 
 import torch
 
+from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
 from innerloop.core.meta_test import Estimate, TestResult
 from innerloop.rl.environment import Environment
 from innerloop.rl.oracles import oracles, strategy_rewards
 from innerloop.rl.play import play
+from innerloop.rl.policy_gradient import update_test
 
 UNSEEN = {"train": 0, "val": 1 << 40, "test": 1 << 41}  # parts draw from one continuum: from seeds of their own, so that no task comes twice
 AT_ONCE = 500  # trials
@@ -21,15 +23,20 @@ def unseen(part: str, seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(UNSEEN[part] + seed)
 
 
-def play_test(learner: Learner, environment: Environment, *, n: int = 1000, generator: torch.Generator | None = None) -> TestResult:
+def play_test(
+    learner: Learner, environment: Environment, *, n: int = 1000, generator: torch.Generator | None = None, updates: int | None = None
+) -> TestResult:
     """Play one trial of each of `n` unseen tasks: the mean total reward, and that of the 1st, 2nd, ... episode of a trial, with 95 % intervals.
 
+    Of a learner that descends: the mean return of an episode after its steps, and its curve after 0, 1, ... `updates` of them, a trial before each.
     generator: draws the tasks, and then what is drawn in play (default: the test part's of seed 0).
     """
     if n < 1:
         raise ValueError(f"a test needs at least one task, not {n}")
     begin = time.monotonic()
     generator = generator if generator is not None else unseen("test")
+    if isinstance(learner, Descent):
+        return update_test(learner, environment, n=n, generator=generator, updates=updates)
     device = next(learner.parameters(), torch.empty(0)).device
     parameters = environment.draw(n, generator).to(device)
     rewards = torch.cat([play(learner, environment, part, generator).reward[:, 0].cpu() for part in parameters.split(AT_ONCE)])  # (n, steps)
