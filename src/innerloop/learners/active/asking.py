@@ -55,7 +55,7 @@ class Asking(Encoded):
     labels: int = 15
     strategy: Strategy = "learned"
     rollouts: int = 16
-    width: int = 64
+    width: int = 32
     scale: float = 10.0
     likelihood: Likelihood = Categorical()
 
@@ -64,6 +64,8 @@ class Asking(Encoded):
     recipe = Recipe(ways=8, shots=6, queries=4, batch=4, optimizer="Adam", lr=2e-3)
 
     def __post_init__(self) -> None:
+        if self.rollouts < 2:
+            raise ValueError(f"a rollout is compared with the others of its task: there must be at least 2, not {self.rollouts}")
         self.encoder.requires_grad_(False)
         self.read = nn.Linear(FEATURES, self.width)
         self.score = nn.Sequential(nn.Linear(2 * self.width, self.width), nn.ReLU(), nn.Linear(self.width, 1))

@@ -18,7 +18,8 @@ def to_means(across: Tensor, apart: Tensor, y: Tensor, asked: Tensor) -> tuple[T
     of_class = asked[..., None] * y  # (..., n, ways)
     count = of_class.sum(-2)
     share = of_class / count.clamp_min(1)[..., None, :]
-    return (across @ share - 0.5 * (share * (apart @ share)).sum(-2, keepdim=True)).clamp_min(0), count
+    with torch.autocast(across.device.type, enabled=False):  # small differences of large numbers
+        return (across @ share - 0.5 * (share * (apart @ share)).sum(-2, keepdim=True)).clamp_min(0), count
 
 
 def logits(apart: Tensor, met: Tensor, far: Tensor, scale: Tensor) -> Tensor:
