@@ -28,6 +28,7 @@ from innerloop.learners import LEARNERS
 from innerloop.rl import PLAYED, POLICIES
 from innerloop.tasks import TASKS, Episodes, Preprocess, Tokenizer
 from innerloop.tasks.columns import Columns
+from innerloop.tasks.pools import Pools
 
 ALL_TASKS: dict[str, Callable[..., TaskDistribution]] = {**TASKS, **PLAYED}
 FORMAT = 2
@@ -83,7 +84,8 @@ def seen_classes(settings: Settings, tasks: TaskDistribution) -> int:
         train = settings.distribution("train")
     except ValueError:  # the data is no longer there
         return 0
-    names = [{n.split("/rot")[0].removesuffix("/mirrored") for n in t.bank.names} if isinstance(t, Episodes) else set() for t in (train, tasks)]
+    banks = [t.bank.names if isinstance(t, Episodes | Pools) else () for t in (train, tasks)]
+    names = [{name.split("/rot")[0].removesuffix("/mirrored") for name in bank} for bank in banks]
     return len(names[0] & names[1])
 
 

@@ -33,6 +33,7 @@ from innerloop.runs import ALL_TASKS, Run, RunError, Settings, build_tasks, inhe
 from innerloop.tasks import Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
+from innerloop.tasks.pools import Pools
 
 TASK_OPTIONS = (
     "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
@@ -174,13 +175,14 @@ def played_with(learner: type[Learner], recipe: Recipe) -> dict[str, Any]:
 def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
     """How images are read, for tasks that are images."""
     asked = {name: getattr(options, name) for name in ("size", "channels", "fit_ink") if getattr(options, name) is not None}
-    if asked and options.tasks not in ("omniglot", "folder"):
+    if asked and options.tasks not in ("omniglot", "folder", "pools"):
         raise ValueError(f"{options.tasks} has no option --{next(iter(asked)).replace('_', '-')}")
-    if options.tasks not in ("omniglot", "strokes", "folder"):
+    if options.tasks not in ("omniglot", "strokes", "folder", "pools"):
         return None
     if "size" in asked:
         asked["size"] = (asked["size"], asked["size"])
-    usual = PREPROCESS if options.tasks != "folder" else Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink))
+    own = options.tasks == "folder" or options.root
+    usual = Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink)) if own else PREPROCESS
     return replace(usual, **asked).settings()
 
 
@@ -224,6 +226,9 @@ def described(settings: Settings, tasks: TaskDistribution) -> str:
     if isinstance(tasks, GroupedRows):
         left_out = f"; {tasks.left_out} with fewer than {tasks.shots + tasks.queries} rows are left out" if tasks.left_out else ""
         return f"{settings.learner} on {len(tasks.counts)} training tasks of {settings.tasks}{left_out}"
+    if isinstance(tasks, Pools):
+        of = f"{tasks.size} examples of {tasks.fewest} to {tasks.most} classes"
+        return f"{settings.learner} on {len(tasks.bank)} training classes of {told.get('root') or told['of']}: {settings.tasks} of {of}"
     if not isinstance(episodes, Episodes):
         return f"{settings.learner} on {settings.tasks}"
     what = f"{settings.learner} on {len(episodes.bank)} training classes of {settings.tasks}"
