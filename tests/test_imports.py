@@ -10,7 +10,7 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "nets", "tasks", "learners", "rl"}
+THEORY = {"engine", "core", "nets", "tasks", "learners", "rl", "evolution"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
     "engine": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "learners": {"engine", "core", "nets"},
     "race": {"core"},
     "optimizer": {"learners", "runs"},
+    "evolution": {"engine", "core", "nets"},
     "rl": {"engine", "core", "nets"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,

@@ -42,7 +42,7 @@ class Settings:
 
     learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
     tasks, task_options: name in TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
-    whose networks it began with.
+    whose networks it began with. evolution: options of a meta-gradient that evolves.
     """
 
     learner: str
@@ -60,6 +60,7 @@ class Settings:
     reads: dict[str, Any] | None = None
     split: str | None = None
     source: str | None = None
+    evolution: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 

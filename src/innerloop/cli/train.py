@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.fields import check_device, find_learner, given_fields
+from innerloop.cli.outer import OPTIONS, evolution_options, outer, stepping
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
-from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
+from innerloop.evolution import Strategy
 from innerloop.runs import Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
 from innerloop.tasks import TASKS, Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
@@ -62,13 +62,14 @@ def run(options: argparse.Namespace) -> None:
 def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision, "source": settings.source}
+    begun |= settings.evolution
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
         begun |= {"size": read_as["size"][0], "channels": read_as["channels"], "fit_ink": read_as["fit_ink"]}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
-        about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, "size", "channels", "fit_ink", "source")
+        about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, *OPTIONS, "size", "channels", "fit_ink", "source")
         if name in ("root", "file", "source") and value is not None:
             value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):
@@ -81,7 +82,8 @@ def settings_from(options: argparse.Namespace) -> Settings:
     if options.tasks not in TASKS:
         raise ValueError(f"there are no tasks {options.tasks!r}: choose one of {', '.join(TASKS)}")
     given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
-    recipe = replace(learner.recipe, **given)
+    recipe = stepping(replace(learner.recipe, **given))
+    evolution = evolution_options(options, recipe.meta_gradient)
     accepted = inspect.signature(TASKS[options.tasks]).parameters
     explicit = {name: getattr(options, name) for name in TASK_OPTIONS}
     explicit = {name: value for name, value in explicit.items() if value is not None}
@@ -124,6 +126,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         tasks=options.tasks,
         task_options=task_options,
         recipe=asdict(recipe),
+        evolution=evolution,
         steps=options.steps,
         minutes=options.minutes or (None if options.steps else 10.0),
         seed=options.seed,
@@ -221,8 +224,10 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     recipe = Recipe(**settings.recipe)
     learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(settings.tasks, {**settings.task_options, "reader": reader(settings.reads)}, recipe)
+    inherited = inherit(learner, settings.source) if settings.source and state is None else []
+    generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
+    meta_gradient = outer(learner, recipe.meta_gradient, settings.evolution, noise)
     if state is None:
-        inherited = inherit(learner, settings.source) if settings.source else []
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)
         if inherited:
@@ -234,16 +239,14 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         return learner
     held_out, unseen = validation_tasks(settings)
     optimizer = build_optimizer(learner, recipe)
-    generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
-    meta_gradient: MetaGradient = META_GRADIENTS[recipe.meta_gradient]
-    if recipe.meta_gradient == "es":
-        meta_gradient = partial(es, generator=noise)
     step, elapsed, best = 0, 0.0, None
     if state is not None:
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
+        if isinstance(meta_gradient, Strategy):
+            meta_gradient.load_state_dict(state["strategy"])
         torch.set_rng_state(state["chance"])  # of learners that draw while they train
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
@@ -255,6 +258,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         folder.save_checkpoint(
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
+                "strategy": meta_gradient.state_dict() if isinstance(meta_gradient, Strategy) else None,
                 "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
             }
         )  # fmt: skip

@@ -4,6 +4,7 @@ from innerloop.learners.memory.in_context import InContext
 from innerloop.learners.memory.lstm import LSTM
 from innerloop.learners.memory.mann import MANN
 from innerloop.learners.memory.metanet import MetaNet
+from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
 
-__all__ = ["LSTM", "MANN", "NTM", "InContext", "MetaNet"]
+__all__ = ["LSTM", "MANN", "NEAT", "NTM", "InContext", "MetaNet"]
