@@ -18,7 +18,7 @@ _HOMES = {
     "innerloop.evolution": ("CMAES", "AugmentingTopologies", "Strategy", "evolve"),
     "innerloop.learners.encoding": ("ANP", "CNP", "NP", "EncoderDecoder"),
     "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
-    "innerloop.learners.memory": ("LSTM", "MANN", "NEAT", "NTM", "InContext", "MetaNet"),
+    "innerloop.learners.memory": ("LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"),
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.learners.optimization": (

@@ -25,9 +25,11 @@ from safetensors.torch import load_file, save
 from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.learners import LEARNERS
+from innerloop.rl import PLAYED, POLICIES
 from innerloop.tasks import TASKS, Episodes, Preprocess, Tokenizer
 from innerloop.tasks.columns import Columns
 
+ALL_TASKS: dict[str, Callable[..., TaskDistribution]] = {**TASKS, **PLAYED}
 FORMAT = 2
 FILES = ("settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt")
 
@@ -41,8 +43,9 @@ class Settings:
     """What a run was told: JSON in, JSON out.
 
     learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
-    tasks, task_options: name in TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
-    whose networks it began with. evolution: options of a meta-gradient that evolves.
+    tasks, task_options: name in ALL_TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
+    whose networks it began with. policy: how outputs are read, where tasks are played: name in POLICIES and fields;
+    evolution: options of a meta-gradient that evolves.
     """
 
     learner: str
@@ -60,13 +63,16 @@ class Settings:
     reads: dict[str, Any] | None = None
     split: str | None = None
     source: str | None = None
+    policy: dict[str, Any] | None = None
     evolution: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def build(self) -> Learner:
         """A fresh learner as these settings say."""
-        return LEARNERS[self.learner].build(TaskSpec(**self.spec), **self.fields)
+        told = dict(self.policy or {})
+        read = {"likelihood": POLICIES[told.pop("name")](**told)} if told else {}
+        return LEARNERS[self.learner].build(TaskSpec(**self.spec), **self.fields, **read)
 
     def distribution(self, part: str, **options: Any) -> TaskDistribution:
         """A part of the tasks it was trained on; `options` replace what the run was trained with."""
@@ -88,7 +94,7 @@ def build_tasks(name: str, part: str, options: dict[str, Any]) -> TaskDistributi
     given = {key: value for key, value in options.items() if value is not None}
     if isinstance(given.get("preprocess"), dict):
         given["preprocess"] = Preprocess(**given["preprocess"])
-    return TASKS[name](part, **given)
+    return ALL_TASKS[name](part, **given)
 
 
 def reader(settings: dict[str, Any] | None) -> Preprocess | Tokenizer | Columns | None:
@@ -149,7 +155,7 @@ class Run:
             if stored.get("format") != FORMAT:
                 raise ValueError(f"it has format {stored.get('format')}, this innerloop reads {FORMAT}")
             settings = Settings(**{f.name: stored[f.name] for f in fields(Settings) if f.name in stored})
-            if settings.learner not in LEARNERS or settings.tasks not in TASKS:
+            if settings.learner not in LEARNERS or settings.tasks not in ALL_TASKS:
                 raise ValueError(f"this innerloop has no {settings.learner} on {settings.tasks}")
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"{self.folder}/settings.json cannot be used: {error}") from error

@@ -14,7 +14,8 @@ from innerloop.cli.fields import find_learner
 from innerloop.core.metagrad import META_GRADIENTS
 from innerloop.evolution import STRATEGIES
 from innerloop.learners import LEARNERS, family_of
-from innerloop.tasks import TASKS
+from innerloop.rl import ACTING
+from innerloop.runs import ALL_TASKS
 
 _NAME = r"[A-Z][\w'-]+"
 _SOURCE = re.compile(rf'({_NAME}(?:(?:, | and ){_NAME})*(?: et al\.)?),? ((?:19|20)\d\d)(?:, "([^"]+)")?(?:, arXiv:(\d{{4}}\.\d{{4,5}}))?')
@@ -29,8 +30,8 @@ def source(docstring: str) -> dict[str, Any]:
 def catalogue() -> list[dict[str, Any]]:
     """Everything there is: kind, name, family, what it does in one line, paper, arXiv id, year."""
     things = [("learner", name, family_of(learner), learner) for name, learner in LEARNERS.items()]
-    things += [("meta-gradient", name, None, function) for name, function in {**META_GRADIENTS, **STRATEGIES}.items()]
-    things += [("tasks", name, None, function) for name, function in TASKS.items()]
+    things += [("meta-gradient", name, None, function) for name, function in {**META_GRADIENTS, **STRATEGIES, **ACTING}.items()]
+    things += [("tasks", name, None, function) for name, function in ALL_TASKS.items()]
     entries = []
     for kind, name, family, thing in things:
         text = thing.__doc__ or ""

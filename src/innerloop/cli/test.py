@@ -27,8 +27,10 @@ from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
-from innerloop.runs import Run, RunError, Settings, build_tasks, reader, seen_classes, write_atomically
-from innerloop.tasks import TASKS, Episodes
+from innerloop.rl import Environment, play_test
+from innerloop.rl.trial import oracle_test, unseen
+from innerloop.runs import ALL_TASKS, Run, RunError, Settings, build_tasks, reader, seen_classes, write_atomically
+from innerloop.tasks import Episodes
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
 from innerloop.tasks.images import Preprocess
@@ -56,7 +58,8 @@ def run(options: argparse.Namespace) -> None:
     for ways, shots, tasks in found:
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
             rows.append(one_setting(learner, tasks, options, ways, shots))
-        if options.race and not rows[1:] and not isinstance(learner, Scratch) and tasks.spec.kind in Scratch.kinds:
+        raced = options.race and not rows[1:] and not isinstance(learner, Scratch) and not isinstance(tasks, Environment)
+        if raced and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
     tested = found[0][2].tasks if isinstance(found[0][2], Enlarged) else found[0][2]
@@ -143,9 +146,9 @@ def all_tasks(options: argparse.Namespace, settings: Settings, console: Console)
 def test_tasks(options: argparse.Namespace, settings: Settings, ways: int | None, shots: int | None) -> TaskDistribution:
     """The tasks of one setting."""
     name = options.on or settings.tasks
-    if name not in TASKS:
-        raise ValueError(f"there are no tasks {name!r}: choose one of {', '.join(TASKS)}")
-    accepted = inspect.signature(TASKS[name]).parameters
+    if name not in ALL_TASKS:
+        raise ValueError(f"there are no tasks {name!r}: choose one of {', '.join(ALL_TASKS)}")
+    accepted = inspect.signature(ALL_TASKS[name]).parameters
     asked: dict[str, Any] = {key: value for key, value in settings.task_options.items() if key in accepted and key not in ("alphabets", "holdout")}
     told = {
         "ways": ways,
@@ -198,6 +201,10 @@ def _with_queries(tasks: Callable[[int], TaskDistribution], queries: int | None)
 
 def one_setting(learner: Learner, tasks: TaskDistribution, options: argparse.Namespace, ways: int | None, shots: int | None) -> dict[str, Any]:
     """Test at one setting; plain data."""
+    if isinstance(tasks, Environment):
+        played = play_test(learner, tasks, n=options.tasks, generator=unseen(options.part, options.seed))
+        beside = oracle_test(tasks, n=options.tasks, part=options.part, seed=options.seed)
+        return {"ways": None, "shots": None, **played.as_dict(), "oracles": {name: estimate._asdict() for name, estimate in beside.items()}}
     generator = torch.Generator().manual_seed(options.seed)
     result = meta_test(learner, tasks, n=options.tasks, precision=options.precision, generator=generator, curve_steps=options.steps)
     queries = getattr(tasks, "queries", options.queries) if not isinstance(tasks, Enlarged) else options.queries
@@ -252,7 +259,12 @@ def show(console: Console, settings: Settings, options: argparse.Namespace, rows
     console.print(table)
     if rows[0]["curve"]:
         console.print(f"{score} after 0, 1, ... steps: " + "  ".join(_figure(e, percent) for e in rows[0]["curve"]), highlight=False)
-    if len(rows[0]["instances"]) > 1:
+    if "oracles" in rows[0]:
+        for name, estimate in rows[0]["oracles"].items():
+            console.print(f"{name}: {_figure(estimate, False)}", highlight=False)
+        if rows[0]["instances"]:
+            console.print("by episode of a trial: " + "  ".join(_figure(e, False) for e in rows[0]["instances"]), highlight=False)
+    elif len(rows[0]["instances"]) > 1:
         console.print("accuracy by instance of a class, 1st, 2nd, ...: " + "  ".join(_figure(e, True) for e in rows[0]["instances"]), highlight=False)
     for row in rows:
         if "oracle" in row:

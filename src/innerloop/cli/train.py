@@ -23,16 +23,24 @@ from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
+from innerloop.core.metagrad import META_GRADIENTS
 from innerloop.core.task import TaskDistribution
-from innerloop.evolution import Strategy
-from innerloop.runs import Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
-from innerloop.tasks import TASKS, Episodes, Preprocess
+from innerloop.evolution import STRATEGIES, Strategy
+from innerloop.learners.memory.rl2 import RL2
+from innerloop.rl import A2C, ACTING, PLAYED, Environment, play_test
+from innerloop.rl.policy import Policy
+from innerloop.rl.trial import unseen as seeded
+from innerloop.runs import ALL_TASKS, Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
+from innerloop.tasks import Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
 
-TASK_OPTIONS = ("ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file")
+TASK_OPTIONS = (
+    "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
+    "episodes",
+)  # fmt: skip
 REPORTS = 10  # validations in a training
-VALIDATION_TASKS = 50
+VALIDATION_TASKS, VALIDATION_TRIALS = 50, 500
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
 
@@ -79,12 +87,20 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
 def settings_from(options: argparse.Namespace) -> Settings:
     """What the command line asks for, completed by the learner's recipe."""
     learner = find_learner(options.learner)
-    if options.tasks not in TASKS:
-        raise ValueError(f"there are no tasks {options.tasks!r}: choose one of {', '.join(TASKS)}")
+    if options.tasks not in ALL_TASKS:
+        raise ValueError(f"there are no tasks {options.tasks!r}: choose one of {', '.join(ALL_TASKS)}")
     given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
-    recipe = stepping(replace(learner.recipe, **given))
+    played = options.tasks in PLAYED
+    recipe = RL2.recipe if played and learner.recipe.meta_gradient not in (*ACTING, *STRATEGIES) else learner.recipe
+    recipe = stepping(replace(recipe, **given))
+    fitting = {**(ACTING if played else META_GRADIENTS), **STRATEGIES}
+    if recipe.meta_gradient not in fitting:
+        is_played = f"tasks that are played ({', '.join(PLAYED)})"
+        what = f"{options.tasks} is one of the {is_played}" if played else f"{options.tasks} is none of the {is_played}"
+        how = "cannot play" if played else "learns by playing"
+        raise ValueError(f"{recipe.meta_gradient} {how}, and {what}: give a --meta-gradient of {', '.join(fitting)}")
     evolution = evolution_options(options, recipe.meta_gradient)
-    accepted = inspect.signature(TASKS[options.tasks]).parameters
+    accepted = inspect.signature(ALL_TASKS[options.tasks]).parameters
     explicit = {name: getattr(options, name) for name in TASK_OPTIONS}
     explicit = {name: value for name, value in explicit.items() if value is not None}
     for name in explicit:
@@ -136,11 +152,19 @@ def settings_from(options: argparse.Namespace) -> Settings:
         reads=read_by.settings() if (read_by := getattr(bank or tasks, "reader", None)) else None,
         split=bank.fingerprint() if bank else None,
         source=str(Path(options.source).resolve()) if options.source else None,
+        policy={"name": type(read).__name__, **asdict(read)} if (read := policy_of(tasks, recipe)) else None,
         versions=versions(),
     )
     if settings.precision == "auto":
         settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(settings.device) else "float32"
     return settings
+
+
+def policy_of(tasks: TaskDistribution, recipe: Recipe) -> Policy | None:
+    """How the outputs of who plays are read."""
+    if not isinstance(tasks, Environment):
+        return None
+    return ACTING[recipe.meta_gradient].policy(tasks) if recipe.meta_gradient in ACTING else Policy(tasks.discrete)
 
 
 def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -226,7 +250,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     tasks = training_tasks(settings.tasks, {**settings.task_options, "reader": reader(settings.reads)}, recipe)
     inherited = inherit(learner, settings.source) if settings.source and state is None else []
     generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
-    meta_gradient = outer(learner, recipe.meta_gradient, settings.evolution, noise)
+    meta_gradient = outer(learner, recipe.meta_gradient, settings.evolution, noise, tasks)
     if state is None:
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)
@@ -245,8 +269,8 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
-        if isinstance(meta_gradient, Strategy):
-            meta_gradient.load_state_dict(state["strategy"])
+        if isinstance(meta_gradient, A2C | Strategy):
+            meta_gradient.load_state_dict(state["outer"])
         torch.set_rng_state(state["chance"])  # of learners that draw while they train
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
@@ -258,8 +282,8 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         folder.save_checkpoint(
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
-                "strategy": meta_gradient.state_dict() if isinstance(meta_gradient, Strategy) else None,
                 "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
+                "outer": meta_gradient.state_dict() if isinstance(meta_gradient, A2C | Strategy) else None,
             }
         )  # fmt: skip
         since = time.monotonic()
@@ -270,7 +294,11 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         line: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - clock, 3), **metrics}
         good = True
         if held_out is not None:
-            result = meta_test(learner, held_out, n=VALIDATION_TASKS, precision=settings.precision).metrics[learner.likelihood.score]  # pyright: ignore[reportArgumentType]
+            if isinstance(held_out, Environment):
+                tested = play_test(learner, held_out, n=VALIDATION_TRIALS, generator=seeded("val"))
+            else:
+                tested = meta_test(learner, held_out, n=VALIDATION_TASKS, precision=settings.precision)  # pyright: ignore[reportArgumentType]
+            result = tested.metrics[tested.score]
             line |= {"validation": result.mean, "validation_interval": result.interval, "validation_unseen": unseen}
             sign = 1 if learner.likelihood.higher_is_better else -1
             good = not unseen or best is None or sign * (result.mean - best.mean) >= -best.interval
@@ -302,6 +330,8 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
             marks = 0
             for number, values, progress in loop:
                 step = number + 1
+                if isinstance(meta_gradient, A2C):
+                    meta_gradient.at(progress)
                 metrics = {name: float(value) for name, value in values.items()}
                 report.stepped(step, progress, metrics, 1 if recipe.supervised else recipe.batch)
                 due = step % max(1, settings.steps // REPORTS) == 0 if settings.steps is not None else int(progress * REPORTS) > marks

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,27 @@ from innerloop.core.metagrad import Grads
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.population import evaluated
 
-Objective = Callable[[Learner, Task], tuple[Tensor, Metrics]]  # the loss of a learner on a batch of tasks, and metrics
+
+class Objective(Protocol):
+    """What a population is judged by."""
+
+    def __call__(self, learner: Learner, tasks: Task) -> tuple[Tensor, Metrics]:
+        """The loss of a learner on a batch of tasks, and metrics."""
+        ...
+
+    def of_members(self, learner: Learner, members: dict[str, Tensor], tasks: Task) -> Tensor:
+        """The losses (members,) of the learner with other parameters, by name, each (members, *shape)."""
+        ...
+
+
+class MeanLoss:
+    """The learner's own loss, on the same tasks and random draws for every member."""
+
+    def __call__(self, learner: Learner, tasks: Task) -> tuple[Tensor, Metrics]:
+        return learner(tasks)
+
+    def of_members(self, learner: Learner, members: dict[str, Tensor], tasks: Task) -> Tensor:
+        return evaluated(learner, lambda tasks: learner(tasks)[0], members, tasks)
 
 
 class Strategy(ABC):
@@ -24,11 +44,11 @@ class Strategy(ABC):
 
     It is a meta-gradient too: called, it evaluates a generation on the tasks, and gives the way from where the population has come to back to where
     the learner is, so that one step of plain gradient descent at a rate of 1 goes there. Its loss and metrics are those of the learner as it is.
-    objective: what is evaluated, the learner's loss where nothing is said; or, say, what it gains by playing.
+    objective: what members are judged by, the learner's loss where nothing is said; or, say, what they gain by playing.
     """
 
     def __init__(self, objective: Objective | None = None):
-        self.objective = objective or (lambda learner, tasks: learner(tasks))
+        self.objective: Objective = objective or MeanLoss()
 
     @abstractmethod
     def ask(self) -> dict[str, Tensor]:
@@ -51,7 +71,7 @@ class Strategy(ABC):
             theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
             loss, metrics = self.objective(learner, tasks)
             members = {name: tensor.to(theta[name]) for name, tensor in self.ask().items()}
-            losses = evaluated(learner, lambda tasks: self.objective(learner, tasks)[0], members, tasks)  # (members,)
+            losses = self.objective.of_members(learner, members, tasks)  # (members,)
             best = self.tell(losses.double().nan_to_num(nan=torch.inf).cpu())
         return {name: theta[name] - tensor.to(theta[name]) for name, tensor in best.items()}, {"loss": loss, **metrics}
 

@@ -53,3 +53,7 @@ class Environment(TaskDistribution):
     @abstractmethod
     def step(self, parameters: Tensor, where: Tensor, action: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """After an action (n, actions): where it led to (n, w), the reward (n,), and whether the episode is over (n,), beside the horizon."""
+
+    def expected(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor | None:
+        """The mean (n,) of the reward that `step` draws for an action (n, actions), where it can be told."""
+        return None

@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, State, Streaming
 from innerloop.core.task import Examples
+from innerloop.engine.memory import keep_memory
+from innerloop.learners.memory.recurrent import Recurrent
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy import Policy
 
@@ -20,6 +22,7 @@ class Played(NamedTuple):
     x: Tensor  # (n, k, steps, *x_shape)  what was seen
     y: Tensor  # (n, k, steps, actions + 2)  [action | reward | over]
     outputs: Tensor  # (n, k, steps, out_dim)  what the policy said
+    expected: Tensor  # (n, k, steps)  the reward without its luck, where the environment can tell it
 
     @property
     def reward(self) -> Tensor:
@@ -49,35 +52,48 @@ def play(
     policy = learner.likelihood
     if not isinstance(policy, Policy):
         raise TypeError(f"to play, a learner's outputs must be a policy: build it with likelihood=Policy(...), not {policy}")
+    keep_memory()
     n = len(parameters)
     each = parameters.repeat_interleave(times, 0)  # (n k, p)
-    streams = isinstance(learner, Streaming)
-    if streams:
-        state = tree_map(lambda t: t.expand(n * times, *t.shape), learner.init())
+    streaming, recurrent = (learner if isinstance(learner, kind) else None for kind in (Streaming, Recurrent))
+    if streaming:
+        state = tree_map(lambda t: t.expand(n * times, *t.shape), streaming.init())
     where, clock = environment.start(each, generator), torch.zeros(n * times, dtype=torch.long, device=parameters.device)
-    seen, done, said = [], [], []
+    rows: list[tuple[Tensor, ...]] = []
     for _ in range(environment.horizon * (environment.episodes if episodes is None else episodes)):
         x = environment.look(each, where)  # (n k, *x_shape)
-        if streams:
+        memory: State = None
+        if recurrent:  # its memory does not wait for what comes of the action: a step is taken once
+            outputs, memory = recurrent.respond(state, x)
+        elif streaming:
             outputs = torch.vmap(lambda state, x: learner.predict(state, x[None])[0])(state, x)
         else:
             outputs = torch.vmap(learner.predict)(state, x.unflatten(0, (n, times))).flatten(0, 1)
         action = policy.draw(outputs, generator)
+        expected = environment.expected(each, where, action)
         where, reward, over = environment.step(each, where, action, generator)
         clock = clock + 1
         over = over | (clock == environment.horizon)
         y = torch.cat([action, torch.stack([reward, over.to(reward.dtype)], -1)], -1)
-        if streams:
-            state = torch.vmap(learner.observe)(state, x, y)
+        rows.append((x, y, outputs, reward if expected is None else expected))
+        if recurrent:
+            state = memory, y
+        elif streaming:
+            state = torch.vmap(streaming.observe)(state, x, y)
         if bool(over.any()):
             begun = environment.start(each, generator)
             where, clock = torch.where(over[:, None], begun, where), torch.where(over, 0, clock)
-        for rows, row in ((seen, x), (done, y), (said, outputs)):
-            rows.append(row)
-    return Played(*(torch.stack(rows, 1).unflatten(0, (n, times)) for rows in (seen, done, said)))
+    return Played(*(torch.stack(column, 1).unflatten(0, (n, times)) for column in zip(*rows, strict=True)))
 
 
 def examples_of(played: Played, weight: Tensor) -> Examples:
     """All that was played of every task, with the weight (n, k, steps) of every action in the place of its reward."""
     y: Any = torch.cat([played.y[..., :-2], weight[..., None], played.y[..., -1:]], -1)
     return Examples(played.x.flatten(1, 2), y.flatten(1, 2))
+
+
+def followed(learner: Streaming, examples: Examples) -> Tensor:
+    """The outputs (m, steps, out_dim) along m trials."""
+    if isinstance(learner, Recurrent):
+        return learner.along(examples)
+    return torch.vmap(lambda examples: learner.follow(examples)[1])(examples)

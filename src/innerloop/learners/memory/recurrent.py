@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Recurrent(Encoded, Streaming):
 
     kinds = ("classes", "reals", "bits")
     sequences = True
+    side_by_side: ClassVar[bool] = False  # whether `step` takes many tasks at once, memory and inputs with a leading axis
 
     @classmethod
     def any_ways(cls, given: Mapping[str, Any]) -> bool:
@@ -66,6 +67,20 @@ class Recurrent(Encoded, Streaming):
 
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         return self._read(state, self.embed(x[None]), y[None])[0]
+
+    def respond(self, state: State, x: Tensor) -> tuple[Tensor, Memory]:
+        """Outputs (n, out_dim) for x (n, *x_shape) in n tasks at once, and the memories after it: with the label to come, the state.
+
+        A memory does not wait for the label, so that one who acts need not take every step twice.
+        """
+        memory, late = state
+        step = self.step if self.side_by_side else torch.vmap(self.step, randomness="different")
+        with torch.autocast(x.device.type, enabled=False):
+            return step(memory, torch.cat([self.embed(x), late], -1))
+
+    def along(self, examples: Examples) -> Tensor:
+        """The outputs (n, steps, out_dim) of `follow` for n tasks at once."""
+        return torch.vmap(lambda examples: self.follow(examples)[1], randomness="different")(examples)
 
     def follow(self, examples: Examples) -> tuple[State, Tensor]:
         return self._read(self.init(), self.embed(examples.x), examples.y)

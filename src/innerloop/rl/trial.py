@@ -1,0 +1,50 @@
+"""The protocol of tasks that are played: the reward of trials on unseen tasks, with intervals, and the oracles beside it."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from innerloop.core.learner import Learner
+from innerloop.core.meta_test import Estimate, TestResult
+from innerloop.rl.environment import Environment
+from innerloop.rl.oracles import oracles, strategy_rewards
+from innerloop.rl.play import play
+
+UNSEEN = {"train": 0, "val": 1 << 40, "test": 1 << 41}  # parts draw from one continuum: from seeds of their own, so that no task comes twice
+AT_ONCE = 500  # trials
+
+
+def unseen(part: str, seed: int = 0) -> torch.Generator:
+    """What draws the tasks of a part."""
+    return torch.Generator().manual_seed(UNSEEN[part] + seed)
+
+
+def play_test(learner: Learner, environment: Environment, *, n: int = 1000, generator: torch.Generator | None = None) -> TestResult:
+    """Play one trial of each of `n` unseen tasks: the mean total reward, and that of the 1st, 2nd, ... episode of a trial, with 95 % intervals.
+
+    generator: draws the tasks, and then what is drawn in play (default: the test part's of seed 0).
+    """
+    if n < 1:
+        raise ValueError(f"a test needs at least one task, not {n}")
+    begin = time.monotonic()
+    generator = generator if generator is not None else unseen("test")
+    device = next(learner.parameters(), torch.empty(0)).device
+    parameters = environment.draw(n, generator).to(device)
+    rewards = torch.cat([play(learner, environment, part, generator).reward[:, 0].cpu() for part in parameters.split(AT_ONCE)])  # (n, steps)
+    episodes = rewards.unflatten(1, (environment.episodes, environment.horizon)).sum(-1)  # (n, episodes)
+    return TestResult(
+        metrics={"reward": Estimate.of(rewards.sum(-1))}, tasks=n, transductive=False, seconds=time.monotonic() - begin, score="reward",
+        instances=[Estimate.of(values) for values in episodes.T] if environment.episodes > 1 else [],
+    )  # fmt: skip
+
+
+def oracle_test(environment: Environment, *, n: int = 1000, part: str = "test", seed: int = 0) -> dict[str, Estimate]:
+    """The total reward of every strategy that knows the environment, on the tasks of `play_test`."""
+    parameters = environment.draw(n, unseen(part, seed))
+    found = {}
+    for name, strategy in oracles(environment).items():
+        own, luck = (torch.Generator().manual_seed(UNSEEN[part] + seed + offset) for offset in (1, 2))
+        found[name] = Estimate.of(strategy_rewards(strategy(environment, own), environment, parameters, luck).sum(-1))
+    return found
