@@ -21,6 +21,7 @@ from innerloop.cli.catalogue import catalogue, source
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.task import TaskSpec
 from innerloop.learners import FAMILIES, LEARNERS, family_of
+from innerloop.rl import ACTING
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "learners"
@@ -36,6 +37,7 @@ AT_HOME = {
     "cavia": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
     "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
+    "rl2": ("bandits", (), TaskSpec("reals", (1,), 7)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }
@@ -168,7 +170,7 @@ def recipe_table(recipe: Recipe) -> list[str]:
     lines = ["| setting | value | meaning |", "| --- | --- | --- |"]
     for entry in fields(recipe):
         value = getattr(recipe, entry.name)
-        if (recipe.supervised and entry.name in EPISODES) or (entry.name == "supervised" and not value):
+        if ((recipe.supervised or recipe.meta_gradient in ACTING) and entry.name in EPISODES) or (entry.name == "supervised" and not value):
             continue
         meaning = "examples in a meta-step" if recipe.supervised and entry.name == "batch" else RECIPE.get(entry.name, "")
         shown = "yes" if value is True else "no" if value is False else str(value)
@@ -192,6 +194,28 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
     tasks = tasks.replace("-", "_")
     name, recipe = learner.__name__, learner.recipe
     small = ", ".join(f"{key}={getattr(Recipe(), key)}" for key in asked if key != "alphabets")
+    if recipe.meta_gradient in ACTING:
+        method = ACTING[recipe.meta_gradient].__name__
+        return [
+            "```python",
+            f"from innerloop import {name}, meta_train",
+            "from innerloop.core.meta_train import build_optimizer, warmup_cosine",
+            f"from innerloop.rl import {method}, {tasks}, play_test",
+            "",
+            f"recipe, environment = {name}.recipe, {tasks}()",
+            f"learner = {name}.build(environment.spec, likelihood={method}.policy(environment))",
+            f"player = {method}(environment)",
+            "loop = meta_train(",
+            "    learner, environment, steps=1000, batch=recipe.batch, optimizer=build_optimizer(learner, recipe),",
+            "    schedule=warmup_cosine(recipe.warmup, recipe.decay), clip=recipe.clip, meta_gradient=player,",
+            ")",
+            "for step in loop:",
+            "    player.at(step.progress)",
+            "    if step.number % 100 == 0:",
+            '        print(step.number, float(step.metrics["reward"]))',
+            'print(play_test(learner, environment).metrics["reward"])  # mean and half width of the 95 % interval',
+            "```",
+        ]
     if not trainable(learner):
         return [
             "```python",

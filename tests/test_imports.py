@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "race": {"core"},
     "optimizer": {"learners", "runs"},
     "evolution": {"engine", "core", "nets"},
-    "rl": {"engine", "core", "nets"},
+    "rl": {"engine", "core", "nets", "tasks", "learners"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, Streaming
 from innerloop.core.meta_train import Step, meta_train
-from innerloop.core.metagrad import META_GRADIENTS
+from innerloop.core.metagrad import META_GRADIENTS, backprop
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.evolution import STRATEGIES, evolve
 
@@ -262,12 +262,12 @@ class _Fixed(TaskDistribution):
 
 
 def _meta_trained(student: Learner, tasks: TaskDistribution, *, steps: int, batch: int, lr: float) -> Iterator[Step]:
-    """Meta-training in the way of the learner's recipe; populations are small."""
+    """Meta-training in the way of the learner's recipe, with a small population; by `backprop` where it is by playing."""
     how = student.recipe.meta_gradient
     if how in STRATEGIES:
         return evolve(student, tasks, STRATEGIES[how](student, population=16), steps=steps, batch=batch)
     optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=lr)
-    return meta_train(student, tasks, steps=steps, batch=batch, optimizer=optimizer, meta_gradient=META_GRADIENTS[how], clip=10.0)
+    return meta_train(student, tasks, steps=steps, batch=batch, optimizer=optimizer, meta_gradient=META_GRADIENTS.get(how, backprop), clip=10.0)
 
 
 def _trainable(learner: Learner) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from innerloop import LSTM, MANN, NTM, Examples, InContext, Learner, MetaNet, Recipe, Streaming, Task, TaskSpec, meta_test, meta_train
+from innerloop import LSTM, MANN, NTM, RL2, Examples, InContext, Learner, MetaNet, Recipe, Streaming, Task, TaskSpec, meta_test, meta_train
 from innerloop.engine.statistics import measured
+from innerloop.nets.recurrent import GRUCell
 from innerloop.nets.rules import preprocessed
 from innerloop.tasks import associative_recall, copy, repeat_copy
 from innerloop.testing import Blobs
@@ -75,6 +76,29 @@ def test_lstm_is_torchs() -> None:
     outputs = learner.head(reference(torch.tensor(np.stack(inputs_of(some))))[0])
     torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x)[0], outputs[-1])
     torch.testing.assert_close(learner.follow(some.support)[1], outputs[:-1])
+
+
+def test_rl2_is_torchs_gru() -> None:
+    spec = TaskSpec("reals", (4,), 3)
+    torch.manual_seed(0)
+    learner, reference = RL2.build(spec, hidden=6).double(), nn.GRUCell(7, 6).double()
+    for own, theirs in (("read.weight", "weight_ih"), ("read.bias", "bias_ih"), ("recall.weight", "weight_hh"), ("recall.bias", "bias_hh")):
+        getattr(reference, theirs).data.copy_(learner.cell.get_parameter(own))
+    x, y = torch.randn(3, 5, 4).double(), torch.randn(3, 5, 3).double()
+    late, h, answers = torch.cat([torch.zeros(3, 1, 3).double(), y[:, :-1]], 1), torch.zeros(3, 6).double(), []
+    for t in range(5):
+        h = reference(torch.cat([x[:, t], late[:, t]], -1), h)
+        answers.append(learner.head(h))
+    expected = torch.stack(answers, 1)
+    torch.testing.assert_close(learner.along(Examples(x, y)), expected)
+    torch.testing.assert_close(torch.vmap(lambda x, y: learner.follow(Examples(x, y))[1])(x, y), expected)
+
+
+def test_the_gru_s_derivative_along_sequences_is_autograds() -> None:
+    cell = GRUCell(3, 4).double()
+    x = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    parameters = tuple(cell.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: cell.along(x), (x, *parameters))
 
 
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])

@@ -23,7 +23,7 @@ def evaluated(module: nn.Module, function: Callable[..., Any], members: dict[str
 
     members: tensors (members, *shape) in the place of the module's parameters and buffers, by name. Members go through vmap, some at a time; one by
     one where vmap cannot map the function, and where it is slower, which is torch's convolutions on a CPU. No gradient is taken. Whatever is drawn
-    from the global random generator is drawn alike for every member, and the generator stands afterwards as after one evaluation.
+    from the global random generator is drawn alike for every member, and the generator is left where it stood.
     """
     calling = Calling(module, function)
     first = next(iter(members.values()))
@@ -34,15 +34,15 @@ def evaluated(module: nn.Module, function: Callable[..., Any], members: dict[str
     def one(member: dict[str, Tensor]) -> Any:
         return functional_call(calling, {f"module.{name}": tensor for name, tensor in member.items()}, trees)
 
-    def some(part: dict[str, Tensor], last: bool) -> Any:
-        with torch.no_grad(), torch.random.fork_rng([first.device] if first.device.type == "cuda" else [], enabled=not last):
+    def some(part: dict[str, Tensor]) -> Any:
+        with torch.no_grad(), torch.random.fork_rng([first.device] if first.device.type == "cuda" else []):
             if size > 1:
                 return torch.vmap(one, randomness="same")(part)
             return tree_map(lambda leaf: leaf[None], one({name: tensor[0] for name, tensor in part.items()}))
 
     parts = [dict(zip(members, tensors, strict=True)) for tensors in zip(*(tensor.split(size) for tensor in members.values()), strict=True)]
     try:
-        results = [some(part, part is parts[-1]) for part in parts]
+        results = [some(part) for part in parts]
     except RuntimeError:
         if size == 1:
             raise

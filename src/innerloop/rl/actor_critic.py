@@ -58,7 +58,7 @@ class A2C:
     environment: Environment
     discount: float = 1.0
     trace: float = 0.95
-    entropy: float = 0.02
+    entropy: float = 0.04
     critic: float = 0.5
     lucky: bool = False
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
@@ -77,10 +77,11 @@ class A2C:
 
     def state_dict(self) -> dict[str, Any]:
         """What a training needs to go on as if it had never stopped, beside the generator."""
-        return {}
+        return {"progress": self._progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
+        self._progress = state["progress"]
 
     def __call__(self, learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
         streaming, policy = acting(learner)
@@ -149,9 +150,11 @@ class PPO(A2C):
         self._parts: list[Tensor] = []  # of the trials, still to be learned from
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trials": self._trials and tuple(self._trials), "metrics": self._metrics, "parts": self._parts}
+        trials = self._trials and tuple(self._trials)
+        return {**super().state_dict(), "trials": trials, "metrics": self._metrics, "parts": self._parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self._trials = Trials(*state["trials"]) if state["trials"] else None
         self._metrics, self._parts = state["metrics"], state["parts"]
 
