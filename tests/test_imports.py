@@ -10,7 +10,7 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "nets", "tasks", "learners", "rl"}
+THEORY = {"engine", "core", "nets", "tasks", "learners", "rl", "evolution"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
     "engine": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "asking": {"core", "learners"},
     "continual": {"core", "tasks", "learners"},
     "optimizer": {"learners", "runs"},
+    "evolution": {"engine", "core", "nets"},
     "rl": {"engine", "core", "nets", "tasks", "learners"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,

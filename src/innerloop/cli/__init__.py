@@ -232,10 +232,13 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--fit-ink", action=argparse.BooleanOptionalAction, default=None, help=fit)
     outer = train.add_argument_group("meta-training")
     outer.add_argument("--batch", type=positive, help="tasks in a meta-step")
-    outer.add_argument(
-        "--meta-gradient", choices=("backprop", "reptile", "implicit", "es", "ppo", "a2c", "policy-gradient"), help="how the meta-parameters move"
-    )
+    ways = ("backprop", "reptile", "implicit", "es", "cma-es", "neat", "ppo", "a2c", "policy-gradient")
+    outer.add_argument("--meta-gradient", choices=ways, help="how the meta-parameters move")
     outer.add_argument("--estimator", choices=("lvc", "dice", "biased"), help="of the second derivative (policy-gradient, lvc)")
+    outer.add_argument("--sigma", type=float, help="size of the changes that are tried (es, 0.05; cma-es, 0.1 at first; neat, 0.5)")
+    outer.add_argument("--pairs", type=positive, help="changes in a meta-step, each tried both ways (es, 16)")
+    outer.add_argument("--ranked", action="store_true", default=None, help="look at the order of losses alone (es)")
+    outer.add_argument("--population", type=positive, help="members of a generation (cma-es, 4 + 3 ln parameters; neat, 150)")
     outer.add_argument("--optimizer", help="a name in torch.optim")
     outer.add_argument("--lr", type=float, help="its learning rate")
     outer.add_argument("--weight-decay", type=float, help="its weight decay")

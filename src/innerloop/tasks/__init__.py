@@ -9,6 +9,7 @@ from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
 from innerloop.tasks.gp_curves import gp_curves
 from innerloop.tasks.images import Preprocess
+from innerloop.tasks.logic import xor
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.pools import pools
@@ -23,12 +24,12 @@ from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
     "clinc": clinc, "cloze": cloze, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
-    "gp-curves": gp_curves, "completion": completion, "pools": pools,
+    "gp-curves": gp_curves, "completion": completion, "pools": pools, "xor": xor,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip
 
 __all__ = [
     "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "cloze", "completion", "copy",
     "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "pools", "quadratics", "repeat_copy", "sinusoid", "strokes", "sums", "text",
-    "tox21",
+    "tox21", "xor",
 ]  # fmt: skip
