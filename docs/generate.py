@@ -38,6 +38,7 @@ AT_HOME = {
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
     "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
     "rl2": ("bandits", (), TaskSpec("reals", (1,), 7)),
+    "asking": ("pools", (), TaskSpec("classes", (1, 28, 28), 10)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }

@@ -10,7 +10,7 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "nets", "tasks", "learners", "rl"}
+THEORY = {"engine", "core", "nets", "tasks", "learners", "rl", "evolution"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
     "engine": set(),
@@ -19,12 +19,15 @@ MAY_IMPORT = {
     "tasks": {"engine", "core"},
     "learners": {"engine", "core", "nets"},
     "race": {"core"},
+    "asking": {"core", "learners"},
+    "continual": {"core", "tasks", "learners"},
     "optimizer": {"learners", "runs"},
+    "evolution": {"engine", "core", "nets"},
     "rl": {"engine", "core", "nets", "tasks", "learners"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},
-    "cli": THEORY | USE | {"race", "studies", "report", "web"},
+    "cli": THEORY | USE | {"race", "asking", "continual", "studies", "report", "web"},
     "web": THEORY | USE | {"studies", "report"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -28,6 +28,7 @@ from innerloop.learners import LEARNERS
 from innerloop.rl import PLAYED, POLICIES
 from innerloop.tasks import TASKS, Episodes, Preprocess, Tokenizer
 from innerloop.tasks.columns import Columns
+from innerloop.tasks.pools import Pools
 
 ALL_TASKS: dict[str, Callable[..., TaskDistribution]] = {**TASKS, **PLAYED}
 FORMAT = 2
@@ -44,7 +45,8 @@ class Settings:
 
     learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
     tasks, task_options: name in ALL_TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
-    whose networks it began with. policy: how outputs are read, where tasks are played: name in POLICIES and fields.
+    whose networks it began with. policy: how outputs are read, where tasks are played: name in POLICIES and fields;
+    evolution: options of a meta-gradient that evolves.
     """
 
     learner: str
@@ -63,6 +65,7 @@ class Settings:
     split: str | None = None
     source: str | None = None
     policy: dict[str, Any] | None = None
+    evolution: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -83,7 +86,8 @@ def seen_classes(settings: Settings, tasks: TaskDistribution) -> int:
         train = settings.distribution("train")
     except ValueError:  # the data is no longer there
         return 0
-    names = [{n.split("/rot")[0].removesuffix("/mirrored") for n in t.bank.names} if isinstance(t, Episodes) else set() for t in (train, tasks)]
+    banks = [t.bank.names if isinstance(t, Episodes | Pools) else () for t in (train, tasks)]
+    names = [{name.split("/rot")[0].removesuffix("/mirrored") for name in bank} for bank in banks]
     return len(names[0] & names[1])
 
 

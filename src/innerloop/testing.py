@@ -6,16 +6,17 @@ import copy
 import io
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, Streaming
-from innerloop.core.meta_train import meta_train
+from innerloop.core.meta_train import Step, meta_train
 from innerloop.core.metagrad import META_GRADIENTS, backprop
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.evolution import STRATEGIES, evolve
 
 
 class Blobs(TaskDistribution):
@@ -105,7 +106,7 @@ def same_seed_same_result(learner: Learner, tasks: TaskDistribution) -> None:
     for _ in range(2):
         torch.manual_seed(0)
         student = copy.deepcopy(learner)
-        for _ in meta_train(student, tasks, steps=2, batch=2, meta_gradient=META_GRADIENTS.get(learner.recipe.meta_gradient, backprop)):
+        for _ in _meta_trained(student, tasks, steps=2, batch=2, lr=1e-3):
             pass
         results.append(student.state_dict())
     _close(results[0], results[1], "weights", 0.0)
@@ -238,12 +239,7 @@ def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
     student = copy.deepcopy(learner)
     torch.manual_seed(0)
     fixed = _Fixed(_tasks(tasks, 4), tasks.spec)
-    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=3e-3)
-    losses = []
-    for _, metrics, _ in meta_train(
-        student, fixed, steps=50, batch=4, optimizer=optimizer, meta_gradient=META_GRADIENTS.get(learner.recipe.meta_gradient, backprop), clip=10.0
-    ):
-        losses.append(float(metrics["loss"]))
+    losses = [float(metrics["loss"]) for _, metrics, _ in _meta_trained(student, fixed, steps=50, batch=4, lr=3e-3)]
     first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
     if getattr(learner, "two_losses", False):
         first, last = (float(each(fixed.tasks)[0]) for each in (learner, student))
@@ -263,6 +259,15 @@ class _Fixed(TaskDistribution):
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         return tree_map(lambda leaf: leaf[torch.arange(n) % len(leaf)], self.tasks)
+
+
+def _meta_trained(student: Learner, tasks: TaskDistribution, *, steps: int, batch: int, lr: float) -> Iterator[Step]:
+    """Meta-training in the way of the learner's recipe, with a small population; by `backprop` where it is by playing."""
+    how = student.recipe.meta_gradient
+    if how in STRATEGIES:
+        return evolve(student, tasks, STRATEGIES[how](student, population=16), steps=steps, batch=batch)
+    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=lr)
+    return meta_train(student, tasks, steps=steps, batch=batch, optimizer=optimizer, meta_gradient=META_GRADIENTS.get(how, backprop), clip=10.0)
 
 
 def _trainable(learner: Learner) -> dict[str, Tensor]:

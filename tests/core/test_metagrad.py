@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from innerloop import IMAML, MAML, Examples, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
 from innerloop.core import metagrad
-from innerloop.core.metagrad import META_GRADIENTS, MetaGradient
+from innerloop.core.metagrad import META_GRADIENTS, Grads, MetaGradient
+from innerloop.engine import population
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
@@ -182,3 +183,78 @@ def test_es_repeats_itself_with_one_seed() -> None:
     assert all(isinstance(run, Tensor) for run in runs)
     assert torch.equal(runs[0], runs[1])  # type: ignore[arg-type]
     assert not torch.equal(runs[0], runs[2])  # type: ignore[arg-type]
+
+
+def es_both_ways(learner: Learner, monkeypatch: pytest.MonkeyPatch, **given: Any) -> list[Grads]:
+    """The gradient of es, its members evaluated all at once and one by one."""
+    found = []
+    for at_once in (2**20, 0):
+        monkeypatch.setattr(population, "AT_ONCE", at_once)
+        torch.manual_seed(7)  # dropout, latent variables
+        found.append(es(learner, tasks(), pairs=3, generator=torch.Generator().manual_seed(0), **given)[0])
+    return found
+
+
+@pytest.mark.parametrize(("kind", "training"), [(ProtoNet, False), (MAML, False), (MAML, True), (IMAML, False)])
+def test_es_at_once_is_es_one_by_one(kind: type[Learner], training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    learner = kind.build(SPEC)
+    if training:
+        learner = MAML.build(SPEC, net=nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3))).train()
+    at_once, one_by_one = es_both_ways(learner, monkeypatch)
+    torch.testing.assert_close(at_once, one_by_one, rtol=1e-3, atol=1e-4)
+
+
+class Lucky(Learner):
+    """A loss that is nothing but luck, and may look at its value; for tests."""
+
+    looks: bool = False
+
+    def __post_init__(self) -> None:
+        self.w = nn.Parameter(torch.zeros(3))
+        super().__post_init__()
+
+    def adapt(self, support: Examples) -> Tensor:
+        return self.w
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return x @ torch.ones(4, 3)
+
+    def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
+        luck = torch.randn(())
+        return (luck if self.looks and float(self.w[0].detach()) > 9 else luck + self.w.sum()), {}
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_members_of_es_have_the_same_luck(looks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found in es_both_ways(Lucky(looks=looks), monkeypatch, sigma=1e-2):
+        grad = found["w"]
+        assert grad is not None
+        noise = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(grad, (noise.sum(1, keepdim=True) * noise).mean(0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_es_draws_as_much_as_one_evaluation(looks: bool) -> None:
+    learner = Lucky(looks=looks)
+    torch.manual_seed(0)
+    es(learner, tasks(), pairs=3)
+    after = torch.randn(3)
+    torch.manual_seed(0)
+    noise = torch.randn(3, 3)
+    assert noise.shape == (3, 3)
+    learner(tasks())
+    assert torch.equal(after, torch.randn(3))
+
+
+def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
+    class Broken(Lucky):
+        """Breaks off, for tests."""
+
+        def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
+            return torch.where(self.w[0] > 0, torch.nan, self.w[0] * 1.0), {}
+
+    grad = es(Broken(), tasks(), pairs=32, ranked=True)[0]["w"]
+    assert grad is not None
+    assert bool(torch.isfinite(grad).all())
+    assert float(grad[0]) > 2 * float(grad[1:].abs().max()), "what breaks off is worse than anything"

@@ -353,7 +353,7 @@ def test_es_is_the_gradient_of_a_quadratic_within_its_error() -> None:
 def test_es_is_the_mean_of_slopes_along_its_noise() -> None:
     learner, generator = Quadratic(), seeded(5)
     slope = 2 * (learner.w.detach() - 1)
-    noise = torch.stack([torch.randn(3, generator=generator, dtype=torch.float64) for _ in range(7)])
+    noise = torch.randn(7, 3, generator=generator, dtype=torch.float64)
     close(es_gradient(learner, 7), ((noise @ slope)[:, None] * noise).mean(0))
 
 

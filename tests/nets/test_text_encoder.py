@@ -46,8 +46,21 @@ def test_words_outweigh_each_other_by_a_learned_weight() -> None:
     x = torch.tensor([[3.0, 4.0, 0.0, 0.0, 0.0, 0.0]])
     with torch.no_grad():
         net.weight.weight[3] = 9.0
-    wanted = 8 * nn.functional.normalize(net.embedding.weight[3], dim=0)
-    torch.testing.assert_close(net(x)[0], wanted, rtol=0.01, atol=0.02)
+        net.log_share.fill_(0.0)
+    counted, meant = net(x)[0].split([15, 8])
+    torch.testing.assert_close(counted, 8 * nn.functional.one_hot(torch.tensor(3), 15).float(), rtol=0.01, atol=0.02)
+    torch.testing.assert_close(meant, 8 * nn.functional.normalize(net.embedding.weight[3], dim=0), rtol=0.01, atol=0.02)
+
+
+def test_a_word_keeps_a_place_of_its_own() -> None:
+    torch.manual_seed(0)
+    net = TextEncoder(15, 6, width=8, layers=0, dropped=0.0).eval()
+    with torch.no_grad():
+        net.embedding.weight.zero_()  # all words mean the same, wherever they stand
+        net.positions.zero_()
+    one, other, apart = net(torch.tensor([[3.0, 4.0, 0, 0, 0, 0], [4.0, 3.0, 0, 0, 0, 0], [5.0, 6.0, 0, 0, 0, 0]]))
+    torch.testing.assert_close(one, other)
+    assert float((one @ apart).detach()) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("law", ["mapped_is_looped", "adapt_changes_nothing", "gradient_is_right", "survives_copying"])

@@ -11,7 +11,7 @@ import torch
 from innerloop.cli import main
 from innerloop.estimators import FewShotClassifier
 from innerloop.runs import Run, reader
-from innerloop.tasks import Tokenizer, clinc, text
+from innerloop.tasks import Tokenizer, clinc, cloze, text
 from innerloop.tasks.text import DOMAINS, read_texts, requests
 from innerloop.tasks.tokens import UNKNOWN
 
@@ -119,3 +119,20 @@ def test_texts_are_refused_with_reasons(tmp_path: Path) -> None:
         read_texts(tmp_path / "empty.csv")
     with pytest.raises(ValueError, match="only a learner from a run on texts"):
         FewShotClassifier().fit(["a", "b"], ["x", "y"])
+
+
+def test_a_gap_is_one_token_that_its_text_had(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("text\n" + "\n".join(CORPUS) + "\n")
+    tasks = cloze(file=file).labelled(20)
+    whole = {tuple(row.tolist()) for row in tasks.reader.read_all(CORPUS)}
+    query = tasks.sample(3, torch.Generator().manual_seed(0)).query
+    assert query.y.shape == (3, 20, tasks.spec.y_dim)
+    for x, y in zip(query.x.flatten(0, 1), query.y.flatten(0, 1), strict=True):
+        assert int((x == UNKNOWN).sum()) == 1
+        assert tuple(torch.where(x == UNKNOWN, y.argmax().float(), x).tolist()) in whole
+
+
+def test_texts_with_a_gap_are_for_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no other part than train"):
+        cloze("test", file=tmp_path / "texts.csv")

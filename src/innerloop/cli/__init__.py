@@ -97,7 +97,7 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
     parser.words = arguments
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (_demo, _list, _cite, _test, _adapt, _imagine):
+    for add in (_demo, _list, _cite, _test, _adapt, _ask, _imagine):
         add(commands)
     _train(commands, arguments)
     return parser
@@ -153,6 +153,8 @@ def _test(commands: Any) -> None:
     test.add_argument("--race", type=int, default=20, metavar="TASKS", help="tasks of the race against training from scratch; 0 leaves it out")
     test.add_argument("--imagined", metavar="RUN", help="support sets enlarged by what a run of metavae, metagan or gtn imagines from them")
     test.add_argument("--count", type=positive, default=10, help="imagined examples of a class")
+    test.add_argument("--continual", type=positive, metavar="GROUPS", help="let the classes of so many groups (alphabets) arrive one after the other")
+    test.add_argument("--streams", type=positive, default=10, help="how many random streams of classes")
     test.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="arithmetic")
     test.add_argument("--device", default="cpu", help="where to compute")
     test.add_argument("--seed", type=int, default=0, help="draws the tasks")
@@ -169,6 +171,16 @@ def _adapt(commands: Any) -> None:
     adapt.add_argument("--query", required=True, metavar="DIR", help="the images to label, anywhere below DIR, or a .csv")
     adapt.add_argument("--out", required=True, metavar="FILE", help="a CSV with the columns file, text or row, label, probability")
     adapt.add_argument("--device", default="cpu", help="where to compute")
+
+
+def _ask(commands: Any) -> None:
+    ask = _command(commands, "ask", "ask", "tell which images to label next, with a run of asking")
+    ask.add_argument("run", metavar="RUN", help="a run folder of asking")
+    ask.add_argument("--pool", required=True, metavar="DIR", help="the images without labels, anywhere below DIR")
+    ask.add_argument("--labelled", metavar="DIR", help="those that have a label already: DIR/class/image.png")
+    ask.add_argument("--labels", type=positive, default=5, help="how many to name")
+    ask.add_argument("--strategy", choices=("learned", "in-turn", "entropy", "margin", "k-centre"), help="another way of choosing than the run's")
+    ask.add_argument("--device", default="cpu", help="where to compute")
 
 
 def _imagine(commands: Any) -> None:
@@ -220,10 +232,13 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--fit-ink", action=argparse.BooleanOptionalAction, default=None, help=fit)
     outer = train.add_argument_group("meta-training")
     outer.add_argument("--batch", type=positive, help="tasks in a meta-step")
-    outer.add_argument(
-        "--meta-gradient", choices=("backprop", "reptile", "implicit", "es", "ppo", "a2c", "policy-gradient"), help="how the meta-parameters move"
-    )
+    ways = ("backprop", "reptile", "implicit", "es", "cma-es", "neat", "ppo", "a2c", "policy-gradient")
+    outer.add_argument("--meta-gradient", choices=ways, help="how the meta-parameters move")
     outer.add_argument("--estimator", choices=("lvc", "dice", "biased"), help="of the second derivative (policy-gradient, lvc)")
+    outer.add_argument("--sigma", type=float, help="size of the changes that are tried (es, 0.05; cma-es, 0.1 at first; neat, 0.5)")
+    outer.add_argument("--pairs", type=positive, help="changes in a meta-step, each tried both ways (es, 16)")
+    outer.add_argument("--ranked", action="store_true", default=None, help="look at the order of losses alone (es)")
+    outer.add_argument("--population", type=positive, help="members of a generation (cma-es, 4 + 3 ln parameters; neat, 150)")
     outer.add_argument("--optimizer", help="a name in torch.optim")
     outer.add_argument("--lr", type=float, help="its learning rate")
     outer.add_argument("--weight-decay", type=float, help="its weight decay")

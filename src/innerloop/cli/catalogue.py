@@ -12,6 +12,7 @@ from rich.table import Table
 
 from innerloop.cli.fields import find_learner
 from innerloop.core.metagrad import META_GRADIENTS
+from innerloop.evolution import STRATEGIES
 from innerloop.learners import LEARNERS, family_of
 from innerloop.rl import ACTING
 from innerloop.runs import ALL_TASKS
@@ -29,7 +30,7 @@ def source(docstring: str) -> dict[str, Any]:
 def catalogue() -> list[dict[str, Any]]:
     """Everything there is: kind, name, family, what it does in one line, paper, arXiv id, year."""
     things = [("learner", name, family_of(learner), learner) for name, learner in LEARNERS.items()]
-    things += [("meta-gradient", name, None, function) for name, function in {**META_GRADIENTS, **ACTING}.items()]
+    things += [("meta-gradient", name, None, function) for name, function in {**META_GRADIENTS, **STRATEGIES, **ACTING}.items()]
     things += [("tasks", name, None, function) for name, function in ALL_TASKS.items()]
     entries = []
     for kind, name, family, thing in things:

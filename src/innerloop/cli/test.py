@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop.cli.fields import check_device
+from innerloop.cli.further import show_asking, show_continual
 from innerloop.cli.plot import draw, drawable
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
@@ -23,6 +24,7 @@ from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Gaussian
 from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.learners.active.asking import Asking
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
 from innerloop.learners.transfer.scratch import Scratch
@@ -47,6 +49,9 @@ def run(options: argparse.Namespace) -> None:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
+    if options.continual:
+        show_continual(options, settings, learner, console)
+        return
     rows = []
     found = all_tasks(options, settings, console)
     for name in filter(None, (options.json, options.plot)):
@@ -61,7 +66,9 @@ def run(options: argparse.Namespace) -> None:
         with console.status(f"{ways or ''} {shots} on {options.tasks} tasks"):
             rows.append(one_setting(learner, tasks, options, ways, shots))
         raced = options.race and not rows[1:] and not isinstance(learner, Scratch) and not isinstance(tasks, Environment)
-        if raced and tasks.spec.kind in Scratch.kinds:
+        if isinstance(learner, Asking):
+            show_asking(learner, tasks, options, console, rows[-1])
+        elif raced and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
     show(console, settings, options, rows)
     tested = found[0][2].tasks if isinstance(found[0][2], Enlarged) else found[0][2]

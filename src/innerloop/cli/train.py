@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.fields import check_device, find_learner, given_fields
+from innerloop.cli.outer import OPTIONS, evolution_options, outer, stepping
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.meta_test import Estimate, meta_test
 from innerloop.core.meta_train import build_optimizer, calibrate, meta_train, warmup_cosine
-from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
+from innerloop.core.metagrad import META_GRADIENTS
 from innerloop.core.task import TaskDistribution
+from innerloop.evolution import STRATEGIES, Strategy
 from innerloop.learners.memory.rl2 import RL2
-from innerloop.rl import ACTING, PLAYED, Environment, MetaPolicyGradient, PolicyGradient, play_test
+from innerloop.rl import A2C, ACTING, PLAYED, Environment, MetaPolicyGradient, PolicyGradient, play_test
 from innerloop.rl.policy import Policy
 from innerloop.rl.trial import unseen as seeded
 from innerloop.runs import ALL_TASKS, Run, RunError, Settings, build_tasks, inherit, reader, seen_classes, versions
 from innerloop.tasks import Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
+from innerloop.tasks.pools import Pools
 
 TASK_OPTIONS = (
     "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
@@ -69,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
 def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision, "source": settings.source}
+    begun |= settings.evolution
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
@@ -76,7 +79,7 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     begun |= {"estimator": (settings.policy or {}).get("estimator")}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
     for name, value in vars(options).items():
-        about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, "size", "channels", "fit_ink", "source")
+        about = name in begun or name.startswith("field_") or name in (*TASK_OPTIONS, *OPTIONS, "size", "channels", "fit_ink", "source")
         if name in ("root", "file", "source") and value is not None:
             value = str(Path(value).resolve())
         if about and value not in (None, unsaid.get(name), begun.get(name)):
@@ -91,13 +94,15 @@ def settings_from(options: argparse.Namespace) -> Settings:
     given = {f.name: getattr(options, f.name) for f in fields(Recipe) if getattr(options, f.name, None) is not None}
     played = options.tasks in PLAYED
     by_playing = MetaPolicyGradient.recipe if issubclass(learner, Descent) else RL2.recipe
-    recipe = replace(by_playing if played and learner.recipe.meta_gradient not in ACTING else learner.recipe, **given)
-    if played != (recipe.meta_gradient in ACTING):
-        fitting = ", ".join(ACTING if played else META_GRADIENTS)
+    recipe = by_playing if played and learner.recipe.meta_gradient not in (*ACTING, *STRATEGIES) else learner.recipe
+    recipe = stepping(replace(recipe, **given))
+    fitting = {**(ACTING if played else META_GRADIENTS), **STRATEGIES}
+    if recipe.meta_gradient not in fitting:
         is_played = f"tasks that are played ({', '.join(PLAYED)})"
         what = f"{options.tasks} is one of the {is_played}" if played else f"{options.tasks} is none of the {is_played}"
         how = "cannot play" if played else "learns by playing"
-        raise ValueError(f"{recipe.meta_gradient} {how}, and {what}: give a --meta-gradient of {fitting}")
+        raise ValueError(f"{recipe.meta_gradient} {how}, and {what}: give a --meta-gradient of {', '.join(fitting)}")
+    evolution = evolution_options(options, recipe.meta_gradient)
     accepted = inspect.signature(ALL_TASKS[options.tasks]).parameters
     explicit = {name: getattr(options, name) for name in TASK_OPTIONS}
     explicit = {name: value for name, value in explicit.items() if value is not None}
@@ -140,6 +145,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         tasks=options.tasks,
         task_options=task_options,
         recipe=asdict(recipe),
+        evolution=evolution,
         steps=options.steps,
         minutes=options.minutes or (None if options.steps else 10.0),
         seed=options.seed,
@@ -159,7 +165,9 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 def policy_of(tasks: TaskDistribution, recipe: Recipe, estimator: str | None) -> Policy | None:
     """How the outputs of who plays are read. Raises ValueError for an estimator where none is asked for."""
-    policy = ACTING[recipe.meta_gradient].policy(tasks) if isinstance(tasks, Environment) else None
+    policy = None
+    if isinstance(tasks, Environment):
+        policy = ACTING[recipe.meta_gradient].policy(tasks) if recipe.meta_gradient in ACTING else Policy(tasks.discrete)
     if estimator and not isinstance(policy, PolicyGradient):
         raise ValueError("--estimator is of the meta-gradient policy-gradient, on tasks that are played")
     return replace(policy, estimator=estimator) if estimator and policy else policy  # pyright: ignore[reportCallIssue]
@@ -174,13 +182,14 @@ def played_with(learner: type[Learner], recipe: Recipe) -> dict[str, Any]:
 def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
     """How images are read, for tasks that are images."""
     asked = {name: getattr(options, name) for name in ("size", "channels", "fit_ink") if getattr(options, name) is not None}
-    if asked and options.tasks not in ("omniglot", "folder"):
+    if asked and options.tasks not in ("omniglot", "folder", "pools"):
         raise ValueError(f"{options.tasks} has no option --{next(iter(asked)).replace('_', '-')}")
-    if options.tasks not in ("omniglot", "strokes", "folder"):
+    if options.tasks not in ("omniglot", "strokes", "folder", "pools"):
         return None
     if "size" in asked:
         asked["size"] = (asked["size"], asked["size"])
-    usual = PREPROCESS if options.tasks != "folder" else Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink))
+    own = options.tasks == "folder" or options.root
+    usual = Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink)) if own else PREPROCESS
     return replace(usual, **asked).settings()
 
 
@@ -224,6 +233,9 @@ def described(settings: Settings, tasks: TaskDistribution) -> str:
     if isinstance(tasks, GroupedRows):
         left_out = f"; {tasks.left_out} with fewer than {tasks.shots + tasks.queries} rows are left out" if tasks.left_out else ""
         return f"{settings.learner} on {len(tasks.counts)} training tasks of {settings.tasks}{left_out}"
+    if isinstance(tasks, Pools):
+        of = f"{tasks.size} examples of {tasks.fewest} to {tasks.most} classes"
+        return f"{settings.learner} on {len(tasks.bank)} training classes of {told.get('root') or told['of']}: {settings.tasks} of {of}"
     if not isinstance(episodes, Episodes):
         return f"{settings.learner} on {settings.tasks}"
     what = f"{settings.learner} on {len(episodes.bank)} training classes of {settings.tasks}"
@@ -252,8 +264,10 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     recipe = Recipe(**settings.recipe)
     learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(settings.tasks, {**settings.task_options, "reader": reader(settings.reads)}, recipe)
+    inherited = inherit(learner, settings.source) if settings.source and state is None else []
+    generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
+    meta_gradient = outer(learner, recipe.meta_gradient, settings.evolution, noise, tasks)
     if state is None:
-        inherited = inherit(learner, settings.source) if settings.source else []
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)
         if inherited:
@@ -265,19 +279,14 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         return learner
     held_out, unseen = validation_tasks(settings)
     optimizer = build_optimizer(learner, recipe)
-    generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
-    player = ACTING[recipe.meta_gradient](tasks, generator=noise) if isinstance(tasks, Environment) else None
-    meta_gradient: MetaGradient = player or META_GRADIENTS[recipe.meta_gradient]
-    if recipe.meta_gradient == "es":
-        meta_gradient = partial(es, generator=noise)
     step, elapsed, best = 0, 0.0, None
     if state is not None:
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
-        if player:
-            player.load_state_dict(state["played"])
+        if isinstance(meta_gradient, A2C | Strategy):
+            meta_gradient.load_state_dict(state["outer"])
         torch.set_rng_state(state["chance"])  # of learners that draw while they train
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
@@ -290,7 +299,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
                 "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
-                "played": player.state_dict() if player else None,
+                "outer": meta_gradient.state_dict() if isinstance(meta_gradient, A2C | Strategy) else None,
             }
         )  # fmt: skip
         since = time.monotonic()
@@ -339,8 +348,8 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
             marks = 0
             for number, values, progress in loop:
                 step = number + 1
-                if player:
-                    player.at(progress)
+                if isinstance(meta_gradient, A2C):
+                    meta_gradient.at(progress)
                 metrics = {name: float(value) for name, value in values.items()}
                 report.stepped(step, progress, metrics, 1 if recipe.supervised else recipe.batch)
                 due = step % max(1, settings.steps // REPORTS) == 0 if settings.steps is not None else int(progress * REPORTS) > marks

@@ -14,6 +14,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task
 from innerloop.engine.linear import conjugate_gradient
+from innerloop.engine.population import evaluated
 from innerloop.engine.replay import replayed
 
 Grads = dict[str, Tensor | None]
@@ -120,23 +121,19 @@ def es(
     """Evolution strategies: the gradient of the loss smoothed by Gaussian noise, from losses alone; any learner, differentiable or not.
 
     1 / (2 n sigma) sum_i (F(theta + sigma e_i) - F(theta - sigma e_i)) e_i        Salimans et al. 2017, arXiv:1703.03864, section 2
-    Antithetic pairs on the same tasks; with `ranked`, losses are replaced by their centred ranks (section 2.1).
+    Antithetic pairs on the same tasks and random draws, evaluated by vmap; with `ranked`, losses give way to their centred ranks (section 2.1).
     """
     if pairs < 1 or sigma <= 0:
         raise ValueError(f"es needs at least one pair and a positive sigma, got {pairs} and {sigma}")
-    theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+    theta = {name: p.detach() for name, p in learner.named_parameters() if p.requires_grad}
+    noise = {n: torch.randn(pairs, *p.shape, generator=generator, dtype=p.dtype).to(p.device) for n, p in theta.items()}
+    population = {n: torch.stack([p + sigma * noise[n], p - sigma * noise[n]], 1).flatten(0, 1) for n, p in theta.items()}  # (2 pairs, *shape)
+    values = evaluated(learner, lambda tasks: learner(tasks)[0], population, tasks)  # (2 pairs,)
+    if ranked:
+        values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
+    weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)  # (pairs,)
+    grads: Grads = {n: torch.tensordot(weights.to(e.dtype), e, 1) for n, e in noise.items()}
     with torch.no_grad():
-        noises, losses = [], []
-        for _ in range(pairs):
-            noise = {n: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for n, p in theta.items()}
-            noises.append(noise)
-            for sign in (sigma, -sigma):
-                losses.append(functional_call(learner, {n: p + sign * noise[n] for n, p in theta.items()}, (tasks,))[0])
-        values = torch.stack(losses)
-        if ranked:
-            values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
-        weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)
-        grads: Grads = {n: sum((w * noise[n] for w, noise in zip(weights, noises, strict=True)), torch.zeros_like(p)) for n, p in theta.items()}
         loss, metrics = learner(tasks)
     return grads, {"loss": loss, **metrics}
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 
-class _Calling(nn.Module):
+class Calling(nn.Module):
     """A function that uses a module, as a module."""
 
     def __init__(self, module: nn.Module, function: Callable[..., Any]):
@@ -32,7 +32,7 @@ def recomputed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> 
     """
     leaves, shape = tree_flatten(trees)
     theta = {f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad}
-    calling, made = _Calling(module, function), []
+    calling, made = Calling(module, function), []
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         given, own = tree_unflatten(list(tensors[: len(leaves)]), shape), dict(zip(theta, tensors[len(leaves) :], strict=True))

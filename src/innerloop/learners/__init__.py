@@ -1,11 +1,11 @@
 """Every learning algorithm, one file each, in its family's folder."""
 
 from innerloop.core.learner import Learner
-from innerloop.learners import encoding, generative, memory, metric, optimization, program, transfer
+from innerloop.learners import active, continual, encoding, generative, memory, metric, optimization, program, transfer
 
 FAMILIES = {
     "metric": metric, "memory": memory, "encoding": encoding, "generative": generative, "optimization": optimization, "program": program,
-    "transfer": transfer,
+    "transfer": transfer, "continual": continual, "active": active,
 }  # fmt: skip
 LEARNERS: dict[str, type[Learner]] = {
     name.lower(): getattr(family, name) for family in FAMILIES.values() for name in family.__all__

@@ -9,24 +9,27 @@ from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
 from innerloop.tasks.gp_curves import gp_curves
 from innerloop.tasks.images import Preprocess
+from innerloop.tasks.logic import xor
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
+from innerloop.tasks.pools import pools
 from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
 from innerloop.tasks.sums import sums
-from innerloop.tasks.text import clinc, text
+from innerloop.tasks.text import clinc, cloze, text
 from innerloop.tasks.tokens import Tokenizer
 from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
-    "clinc": clinc, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
-    "gp-curves": gp_curves, "completion": completion,
+    "clinc": clinc, "cloze": cloze, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
+    "gp-curves": gp_curves, "completion": completion, "pools": pools, "xor": xor,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip
 
 __all__ = [
-    "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "completion", "copy",
-    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "strokes", "sums", "text", "tox21",
+    "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "cloze", "completion", "copy",
+    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "pools", "quadratics", "repeat_copy", "sinusoid", "strokes", "sums", "text",
+    "tox21", "xor",
 ]  # fmt: skip

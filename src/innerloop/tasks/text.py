@@ -9,11 +9,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.files import find
 from innerloop.tasks.folder import group_by_label
 from innerloop.tasks.parts import check_part, part_of
-from innerloop.tasks.tokens import Tokenizer
+from innerloop.tasks.tokens import UNKNOWN, Tokenizer
 
 LENGTH = 24  # tokens of a text
 DOMAINS = {  # of CLINC150, by part; banking and credit cards, which are near to each other, are both unseen
@@ -106,3 +111,42 @@ def text(
     tokenizer = _tokenizer(reader, length, (text for text, label in zip(texts, labels, strict=True) if label in training))
     bank = ClassBank.of(tokenizer.read_all(texts)[order], counts, names, reader=tokenizer)
     return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
+
+
+class Cloze(TaskDistribution):
+    """Texts of which a token is missing, and reads as unknown: which is it? Every token is a class, and labels never change.
+
+    `size` texts x (n, size, length) and the tokens y (n, size, tokens); support and query are the same.
+    """
+
+    ahead = True
+
+    def __init__(self, values: Tensor, reader: Tokenizer, size: int = 64):
+        self.values, self.reader, self.size = values[values[:, 0] > 0], reader, size
+        self.spec = TaskSpec("classes", (reader.length,), reader.size, vocabulary=reader.size)
+
+    def labelled(self, size: int = 64) -> Cloze:
+        """The same with `size` texts, for learners trained on all classes at once."""
+        return Cloze(self.values, self.reader, size)
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        x = self.values[torch.randint(len(self.values), (n, self.size), generator=generator)]  # (n, size, length)
+        place = (torch.rand(n, self.size, 1, generator=generator) * (x > 0).sum(-1, keepdim=True)).long()
+        y = F.one_hot(x.gather(-1, place)[..., 0].long(), self.reader.size).float()
+        examples = Examples(x.scatter(-1, place, UNKNOWN), y)
+        return Task(examples, examples)
+
+
+def cloze(part: str = "train", *, file: Path | str | None = None, length: int | None = None, reader: Tokenizer | None = None) -> Cloze:
+    """Texts with a gap, to learn features of texts without labels: those of CLINC150's training domains, or the column text of a .csv.
+
+    Taylor 1953, "Cloze procedure: a new tool for measuring readability"; for networks: Devlin et al. 2019, arXiv:1810.04805, section 3.1
+    length: tokens of a text (24); what is longer is cut. reader: the tokeniser; if none is given, one is trained on these texts.
+    Raises ValueError for another part than "train": what such features are worth, other tasks tell.
+    """
+    check_part(part)
+    if part != "train":
+        raise ValueError("texts with a gap are to learn features from, and have no other part than train: test what they are worth on clinc or text")
+    texts = read_texts(file, label=False)[0] if file else [text for name in DOMAINS["train"] for some in requests()[name].values() for text in some]
+    tokenizer = _tokenizer(reader, length, texts)
+    return Cloze(tokenizer.read_all(texts), tokenizer)

@@ -4,7 +4,8 @@ from innerloop.learners.memory.in_context import InContext
 from innerloop.learners.memory.lstm import LSTM
 from innerloop.learners.memory.mann import MANN
 from innerloop.learners.memory.metanet import MetaNet
+from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
 from innerloop.learners.memory.rl2 import RL2
 
-__all__ = ["LSTM", "MANN", "NTM", "RL2", "InContext", "MetaNet"]
+__all__ = ["LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"]

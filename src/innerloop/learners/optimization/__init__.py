@@ -2,6 +2,7 @@
 
 from innerloop.learners.optimization.cavia import CAVIA
 from innerloop.learners.optimization.dkt import DKT
+from innerloop.learners.optimization.es_maml import ESMAML
 from innerloop.learners.optimization.imaml import IMAML
 from innerloop.learners.optimization.l2o import L2O
 from innerloop.learners.optimization.lrd2 import LRD2
@@ -12,4 +13,4 @@ from innerloop.learners.optimization.metaoptnet import MetaOptNet
 from innerloop.learners.optimization.prompt_tuning import PromptTuning
 from innerloop.learners.optimization.r2d2 import R2D2
 
-__all__ = ["CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"]
+__all__ = ["CAVIA", "DKT", "ESMAML", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"]

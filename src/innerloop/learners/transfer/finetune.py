@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.steps import descended
+from innerloop.learners.incremental import Incremental
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.named import encoder, flat_features
 
@@ -48,7 +49,7 @@ def _last(net: nn.Module) -> str:
     return f"{lists[-1]}.{found[-1]}" if lists else found[-1]
 
 
-class FineTune(Learner):
+class FineTune(Incremental):
     """Fine-tuning: learn features by classifying all training classes at once, then train a new head, or more, on the support set.
 
     head <- head - inner_lr * grad(support cross-entropy), and so what is adapted of the encoder, at its own rate
@@ -85,16 +86,22 @@ class FineTune(Learner):
         return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(outputs, task.query.y)
 
     def adapt(self, support: Examples) -> dict[str, Tensor]:
-        moving = self._moving()
-        z = self.encoder(support.x)  # (n, d)
-        start = class_means(z, support.y)  # (ways, d)
-        head = {"weight": start} if self.head == "cosine" else {"weight": start * 0, "bias": start[:, 0] * 0}
-        rates = {**dict.fromkeys(head, self.inner_lr), **dict.fromkeys(moving, self.encoder_lr)}
+        return self.further(None, support)
+
+    def further(self, state: dict[str, Tensor] | None, examples: Examples) -> dict[str, Tensor]:
+        before = self._moving() if state is None else state
+        z = self._features(before, examples.x)  # (n, d)
+        start = class_means(z, examples.y)  # (ways, d)
+        start = {"weight": start} if self.head == "cosine" else {"weight": start * 0, "bias": start[:, 0] * 0}
+        if state is not None:  # new classes begin as in a new task
+            start = {name: torch.cat([state[name], new[len(state[name]) :]]) for name, new in start.items()}
+        moving = {name: w for name, w in before.items() if name.startswith("encoder.")}
+        rates = {**dict.fromkeys(start, self.inner_lr), **dict.fromkeys(moving, self.encoder_lr)}
 
         def loss(weights: dict[str, Tensor]) -> Tensor:
-            return self.likelihood.nll(self._scores(weights, self._features(weights, support.x) if moving else z), support.y)
+            return self.likelihood.nll(self._scores(weights, self._features(weights, examples.x) if moving else z), examples.y)
 
-        return descended(loss, {**head, **moving}, rates, self.inner_steps)
+        return descended(loss, {**start, **moving}, rates, self.inner_steps)
 
     def predict(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
         return self._scores(state, self._features(state, x))

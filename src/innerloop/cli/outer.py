@@ -1,0 +1,51 @@
+"""How the meta-parameters move, as the command line says it."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from innerloop.core.learner import Learner, Recipe
+from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
+from innerloop.core.task import TaskDistribution
+from innerloop.evolution import STRATEGIES
+from innerloop.rl import ACTING, Environment
+from innerloop.rl.fitness import Fitness
+
+OPTIONS = ("sigma", "pairs", "ranked", "population")
+DESCENT = ("optimizer", "lr", "weight_decay", "warmup", "decay", "clip")
+
+
+def evolution_options(options: argparse.Namespace, how: str) -> dict[str, Any]:
+    """The options of `es` and of the strategies that were set. Raises ValueError for one that the meta-gradient `how` does not have."""
+    accepted = inspect.signature({**META_GRADIENTS, **STRATEGIES, **ACTING}[how]).parameters
+    told = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+    for name in told:
+        if name not in accepted:
+            raise ValueError(f"--{name} means nothing to --meta-gradient {how}")
+    if how in STRATEGIES:
+        for name in DESCENT:
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} means nothing to --meta-gradient {how}, which takes steps of its own: see --sigma")
+    return told
+
+
+def stepping(recipe: Recipe) -> Recipe:
+    """The recipe, and for a strategy plain descent at a rate of 1: what it gives is where to go."""
+    if recipe.meta_gradient not in STRATEGIES:
+        return recipe
+    return replace(recipe, optimizer="SGD", lr=1.0, weight_decay=0.0, warmup=0, decay=False, clip=1e9)
+
+
+def outer(learner: Learner, how: str, told: dict[str, Any], noise: torch.Generator, tasks: TaskDistribution) -> MetaGradient:
+    """The meta-gradient of that name with its options, for these tasks; what it draws comes of `noise`."""
+    if how in STRATEGIES:
+        return STRATEGIES[how](learner, seed=noise.initial_seed(), objective=Fitness(tasks) if isinstance(tasks, Environment) else None, **told)
+    if isinstance(tasks, Environment):
+        return ACTING[how](tasks, generator=noise)
+    return partial(es, generator=noise, **told) if how == "es" else META_GRADIENTS[how]
