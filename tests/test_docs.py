@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerloop.cli import build_parser
+from innerloop.cli import build_parser, main
 from innerloop.learners import LEARNERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +105,14 @@ def test_concepts_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_marked_blocks_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = re.findall(r"^<!-- run -->\n+```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    run(code, "readme", monkeypatch, tmp_path)
+
+
+def test_the_readme_trains_a_module_with_a_learned_rule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "l2o", "mlp-digits", "--steps", "1", "--batch", "1", "--inner-steps", "2", "--out", "runs/optimizer"]) == 0
+    code = [block for block in blocks(ROOT / "README.md", "python") if "LearnedOptimizer" in block]
+    assert len(code) == 1
     run(code, "readme", monkeypatch, tmp_path)
 
 
