@@ -55,7 +55,7 @@ def test_a_run_is_tested_beside_the_oracles(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rl2", "strokes"], "RL2|ppo learns by playing, and strokes is none of the tasks that are played (bandits, mdps, mazes, navigation, half-cheetah): give a"),
+        (["rl2", "strokes"], "RL2|strokes is none of the tasks that are played (bandits, mdps, mazes, navigation, half-cheetah): give a"),
         (["lstm", "bandits", "--meta-gradient", "es"], "es cannot play, and bandits is one of the tasks that are played"),
         (["maml", "bandits", "--meta-gradient", "ppo"], "needs a learner that streams"),
         (["protonet", "bandits"], "ProtoNet answers for classes"),
