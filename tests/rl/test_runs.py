@@ -31,7 +31,7 @@ def test_a_stopped_training_resumes_bit_for_bit(gradient: str, tmp_path: Path, m
     monkeypatch.undo()
     state = torch.load(parts / "checkpoint.pt", weights_only=True)
     assert state["step"] == 4
-    assert gradient != "ppo" or len(state["played"]["parts"]) == 4
+    assert gradient != "ppo" or len(state["outer"]["parts"]) == 4
     assert main([*flags, "--out", str(parts), "--resume"]) == 0
     a, b = innerloop.load(whole).state_dict(), innerloop.load(parts).state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -55,9 +55,9 @@ def test_a_run_is_tested_beside_the_oracles(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rl2", "strokes"], "RL2|ppo learns by playing, and strokes is none of the tasks that are played (bandits, mdps, mazes): give a"),
+        (["rl2", "strokes"], "RL2|strokes is none of the tasks that are played (bandits, mdps, mazes, navigation, half-cheetah): give a"),
         (["lstm", "bandits", "--meta-gradient", "es"], "es cannot play, and bandits is one of the tasks that are played"),
-        (["maml", "bandits"], "needs a learner that streams"),
+        (["maml", "bandits", "--meta-gradient", "ppo"], "needs a learner that streams"),
         (["protonet", "bandits"], "ProtoNet answers for classes"),
         (["rl2", "mazes", "--arms", "3"], "mazes has no option --arms"),
     ],

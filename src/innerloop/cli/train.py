@@ -285,7 +285,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
-        if isinstance(meta_gradient, A2C | Strategy):
+        if isinstance(meta_gradient, A2C | MetaPolicyGradient | Strategy):
             meta_gradient.load_state_dict(state["outer"])
         torch.set_rng_state(state["chance"])  # of learners that draw while they train
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
@@ -299,7 +299,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
                 "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
-                "outer": meta_gradient.state_dict() if isinstance(meta_gradient, A2C | Strategy) else None,
+                "outer": meta_gradient.state_dict() if isinstance(meta_gradient, A2C | MetaPolicyGradient | Strategy) else None,
             }
         )  # fmt: skip
         since = time.monotonic()
