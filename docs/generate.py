@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from innerloop.cli.catalogue import catalogue, source
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.task import TaskSpec
+from innerloop.evolution import STRATEGIES
 from innerloop.learners import FAMILIES, LEARNERS, family_of
 from innerloop.rl import ACTING
 
@@ -39,6 +40,7 @@ AT_HOME = {
     "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
     "rl2": ("bandits", (), TaskSpec("reals", (1,), 7)),
     "asking": ("pools", (), TaskSpec("classes", (1, 28, 28), 10)),
+    "neat": ("xor", (), TaskSpec("bits", (2,), 1)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }
@@ -173,6 +175,8 @@ def recipe_table(recipe: Recipe) -> list[str]:
         value = getattr(recipe, entry.name)
         if ((recipe.supervised or recipe.meta_gradient in ACTING) and entry.name in EPISODES) or (entry.name == "supervised" and not value):
             continue
+        if recipe.meta_gradient in STRATEGIES and entry.name not in ("batch", "meta_gradient"):  # it takes steps of its own
+            continue
         meaning = "examples in a meta-step" if recipe.supervised and entry.name == "batch" else RECIPE.get(entry.name, "")
         shown = "yes" if value is True else "no" if value is False else str(value)
         lines.append(f"| `{entry.name}` | {shown} | {meaning} |")
@@ -215,6 +219,22 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
             "    if step.number % 100 == 0:",
             '        print(step.number, float(step.metrics["reward"]))',
             'print(play_test(learner, environment).metrics["reward"])  # mean and half width of the 95 % interval',
+            "```",
+        ]
+    if recipe.meta_gradient in STRATEGIES:
+        strategy = STRATEGIES[recipe.meta_gradient].__name__
+        return [
+            "```python",
+            f"from innerloop import {', '.join(sorted((name, strategy), key=lambda word: (not word.isupper(), word)))}, evolve, meta_test",
+            f"from innerloop.tasks import {tasks}",
+            "",
+            f'tasks = {tasks}("train")',
+            f"learner = {name}.build(tasks.spec)",
+            f"for step in evolve(learner, tasks, {strategy}(learner), steps=300, batch={name}.recipe.batch):",
+            "    if step.number % 100 == 0:",
+            '        print(step.number, float(step.metrics["loss"]))',
+            f'result = meta_test(learner, {tasks}("test"), n=1000)',
+            "print(result.metrics[result.score])  # mean and half width of the 95 % interval",
             "```",
         ]
     if not trainable(learner):

@@ -16,10 +16,11 @@ from innerloop.learners.metric.distances import squared_distance
 
 
 class Curve(NamedTuple):
-    """After 1, 2, ... labels: the accuracy, and its gain over labels in turn on the same tasks; means over tasks with 95 % intervals."""
+    """After 1, 2, ... labels: the accuracy, and by how much it is below that of the learned policy on the same tasks; means over tasks with 95 %
+    intervals."""
 
     accuracy: list[Estimate]
-    gain: list[Estimate]
+    behind: list[Estimate]
 
 
 @torch.no_grad()
@@ -27,21 +28,25 @@ def asking_curves(
     learner: Asking, tasks: TaskDistribution, *, n: int = 500, labels: int | None = None, generator: torch.Generator | None = None, chunk: int = 25
 ) -> dict[str, Curve]:
     """The curves of every strategy on the same `n` unseen tasks, with so many labels (default: as the learner asks for)."""
-    strategies: tuple[Strategy, ...] = get_args(Strategy)
-    found: dict[Strategy, list[Tensor]] = {strategy: [] for strategy in strategies}
+    parts: list[dict[str, Tensor]] = []
     learner.eval()
     for batch in chunks(learner, tasks, n, chunk, generator):
-        for strategy in strategies:
-            found[strategy].append(learner.mapped(partial(_curve, learner, strategy, labels), batch).cpu())
-    every = {strategy: torch.cat(curves) for strategy, curves in found.items()}  # (n, labels)
-    gains = {strategy: curves - every["in-turn"] for strategy, curves in every.items()}
-    return {name: Curve(*([Estimate.of(values) for values in curves.T] for curves in (every[name], gains[name]))) for name in every}
+        parts.append(learner.mapped(partial(_curves, learner, labels), batch))
+    every = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}  # (n, labels)
+    return {
+        name: Curve([Estimate.of(values) for values in curves.T], [Estimate.of(values) for values in (every["learned"] - curves).T])
+        for name, curves in every.items()
+    }
 
 
-def _curve(learner: Asking, strategy: Strategy, labels: int | None, task: Task) -> Tensor:
-    """Accuracy on the query set (labels,) after every label."""
+def _curves(learner: Asking, labels: int | None, task: Task) -> dict[str, Tensor]:
+    """Accuracy on the query set (labels,) after every label, by strategy."""
     z, asked, y = learner.embed(task.support.x), learner.embed(task.query.x), task.support.y
-    apart = squared_distance(z, z)
-    known = learner.asked_for(apart, y, strategy, labels).cumsum(0)  # (labels, n)
-    outputs = logits(*to_means(squared_distance(asked, z), apart, y, known), apart.amax(), learner.log_scale.exp())  # (labels, m, ways)
-    return (outputs.argmax(-1) == task.query.y.argmax(-1)).float().mean(-1)
+    apart, across = squared_distance(z, z), squared_distance(asked, z)
+    strategies: tuple[Strategy, ...] = get_args(Strategy)
+    found = {}
+    for strategy in strategies:
+        known = learner.asked_for(apart, y, strategy, labels).cumsum(0)  # (labels, n)
+        outputs = logits(*to_means(across, apart, y, known), apart.amax(), learner.log_scale.exp())  # (labels, m, ways)
+        found[strategy] = (outputs.argmax(-1) == task.query.y.argmax(-1)).float().mean(-1)
+    return found

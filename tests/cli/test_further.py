@@ -25,7 +25,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_of_asking_is_tested_beside_other_ways_of_asking(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["test", str(runs / "asking"), "--tasks", "3", "--json", str(tmp_path / "a.json")]) == 0
     said = capsys.readouterr().out
-    assert "more than with labels in turn" in said
+    assert "by how much the learned policy is better" in said
     assert "of these classes were trained on" not in said
     row = json.loads((tmp_path / "a.json").read_text())["results"][0]
     assert len(row["asking"]["margin"]["accuracy"]) == 6

@@ -20,7 +20,7 @@ from innerloop.learners.active.asking import Asking
 from innerloop.runs import Settings, seen_classes, write_atomically
 from innerloop.tasks import Episodes
 
-SHOWN = (1, 2, 5, 10, 15, 20, 30, 50)  # labels
+SHOWN = (1, 5, 10, 15, 20, 30, 50)  # labels
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
@@ -32,14 +32,14 @@ def show_asking(learner: Asking, tasks: TaskDistribution, options: argparse.Name
     found = asking_curves(learner, tasks, n=options.tasks, generator=torch.Generator().manual_seed(options.seed))
     row["asking"] = {name: {part: [e._asdict() for e in getattr(curve, part)] for part in curve._fields} for name, curve in found.items()}
     at = [label for label in SHOWN if label <= len(found["learned"].accuracy)]
-    titles = {"accuracy": "accuracy in % after so many labels", "gain": "more than with labels in turn, on the same tasks"}
+    titles = {"accuracy": "accuracy in % after so many labels", "behind": "by how much the learned policy is better, on the same tasks"}
     for part, title in titles.items():
         table = Table(title=title, title_justify="left")
         for column in ("asks by", *map(str, at)):
-            table.add_column(column, justify="left" if column == "asks by" else "right", no_wrap=True)
+            table.add_column(column, justify="left" if column == "asks by" else "right")
         for name, curve in found.items():
-            if part == "accuracy" or name != "in-turn":
-                table.add_row(name, *(percent(getattr(curve, part)[label - 1], "+" if part == "gain" else "")[:-2] for label in at))
+            if part == "accuracy" or name != "learned":
+                table.add_row(name, *(percent(getattr(curve, part)[label - 1], "+" if part == "behind" else "")[:-2] for label in at))
         console.print(table)
 
 

@@ -132,7 +132,8 @@ def es(
     if ranked:
         values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
     weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)  # (pairs,)
-    grads: Grads = {n: torch.tensordot(weights.to(e.dtype), e, 1) for n, e in noise.items()}
+    with torch.autocast(values.device.type, enabled=False):
+        grads: Grads = {n: torch.tensordot(weights.to(e.dtype), e, 1) for n, e in noise.items()}
     with torch.no_grad():
         loss, metrics = learner(tasks)
     return grads, {"loss": loss, **metrics}
