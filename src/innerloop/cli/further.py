@@ -68,5 +68,6 @@ def show_continual(options: argparse.Namespace, settings: Settings, learner: Lea
     if seen:
         console.print(f"{seen} of these classes were trained on: the figures are no test of learning new ones", soft_wrap=True)
     if options.json:
-        report = {"run": str(options.run), "learner": settings.learner, "part": options.part, "seen_classes": seen, "continual": result.as_dict()}
+        told = {"run": str(options.run), "learner": settings.learner, "fields": settings.fields, "part": options.part}
+        report = {**told, "seen_classes": seen, "continual": result.as_dict()}
         write_atomically(Path(options.json), json.dumps(report, indent=2).encode() + b"\n")
