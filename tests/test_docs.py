@@ -45,6 +45,11 @@ def run(code: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+def test_choosing_tells_of_every_learner(name: str) -> None:
+    assert f"](learners/{name}.md)" in (ROOT / "docs" / "choosing.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_has_a_page(name: str) -> None:
     path = ROOT / "docs" / "learners" / f"{name}.md"
     assert path.is_file(), "run `make docs`"
@@ -114,6 +119,11 @@ def test_the_readme_trains_a_module_with_a_learned_rule(monkeypatch: pytest.Monk
     code = [block for block in blocks(ROOT / "README.md", "python") if "LearnedOptimizer" in block]
     assert len(code) == 1
     run(code, "readme", monkeypatch, tmp_path)
+    trained = sys.modules["readme"].net
+    torch.manual_seed(0)
+    fresh = torch.nn.Linear(64, 32)  # as the script begins
+    assert fresh.weight.shape == trained[0].weight.shape
+    assert 0 < float((trained[0].weight - fresh.weight).detach().abs().mean()) < 10
 
 
 @pytest.mark.parametrize("path", PAGES, ids=relative)

@@ -123,14 +123,22 @@ def test_texts_are_refused_with_reasons(tmp_path: Path) -> None:
 
 def test_a_gap_is_one_token_that_its_text_had(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
-    file.write_text("text\n" + "\n".join(CORPUS) + "\n")
+    texts = ["pay my bill", "what is new", "call me back"]  # of other words each
+    file.write_text("text\n" + "\n".join(texts) + "\n")
     tasks = cloze(file=file).labelled(20)
-    whole = {tuple(row.tolist()) for row in tasks.reader.read_all(CORPUS)}
+    whole = {tuple(row.tolist()) for row in tasks.reader.read_all(texts)}
     query = tasks.sample(3, torch.Generator().manual_seed(0)).query
     assert query.y.shape == (3, 20, tasks.spec.y_dim)
     for x, y in zip(query.x.flatten(0, 1), query.y.flatten(0, 1), strict=True):
         assert int((x == UNKNOWN).sum()) == 1
         assert tuple(torch.where(x == UNKNOWN, y.argmax().float(), x).tolist()) in whole
+
+
+def test_texts_with_a_gap_are_for_learners_of_fixed_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("text\npay my bill\n")
+    assert main(["train", "protonet", "cloze", "--file", str(file), "--steps", "1", "--out", str(tmp_path / "run")]) == 2
+    assert "the labels of cloze never change" in capsys.readouterr().err
 
 
 def test_texts_with_a_gap_are_for_training(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from innerloop.tasks import Episodes, Preprocess
 from innerloop.tasks.arrays import GroupedRows
 from innerloop.tasks.omniglot import PREPROCESS
 from innerloop.tasks.pools import Pools
+from innerloop.tasks.text import Cloze
 
 TASK_OPTIONS = (
     "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
@@ -203,6 +204,8 @@ def training_tasks(name: str, options: dict[str, Any], recipe: Recipe) -> TaskDi
     """The tasks to train on: episodes, or all classes at once where the recipe says so."""
     tasks = build_tasks(name, "train", options)
     if not recipe.supervised:
+        if isinstance(tasks, Cloze):
+            raise ValueError(f"the labels of {name} never change, and this learner learns new ones in every task: take finetune or centrelossnet")
         return tasks
     if not hasattr(tasks, "labelled"):
         raise ValueError(f"this learner trains on all classes at once, and {name} has no classes")
