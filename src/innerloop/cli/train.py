@@ -38,6 +38,7 @@ TASK_OPTIONS = (
     "ways", "shots", "queries", "length", "repeats", "kernel", "of", "alphabets", "protocol", "holdout", "root", "file", "arms", "pulls", "rewards",
     "episodes",
 )  # fmt: skip
+ACTING_OPTIONS = ("discount", "trace", "entropy")  # of meta-gradients that play
 REPORTS = 10  # validations in a training
 VALIDATION_TASKS, VALIDATION_TRIALS = 50, 500
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> None:
 def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision, "source": settings.source}
+    begun |= {**dict.fromkeys(ACTING_OPTIONS), **settings.acting}
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
@@ -147,12 +149,23 @@ def settings_from(options: argparse.Namespace) -> Settings:
         reads=read_by.settings() if (read_by := getattr(bank or tasks, "reader", None)) else None,
         split=bank.fingerprint() if bank else None,
         source=str(Path(options.source).resolve()) if options.source else None,
+        acting=acting_options(options, recipe),
         policy={"name": type(read).__name__, **asdict(read)} if (read := policy_of(tasks, recipe)) else None,
         versions=versions(),
     )
     if settings.precision == "auto":
         settings.precision = "bf16" if tasks.spec.is_image and not issubclass(learner, Descent) and _fast_bf16(settings.device) else "float32"
     return settings
+
+
+def acting_options(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """What a meta-gradient that plays is told. Raises ValueError for what it does not know, or where none plays."""
+    told = {name: value for name in ACTING_OPTIONS if (value := getattr(options, name)) is not None}
+    known = inspect.signature(ACTING[recipe.meta_gradient]).parameters if recipe.meta_gradient in ACTING else {}
+    for name in told:
+        if name not in known:
+            raise ValueError(f"{recipe.meta_gradient} has no option --{name}")
+    return told
 
 
 def policy_of(tasks: TaskDistribution, recipe: Recipe) -> Policy | None:
@@ -255,7 +268,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     held_out, unseen = validation_tasks(settings)
     optimizer = build_optimizer(learner, recipe)
     generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
-    player = ACTING[recipe.meta_gradient](tasks, generator=noise) if isinstance(tasks, Environment) else None
+    player = ACTING[recipe.meta_gradient](tasks, generator=noise, **settings.acting) if isinstance(tasks, Environment) else None
     meta_gradient: MetaGradient = player or META_GRADIENTS[recipe.meta_gradient]
     if recipe.meta_gradient == "es":
         meta_gradient = partial(es, generator=noise)
