@@ -46,7 +46,7 @@ class Settings:
     learner: its name in LEARNERS. fields: the learner's fields that were set, networks by name. spec: the tasks it was built for.
     tasks, task_options: name in ALL_TASKS and keywords. recipe: how it was trained. split: the fingerprint of its training classes. source: the run
     whose networks it began with. policy: how outputs are read, where tasks are played: name in POLICIES and fields;
-    evolution: options of a meta-gradient that evolves.
+    outer: options of the meta-gradient.
     """
 
     learner: str
@@ -65,7 +65,7 @@ class Settings:
     split: str | None = None
     source: str | None = None
     policy: dict[str, Any] | None = None
-    evolution: dict[str, Any] = field(default_factory=dict)
+    outer: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -47,6 +47,6 @@ def test_what_means_nothing_is_refused(arguments: list[str], error: str, tmp_pat
 def test_options_of_evolution_do_not_change_on_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "run")
     assert main(["train", *NEAT, "--steps", "2", "--out", run]) == 0
-    assert Run(run).settings().evolution == {"population": 10}
+    assert Run(run).settings().outer == {"population": 10}
     assert main(["train", "neat", "xor", "--population", "11", "--steps", "4", "--out", run, "--resume"]) == 2
     assert "--population 11 cannot change on --resume: the run has 10" in " ".join(capsys.readouterr().err.split())

@@ -17,7 +17,7 @@ SMALL = ["--arms", "2", "--pulls", "4", "--hidden", "6", "--batch", "16", "--ste
 @pytest.mark.parametrize("gradient", ["ppo", "a2c"])
 def test_a_stopped_training_resumes_bit_for_bit(gradient: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ["train", "rl2", "bandits", *SMALL, "--meta-gradient", gradient]
+    flags = ["train", "rl2", "bandits", *SMALL, "--meta-gradient", gradient, "--discount", "0.9"]
     assert main([*flags, "--out", str(whole)]) == 0
     log = Run.log
 
@@ -29,9 +29,11 @@ def test_a_stopped_training_resumes_bit_for_bit(gradient: str, tmp_path: Path, m
     monkeypatch.setattr(Run, "log", stopped)
     assert main([*flags, "--out", str(parts)]) == 2
     monkeypatch.undo()
+    assert Run(parts).settings().outer == {"discount": 0.9}
     state = torch.load(parts / "checkpoint.pt", weights_only=True)
     assert state["step"] == 4
     assert gradient != "ppo" or len(state["outer"]["parts"]) == 4
+    assert main([*flags, "--out", str(parts), "--resume", "--entropy", "0.5"]) == 2
     assert main([*flags, "--out", str(parts), "--resume"]) == 0
     a, b = innerloop.load(whole).state_dict(), innerloop.load(parts).state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -60,6 +62,8 @@ def test_a_run_is_tested_beside_the_oracles(tmp_path: Path, capsys: pytest.Captu
         (["maml", "bandits", "--meta-gradient", "ppo"], "needs a learner that streams"),
         (["protonet", "bandits"], "ProtoNet answers for classes"),
         (["rl2", "mazes", "--arms", "3"], "mazes has no option --arms"),
+        (["rl2", "mazes", "--discount", "3"], "discount and trace are from 0 to 1, entropy and critic 0 or more: got 3.0"),
+        (["maml", "sinusoid", "--discount", "0.9"], "--discount means nothing to --meta-gradient backprop"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

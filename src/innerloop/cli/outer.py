@@ -17,12 +17,12 @@ from innerloop.evolution import STRATEGIES
 from innerloop.rl import ACTING, Environment
 from innerloop.rl.fitness import Fitness
 
-OPTIONS = ("sigma", "pairs", "ranked", "population")
+OPTIONS = ("sigma", "pairs", "ranked", "population", "discount", "trace", "entropy", "uses")
 DESCENT = ("optimizer", "lr", "weight_decay", "warmup", "decay", "clip")
 
 
-def evolution_options(options: argparse.Namespace, how: str) -> dict[str, Any]:
-    """The options of `es` and of the strategies that were set. Raises ValueError for one that the meta-gradient `how` does not have."""
+def outer_options(options: argparse.Namespace, how: str) -> dict[str, Any]:
+    """The options of the meta-gradient `how` that were set. Raises ValueError for one that it does not have."""
     accepted = inspect.signature({**META_GRADIENTS, **STRATEGIES, **ACTING}[how]).parameters
     told = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     for name in told:
@@ -47,5 +47,5 @@ def outer(learner: Learner, how: str, told: dict[str, Any], noise: torch.Generat
     if how in STRATEGIES:
         return STRATEGIES[how](learner, seed=noise.initial_seed(), objective=Fitness(tasks) if isinstance(tasks, Environment) else None, **told)
     if isinstance(tasks, Environment):
-        return ACTING[how](tasks, generator=noise)
+        return ACTING[how](tasks, generator=noise, **told)
     return partial(es, generator=noise, **told) if how == "es" else META_GRADIENTS[how]

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.fields import check_device, find_learner, given_fields
-from innerloop.cli.outer import OPTIONS, evolution_options, outer, stepping
+from innerloop.cli.outer import OPTIONS, outer, outer_options, stepping
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.meta_test import Estimate, meta_test
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
 def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     """Raises RunError for a flag that says other than what the run was begun with: only its length and device may change."""
     begun = {**settings.recipe, **settings.task_options, "seed": settings.seed, "precision": settings.precision, "source": settings.source}
-    begun |= settings.evolution
+    begun |= settings.outer
     begun |= {f"field_{name}": value for name, value in settings.fields.items()}
     if "preprocess" in settings.task_options:
         read_as = settings.task_options["preprocess"]
@@ -103,7 +103,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         what = f"{options.tasks} is one of the {is_played}" if played else f"{options.tasks} is none of the {is_played}"
         how = "cannot play" if played else "learns by playing"
         raise ValueError(f"{recipe.meta_gradient} {how}, and {what}: give a --meta-gradient of {', '.join(fitting)}")
-    evolution = evolution_options(options, recipe.meta_gradient)
+    told = outer_options(options, recipe.meta_gradient)
     accepted = inspect.signature(ALL_TASKS[options.tasks]).parameters
     explicit = {name: getattr(options, name) for name in TASK_OPTIONS}
     explicit = {name: value for name, value in explicit.items() if value is not None}
@@ -146,7 +146,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         tasks=options.tasks,
         task_options=task_options,
         recipe=asdict(recipe),
-        evolution=evolution,
+        outer=told,
         steps=options.steps,
         minutes=options.minutes or (None if options.steps else 10.0),
         seed=options.seed,
@@ -269,7 +269,7 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
     tasks = training_tasks(settings.tasks, {**settings.task_options, "reader": reader(settings.reads)}, recipe)
     inherited = inherit(learner, settings.source) if settings.source and state is None else []
     generator, noise = torch.Generator().manual_seed(settings.seed), torch.Generator().manual_seed(settings.seed + 1)
-    meta_gradient = outer(learner, recipe.meta_gradient, settings.evolution, noise, tasks)
+    meta_gradient = outer(learner, recipe.meta_gradient, settings.outer, noise, tasks)
     if state is None:
         folder.create(settings)
         console.print(described(settings, tasks), soft_wrap=True, highlight=False)

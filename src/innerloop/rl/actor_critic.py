@@ -64,6 +64,9 @@ class A2C:
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def __post_init__(self) -> None:
+        if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1 and min(self.entropy, self.critic) >= 0):
+            told = f"got {self.discount}, {self.trace}, {self.entropy} and {self.critic}"
+            raise ValueError(f"discount and trace are from 0 to 1, entropy and critic 0 or more: {told}")
         self._progress = 0.0
 
     @classmethod
