@@ -10,14 +10,15 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "nets", "tasks", "learners", "rl"}
+THEORY = {"engine", "core", "programs", "nets", "tasks", "learners", "rl"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
     "engine": set(),
     "core": {"engine"},
     "nets": {"engine", "core"},
-    "tasks": {"engine", "core"},
-    "learners": {"engine", "core", "nets"},
+    "programs": {"engine", "core"},
+    "tasks": {"engine", "core", "programs"},
+    "learners": {"engine", "core", "nets", "programs"},
     "race": {"core"},
     "optimizer": {"learners", "runs"},
     "rl": {"engine", "core", "nets"},
