@@ -27,6 +27,7 @@ _HOMES = {
     "innerloop.optimizer": ("LearnedOptimizer",),
     "innerloop.race": ("head_start",),
     "innerloop.runs": ("load",),
+    "innerloop.synthesis": ("synthesize",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,6 +16,9 @@ Proposals = list[tuple[float, Expression]]  # log probabilities and expressions
 Evaluate = Callable[[Expression, str], str | None]
 
 
+FURTHER = math.log(2)  # a further expression makes a program that many nats less likely, where nothing is known
+
+
 class Found(NamedTuple):
     """A program that fits the examples, and its log probability."""
 
@@ -60,11 +63,12 @@ class Written:
         return self.known[expression]
 
     def after(self, places: Places, expression: Expression) -> Places | None:
-        """The places after an expression; None where what it writes is not what comes next in every output."""
+        """The places after an expression; None where what it writes is not what comes next in every output, or is the end of some outputs only."""
         told = self.by(expression)
         if told is None or not all(output.startswith(part, at) for output, part, at in zip(self.outputs, told, places, strict=True)):
             return None
-        return tuple(at + len(part) for at, part in zip(places, told, strict=True))
+        after = tuple(at + len(part) for at, part in zip(places, told, strict=True))
+        return None if after != self.end and any(at == end for at, end in zip(after, self.end, strict=True)) else after
 
 
 def best_first(
@@ -77,6 +81,8 @@ def best_first(
     longest: expressions in a program.
     """
     ties = count()
+    if not all(written.outputs):
+        return []
     start: Places = (0,) * len(written.outputs)
     heap: list[tuple[float, int, Places, Program]] = [(0.0, next(ties), start, ())]
     edges: dict[Places, list[tuple[float, Expression, Places]]] = {}
@@ -109,19 +115,32 @@ def best_first(
 def by_size(grammar: Grammar) -> Iterator[tuple[float, Expression]]:
     """Every expression of a language, likeliest first, with its log probability where nothing is known: every symbol that may follow is as likely as
     any other, and a constant as any other head."""
-    ties = count()
-    heap: list[tuple[float, int, int, Expression]] = [(0.0, 0, Grammar.START, ())]
-    while heap:
-        cost, _, state, expression = heapq.heappop(heap)
-        if state == Grammar.DONE:
-            yield -cost, expression
-            continue
-        options = grammar.following[state]
-        heads = sum(after != Grammar.DONE for after in options.values()) if state == Grammar.START else 0
-        for number, after in options.items():
-            share = 1 / len(options) if not heads else 1 / (heads + 1) / (1 if after != Grammar.DONE else len(options) - heads)
-            longer = (*expression, grammar.symbols[number]) if number else expression
-            heapq.heappush(heap, (cost - math.log(share), next(ties), after, longer))
+    costs: list[list[tuple[float, int, int]]] = []  # by state: cost, number and next state of every symbol
+    for state, options in enumerate(grammar.following):
+        heads = sum(after != Grammar.DONE for after in options.values()) if state == Grammar.START else len(options)
+        constants = len(options) - heads
+        shares = {n: (heads + bool(constants)) * (constants if constants and after == Grammar.DONE else 1) for n, after in options.items()}
+        costs.append([(math.log(shares[n]), n, after) for n, after in options.items()])
+    least, most = ([0.0 if state == Grammar.DONE else far for state in range(len(costs))] for far in (math.inf, 0.0))  # to the end
+    for _ in costs:
+        least = [min((cost + least[after] for cost, _, after in some), default=0.0) for some in costs]
+        most = [max((cost + most[after] for cost, _, after in some), default=0.0) for some in costs]
+
+    def between(state: int, expression: Expression, cost: float, low: float, high: float) -> Iterator[tuple[float, Expression]]:
+        for step, number, after in costs[state]:
+            total = cost + step
+            if total + least[after] <= high:
+                longer = (*expression, grammar.symbols[number]) if number else expression
+                if after != Grammar.DONE:
+                    yield from between(after, longer, total, low, high)
+                elif total > low:
+                    yield -total, longer
+
+    low = -1.0
+    while low <= most[Grammar.START]:
+        high = low + math.log(2)
+        yield from sorted(between(Grammar.START, (), 0.0, low, high), key=lambda found: -found[0])
+        low = high
 
 
 class Enumerated:
@@ -152,7 +171,7 @@ def pruned(enumerated: Enumerated, written: Written, budget: Budget, *, wanted: 
         for log_p, expression in more:
             told = written.by(expression)
             if told is not None and all(part in output for part, output in zip(told, written.outputs, strict=True)):
-                fitting.append((log_p - math.log(2), expression))
+                fitting.append((log_p - FURTHER, expression))
             looked += 1
             if not looked % 100 and budget.late:
                 break
@@ -169,7 +188,9 @@ def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Foun
     Every further expression makes a program half as likely. What an expression writes is computed once.
     """
     ties = count()
-    heap = [(-enumerated.first(1)[0][0], next(ties), (0,), 0.0)]  # cost, places of the expressions in the order, cost of all but the last
+    heap: list[tuple[float, int, tuple[int, ...], float]] = [
+        (-enumerated.first(1)[0][0], next(ties), (0,), 0.0)
+    ]  # cost, places of the expressions in the order, cost of all but the last
     tried = 0
     while heap:
         tried += 1

@@ -20,7 +20,7 @@ class StringTask(NamedTuple):
 
 BETWEEN = " " * 10 + ",,--..//:_;@#|+&('="  # delimiters between fields; a space is likelier
 CONSTANTS = (" ", ", ", "-", ".", ". ", "/", ":", ": ", "_", "@", "(", ")", ") ", " (", "#", "; ", "|", " - ", "+", "0", "1", "20", "$", "&", "%")
-ONSETS, NUCLEI, CODAS = "b c d f g h j k l m n p r s t v w z th ch st br".split(), "a e i o u ai ea oo".split(), ["", "", *"nrslmtkd"]
+ONSETS, NUCLEI, CODAS = (*"bcdfghjklmnprstvwz", "th", "ch", "st", "br"), (*"aeiou", "ai", "ea", "oo"), ("", "", *"nrslmtkd")
 WHOLE_WORDS = ("Mr", "Dr", "com", "org", "www", "USD", "kg", "Inc", "Street", "No", "ID", "Ltd", "EUR", "Jan", "Mar", "Sep", "Dec", "pm", "am")
 
 
@@ -84,7 +84,7 @@ def rows(n: int, longest: int, random: Random) -> list[str]:
 
 
 HEADS = ("token",) * 8 + ("sub",) * 2 + ("span",) * 6 + ("before",) * 4 + ("after",) * 4 + ("all", "all", "whole")
-MODIFIERS = ("first",) * 4 + ("upper",) * 3 + ("lower",) * 3 + ("token",) * 3 + ("before", "after", "last", "proper", "replace") * 2 + ("remove", "trim")
+MODIFIERS = ("first",) * 4 + ("upper", "lower", "token") * 3 + ("before", "after", "last", "proper", "replace") * 2 + ("remove", "trim")
 
 
 def expression(texts: list[str], random: Random) -> Expression:
@@ -119,7 +119,7 @@ def expression(texts: list[str], random: Random) -> Expression:
 
 
 def part(texts: list[str], longest: int, random: Random) -> tuple[Expression, list[str]] | None:
-    """An expression and what it gives for the texts: something for each, not always the same, and nothing in it is idle; None where none was found."""
+    """An expression in which nothing is idle and what it gives for the texts: something for each, not always the same. None where none was found."""
     for _ in range(30):
         drawn = expression(texts, random)
         outputs: list[str] = []
@@ -148,10 +148,8 @@ def needless(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
     """Whether an expression of more than a head and two arguments does what one of these does."""
     if len(drawn) <= 3:
         return False
-    return any(
-        evaluate(simple, texts[0]) == outputs[0] and all(evaluate(simple, text) == output for text, output in zip(texts[1:], outputs[1:], strict=True))
-        for simple in SIMPLE
-    )
+    pairs = list(zip(texts, outputs, strict=True))
+    return any(all(evaluate(simple, text) == output for text, output in pairs) for simple in SIMPLE)
 
 
 def string_task(random: Random, n: int, longest: int, most: int, symbols: int) -> StringTask:
@@ -186,5 +184,3 @@ def string_task(random: Random, n: int, longest: int, most: int, symbols: int) -
             and len(GRAMMAR.encode(whole)) <= symbols
         ):  # fmt: skip
             return StringTask(whole, texts, outputs, begins)
-
-

@@ -52,8 +52,8 @@ GRAMMAR = Grammar(
         "all": ("kind",),
     },
     modifiers={
-        "token": ("kind", "index"), "before": ("match", "index"), "after": ("match", "index"), "upper": (), "lower": (), "proper": (), "trim": (), "first": ("count",), "last": ("count",), "remove": ("delimiter",),
-        "replace": ("delimiter", "delimiter"),
+        "token": ("kind", "index"), "before": ("match", "index"), "after": ("match", "index"), "upper": (), "lower": (), "proper": (), "trim": (),
+        "first": ("count",), "last": ("count",), "remove": ("delimiter",), "replace": ("delimiter", "delimiter"),
     },
     roles={
         "kind": tuple(KINDS), "edge": ("start", "stop"), "index": tuple(i for i in range(-INDEX, INDEX + 1) if i),
@@ -111,7 +111,8 @@ _MODIFIERS: dict[Symbol, Callable[..., str]] = {
     "upper": str.upper, "lower": str.lower, "trim": str.strip,
     "proper": lambda text: _PATTERNS["Word"].sub(lambda word: word[0].capitalize(), text),
     "first": lambda text, n: text[:n] if len(text) >= n else "", "last": lambda text, n: text[-n:] if len(text) >= n else "",
-    "token": _token, "before": _before, "after": _after, "remove": lambda text, d: text.replace(d, ""), "replace": lambda text, d, new: text.replace(d, new),
+    "token": _token, "before": _before, "after": _after, "remove": lambda text, d: text.replace(d, ""),
+    "replace": lambda text, d, new: text.replace(d, new),
 }  # fmt: skip
 _ARGUMENTS = {name: len(roles) for name, roles in (GRAMMAR.heads | GRAMMAR.modifiers).items()}  # pyright: ignore[reportOperatorIssue]
 
@@ -150,7 +151,8 @@ def show(program: Program) -> str:
     """A program as a person reads it, and `parse` reads it again."""
     shown: list[str] = []
     for constant, group in groupby(program, _is_constant):
-        shown += [_quoted("".join(str(expression[0]) for expression in group))] if constant else [_shown(expression) for expression in group]
+        some = list(group)
+        shown += [_quoted("".join(str(expression[0]) for expression in some))] if constant else map(_shown, some)
     return " + ".join(shown)
 
 

@@ -29,5 +29,6 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
 
 __all__ = [
     "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "completion", "copy",
-    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "string_programs", "strokes", "sums", "text", "tox21",
+    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "string_programs", "strokes", "sums",
+    "text", "tox21",
 ]  # fmt: skip

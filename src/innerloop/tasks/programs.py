@@ -15,7 +15,7 @@ from innerloop.tasks.parts import check_part
 LONGEST, EXPRESSIONS, SYMBOLS = 32, 4, 32  # characters of a text; expressions that are no constants, and symbols, of a program
 NONE = -1.0
 SHARES = {"train": (0.0, 0.8), "val": (0.8, 0.9), "test": (0.9, 1.0)}  # of all programs
-CAPS = (12, 16, 16, 20, 24, LONGEST)  # of the texts of a training batch
+CAPS = (12, 16, 16, 20, 20, LONGEST)  # of the texts of a training batch
 
 
 def part_of_program(shown: str) -> str:
@@ -30,8 +30,8 @@ class StringPrograms(TaskDistribution):
     x (n, m, 32): the characters of an input by number. y (n, m, 32 + 32): those of the output; then, in the query set, the symbols of the program by
     number, and in the support set how many characters are written before each symbol's expression begins; -1 after the end, or where no program is
     known. Only a loss may read these: a learner adapts to the first 32.
-    shots, queries: exactly so many with `exact`, else each batch has a number of shots of its own, from 2 up to it, 2 queries, and a length of its own
-    that its texts do not exceed.
+    shots, queries: exactly so many with `exact`, else each batch has a number of shots of its own, from 2 up to it, 2 queries, and a greatest length
+    of its texts.
     """
 
     ahead = True
@@ -72,5 +72,5 @@ class StringPrograms(TaskDistribution):
 
 
 def string_programs(part: str = "train", *, shots: int = 4, queries: int = 6) -> StringPrograms:
-    """Texts and what a program makes of them: 2 to `shots` examples in training, exactly so many in validation and testing; no program comes twice."""
+    """Texts and what a program makes of them, as in spreadsheets: 2 to `shots` examples in training, else just so many; no program is in two parts."""
     return StringPrograms(part, shots, queries, part != "train")

@@ -8,19 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, Recipe
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.engine.precision import widened
+from innerloop.learners.program.drawing import draw_programs
 from innerloop.learners.program.writer import Writer
 from innerloop.nets.aligned import Pairs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
 from innerloop.programs.search import Budget, Found, Places, Proposals, Written, best_first
-
-EXPRESSIONS = 16  # in a program that is drawn
 
 
 class RobustFill(Learner):
@@ -28,15 +26,15 @@ class RobustFill(Learner):
 
     log p(program | examples) = sum_k log p(symbol_k | what is left of every output before its expression, the symbols of the expression so far)
     Devlin, Uesato, Bhupatiraju, Singh, Mohamed and Kohli 2017, "RobustFill: neural program learning under noisy I/O", arXiv:1703.07469, sections 3 to
-    5, with a transformer; what is left of the outputs takes the place of the decoder's memory, as in Chen, Liu and Song 2019, "Execution-guided neural
+    5, with a transformer; what is left of the outputs stands for the decoder's memory, as in Chen, Liu and Song 2019, "Execution-guided neural
     program synthesis". The search follows the likeliest programs first, and only those whose output so far begins that of every example.
-    Its objective is the likelihood of the symbols of a solution; in the last `reinforce` of training the reward of programs that it draws, 1 where all
-    rows are right, by REINFORCE beside the mean reward of the other draws of a task (Bunel et al. 2018, arXiv:1805.04276, section 4).
+    Its objective is the likelihood of the symbols of a solution; in the last `reinforce` of training the reward of programs that are drawn, 1 where
+    all rows are right, by REINFORCE beside the mean reward of the other draws of a task (Bunel et al. 2018, arXiv:1805.04276, section 4).
     State: the symbols (symbols,) of the program by number, -1 after its end, or all -1 where none was found.
 
-    length, symbols: of a text and of a program. width, heads, layers: of the transformer. hidden: units of the writer's layers. beam: expressions that
-        are proposed at a place, times 4 where the search finds nothing. places: where it may ask for proposals. seconds: how long it may take.
-        draws: programs that are drawn of every task, for their reward. reinforce: the share of training that this takes.
+    length, symbols: of a text and of a program. width, heads, layers: of the transformer. hidden: units of the writer's layers. beam: how many
+        expressions are proposed at a place, four times as many where the search finds nothing, and so on. places: where it may ask for proposals.
+        seconds: of the processor that it may take. draws: programs that are drawn of every task. reinforce: the share of training for their reward.
     """
 
     length: int
@@ -47,14 +45,14 @@ class RobustFill(Learner):
     layers: int = 2
     hidden: int = 256
     beam: int = 32
-    places: int = 128
+    places: int = 1000
     seconds: float = 1.0
     draws: int = 8
     reinforce: float = 0.2
     likelihood: Likelihood = Exact(32)
 
     kinds = ("reals",)
-    recipe = Recipe(batch=64, optimizer="AdamW", lr=1e-3, weight_decay=0.01, clip=1.0)
+    recipe = Recipe(batch=32, optimizer="AdamW", lr=1.5e-3, weight_decay=0.01, clip=1.0)
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -76,7 +74,7 @@ class RobustFill(Learner):
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
         """A loop: a search reads values, which `vmap` has none of."""
-        each = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(trees[0].query.x))]  # noqa: B023
+        each = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(tree_leaves(trees)[0]))]  # noqa: B023
         return tree_map(lambda *leaves: torch.stack(leaves), *each)
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
@@ -109,59 +107,41 @@ class RobustFill(Learner):
         """REINFORCE: -(r - mean r of a task's other draws) log p(program), r whether it is right on support and query set."""
         x, y, *_ = self._parts(tasks)
         left = torch.vmap(self.reader)(x[..., : max(1, int((x > 0).sum(-1).max()))], y[..., : max(1, int((y > 0).sum(-1).max()))])
-        rows = [[[strings.text_of(row) for row in some] for some in part.long().tolist()] for part in (x, y, tasks.query.x)]
-        asked = [[strings.text_of(row) for row in some] for some in tasks.query.y[..., : self.length].long().tolist()]
-        written = [Written(strings.evaluate, *some) for some in zip(*rows[:2], strict=True)]
-        of = [i for i in range(len(x)) for _ in range(self.draws)]
-        log_p, reward = widened(left).new_zeros(len(of)), widened(left).new_zeros(len(of))
-        places, programs = [(0,) * x.shape[1]] * len(of), [()] * len(of)
-        going = [i for i, task in enumerate(of) if all(written[task].end)]
-        for _ in range(EXPRESSIONS):
-            if not going:
-                break
-            task, at = torch.tensor([of[i] for i in going]), torch.tensor([places[i] for i in going])  # (going,), (going, shots)
-            drawn = self.writer.draw(left[task[:, None], torch.arange(x.shape[1]), at])
-            log_p = log_p.index_add(0, torch.tensor(going), drawn.log_p)
-            still = []
-            for i, numbers in zip(going, drawn.symbols.tolist(), strict=True):
-                expression = self.writer.expression(numbers)
-                after = written[of[i]].after(places[i], expression)
-                if after is None or any(at >= end > 0 for at, end in zip(after, written[of[i]].end, strict=True)) and after != written[of[i]].end:
-                    continue
-                places[i], programs[i] = after, (*programs[i], expression)
-                if after != written[of[i]].end:
-                    still.append(i)
-                else:
-                    reward[i] = all(strings.run(programs[i], text) == wanted for text, wanted in zip(rows[2][of[i]], asked[of[i]], strict=True))
-            going = still
-        r, log_p = reward.view(-1, self.draws), log_p.view(-1, self.draws)
+        parts = (x, y, tasks.query.x, tasks.query.y[..., : self.length])
+        inputs, outputs, asked, wanted = ([[strings.text_of(row) for row in some] for some in part.long().tolist()] for part in parts)
+        written = [Written(strings.evaluate, *some) for some in zip(inputs, outputs, strict=True)]
+        programs, log_p = draw_programs(self.writer, left, written, self.draws)
+        right = [
+            program is not None and [strings.run(program, text) for text in asked[i // self.draws]] == wanted[i // self.draws]
+            for i, program in enumerate(programs)
+        ]
+        r, log_p = torch.tensor(right).to(log_p).view(-1, self.draws), log_p.view(-1, self.draws)
         others = (r.sum(1, keepdim=True) - r) / max(1, self.draws - 1)
-        return -((r - others) * log_p).sum(1).mean() / self.draws, {"reward": r.mean()}
+        return -((r - others) * log_p).mean(), {"reward": r.mean()}
 
     @torch.no_grad()
-    def search(self, support: Examples, inputs: list[str], outputs: list[str], wanted: int = 1) -> list[Found]:
-        """Programs that make the outputs of the inputs, likeliest first; `support` holds them as numbers."""
-        left, budget = self.reader(*self._parts(Task(support, support))[:2]).transpose(0, 1), Budget(self.seconds, self.places)  # (length, shots, width)
-        written, shots = Written(strings.evaluate, inputs, outputs), torch.arange(len(inputs))
+    def search(self, inputs: list[str], outputs: list[str], wanted: int = 1) -> list[Found]:
+        """Programs that make the outputs of the inputs, likeliest first; as many as are wanted, or those found within `seconds` and `places`."""
+        budget, written = Budget(self.seconds, self.places), Written(strings.evaluate, inputs, outputs)
+        device, shots = self.writer.examples.weight.device, torch.arange(len(inputs))
+        x, y = (torch.tensor([strings.numbered(text, max(1, *map(len, some))) for text in some], device=device) for some in (inputs, outputs))
+        left = self.reader(x, y).transpose(0, 1)  # (length, shots, width)
         found: list[Found] = []
         beam = self.beam
-        while not found and not budget.spent and any(outputs):
+        while not found and not budget.spent and all(outputs):
 
             def propose(places: list[Places], beam: int = beam) -> list[Proposals]:
-                at = torch.tensor(places, device=left.device).clamp_max(self.length - 1)  # (places, shots)
-                return self.writer.propose(left[at, shots], beam)
+                return self.writer.propose(left[torch.tensor(places), shots], beam)
 
-            before = budget.places
             found = best_first(propose, written, budget, wanted=wanted)
-            if before == budget.places:
-                break
             beam *= 4
         return found
 
     def adapt(self, support: Examples) -> Tensor:
         inputs, outputs = ([strings.text_of(row) for row in part.long().tolist()] for part in (support.x, support.y[:, : self.length]))
-        found = self.search(support, inputs, outputs)
-        numbers = strings.GRAMMAR.encode(found[0].program)[: self.symbols] if found else []
+        found = self.search(inputs, outputs)
+        numbers = strings.GRAMMAR.encode(found[0].program) if found else []
+        numbers = numbers if len(numbers) <= self.symbols else []
         return torch.tensor([*numbers, *[-1] * (self.symbols - len(numbers))]).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
