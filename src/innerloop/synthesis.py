@@ -54,7 +54,7 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
 
     run: the folder of a RobustFill that was trained on string-programs, to guide the search; without one, programs are enumerated, simple ones first.
     seconds: of the processor that the search may take. wanted: programs that fit, at most, which is more than one to see how far they agree.
-    Raises ValueError where there are no examples, where they contradict each other or have no output, where they are too long, and where nothing fits.
+    Raises ValueError where there are no examples, where they contradict each other, have no output or are too long, and where nothing fits.
     """
     known: dict[str, str] = {}
     for row, output in examples:

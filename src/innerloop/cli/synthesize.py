@@ -13,7 +13,7 @@ from innerloop.runs import write_atomically
 from innerloop.synthesis import synthesize
 
 OUTPUT = "output"
-SHOWN = 20  # rows that are printed
+SHOWN, SURE = 20, 0.995  # rows that are printed; where less of the probability agrees, it is said
 
 
 def run(options: argparse.Namespace) -> None:
@@ -59,7 +59,7 @@ def how_sure(shown: int, programs: tuple[tuple[str, float], ...], agreements: li
     many = f"{len(programs)} programs fit the {shown} examples"
     if not agreements:
         return f"{many}; the likeliest other is {programs[1][0]}"
-    doubtful = sum(sure < 0.995 for sure in agreements)
+    doubtful = sum(sure < SURE for sure in agreements)
     if not doubtful:
         return f"{many}, and agree on all {len(agreements)} rows to fill"
     return f"{many}, and disagree on {doubtful} of {len(agreements)} rows to fill: an example like those would settle it"

@@ -188,9 +188,8 @@ def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Foun
     Every further expression makes a program half as likely. What an expression writes is computed once.
     """
     ties = count()
-    heap: list[tuple[float, int, tuple[int, ...], float]] = [
-        (-enumerated.first(1)[0][0], next(ties), (0,), 0.0)
-    ]  # cost, places of the expressions in the order, cost of all but the last
+    # cost, places of the expressions in the order, cost of all but the last
+    heap: list[tuple[float, int, tuple[int, ...], float]] = [(-enumerated.first(1)[0][0], next(ties), (0,), 0.0)]
     tried = 0
     while heap:
         tried += 1
@@ -203,7 +202,7 @@ def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Foun
             parts = [written.by(known[i][1]) for i in numbers]
             if all("".join(part[row] for part in parts if part) == output for row, output in enumerate(written.outputs)):
                 return [Found(tuple(known[i][1] for i in numbers), -cost)]
-            heapq.heappush(heap, (cost + math.log(2) - known[0][0], next(ties), (*numbers, 0), cost + math.log(2)))
+            heapq.heappush(heap, (cost + FURTHER - known[0][0], next(ties), (*numbers, 0), cost + FURTHER))
         following = numbers[-1] + 1
         if len(enumerated.first(following + 1)) > following:
             heapq.heappush(heap, (before - enumerated.made[following][0], next(ties), (*numbers[:-1], following), before))

@@ -72,5 +72,5 @@ class StringPrograms(TaskDistribution):
 
 
 def string_programs(part: str = "train", *, shots: int = 4, queries: int = 6) -> StringPrograms:
-    """Texts and what a program makes of them, as in spreadsheets: 2 to `shots` examples in training, else just so many; no program is in two parts."""
+    """Texts and what a program makes of them, as in spreadsheets: 2 to `shots` examples in training, else so many; no program is in two parts."""
     return StringPrograms(part, shots, queries, part != "train")
