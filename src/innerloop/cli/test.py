@@ -17,6 +17,7 @@ from rich.table import Table
 
 from innerloop.cli.fields import check_device
 from innerloop.cli.plot import draw, drawable
+from innerloop.cli.programs import show_programs
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
@@ -25,6 +26,7 @@ from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
+from innerloop.learners.program.robustfill import RobustFill
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
 from innerloop.runs import Run, RunError, Settings, build_tasks, reader, seen_classes, write_atomically
@@ -43,6 +45,9 @@ def run(options: argparse.Namespace) -> None:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
+    if isinstance(learner, RobustFill):
+        show_programs(options, settings, learner, console)
+        return
     rows = []
     found = all_tasks(options, settings, console)
     for name in filter(None, (options.json, options.plot)):

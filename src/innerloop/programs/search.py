@@ -45,7 +45,7 @@ class Written:
     """What expressions write on the inputs, computed once, and whether that goes on with the outputs."""
 
     def __init__(self, evaluate: Evaluate, inputs: Sequence[str], outputs: Sequence[str]):
-        self.evaluate, self.inputs, self.outputs = evaluate, inputs, outputs
+        self.evaluate, self.inputs, self.outputs = evaluate, inputs, tuple(outputs)
         self.end: Places = tuple(map(len, outputs))
         self.known: dict[Expression, tuple[str, ...] | None] = {}
 
@@ -154,7 +154,11 @@ class Enumerated:
         """The first n, or all."""
         if n > len(self.made):
             self.made += islice(self.source, n - len(self.made))
-        return self.made if n == len(self.made) else self.made[:n]
+        return self.made[:n]
+
+    def at(self, i: int) -> tuple[float, Expression] | None:
+        """The i-th, from 0; None after the last."""
+        return self.made[i] if i < len(self.made) or len(self.first(i + 1000)) > i else None
 
 
 def pruned(enumerated: Enumerated, written: Written, budget: Budget, *, wanted: int = 1) -> list[Found]:
@@ -188,22 +192,22 @@ def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Foun
     Every further expression makes a program half as likely. What an expression writes is computed once.
     """
     ties = count()
-    # cost, places of the expressions in the order, cost of all but the last
-    heap: list[tuple[float, int, tuple[int, ...], float]] = [(-enumerated.first(1)[0][0], next(ties), (0,), 0.0)]
-    tried = 0
+    first = enumerated.at(0)
+    # cost, places of the expressions in the order, what all but the last write, and cost of all but the last
+    heap: list[tuple[float, int, tuple[int, ...], tuple[str, ...], float]] = []
+    if first is not None:
+        heap.append((-first[0], next(ties), (0,), ("",) * len(written.outputs), 0.0))
     while heap:
-        tried += 1
-        if not tried % 256 and budget.late:
+        cost, tie, numbers, begun, before = heapq.heappop(heap)
+        if not tie % 64 and budget.late:
             break
-        cost, _, numbers, before = heapq.heappop(heap)
-        known = enumerated.made
-        told = written.by(known[numbers[-1]][1])
+        told, start = written.by(enumerated.made[numbers[-1]][1]), before + FURTHER * (len(numbers) > 1)
         if told is not None:
-            parts = [written.by(known[i][1]) for i in numbers]
-            if all("".join(part[row] for part in parts if part) == output for row, output in enumerate(written.outputs)):
-                return [Found(tuple(known[i][1] for i in numbers), -cost)]
-            heapq.heappush(heap, (cost + FURTHER - known[0][0], next(ties), (*numbers, 0), cost + FURTHER))
-        following = numbers[-1] + 1
-        if len(enumerated.first(following + 1)) > following:
-            heapq.heappush(heap, (before - enumerated.made[following][0], next(ties), (*numbers[:-1], following), before))
+            outputs = tuple(map(str.__add__, begun, told))
+            if outputs == written.outputs:
+                return [Found(tuple(enumerated.made[i][1] for i in numbers), -cost)]
+            heapq.heappush(heap, (cost + FURTHER - enumerated.made[0][0], next(ties), (*numbers, 0), outputs, cost))
+        following = enumerated.at(numbers[-1] + 1)
+        if following is not None:
+            heapq.heappush(heap, (start - following[0], next(ties), (*numbers[:-1], numbers[-1] + 1), begun, before))
     return []
