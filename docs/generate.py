@@ -36,6 +36,7 @@ AT_HOME = {
     "cavia": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
     "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
+    "robustfill": ("string-programs", (), TaskSpec("reals", (32,), 64, vocabulary=97)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }

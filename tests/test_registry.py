@@ -66,6 +66,8 @@ def test_a_learner_is_built_for_what_it_says_it_answers(name: str) -> None:
     cls = FOUND[name][1]
     for kind in ("classes", "reals"):
         spec = TaskSpec(kind, (4,), 3, vocabulary=9 if name == "PromptTuning" else 0)
+        if name == "RobustFill":  # which reads texts and programs
+            spec = TaskSpec(kind, (4,), 7, vocabulary=97)
         if kind in cls.kinds:
             assert not cls.build(spec).training
         else:
@@ -78,6 +80,10 @@ def test_a_learner_of_reals_answers_as_its_likelihood_reads(name: str) -> None:
     spec, likelihood = TaskSpec("reals", (4,), 2), Gaussian(learned_scale=True)
     if name in ("MatchingNet", "R2D2"):
         with pytest.raises(ValueError, match="cannot read them"):
+            FOUND[name][1].build(spec, likelihood=likelihood)
+        return
+    if name == "RobustFill":
+        with pytest.raises(ValueError, match="as string-programs gives them"):
             FOUND[name][1].build(spec, likelihood=likelihood)
         return
     learner = FOUND[name][1].build(spec, likelihood=likelihood)
