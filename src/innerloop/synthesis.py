@@ -41,7 +41,7 @@ class Synthesis:
     def agreement(self, row: Row) -> float:
         """The share of the probability of all programs found that is with those which make the same of an input as the first."""
         answer, text = self(row), joined(row)
-        return sum(share for program, share in self.programs if strings.run(strings.parse(program), text) == answer)
+        return min(1.0, sum(share for program, share in self.programs if strings.run(strings.parse(program), text) == answer))
 
 
 def joined(row: Row) -> str:
@@ -52,8 +52,9 @@ def joined(row: Row) -> str:
 def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = None, seconds: float = 10.0, wanted: int = 20) -> Synthesis:
     """A program that makes the output of every example (input, output) from its input; an input is a text, or a sequence of texts, its columns.
 
-    run: the folder of a RobustFill that was trained on string-programs, to guide the search; without one, programs are enumerated, simple ones first.
-    seconds: of the processor that the search may take. wanted: programs that fit, at most, which is more than one to see how far they agree.
+    run: the folder of a RobustFill that was trained on string-programs, to guide the search; without one, and where it finds nothing, programs are
+    enumerated, simple ones first. seconds: of the processor that a search may take. wanted: programs that fit, at most, which is more than one to see
+    how far they agree.
     Raises ValueError where there are no examples, where they contradict each other, have no output or are too long, and where nothing fits.
     """
     known: dict[str, str] = {}
@@ -69,9 +70,9 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
         raise ValueError("there is no example: give at least one input with its output")
     inputs, outputs = list(known), list(known.values())
     found: list[Found] = guide(run, seconds).search(inputs, outputs, wanted) if run is not None else []
-    if run is None:
+    if not found:
         found = pruned(enumerated(), Written(strings.evaluate, inputs, outputs), Budget(seconds), wanted=wanted)
-    found = [one for one in found if not strings.ignores_input(one.program) or len(set(outputs)) == 1]
+    found = [one for one in found if not strings.ignores_input(one.program)] or found  # a constant only where nothing else fits
     if not found:
         raise ValueError(f"no program was found that fits the {len(known)} examples: is one of them mistyped? More seconds may help, but seldom do")
     return Synthesis(strings.show(found[0].program), shares(found))

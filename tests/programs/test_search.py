@@ -37,7 +37,7 @@ TINY = Grammar(heads={"f": ("n",), "g": ()}, modifiers={"m": ("n",)}, roles={"n"
 
 
 def test_every_expression_of_a_small_language_comes_once_and_the_probabilities_sum_to_one() -> None:
-    found = dict((expression, p) for p, expression in by_size(TINY))  # noqa: C402
+    found = dict((expression, p) for p, expression in by_size(TINY))
     arguments = [(), ("m", 1), ("m", 2)]
     assert set(found) == {("c",), *(("g", *m) for m in arguments), *(("f", i, *m) for i in (1, 2) for m in arguments)}
     assert sum(map(math.exp, found.values())) == pytest.approx(1)

@@ -37,7 +37,7 @@ def test_programs_do_what_python_does(text: str, by_hand: object) -> None:
 
 
 def test_what_finds_nothing_gives_no_output() -> None:
-    for text in ("token(Number, 3)", 'before("@", 1)', "sub(5, 2)", "sub(9, 16)", "x.first(6)", 'before("a", 1)'.replace('"a"', "Word"), '"a" + token(Digit, 1)'):
+    for text in ("token(Number, 3)", 'before("@", 1)', "sub(5, 2)", "sub(9, 16)", "x.first(6)", "before(Word, 1)", '"a" + token(Digit, 1)'):
         assert run(parse(text), "abc") is None
     assert run((), "abc") is None
     assert run(parse("x"), "a" * 1001) is None
@@ -47,9 +47,9 @@ def test_what_finds_nothing_gives_no_output() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no program"), ("x +", "is no program"), ("token(Word)", "',' |, was expected"), ("foo(1)", "there is no 'foo'"), ("sub(1, 20)", "20 may not"),
-        ("x.upper().lower().trim().upper()", "'upper' may not"), ('token(",", 1)', "',' may not"), ("x x", r"\+ or the end"), ("whole()", "no 'whole'"),
-        ("x.x", "there is no 'x'"), ('"a', "is no program"), ("token(Word, 1", "is no program"),
+        ("", "is no program"), ("x +", "is no program"), ("token(Word)", ", was expected"), ("foo(1)", "there is no 'foo'"),
+        ("sub(1, 20)", "20 may not"), ("x.upper().lower().trim().upper()", "'upper' may not"), ('token(",", 1)', "',' may not"),
+        ("x x", r"\+ or the end"), ("whole()", "no 'whole'"), ("x.x", "there is no 'x'"), ('"a', "is no program"), ("token(Word, 1", "is no program"),
     ],
 )  # fmt: skip
 def test_what_is_no_program_is_refused(text: str, said: str) -> None:
@@ -90,7 +90,7 @@ def test_what_is_shown_is_read_again(program: tuple[Expression, ...]) -> None:
 def test_numbers_that_are_no_program_are_refused() -> None:
     numbers = GRAMMAR.encode(parse("token(Word, 1).upper()"))
     for bad in (numbers[:-1], numbers[1:], [*numbers, 9999]):
-        with pytest.raises(ValueError, match="not whole|may not follow"):
+        with pytest.raises(ValueError, match=r"not whole|may not follow"):
             GRAMMAR.decode(bad)
 
 

@@ -41,7 +41,7 @@ def show_programs(options: argparse.Namespace, settings: Settings, learner: Robu
     rows = {}
     for name, search in ways.items():
         with console.status(f"{name} on {options.tasks} tasks"):
-            rows[name] = measured(search, tasks)
+            rows[name] = measured(search, tasks, learner.seconds)
     where = f"{settings.tasks} ({options.part} part, {options.tasks} tasks, {told['shots']} examples shown, {told['queries']} held out"
     table = Table(title=f"{settings.learner} on {where}, {learner.seconds:g} s of the processor a task, 95 % intervals)", title_justify="left")
     for column in ("search", "solved", "fits what is shown", "seconds a task"):
@@ -63,13 +63,14 @@ def texts(task: Task) -> tuple[list[str], list[str], list[str], list[str]]:
     return shown, wanted, asked, held_out
 
 
-def measured(search: Callable[[Written], list[Found]], tasks: list[tuple[list[str], ...]]) -> dict[str, Estimate]:
-    """How many tasks a search solves, all held-out rows right; for how many it finds a program that fits what is shown; and its time."""
+def measured(search: Callable[[Written], list[Found]], tasks: list[tuple[list[str], ...]], seconds: float) -> dict[str, Estimate]:
+    """How many tasks a search solves in time, all held-out rows right; for how many it finds in time what fits what is shown; its time."""
     found: dict[str, list[float]] = {"solved": [], "fits": [], "seconds": []}
     for shown, wanted, asked, held_out in tasks:
         clock = time.process_time()
         programs = search(Written(strings.evaluate, shown, wanted))
         found["seconds"].append(time.process_time() - clock)
-        found["fits"].append(bool(programs))
-        found["solved"].append(bool(programs) and [strings.run(programs[0].program, text) for text in asked] == held_out)
+        fits = bool(programs) and found["seconds"][-1] <= seconds
+        found["fits"].append(fits)
+        found["solved"].append(fits and [strings.run(programs[0].program, text) for text in asked] == held_out)
     return {name: Estimate.of(torch.tensor(values, dtype=torch.float64)) for name, values in found.items()}

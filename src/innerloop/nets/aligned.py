@@ -66,8 +66,8 @@ class Pairs(nn.Module):
         there_x, there_y = x > 0, y > 0
         read = self.characters(x) + self.matches(self._matches(x)) + self._places(there_x)
         read = self.inputs(read, there_x[:, None])  # (n, length, width)
-        one = self.characters(y)
-        ahead = torch.cat([one, *(F.pad(one, (0, 0, 0, i))[:, i:] for i in (1, 2))], -1)
+        one = self.characters(F.pad(y, (0, 2)))
+        ahead = torch.cat([one[:, :-2], one[:, 1:-1], one[:, 2:]], -1)
         left = there_y.flip(-1).cumsum(-1).flip(-1).clamp_max(PLACE + 1)
         both = there_y[:, :, None] & there_x[:, None]
         exact, _ = runs((y[:, :, None] == x[:, None]) & both)

@@ -33,7 +33,7 @@ class RobustFill(Learner):
     State: the symbols (symbols,) of the program by number, -1 after its end, or all -1 where none was found.
 
     length, symbols: of a text and of a program. width, heads, layers: of the transformer. hidden: units of the writer's layers. beam: how many
-        expressions are proposed at a place, four times as many where the search finds nothing, and so on. places: where it may ask for proposals.
+        expressions are proposed at a place; where the search finds nothing, 4 and 16 times as many. places: how often it may ask for proposals.
         seconds: of the processor that it may take. draws: programs that are drawn of every task. reinforce: the share of training for their reward.
     """
 
@@ -127,14 +127,12 @@ class RobustFill(Learner):
         x, y = (torch.tensor([strings.numbered(text, max(1, *map(len, some))) for text in some], device=device) for some in (inputs, outputs))
         left = self.reader(x, y).transpose(0, 1)  # (length, shots, width)
         found: list[Found] = []
-        beam = self.beam
-        while not found and not budget.spent and all(outputs):
+        for wider, together in ((1, 8), (4, 4), (16, 1)):
 
-            def propose(places: list[Places], beam: int = beam) -> list[Proposals]:
+            def propose(places: list[Places], beam: int = wider * self.beam) -> list[Proposals]:
                 return self.writer.propose(left[torch.tensor(places), shots], beam)
 
-            found = best_first(propose, written, budget, wanted=wanted)
-            beam *= 4
+            found = found or best_first(propose, written, budget, wanted=wanted, together=together)
         return found
 
     def adapt(self, support: Examples) -> Tensor:
