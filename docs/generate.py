@@ -37,6 +37,7 @@ AT_HOME = {
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
     "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
     "robustfill": ("string-programs", (), TaskSpec("reals", (32,), 64, vocabulary=97)),
+    "deepcoder": ("list-programs", (), TaskSpec("reals", (24,), 24)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }

@@ -21,7 +21,7 @@ _HOMES = {
     "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.learners.optimization": ("CAVIA", "DKT", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"),
-    "innerloop.learners.program": ("CNAPs", "Modular", "RobustFill", "Versa"),
+    "innerloop.learners.program": ("CNAPs", "DeepCoder", "Modular", "RobustFill", "Versa"),
     "innerloop.learners.transfer": ("FineTune", "MetaTransfer", "Scratch"),
     "innerloop.estimators": ("FewShotClassifier", "FewShotRegressor"),
     "innerloop.optimizer": ("LearnedOptimizer",),

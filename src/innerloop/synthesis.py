@@ -5,23 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from innerloop.learners.program.robustfill import RobustFill
 from innerloop.programs import strings
 from innerloop.programs.grammar import Program
-from innerloop.programs.search import Budget, Enumerated, Found, Written, pruned
+from innerloop.programs.search import Budget, Found, Written, enumerated, pruned
 from innerloop.runs import RunError, load
 
 BETWEEN = "|"  # the texts of several columns, where they are read as one
 Row = str | Sequence[str]
-
-
-@cache
-def enumerated() -> Enumerated:
-    """The expressions of the language of strings in the order of `by_size`, made once."""
-    return Enumerated(strings.GRAMMAR)
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,9 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
     if not known:
         raise ValueError("there is no example: give at least one input with its output")
     inputs, outputs = list(known), list(known.values())
-    found: list[Found] = guide(run, seconds).search(inputs, outputs, wanted) if run is not None else []
+    found: list[Found] = guide(run).search(inputs, outputs, seconds, wanted) if run is not None else []
     if not found:
-        found = pruned(enumerated(), Written(strings.evaluate, inputs, outputs), Budget(seconds), wanted=wanted)
+        found = pruned(enumerated(strings.GRAMMAR), Written(strings.evaluate, inputs, outputs), Budget(seconds), wanted=wanted)
     found = [one for one in found if not strings.ignores_input(one.program)] or found  # a constant only where nothing else fits
     if not found:
         raise ValueError(f"no program was found that fits the {len(known)} examples: is one of them mistyped? More seconds may help, but seldom do")
@@ -84,10 +77,9 @@ def shares(found: Sequence[Found]) -> tuple[tuple[str, float], ...]:
     return tuple((strings.show(program), p / sum(programs.values())) for program, p in programs.items())
 
 
-def guide(run: Path | str, seconds: float) -> RobustFill:
-    """The learner of a run, given so many seconds. Raises RunError where it is another."""
+def guide(run: Path | str) -> RobustFill:
+    """The learner of a run. Raises RunError where it is another."""
     learner = load(run)
     if not isinstance(learner, RobustFill):
         raise RunError(f"{run} is a run of {type(learner).__name__}, and only RobustFill guides to programs")
-    learner.seconds = seconds
     return learner

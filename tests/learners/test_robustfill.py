@@ -71,7 +71,7 @@ def test_scores_of_what_is_found_are_sums_over_its_symbols() -> None:
     inputs = ["ab-cd", "xy-zz", "q-rst"]
     outputs = ["cd:ab", "zz:xy", "rst:q"]
     rows = [torch.tensor([strings.numbered(text, LONGEST) for text in some]).float() for some in (inputs, outputs)]
-    found = learner.search(inputs, outputs, wanted=3)
+    found = learner.search(inputs, outputs, 60.0, wanted=3)
     assert len(found) == 3
     for program, log_p in found:
         assert [strings.run(program, text) for text in inputs] == outputs

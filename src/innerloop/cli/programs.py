@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,15 +14,16 @@ from rich.table import Table
 from innerloop.core.meta_test import Estimate
 from innerloop.core.task import Task
 from innerloop.learners.program.robustfill import RobustFill
+from innerloop.learners.program.searching import Search, Searching
 from innerloop.programs import strings
-from innerloop.programs.search import Budget, Found, Written, plain, pruned
+from innerloop.programs.search import enumerated
 from innerloop.runs import RunError, Settings, write_atomically
-from innerloop.synthesis import enumerated
 
+SEARCHES: dict[str, Search] = {"guided": "guided", "enumeration, pruned": "pruned", "plain enumeration": "plain"}
 READY = 500_000  # expressions that are enumerated beforehand, in nobody's time
 
 
-def show_programs(options: argparse.Namespace, settings: Settings, learner: RobustFill, console: Console) -> None:
+def show_programs(options: argparse.Namespace, settings: Settings, learner: Searching, console: Console) -> None:
     """Test a run and print the table; the results go to `options.json`, where that is given. Raises RunError for other tasks than its own."""
     if options.on and options.on != settings.tasks:
         raise RunError(f"{options.run} writes programs for {settings.tasks}, and there is nothing of that kind in {options.on}")
@@ -31,19 +31,15 @@ def show_programs(options: argparse.Namespace, settings: Settings, learner: Robu
         raise FileNotFoundError(f"there is no folder {Path(options.json).parent} to write {Path(options.json).name} into")
     told = {"shots": options.shots or settings.task_options["shots"], "queries": options.queries or settings.task_options["queries"]}
     drawn = settings.distribution(options.part, **told).sample(options.tasks, torch.Generator().manual_seed(options.seed))
-    learner.seconds = options.seconds or learner.seconds
-    ways: dict[str, Callable[[Written], list[Found]]] = {"guided": lambda written: learner.search([*written.inputs], [*written.outputs])}
-    if options.race:
-        enumerated().first(READY)
-        ways["enumeration, pruned"] = lambda written: pruned(enumerated(), written, Budget(learner.seconds))
-        ways["plain enumeration"] = lambda written: plain(enumerated(), written, Budget(learner.seconds))
-    tasks = [texts(task) for task in drawn.unbind()]
+    seconds = options.seconds or learner.seconds
     rows = {}
-    for name, search in ways.items():
+    for name, search in [*SEARCHES.items()][: None if options.race else 1]:
+        if search != "guided" and isinstance(learner, RobustFill):
+            enumerated(strings.GRAMMAR).first(READY)
         with console.status(f"{name} on {options.tasks} tasks"):
-            rows[name] = measured(search, tasks, learner.seconds)
+            rows[name] = measured(learner, search, drawn.unbind(), seconds)
     where = f"{settings.tasks} ({options.part} part, {options.tasks} tasks, {told['shots']} examples shown, {told['queries']} held out"
-    table = Table(title=f"{settings.learner} on {where}, {learner.seconds:g} s of the processor a task, 95 % intervals)", title_justify="left")
+    table = Table(title=f"{settings.learner} on {where}, {seconds:g} s of the processor a task, 95 % intervals)", title_justify="left")
     for column in ("search", "solved", "fits what is shown", "seconds a task"):
         table.add_column(column, justify="left" if column == "search" else "right")
     for name, row in rows.items():
@@ -53,24 +49,17 @@ def show_programs(options: argparse.Namespace, settings: Settings, learner: Robu
     if options.json:
         plain_rows = {name: {key: value._asdict() for key, value in row.items()} for name, row in rows.items()}
         report = {"run": str(options.run), "learner": settings.learner, "tasks": settings.tasks, "part": options.part, "n": options.tasks, **told}
-        write_atomically(Path(options.json), json.dumps({**report, "seconds": learner.seconds, "results": plain_rows}, indent=2).encode() + b"\n")
+        write_atomically(Path(options.json), json.dumps({**report, "seconds": seconds, "results": plain_rows}, indent=2).encode() + b"\n")
 
 
-def texts(task: Task) -> tuple[list[str], list[str], list[str], list[str]]:
-    """The inputs and outputs that are shown, and those that are held out."""
-    parts = (task.support.x, task.support.y, task.query.x, task.query.y)
-    shown, wanted, asked, held_out = ([strings.text_of(row) for row in part[:, : task.support.x.shape[1]].long().tolist()] for part in parts)
-    return shown, wanted, asked, held_out
-
-
-def measured(search: Callable[[Written], list[Found]], tasks: list[tuple[list[str], ...]], seconds: float) -> dict[str, Estimate]:
+def measured(learner: Searching, search: Search, tasks: list[Task], seconds: float) -> dict[str, Estimate]:
     """How many tasks a search solves in time, all held-out rows right; for how many it finds in time what fits what is shown; its time."""
     found: dict[str, list[float]] = {"solved": [], "fits": [], "seconds": []}
-    for shown, wanted, asked, held_out in tasks:
+    for shown, asked in tasks:
         clock = time.process_time()
-        programs = search(Written(strings.evaluate, shown, wanted))
+        state = learner.found(shown, search, seconds)
         found["seconds"].append(time.process_time() - clock)
-        fits = bool(programs) and found["seconds"][-1] <= seconds
-        found["fits"].append(fits)
-        found["solved"].append(fits and [strings.run(programs[0].program, text) for text in asked] == held_out)
+        for name, (x, y) in (("fits", shown), ("solved", asked)):
+            right = bool(learner.likelihood.metrics(learner.predict(state, x), y)["solved"])
+            found[name].append(right and found["seconds"][-1] <= seconds)
     return {name: Estimate.of(torch.tensor(values, dtype=torch.float64)) for name, values in found.items()}

@@ -26,7 +26,7 @@ from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
-from innerloop.learners.program.robustfill import RobustFill
+from innerloop.learners.program.searching import Searching
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
 from innerloop.runs import Run, RunError, Settings, build_tasks, reader, seen_classes, write_atomically
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         if not isinstance(learner, Descent):
             raise ValueError(f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it")
         learner.inner_steps = options.steps
-    if isinstance(learner, RobustFill):
+    if isinstance(learner, Searching):
         show_programs(options, settings, learner, console)
         return
     rows = []

@@ -6,6 +6,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import count, islice
 from typing import NamedTuple
 
@@ -161,7 +162,13 @@ class Enumerated:
         return self.made[i] if i < len(self.made) or len(self.first(i + 1000)) > i else None
 
 
-def pruned(enumerated: Enumerated, written: Written, budget: Budget, *, wanted: int = 1) -> list[Found]:
+@cache
+def enumerated(grammar: Grammar) -> Enumerated:
+    """The one list of the expressions of a language."""
+    return Enumerated(grammar)
+
+
+def pruned(known: Enumerated, written: Written, budget: Budget, *, wanted: int = 1) -> list[Found]:
     """Enumeration that keeps what begins every output: the first 1,000 expressions of a language at every place, then twice as many, and so on.
 
     Programs that fit, likeliest first where nothing is known; every further expression makes one half as likely.
@@ -169,7 +176,7 @@ def pruned(enumerated: Enumerated, written: Written, budget: Budget, *, wanted: 
     fitting: Proposals = []
     looked, n = 0, 1000
     while not budget.late:
-        more = enumerated.first(n)[looked:]
+        more = known.first(n)[looked:]
         if not more:
             break
         for log_p, expression in more:
@@ -186,13 +193,13 @@ def pruned(enumerated: Enumerated, written: Written, budget: Budget, *, wanted: 
     return []
 
 
-def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Found]:
+def plain(known: Enumerated, written: Written, budget: Budget) -> list[Found]:
     """Enumeration of whole programs, likeliest first where nothing is known, each run on the examples: the first that fits, or none.
 
     Every further expression makes a program half as likely. What an expression writes is computed once.
     """
     ties = count()
-    first = enumerated.at(0)
+    first = known.at(0)
     # cost, places of the expressions in the order, what all but the last write, and cost of all but the last
     heap: list[tuple[float, int, tuple[int, ...], tuple[str, ...], float]] = []
     if first is not None:
@@ -201,13 +208,13 @@ def plain(enumerated: Enumerated, written: Written, budget: Budget) -> list[Foun
         cost, tie, numbers, begun, before = heapq.heappop(heap)
         if not tie % 64 and budget.late:
             break
-        told, start = written.by(enumerated.made[numbers[-1]][1]), before + FURTHER * (len(numbers) > 1)
+        told, start = written.by(known.made[numbers[-1]][1]), before + FURTHER * (len(numbers) > 1)
         if told is not None:
             outputs = tuple(map(str.__add__, begun, told))
             if outputs == written.outputs:
-                return [Found(tuple(enumerated.made[i][1] for i in numbers), -cost)]
-            heapq.heappush(heap, (cost + FURTHER - enumerated.made[0][0], next(ties), (*numbers, 0), outputs, cost))
-        following = enumerated.at(numbers[-1] + 1)
+                return [Found(tuple(known.made[i][1] for i in numbers), -cost)]
+            heapq.heappush(heap, (cost + FURTHER - known.made[0][0], next(ties), (*numbers, 0), outputs, cost))
+        following = known.at(numbers[-1] + 1)
         if following is not None:
             heapq.heappush(heap, (start - following[0], next(ties), (*numbers[:-1], numbers[-1] + 1), begun, before))
     return []

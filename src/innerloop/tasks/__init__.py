@@ -11,7 +11,7 @@ from innerloop.tasks.gp_curves import gp_curves
 from innerloop.tasks.images import Preprocess
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
-from innerloop.tasks.programs import string_programs
+from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
@@ -24,11 +24,12 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
     "clinc": clinc, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
     "gp-curves": gp_curves, "completion": completion, "string-programs": string_programs,
+    "list-programs": list_programs,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip
 
 __all__ = [
     "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "completion", "copy",
-    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "string_programs", "strokes", "sums",
-    "text", "tox21",
+    "folder", "gp_curves", "list_programs", "mlp_digits", "mlp_omniglot", "omniglot", "quadratics", "repeat_copy", "sinusoid", "string_programs",
+    "strokes", "sums", "text", "tox21",
 ]  # fmt: skip

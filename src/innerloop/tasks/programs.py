@@ -8,7 +8,8 @@ from random import Random
 import torch
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.programs import strings
+from innerloop.programs import lists, strings
+from innerloop.programs.lists import ListTask, list_task
 from innerloop.programs.string_tasks import StringTask, string_task
 from innerloop.tasks.parts import check_part
 
@@ -74,3 +75,48 @@ class StringPrograms(TaskDistribution):
 def string_programs(part: str = "train", *, shots: int = 4, queries: int = 6) -> StringPrograms:
     """Texts and what a program makes of them, as in spreadsheets: 2 to `shots` examples in training, else so many; no program is in two parts."""
     return StringPrograms(part, shots, queries, part != "train")
+
+
+LINES = 4  # of a program on lists, at most
+
+
+class ListPrograms(TaskDistribution):
+    """Integers and lists, and what a program of 2 to 4 lines makes of them; no program is in two parts. As in Balog et al. 2017, arXiv:1611.01989.
+
+    x (n, m, 24): two inputs, each as `programs.lists.numbered` numbers it, the second of kind 0 where there is but one. y (n, m, 12 + 12): the output
+    in the same way; then, in the query set, the lines of the program as `programs.lists.encode` gives them, -1 after the end and in the support set.
+    Only a loss may read these.
+    """
+
+    ahead = True
+
+    def __init__(self, part: str, shots: int, queries: int):
+        check_part(part)
+        if min(shots, queries) < 1:
+            raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
+        self.part, self.shots, self.queries = part, shots, queries
+        self.spec = TaskSpec("reals", (len(lists.INPUTS) * lists.SLOT,), lists.SLOT + 3 * LINES)
+
+    def draw(self, n: int, random: Random) -> list[ListTask]:
+        """n tasks whose programs belong to the part."""
+        found: list[ListTask] = []
+        while len(found) < n:
+            task = list_task(random, self.shots + self.queries, 2, LINES)
+            if part_of_program(f"{lists.show(task.program)} of {' and '.join(task.program.inputs)}") == self.part:
+                found.append(task)
+        return found
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        x, y = [], []
+        for task in self.draw(n, Random(int(torch.randint(2**62, (), generator=generator)))):
+            numbers = lists.encode(task.program)
+            told = [*numbers, *[-1] * (3 * LINES - len(numbers))]
+            x.append([[v for value in (*row, None)[: len(lists.INPUTS)] for v in lists.numbered(value)] for row in task.inputs])
+            y.append([[*lists.numbered(out), *(told if i >= self.shots else [-1] * len(told))] for i, out in enumerate(task.outputs)])
+        inputs, outputs = torch.tensor(x).float(), torch.tensor(y).float()
+        return Task(Examples(inputs[:, : self.shots], outputs[:, : self.shots]), Examples(inputs[:, self.shots :], outputs[:, self.shots :]))
+
+
+def list_programs(part: str = "train", *, shots: int = 5, queries: int = 6) -> ListPrograms:
+    """Integers and lists, and what a program of 2 to 4 lines makes of them; no program is in two parts."""
+    return ListPrograms(part, shots, queries)

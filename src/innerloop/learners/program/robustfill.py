@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Recipe
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners.program.drawing import draw_programs
+from innerloop.learners.program.searching import Search, Searching
 from innerloop.learners.program.writer import Writer
 from innerloop.nets.aligned import Pairs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
-from innerloop.programs.search import Budget, Found, Places, Proposals, Written, best_first
+from innerloop.programs.search import Budget, Found, Places, Proposals, Written, best_first, enumerated, plain, pruned
 
 
-class RobustFill(Learner):
+class RobustFill(Searching):
     """RobustFill: a network reads inputs and outputs and guides the search for a program that makes one of the other; the program is then run.
 
     log p(program | examples) = sum_k log p(symbol_k | what is left of every output before its expression, the symbols of the expression so far)
@@ -46,12 +46,10 @@ class RobustFill(Learner):
     hidden: int = 256
     beam: int = 32
     places: int = 1000
-    seconds: float = 1.0
     draws: int = 8
     reinforce: float = 0.2
     likelihood: Likelihood = Exact(32)
 
-    kinds = ("reals",)
     recipe = Recipe(batch=32, optimizer="AdamW", lr=1.5e-3, weight_decay=0.01, clip=1.0)
 
     def __post_init__(self) -> None:
@@ -71,11 +69,6 @@ class RobustFill(Learner):
         if spec.vocabulary != strings.VOCABULARY or symbols < 1:
             raise ValueError(f"RobustFill reads texts as string-programs gives them, {strings.VOCABULARY} characters by number, not {spec}")
         return {"length": length, "symbols": symbols, "likelihood": Exact(length)}
-
-    def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
-        """A loop: a search reads values, which `vmap` has none of."""
-        each = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(tree_leaves(trees)[0]))]  # noqa: B023
-        return tree_map(lambda *leaves: torch.stack(leaves), *each)
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         if self.training and self.now > 1 - self.reinforce:
@@ -120,9 +113,9 @@ class RobustFill(Learner):
         return -((r - others) * log_p).mean(), {"reward": r.mean()}
 
     @torch.no_grad()
-    def search(self, inputs: list[str], outputs: list[str], wanted: int = 1) -> list[Found]:
-        """Programs that make the outputs of the inputs, likeliest first; as many as are wanted, or those found within `seconds` and `places`."""
-        budget, written = Budget(self.seconds, self.places), Written(strings.evaluate, inputs, outputs)
+    def search(self, inputs: list[str], outputs: list[str], seconds: float, wanted: int = 1) -> list[Found]:
+        """Programs that make the outputs of the inputs, likeliest first; as many as are wanted, or those found within seconds and `places`."""
+        budget, written = Budget(seconds, self.places), Written(strings.evaluate, inputs, outputs)
         device, shots = self.writer.examples.weight.device, torch.arange(len(inputs))
         x, y = (torch.tensor([strings.numbered(text, max(1, *map(len, some))) for text in some], device=device) for some in (inputs, outputs))
         left = self.reader(x, y).transpose(0, 1)  # (length, shots, width)
@@ -136,8 +129,15 @@ class RobustFill(Learner):
         return found
 
     def adapt(self, support: Examples) -> Tensor:
+        return self.found(support, "guided", self.seconds)
+
+    def found(self, support: Examples, search: Search, seconds: float) -> Tensor:
         inputs, outputs = ([strings.text_of(row) for row in part.long().tolist()] for part in (support.x, support.y[:, : self.length]))
-        found = self.search(inputs, outputs)
+        if search == "guided":
+            found = self.search(inputs, outputs, seconds)
+        else:
+            how = pruned if search == "pruned" else plain
+            found = how(enumerated(strings.GRAMMAR), Written(strings.evaluate, inputs, outputs), Budget(seconds))
         numbers = strings.GRAMMAR.encode(found[0].program) if found else []
         numbers = numbers if len(numbers) <= self.symbols else []
         return torch.tensor([*numbers, *[-1] * (self.symbols - len(numbers))]).to(support.x)
