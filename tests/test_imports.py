@@ -10,24 +10,26 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "nets", "tasks", "learners", "rl", "evolution"}
+THEORY = {"engine", "core", "programs", "nets", "tasks", "learners", "rl", "evolution"}
 USE = {"testing", "estimators", "runs"}
 MAY_IMPORT = {
     "engine": set(),
     "core": {"engine"},
     "nets": {"engine", "core"},
-    "tasks": {"engine", "core"},
-    "learners": {"engine", "core", "nets"},
+    "programs": {"engine", "core"},
+    "tasks": {"engine", "core", "programs"},
+    "learners": {"engine", "core", "nets", "programs"},
     "race": {"core"},
     "asking": {"core", "learners"},
     "continual": {"core", "tasks", "learners"},
     "optimizer": {"learners", "runs"},
+    "synthesis": {"programs", "learners", "runs"},
     "evolution": {"engine", "core", "nets"},
     "rl": {"engine", "core", "nets", "tasks", "learners"},
     **{name: THEORY | USE for name in USE},
     "studies": THEORY | USE,
     "report": THEORY | USE | {"studies"},
-    "cli": THEORY | USE | {"race", "asking", "continual", "studies", "report", "web"},
+    "cli": THEORY | USE | {"race", "asking", "continual", "synthesis", "studies", "report", "web"},
     "web": THEORY | USE | {"studies", "report"},
     "__main__": {"cli"},
     "__init__": set(),

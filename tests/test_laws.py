@@ -37,6 +37,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
 
 
 READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune")} | {"prompttuning": ["texts"], "": [s for s in SPECS if s != "texts"]}
+READS |= {"robustfill": [], "deepcoder": []}  # on tasks of their own, in tests/learners
 
 
 def cases() -> list[tuple[type[Learner], dict[str, object], str]]:

@@ -4,6 +4,7 @@ import inspect
 import math
 import pkgutil
 import re
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -22,6 +23,7 @@ FOUND = {
     for name, cls in inspect.getmembers(import_module(f"{package.__name__}.{module.name}"), inspect.isclass)
     if issubclass(cls, Learner) and not inspect.isabstract(cls) and cls.__module__ == f"{package.__name__}.{module.name}"
 }
+OF_PROGRAMS = {"RobustFill": TaskSpec("reals", (4,), 7, vocabulary=97), "DeepCoder": TaskSpec("reals", (24,), 24)}
 LEARNER = pytest.mark.parametrize("name", FOUND)
 
 
@@ -66,6 +68,8 @@ def test_a_learner_is_built_for_what_it_says_it_answers(name: str) -> None:
     cls = FOUND[name][1]
     for kind in ("classes", "reals"):
         spec = TaskSpec(kind, (4,), 3, vocabulary=9 if name == "PromptTuning" else 0)
+        if name in OF_PROGRAMS:
+            spec = replace(OF_PROGRAMS[name], kind=kind)
         if kind in cls.kinds:
             assert not cls.build(spec).training
         else:
@@ -78,6 +82,10 @@ def test_a_learner_of_reals_answers_as_its_likelihood_reads(name: str) -> None:
     spec, likelihood = TaskSpec("reals", (4,), 2), Gaussian(learned_scale=True)
     if name in ("MatchingNet", "R2D2"):
         with pytest.raises(ValueError, match="cannot read them"):
+            FOUND[name][1].build(spec, likelihood=likelihood)
+        return
+    if name in OF_PROGRAMS:
+        with pytest.raises(ValueError, match=r"as \w+-programs gives them"):
             FOUND[name][1].build(spec, likelihood=likelihood)
         return
     learner = FOUND[name][1].build(spec, likelihood=likelihood)

@@ -26,7 +26,7 @@ _HOMES = {
     "innerloop.learners.optimization": (
         "CAVIA", "DKT", "ESMAML", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning",
     ),
-    "innerloop.learners.program": ("CNAPs", "Modular", "Versa"),
+    "innerloop.learners.program": ("CNAPs", "DeepCoder", "Modular", "RobustFill", "Versa"),
     "innerloop.learners.transfer": ("FineTune", "MetaTransfer", "Scratch"),
     "innerloop.asking": ("asking_curves",),
     "innerloop.continual": ("continual_test",),
@@ -34,6 +34,7 @@ _HOMES = {
     "innerloop.optimizer": ("LearnedOptimizer",),
     "innerloop.race": ("head_start",),
     "innerloop.runs": ("load",),
+    "innerloop.synthesis": ("synthesize",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

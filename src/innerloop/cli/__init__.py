@@ -66,6 +66,13 @@ def duration(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 where it succeeded, 2 where it was asked wrongly, 130 where it was interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -97,7 +104,7 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"innerloop {__version__}")
     parser.words = arguments
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (_demo, _list, _cite, _test, _adapt, _ask, _imagine):
+    for add in (_demo, _list, _cite, _test, _adapt, _ask, _imagine, _synthesize):
         add(commands)
     _train(commands, arguments)
     return parser
@@ -151,6 +158,7 @@ def _test(commands: Any) -> None:
     test.add_argument("--steps", type=positive, help="gradient steps: another number than in training, and the score after each of them")
     test.add_argument("--cluster", action="store_true", help="also group the queries without labels; adjusted Rand index")
     test.add_argument("--race", type=int, default=20, metavar="TASKS", help="tasks of the race against training from scratch; 0 leaves it out")
+    test.add_argument("--seconds", type=seconds, help="of the processor that the search for a program may take (robustfill, 1)")
     test.add_argument("--imagined", metavar="RUN", help="support sets enlarged by what a run of metavae, metagan or gtn imagines from them")
     test.add_argument("--count", type=positive, default=10, help="imagined examples of a class")
     test.add_argument("--continual", type=positive, metavar="GROUPS", help="let the classes of so many groups (alphabets) arrive one after the other")
@@ -191,6 +199,16 @@ def _imagine(commands: Any) -> None:
     imagine.add_argument("--count", type=positive, default=10, help="images of each class")
     imagine.add_argument("--device", default="cpu", help="where to compute")
     imagine.add_argument("--seed", type=int, default=0, help="random seed")
+
+
+def _synthesize(commands: Any) -> None:
+    synthesize = _command(commands, "synthesize", "synthesize", "find the program that makes a column of a table from others, from a few examples")
+    synthesize.add_argument(
+        "--examples", required=True, metavar="FILE", help="a .csv with a column output, empty in the rows to fill; all other columns are inputs"
+    )
+    synthesize.add_argument("--run", metavar="RUN", help="a run folder of robustfill to guide the search (default: programs are enumerated)")
+    synthesize.add_argument("--out", metavar="FILE", help="a .csv with all rows, filled")
+    synthesize.add_argument("--seconds", type=seconds, default=10.0, help="of the processor that the search may take")
 
 
 def _train(commands: Any, arguments: Sequence[str]) -> None:

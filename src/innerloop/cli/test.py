@@ -18,6 +18,7 @@ from rich.table import Table
 from innerloop.cli.fields import check_device
 from innerloop.cli.further import show_asking, show_continual
 from innerloop.cli.plot import draw, drawable
+from innerloop.cli.programs import show_programs
 from innerloop.cli.train import fixed_ways
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Streaming
@@ -27,6 +28,7 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.learners.active.asking import Asking
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
+from innerloop.learners.program.searching import Searching
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.race import head_start
 from innerloop.rl import Environment, play_test
@@ -51,6 +53,9 @@ def run(options: argparse.Namespace) -> None:
         learner.inner_steps = options.steps
     if options.continual:
         show_continual(options, settings, learner, console)
+        return
+    if isinstance(learner, Searching):
+        show_programs(options, settings, learner, console)
         return
     rows = []
     found = all_tasks(options, settings, console)

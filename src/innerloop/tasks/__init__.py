@@ -13,6 +13,7 @@ from innerloop.tasks.logic import xor
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.pools import pools
+from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
@@ -24,12 +25,12 @@ from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
     "clinc": clinc, "cloze": cloze, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
-    "gp-curves": gp_curves, "completion": completion, "pools": pools, "xor": xor,
+    "gp-curves": gp_curves, "completion": completion, "pools": pools, "xor": xor, "string-programs": string_programs, "list-programs": list_programs,
     "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
 }  # fmt: skip
 
 __all__ = [
     "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "cloze", "completion", "copy",
-    "folder", "gp_curves", "mlp_digits", "mlp_omniglot", "omniglot", "pools", "quadratics", "repeat_copy", "sinusoid", "strokes", "sums", "text",
-    "tox21", "xor",
+    "folder", "gp_curves", "list_programs", "mlp_digits", "mlp_omniglot", "omniglot", "pools", "quadratics", "repeat_copy", "sinusoid",
+    "string_programs", "strokes", "sums", "text", "tox21", "xor",
 ]  # fmt: skip

@@ -1,0 +1,90 @@
+"""`innerloop synthesize`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from innerloop.runs import write_atomically
+from innerloop.synthesis import synthesize
+
+OUTPUT = "output"
+SHOWN, SURE = 20, 0.995  # rows that are printed; where less of the probability agrees, it is said
+
+
+def run(options: argparse.Namespace) -> None:
+    console = Console()
+    inputs, rows = read_rows(options.examples)
+    out = Path(options.out) if options.out else None
+    if out and not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+    columns = {name: [row[name] for row in rows] for name in inputs}
+    read = list(zip(*columns.values(), strict=True)) if len(inputs) > 1 else list(columns[inputs[0]])
+    examples = [(text, row[OUTPUT]) for text, row in zip(read, rows, strict=True) if row[OUTPUT]]
+    found = synthesize(examples, run=options.run, seconds=options.seconds)
+    asked = [(text, row) for text, row in zip(read, rows, strict=True) if not row[OUTPUT]]
+    answers = [(text, found(text), found.agreement(text)) for text, _ in asked]
+    for (_, row), (_, answer, _) in zip(asked, answers, strict=True):
+        row[OUTPUT] = answer or ""
+    told = [f"program: {found.program}"]
+    if len(inputs) > 1:
+        told.append(f"x is {' | '.join(inputs)}, with nothing but a | between them")
+    told.append(how_sure(len(examples), found.programs, [sure for *_, sure in answers]))
+    for text, answer, sure in answers[:SHOWN]:
+        what = repr(answer) if answer is not None else "nothing: the program does not find in it what it looks for"
+        told.append(
+            f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}" + (f"  ({100 * sure:.0f} % agree)" if sure < 0.995 else "")
+        )
+    if len(answers) > SHOWN:
+        told.append(f"... and {len(answers) - SHOWN} rows more")
+    for line in told:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if out:
+        memory = io.StringIO()
+        writer = csv.DictWriter(memory, [*inputs, OUTPUT])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(out, memory.getvalue().encode())
+        console.print(f"{len(answers)} rows filled: {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def how_sure(shown: int, programs: tuple[tuple[str, float], ...], agreements: list[float]) -> str:
+    """One line on how many programs fit, and whether they agree."""
+    if len(programs) == 1:
+        return f"it is the only program found that fits the {shown} examples"
+    many = f"{len(programs)} programs fit the {shown} examples"
+    if not agreements:
+        return f"{many}; the likeliest other is {programs[1][0]}"
+    doubtful = sum(sure < SURE for sure in agreements)
+    if not doubtful:
+        return f"{many}, and agree on all {len(agreements)} rows to fill"
+    return f"{many}, and disagree on {doubtful} of {len(agreements)} rows to fill: an example like those would settle it"
+
+
+def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
+    """The names of the input columns and the rows of a .csv with a column `output`.
+
+    Raises FileNotFoundError for a missing file and ValueError for one that is no such table.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    try:
+        lines = list(csv.reader(io.StringIO(file.read_text("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is no .csv file in UTF-8: {error}") from error
+    lines = [line for line in lines if any(line)]
+    header = [name.strip() for name in lines[0]] if lines else []
+    if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
+        raise ValueError(f"{file} needs a header with the column output and one column of inputs or more, each of another name, not {header}")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise ValueError(f"row {number} of {file} has {len(line)} cells, and the header has {len(header)}")
+    rows = [dict(zip(header, line, strict=True)) for line in lines[1:]]
+    if not any(row[OUTPUT] for row in rows):
+        raise ValueError(f"no row of {file} has an output: fill in one or more, as examples")
+    return [name for name in header if name != OUTPUT], rows

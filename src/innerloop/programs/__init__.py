@@ -1,0 +1,1 @@
+"""Languages of programs, and the search for programs that fit examples."""
