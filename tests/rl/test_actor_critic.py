@@ -85,8 +85,9 @@ def test_advantages_cross_episodes_and_not_trials() -> None:
     torch.testing.assert_close(trials.returns, trials.y[..., -2].flip(1).cumsum(1).flip(1))
     means = A2C(ENVIRONMENT, discount=1.0, trace=1.0).round(learner, learner.likelihood, tasks())[0]  # pyright: ignore[reportArgumentType]
     R, _ = ENVIRONMENT.tables(tasks().support.x[:, 0])
-    last = R[torch.arange(4), means.x[:, -1].argmax(-1), means.y[:, -1, :2].argmax(-1)]
-    torch.testing.assert_close(means.returns[:, -1], last)  # without the noise of the reward that was drawn
+    options = R[torch.arange(4), means.x[:, -1].argmax(-1)]  # (4, A)
+    last = options[torch.arange(4), means.y[:, -1, :2].argmax(-1)] - options.amax(-1)
+    torch.testing.assert_close(means.returns[:, -1], last)  # the credit: without the noise of the reward that was drawn, and less the best
 
 
 @pytest.mark.parametrize("learner", [RL2, LSTM])

@@ -1,5 +1,8 @@
 """Tasks that are played are what their papers say."""
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,12 +49,33 @@ def test_mdps_move_as_their_tables_say() -> None:
     one = environment.draw(1, generator())
     P = environment.tables(one)[1]
     torch.testing.assert_close(P.sum(-1), torch.ones(1, 4, 2))
-    where = torch.full((8000, 1), 2.0)
+    where = torch.tensor([[2.0, 0.0]]).expand(8000, 2)
     after = environment.step(one.expand(8000, -1), where, F.one_hot(torch.ones(8000).long(), 2).float(), generator())[0]
     torch.testing.assert_close(F.one_hot(after[:, 0].long(), 4).float().mean(0), P[0, 2, 1], atol=0.02, rtol=0)
     many = environment.tables(environment.draw(4000, generator()))
     torch.testing.assert_close(torch.stack([many[0].mean(), many[0].std(), many[1].mean()]), torch.tensor([1.0, 1.0, 0.25]), atol=0.03, rtol=0)
     assert float(many[1].var()) == pytest.approx(0.25 * 0.75 / 5, rel=0.03)  # of a flat Dirichlet: mean (1 - mean) / (states + 1)
+
+
+def test_the_credit_of_a_trial_is_its_reward_less_the_best_policy_s() -> None:
+    """With the tables known, by brute force: the credit along all that may happen adds up to what a policy is worth less what the best one is."""
+    environment = MDPs(2, 2, 3, 1)
+    row = environment.draw(1, generator())
+    R, P = (table[0] for table in environment.tables(row))
+    policies = [torch.tensor(bits).view(3, 2) for bits in itertools.product((0, 1), repeat=6)]  # an action for every step and state
+
+    def worth(policy: torch.Tensor, step: int, s: int, judge: Callable[[int, int, int], float]) -> float:
+        if step == 3:
+            return 0.0
+        a = int(policy[step, s])
+        return judge(step, s, a) + sum(float(P[s, a, t]) * worth(policy, step + 1, t, judge) for t in range(2))
+
+    def credit(step: int, s: int, a: int) -> float:
+        return float(environment.credit(row, torch.tensor([[float(s), float(step)]]), F.one_hot(torch.tensor([a]), 2).float()))
+
+    rewards = [worth(policy, 0, 0, lambda step, s, a: float(R[s, a])) for policy in policies]
+    for policy, reward in zip(policies, rewards, strict=True):
+        assert worth(policy, 0, 0, credit) == pytest.approx(reward - max(rewards), abs=1e-5)
 
 
 def test_every_room_of_a_maze_is_reached_through_doors_that_lead_both_ways() -> None:

@@ -51,8 +51,8 @@ class A2C:
     The learner tells its value as a mean reward for each of the steps that are left, so that its size does not depend on the length of a trial.
 
     environment: whose tasks. discount, trace: of `generalised_advantages`. entropy, critic: their weights in the loss; that of the entropy falls to
-    nothing with `at`. lucky: go by the rewards as they were drawn, where the environment could tell their means, which are the same but for the
-    noise. generator: draws what is drawn.
+    nothing with `at`. lucky: go by the rewards as they were drawn, not by the environment's `credit`, which is the same but for chance.
+    generator: draws what is drawn.
     """
 
     environment: Environment
@@ -95,9 +95,9 @@ class A2C:
     def round(self, learner: Streaming, policy: Policy, tasks: Task) -> tuple[Trials, Metrics]:
         """Play a trial of every task."""
         played = play(learner, self.environment, tasks.support.x[:, 0], self.generator)
-        x, y, outputs, expected = (part[:, 0] for part in played)
+        x, y, outputs, credit = (part[:, 0] for part in played)
         value = self.value(policy, outputs)  # (n, steps)
-        advantage = generalised_advantages(y[..., -2] if self.lucky else expected, value, self.discount, self.trace)
+        advantage = generalised_advantages(y[..., -2] if self.lucky else credit, value, self.discount, self.trace)
         returns = advantage + value
         advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-8)
         return Trials(x, y, policy.log_prob(outputs, y[..., :-2]), advantage, returns), {"reward": y[..., -2].sum(-1).mean()}

@@ -57,3 +57,8 @@ class Environment(TaskDistribution):
     def expected(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor | None:
         """The mean (n,) of the reward that `step` draws for an action (n, actions), where it can be told."""
         return None
+
+    def credit(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor | None:
+        """What training may go by instead of the reward (n,) of an action (n, actions): it ranks ways of acting the same, with less chance in it.
+        That is the mean of the reward, where it can be told, unless an environment knows better."""
+        return self.expected(parameters, where, action)

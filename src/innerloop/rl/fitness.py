@@ -31,7 +31,7 @@ class Fitness:
 
     def __call__(self, learner: Learner, tasks: Task) -> tuple[Tensor, Metrics]:
         played = play(learner, self.environment, tasks.support.x[:, 0], _luck())
-        return -played.expected.sum(-1).mean(), {"reward": played.reward.sum(-1).mean()}
+        return -played.credit.sum(-1).mean(), {"reward": played.reward.sum(-1).mean()}
 
     @torch.no_grad()
     def of_members(self, learner: Learner, members: dict[str, Tensor], tasks: Task) -> Tensor:

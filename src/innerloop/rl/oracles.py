@@ -13,7 +13,7 @@ from torch import Tensor
 
 from innerloop.rl.bandits import Bandits
 from innerloop.rl.environment import Environment
-from innerloop.rl.mdps import MDPs
+from innerloop.rl.mdps import MDPs, solved
 
 
 class Strategy(ABC):
@@ -239,15 +239,6 @@ class ModelStrategy(Strategy):
         noise = torch.randn(self.pulls.shape, generator=self.generator) / (1 + self.pulls).sqrt()
         share = self.gamma(self.alpha)
         return self.mean_model()[0] + noise, share / share.sum(-1, keepdim=True)
-
-
-def solved(R: Tensor, P: Tensor, horizon: int) -> Tensor:
-    """Q (horizon, ..., S, A) of the best policy with as many steps left as there are from each step on: Bellman 1957."""
-    Q, rows = R, [R]
-    for _ in range(horizon - 1):
-        Q = R + torch.einsum("...sat,...t->...sa", P, Q.amax(-1))
-        rows.append(Q)
-    return torch.stack(rows[::-1])
 
 
 class PSRL(ModelStrategy):

@@ -22,7 +22,7 @@ class Played(NamedTuple):
     x: Tensor  # (n, k, steps, *x_shape)  what was seen
     y: Tensor  # (n, k, steps, actions + 2)  [action | reward | over]
     outputs: Tensor  # (n, k, steps, out_dim)  what the policy said
-    expected: Tensor  # (n, k, steps)  the reward without its luck, where the environment can tell it
+    credit: Tensor  # (n, k, steps)  what training may go by instead of the reward
 
     @property
     def reward(self) -> Tensor:
@@ -71,12 +71,12 @@ def play(
         else:
             outputs = torch.vmap(learner.predict)(state, x.unflatten(0, (n, times))).flatten(0, 1)
         action = policy.draw(outputs, generator)
-        expected = environment.expected(each, where, action)
+        credit = environment.credit(each, where, action)
         where, reward, over = environment.step(each, where, action, generator)
         clock = clock + 1
         over = over | (clock == environment.horizon)
         y = torch.cat([action, torch.stack([reward, over.to(reward.dtype)], -1)], -1)
-        rows.append((x, y, outputs, reward if expected is None else expected))
+        rows.append((x, y, outputs, reward if credit is None else credit))
         if recurrent:
             state = memory, y
         elif streaming:
