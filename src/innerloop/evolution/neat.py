@@ -61,14 +61,14 @@ class AugmentingTopologies(Strategy):
 
     distance = (E + D) / N + 0.4 W, E and D the excess and disjoint genes, N the genes of the larger genome, W the mean difference of common weights;
     a species has offspring in proportion to its mean fitness, here the rank of a member's loss
-    Stanley and Miikkulainen 2002, "Evolving neural networks through augmenting topologies", Evolutionary Computation 10 (2), section 3; rates: 4.1
+    Stanley and Miikkulainen 2002, "Evolving neural networks through augmenting topologies", Evolutionary Computation 10 (2), section 3
 
     learner: has one `Wired` network, and nothing else to learn. population: members of a generation. sigma: the size of a change of a weight.
     species: how many are aimed at, by moving the distance that parts them. add_node, add_link: how often the wiring of a child grows.
     """
 
     def __init__(
-        self, learner: Learner, *, population: int = 150, sigma: float = 0.5, species: int = 10, add_node: float = 0.03, add_link: float = 0.1,
+        self, learner: Learner, *, population: int = 150, sigma: float = 0.5, species: int = 10, add_node: float = 0.1, add_link: float = 0.3,
         seed: int = 0, objective: Objective | None = None,
     ):  # fmt: skip
         super().__init__(objective)
