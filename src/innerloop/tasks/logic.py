@@ -14,8 +14,8 @@ class ExclusiveOr(TaskDistribution):
     """Points near the corners of a square, and whether their signs differ; in a quarter of the tasks, whether they agree. One example tells which.
 
     The benchmark of Stanley and Miikkulainen 2002, section 4.1, with a task to find out. shots: support examples, from random corners. queries: query
-    examples, from all corners in turn. noise: the standard deviation around a corner. agree: the share of tasks with the negation; where it is a half,
-    no network without memory is better than chance, and evolution has nothing to begin with. Support x (n, shots, 2), y (n, shots, 1).
+    examples, from all corners in turn. noise: the standard deviation around a corner. agree: the share of tasks with the negation; were it a half,
+    no network without memory would beat chance, and evolution had nothing to begin with. Support x (n, shots, 2), y (n, shots, 1).
     """
 
     ahead = True
