@@ -287,7 +287,7 @@ def test_a_bandit_is_learned_in_a_few_generations() -> None:
     torch.manual_seed(0)
     learner = NEAT.build(environment.spec, likelihood=Policy(), hidden=2, passes=1)
     strategy = AugmentingTopologies(learner, population=50, sigma=2.0, objective=Fitness(environment))
-    for _ in evolve(learner, environment, strategy, steps=15, batch=128):
+    for _ in evolve(learner, environment, strategy, steps=30, batch=128):
         pass
     reward = play_test(learner, environment, n=2000).metrics["reward"]
     chance = oracle_test(environment, n=2000)["random"]
