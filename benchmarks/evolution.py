@@ -66,7 +66,7 @@ def small_maml() -> Learner:
 
 
 CASES = (
-    Case("ProtoNet, strokes, 5-way 1-shot", small_protonet, drawings, Way(600, 8, 1e-2), Way(4000, 4, 5e-2, 128, 0.1)),
+    Case("ProtoNet, strokes, 5-way 1-shot", small_protonet, drawings, Way(600, 8, 1e-2), Way(8000, 4, 5e-2, 128, 0.1)),
     Case("MAML, sinusoid, 10-shot", small_maml, waves, Way(3000, 25, 1e-2), Way(10000, 25, 1e-2, 128, 0.03)),
 )
 

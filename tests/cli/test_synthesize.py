@@ -58,6 +58,12 @@ def test_rows_are_filled_and_what_is_not_found_is_told(tmp_path: Path, capsys: p
     assert "2 rows filled" in printed
 
 
+def test_a_filled_table_keeps_its_columns(tmp_path: Path) -> None:
+    out = tmp_path / "filled.csv"
+    assert main(["synthesize", "--examples", table(tmp_path, "output,a\ny,x-y\nr,q-r\n,p-s\n"), "--out", str(out)]) == 0
+    assert out.read_text("utf-8").split() == ["output,a", "y,x-y", "r,q-r", "s,p-s"]
+
+
 def test_doubt_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One example, and many readings of it."""
     assert main(["synthesize", "--examples", table(tmp_path, "a,output\nx-y,y\np-q-r,\n")]) == 0

@@ -36,16 +36,15 @@ def run(options: argparse.Namespace) -> None:
     told.append(how_sure(len(examples), found.programs, [sure for *_, sure in answers]))
     for text, answer, sure in answers[:SHOWN]:
         what = repr(answer) if answer is not None else "nothing: the program does not find in it what it looks for"
-        told.append(
-            f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}" + (f"  ({100 * sure:.0f} % agree)" if sure < 0.995 else "")
-        )
+        doubt = f"  ({100 * sure:.0f} % agree)" if sure < SURE else ""
+        told.append(f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}{doubt}")
     if len(answers) > SHOWN:
         told.append(f"... and {len(answers) - SHOWN} rows more")
     for line in told:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if out:
         memory = io.StringIO()
-        writer = csv.DictWriter(memory, [*inputs, OUTPUT])
+        writer = csv.DictWriter(memory, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(out, memory.getvalue().encode())
