@@ -41,8 +41,8 @@ AT_HOME = {
     "rl2": ("bandits", (), TaskSpec("reals", (1,), 7)),
     "asking": ("pools", (), TaskSpec("classes", (1, 28, 28), 10)),
     "neat": ("xor", (), TaskSpec("bits", (2,), 1)),
-    "robustfill": ("string-programs", (), TaskSpec("reals", (32,), 64, vocabulary=97)),
-    "deepcoder": ("list-programs", (), TaskSpec("reals", (24,), 24)),
+    "robustfill": ("string-programs", (), TaskSpec("programs", (32,), 64, vocabulary=97)),
+    "deepcoder": ("list-programs", (), TaskSpec("programs", (24,), 24)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
     **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
 }

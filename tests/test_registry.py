@@ -23,7 +23,7 @@ FOUND = {
     for name, cls in inspect.getmembers(import_module(f"{package.__name__}.{module.name}"), inspect.isclass)
     if issubclass(cls, Learner) and not inspect.isabstract(cls) and cls.__module__ == f"{package.__name__}.{module.name}"
 }
-OF_PROGRAMS = {"RobustFill": TaskSpec("reals", (4,), 7, vocabulary=97), "DeepCoder": TaskSpec("reals", (24,), 24)}
+OF_PROGRAMS = {"RobustFill": TaskSpec("programs", (4,), 7, vocabulary=97), "DeepCoder": TaskSpec("programs", (24,), 24)}
 LEARNER = pytest.mark.parametrize("name", FOUND)
 
 

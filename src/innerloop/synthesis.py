@@ -62,9 +62,10 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
     if not known:
         raise ValueError("there is no example: give at least one input with its output")
     inputs, outputs = list(known), list(known.values())
+    budget = Budget(seconds)
     found: list[Found] = guide(run).search(inputs, outputs, seconds, wanted) if run is not None else []
     if not found:
-        found = pruned(enumerated(strings.GRAMMAR), Written(strings.evaluate, inputs, outputs), Budget(seconds), wanted=wanted)
+        found = pruned(enumerated(strings.GRAMMAR), Written(strings.evaluate, inputs, outputs), budget, wanted=wanted)
     found = [one for one in found if not strings.ignores_input(one.program)] or found  # a constant only where nothing else fits
     if not found:
         raise ValueError(f"no program was found that fits the {len(known)} examples: is one of them mistyped? More seconds may help, but seldom do")

@@ -55,13 +55,32 @@ def test_rows_are_filled_and_what_is_not_found_is_told(tmp_path: Path, capsys: p
     assert rows[2]["output"] == "Noether, E."
     printed = capsys.readouterr().out
     assert "'Emmy Noether' gives 'Noether, E.'" in printed
-    assert "2 rows filled" in printed
+    assert "1 of 2 rows filled" in printed
 
 
 def test_a_filled_table_keeps_its_columns(tmp_path: Path) -> None:
     out = tmp_path / "filled.csv"
     assert main(["synthesize", "--examples", table(tmp_path, "output,a\ny,x-y\nr,q-r\n,p-s\n"), "--out", str(out)]) == 0
     assert out.read_text("utf-8").split() == ["output,a", "y,x-y", "r,q-r", "s,p-s"]
+
+
+def test_constants_may_be_long_and_are_printed_as_they_are() -> None:
+    found = innerloop.synthesize([("ada", "ada@mail.example.org:key:"), ("bob", "bob@mail.example.org:key:")])
+    assert found("eve") == "eve@mail.example.org:key:"
+
+
+def test_no_row_is_lost_and_what_is_missing_or_in_doubt_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["a-17:key:,17:key:", "bcd-2:key:,2:key:", *(f"c-{n}:key:," for n in range(30)), ",", "nothing here,", f"{'x' * 1001}-3:key:,"]
+    out = tmp_path / "filled.csv"
+    assert main(["synthesize", "--examples", table(tmp_path, "\n".join(["a,output", *rows, ""])), "--out", str(out)]) == 0
+    with out.open(encoding="utf-8", newline="") as opened:
+        filled = list(csv.reader(opened))
+    assert [row[0] for row in filled[1:]] == [row.split(",")[0] for row in rows]
+    printed = capsys.readouterr().out
+    assert "'nothing here' gives nothing: the program does not find" in printed
+    assert "gives nothing: a text may have 1000 characters" in printed
+    assert ":key:" in printed
+    assert f"{sum(bool(row[1]) for row in filled[1:]) - 2} of 33 rows filled" in printed
 
 
 def test_doubt_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +106,7 @@ def run_folder(tmp_path: Path) -> str:
     torch.manual_seed(0)
     tasks = string_programs()
     fields = {"width": 16, "heads": 2, "layers": 1, "hidden": 16}
-    spec = {"kind": "reals", "x_shape": [32], "y_dim": 64, "vocabulary": tasks.spec.vocabulary}
+    spec = {"kind": "programs", "x_shape": [32], "y_dim": 64, "vocabulary": tasks.spec.vocabulary}
     settings = Settings("robustfill", fields, spec, "string-programs", {"shots": 4, "queries": 6}, {})
     run = Run(tmp_path / "run")
     run.create(settings)

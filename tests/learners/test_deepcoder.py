@@ -74,7 +74,7 @@ def test_adapting_finds_a_program_that_fits_and_reads_nothing_of_the_solution() 
 
 def test_what_it_is_not_built_for_is_refused() -> None:
     with pytest.raises(ValueError, match="as list-programs gives them"):
-        DeepCoder.build(TaskSpec("reals", (4,), 3))
+        DeepCoder.build(TaskSpec("programs", (4,), 3))
     with pytest.raises(ValueError, match="between 0 and 1"):
         built(least=0.0)
 

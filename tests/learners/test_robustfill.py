@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from innerloop import Examples, RobustFill, Task, TaskSpec, meta_test, meta_train
+from innerloop import MAML, Examples, RobustFill, Task, TaskSpec, meta_test, meta_train
 from innerloop.learners.program.drawing import draw_programs
 from innerloop.nets.aligned import runs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
-from innerloop.programs.search import Written
+from innerloop.programs.search import Written, readable
 from innerloop.tasks import string_programs
 from innerloop.tasks.programs import LONGEST
 from innerloop.testing import LAWS
@@ -172,9 +172,21 @@ def test_reward_teaches_what_examples_alone_do() -> None:
 
 def test_what_it_is_not_built_for_is_refused() -> None:
     with pytest.raises(ValueError, match="as string-programs gives them"):
-        RobustFill.build(TaskSpec("reals", (4,), 3))
+        RobustFill.build(TaskSpec("programs", (4,), 3))
+    with pytest.raises(ValueError, match="MAML answers for classes and reals, but the targets of these tasks are programs"):
+        MAML.build(string_programs().spec)
     with pytest.raises(ValueError, match="cannot be shared by 3 heads"):
         built(heads=3)
+
+
+def test_it_reads_the_shortest_of_many_examples_and_is_right_about_all() -> None:
+    texts = ["ab" * n for n in (400, 2, 3, 300)]
+    assert readable(texts, texts) == [1, 2]  # ninety thousand pairs of characters each, and there would be three
+    assert readable(texts[::3], texts[::3]) == [1]
+    texts = [f"{'x' * n}-{n}" for n in range(12)]
+    assert readable(texts, texts) == [*range(8)]
+    found = built().search(texts, [text[-1:] if len(text) < 12 else text[-2:] for text in texts], 5.0)
+    assert all(strings.run(one.program, text) == text.split("-")[1] for one in found for text in texts)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils._pytree import tree_map
 
 from innerloop.core.meta_test import Estimate
 from innerloop.core.task import Task
@@ -31,6 +32,7 @@ def show_programs(options: argparse.Namespace, settings: Settings, learner: Sear
         raise FileNotFoundError(f"there is no folder {Path(options.json).parent} to write {Path(options.json).name} into")
     told = {"shots": options.shots or settings.task_options["shots"], "queries": options.queries or settings.task_options["queries"]}
     drawn = settings.distribution(options.part, **told).sample(options.tasks, torch.Generator().manual_seed(options.seed))
+    drawn = tree_map(lambda t: t.to(options.device), drawn)
     seconds = options.seconds or learner.seconds
     rows = {}
     for name, search in [*SEARCHES.items()][: None if options.race else 1]:

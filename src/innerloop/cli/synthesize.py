@@ -9,15 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from innerloop.programs.strings import LONGEST
 from innerloop.runs import write_atomically
-from innerloop.synthesis import synthesize
+from innerloop.synthesis import joined, synthesize
 
 OUTPUT = "output"
-SHOWN, SURE = 20, 0.995  # rows that are printed; where less of the probability agrees, it is said
+SHOWN, SURE = 20, 0.995  # rows that are printed, if all is well; where less of the probability agrees, it is said
+NOTHING = ("nothing: the program does not find in it what it looks for", f"nothing: a text may have {LONGEST} characters")
 
 
 def run(options: argparse.Namespace) -> None:
-    console = Console()
+    console = Console(emoji=False)
     inputs, rows = read_rows(options.examples)
     out = Path(options.out) if options.out else None
     if out and not out.parent.is_dir():
@@ -34,12 +36,14 @@ def run(options: argparse.Namespace) -> None:
     if len(inputs) > 1:
         told.append(f"x is {' | '.join(inputs)}, with nothing but a | between them")
     told.append(how_sure(len(examples), found.programs, [sure for *_, sure in answers]))
-    for text, answer, sure in answers[:SHOWN]:
-        what = repr(answer) if answer is not None else "nothing: the program does not find in it what it looks for"
+    doubtful = sorted(answers, key=lambda found: (found[1] is not None, found[2] >= SURE))  # what is missing or not sure comes first
+    at_least = sum(answer is None or sure < SURE for _, answer, sure in answers)
+    for text, answer, sure in doubtful[: max(SHOWN, at_least)]:
+        what = repr(answer) if answer is not None else NOTHING[len(joined(text)) > LONGEST]
         doubt = f"  ({100 * sure:.0f} % agree)" if sure < SURE else ""
         told.append(f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}{doubt}")
-    if len(answers) > SHOWN:
-        told.append(f"... and {len(answers) - SHOWN} rows more")
+    if len(answers) > max(SHOWN, at_least):
+        told.append(f"... and {len(answers) - max(SHOWN, at_least)} rows more, about which they agree")
     for line in told:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if out:
@@ -48,7 +52,8 @@ def run(options: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(out, memory.getvalue().encode())
-        console.print(f"{len(answers)} rows filled: {out}", markup=False, highlight=False, soft_wrap=True)
+        filled = sum(answer is not None for _, answer, _ in answers)
+        console.print(f"{filled} of {len(answers)} rows filled: {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def how_sure(shown: int, programs: tuple[tuple[str, float], ...], agreements: list[float]) -> str:
@@ -76,14 +81,14 @@ def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
         lines = list(csv.reader(io.StringIO(file.read_text("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is no .csv file in UTF-8: {error}") from error
-    lines = [line for line in lines if any(line)]
-    header = [name.strip() for name in lines[0]] if lines else []
+    lines = [(number, line) for number, line in enumerate(lines, 1) if line]
+    header = [name.strip() for name in lines[0][1]] if lines else []
     if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
         raise ValueError(f"{file} needs a header with the column output and one column of inputs or more, each of another name, not {header}")
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in lines[1:]:
         if len(line) != len(header):
             raise ValueError(f"row {number} of {file} has {len(line)} cells, and the header has {len(header)}")
-    rows = [dict(zip(header, line, strict=True)) for line in lines[1:]]
+    rows = [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
     if not any(row[OUTPUT] for row in rows):
         raise ValueError(f"no row of {file} has an output: fill in one or more, as examples")
     return [name for name in header if name != OUTPUT], rows

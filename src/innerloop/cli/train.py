@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from innerloop.cli.fields import check_device, find_learner, given_fields
 from innerloop.cli.outer import OPTIONS, outer, outer_options, stepping
@@ -288,9 +290,13 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         noise.set_state(state["noise"])
-        if isinstance(meta_gradient, A2C | MetaPolicyGradient | Strategy):
+        if isinstance(meta_gradient, A2C | MetaPolicyGradient):  # what was played lies where the learner is
+            meta_gradient.load_state_dict(tree_map(lambda leaf: leaf.to(settings.device) if isinstance(leaf, Tensor) else leaf, state["outer"]))
+        elif isinstance(meta_gradient, Strategy):
             meta_gradient.load_state_dict(state["outer"])
         torch.set_rng_state(state["chance"])  # of learners that draw while they train
+        if state["chances"]:
+            torch.cuda.set_rng_state_all(state["chances"][: torch.cuda.device_count()])
         step, elapsed, best = state["step"], state["seconds"], Estimate(*state["best"]) if state["best"] else None
         folder.truncate_log(step)
     clock, since = time.monotonic() - elapsed, time.monotonic()
@@ -301,7 +307,8 @@ def train(folder: Run, settings: Settings, state: dict[str, Any] | None, console
         folder.save_checkpoint(
             {
                 "learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state(), "noise": noise.get_state(),
-                "chance": torch.get_rng_state(), "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
+                "chance": torch.get_rng_state(), "chances": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                "step": step, "seconds": time.monotonic() - clock, "best": tuple(best) if best else None,
                 "outer": meta_gradient.state_dict() if isinstance(meta_gradient, A2C | MetaPolicyGradient | Strategy) else None,
             }
         )  # fmt: skip

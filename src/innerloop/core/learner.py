@@ -159,7 +159,7 @@ class Learner(nn.Module, ABC):
         for entry in cls.fields():
             if isinstance(given.get(entry.name), str) and "Module" in str(entry.type) and entry.name not in cls.by_name:
                 raise ValueError(f"{cls.__name__} takes {entry.name} as a module, not by name")
-        likelihood = given.setdefault("likelihood", {"classes": Categorical(), "reals": Gaussian(), "bits": Bernoulli()}[spec.kind])
+        likelihood = given.setdefault("likelihood", {"classes": Categorical(), "bits": Bernoulli()}.get(spec.kind, Gaussian()))
         told = {name: value for name, value in given.items() if name != "likelihood"}
         wired = cls.networks(spec, given, likelihood.out_dim(spec.y_dim))
         learner = cls(**{**given, **{name: value for name, value in wired.items() if not isinstance(given.get(name), nn.Module)}})

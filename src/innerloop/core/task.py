@@ -43,21 +43,21 @@ class Task(NamedTuple):
 class TaskSpec:
     """The shape of a task: all that a learner must know to be built for it.
 
-    kind: "classes" (targets are one-hot rows), "reals" (targets are real vectors) or "bits" (targets are independent zeros and ones). x_shape: the
-    shape of one input, `(channels, height, width)` for images, `(features,)` for vectors. y_dim: the number of ways for classes, of outputs for
-    reals and bits. ordered: support and query are one sequence, and every query is answered after those before it. vocabulary: how many tokens
-    there are, where an input is a row of tokens by number, 0 for none; 0 where it is not.
+    kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits" (independent zeros and ones) or "programs" (what a program makes of the
+    input, and the program). x_shape: the shape of one input, `(channels, height, width)` for images, `(features,)` for vectors. y_dim: the number of
+    ways for classes, of numbers for the others. ordered: support and query are one sequence, and every query is answered after those before it.
+    vocabulary: how many tokens there are, where an input is a row of tokens by number, 0 for none; 0 where it is not.
     """
 
-    kind: Literal["classes", "reals", "bits"]
+    kind: Literal["classes", "reals", "bits", "programs"]
     x_shape: tuple[int, ...]
     y_dim: int
     ordered: bool = False
     vocabulary: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classes", "reals", "bits"):
-            raise ValueError(f'TaskSpec.kind is "classes", "reals" or "bits", not {self.kind!r}')
+        if self.kind not in ("classes", "reals", "bits", "programs"):
+            raise ValueError(f'TaskSpec.kind is "classes", "reals", "bits" or "programs", not {self.kind!r}')
         object.__setattr__(self, "x_shape", tuple(int(size) for size in self.x_shape))
         if not self.x_shape or min(self.x_shape) < 1 or self.y_dim < 1:
             raise ValueError(f"TaskSpec needs positive sizes, got x_shape={self.x_shape}, y_dim={self.y_dim}")

@@ -63,8 +63,8 @@ class AugmentingTopologies(Strategy):
     a species has offspring in proportion to its mean fitness, here the rank of a member's loss
     Stanley and Miikkulainen 2002, "Evolving neural networks through augmenting topologies", Evolutionary Computation 10 (2), section 3
 
-    Weights change by more and by less, half of the time three of them alone, and the two leading species never die out: with losses on tasks that are
-    drawn anew for every generation, many large changes lose again what was found.
+    Weights change by more and by less, half of the time some three of them alone, and the two leading species never die out: with losses on tasks
+    that are drawn anew for every generation, many large changes lose again what was found.
 
     learner: has one `Wired` network, and nothing else to learn. population: members of a generation. sigma: the largest size of a change of a weight.
     species: how many are aimed at, by moving the distance that parts them. add_node, add_link: how often the wiring of a child grows.

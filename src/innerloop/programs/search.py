@@ -73,13 +73,13 @@ class Written:
 
 
 def best_first(
-    propose: Callable[[list[Places]], list[Proposals]], written: Written, budget: Budget, *, wanted: int = 1, together: int = 8, longest: int = 16
+    propose: Callable[[list[Places]], list[Proposals]], written: Written, budget: Budget, *, wanted: int = 1, together: int = 8, longest: int = 64
 ) -> list[Found]:
     """Programs that fit, likeliest first: `wanted` of them, or those found within the budget, or all that are proposed.
 
     The places where a guide has been asked are the nodes of a graph, and what it proposed and what fits are its edges; the likeliest unfinished path
     is followed, as by Dijkstra 1959. A guide sees places only, not how they were reached. together: how many places it is asked about at a time.
-    longest: expressions in a program.
+    longest: expressions in a program, of which a constant has one a character.
     """
     ties = count()
     if not all(written.outputs):
@@ -111,6 +111,12 @@ def best_first(
         for log_p, expression, after in edges[places]:
             heapq.heappush(heap, (cost - log_p, next(ties), after, (*program, expression)))
     return found
+
+
+def readable(inputs: Sequence[str], outputs: Sequence[str], most: int = 8, cells: int = 250_000) -> list[int]:
+    """The places of the examples that a network reads: the shortest, at most so many, and so many pairs of their characters; at least one."""
+    sizes = sorted((len(text) * len(output), i) for i, (text, output) in enumerate(zip(inputs, outputs, strict=True)))
+    return [i for n, (size, i) in enumerate(sizes, 1) if n <= most and n * size <= cells] or [sizes[0][1]]
 
 
 def by_size(grammar: Grammar) -> Iterator[tuple[float, Expression]]:

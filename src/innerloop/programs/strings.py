@@ -241,6 +241,8 @@ def parse(text: str) -> Program:
                         if i:
                             expect(",")
                         word = words[at]
+                        if at == len(words) - 1:
+                            raise ValueError(f"{text!r} is no program: it ends in the middle")
                         expression.append(_unquoted(word) if word.startswith('"') else int(word) if re.fullmatch(r"-?\d+", word) else word)
                         at += 1
                     expect(")")

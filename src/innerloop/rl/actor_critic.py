@@ -51,7 +51,7 @@ class A2C:
     The learner tells its value as a mean reward for each of the steps that are left, so that its size does not depend on the length of a trial.
 
     environment: whose tasks. discount, trace: of `generalised_advantages`. entropy, critic: their weights in the loss; that of the entropy falls to
-    nothing with `at`. lucky: go by the rewards as they were drawn, not by the environment's `credit`, which is the same but for chance.
+    nothing with `at`. lucky: go by the rewards as they were drawn, not by the environment's `credit`, which is the better guide.
     generator: draws what is drawn.
     """
 

@@ -22,9 +22,9 @@ from innerloop.rl.policy import Policy
 
 @dataclass
 class Fitness:
-    """The reward of one trial of every task, as a loss: less is better.
+    """The credit of one trial of every task, as a loss: less is better.
 
-    It is the mean of rewards without their luck, where the environment can tell it, and so in expectation the reward itself.
+    It is the reward where the environment knows no better, and else ranks members as the reward does, with less luck (`Environment.credit`).
     """
 
     environment: Environment
@@ -59,9 +59,9 @@ class Fitness:
             x = environment.look(each, where)
             outputs = mapped(lambda state, x: learner.predict(state, x[None])[0], state, x)
             action = policy.draw(outputs, luck)
-            expected = environment.expected(each, where, action)
+            credit = environment.credit(each, where, action)
             where, reward, over = environment.step(each, where, action, luck)
-            gained, clock = gained + (reward if expected is None else expected), clock + 1
+            gained, clock = gained + (reward if credit is None else credit), clock + 1
             over = over | (clock == environment.horizon)
             y = torch.cat([action, torch.stack([reward, over.to(reward.dtype)], -1)], -1)
             state = mapped(learner.observe, state, x, y)

@@ -42,7 +42,7 @@ class StringPrograms(TaskDistribution):
         if min(shots, queries) < 1:
             raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
         self.part, self.shots, self.queries, self.exact = part, shots, queries, exact
-        self.spec = TaskSpec("reals", (LONGEST,), LONGEST + SYMBOLS, vocabulary=strings.VOCABULARY)
+        self.spec = TaskSpec("programs", (LONGEST,), LONGEST + SYMBOLS, vocabulary=strings.VOCABULARY)
 
     def draw(self, n: int, rows: int, random: Random, longest: int = LONGEST) -> list[StringTask]:
         """n tasks of so many rows of at most so many characters, whose programs belong to the part."""
@@ -95,7 +95,7 @@ class ListPrograms(TaskDistribution):
         if min(shots, queries) < 1:
             raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
         self.part, self.shots, self.queries = part, shots, queries
-        self.spec = TaskSpec("reals", (len(lists.INPUTS) * lists.SLOT,), lists.SLOT + 3 * LINES)
+        self.spec = TaskSpec("programs", (len(lists.INPUTS) * lists.SLOT,), lists.SLOT + 3 * LINES)
 
     def draw(self, n: int, random: Random) -> list[ListTask]:
         """n tasks whose programs belong to the part."""

@@ -18,7 +18,7 @@ from innerloop.learners.program.writer import Writer
 from innerloop.nets.aligned import Pairs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
-from innerloop.programs.search import Budget, Found, Places, Proposals, Written, best_first, enumerated, plain, pruned
+from innerloop.programs.search import Budget, Found, Places, Proposals, Written, best_first, enumerated, plain, pruned, readable
 
 
 class RobustFill(Searching):
@@ -116,14 +116,14 @@ class RobustFill(Searching):
     def search(self, inputs: list[str], outputs: list[str], seconds: float, wanted: int = 1) -> list[Found]:
         """Programs that make the outputs of the inputs, likeliest first; as many as are wanted, or those found within seconds and `places`."""
         budget, written = Budget(seconds, self.places), Written(strings.evaluate, inputs, outputs)
-        device, shots = self.writer.examples.weight.device, torch.arange(len(inputs))
-        x, y = (torch.tensor([strings.numbered(text, max(1, *map(len, some))) for text in some], device=device) for some in (inputs, outputs))
+        some, device = readable(inputs, outputs), self.writer.examples.weight.device  # what the network reads; programs are right about all
+        shots, read = torch.arange(len(some)), ([texts[i] for i in some] for texts in (inputs, outputs))
+        x, y = (torch.tensor([strings.numbered(text, max(1, *map(len, texts))) for text in texts], device=device) for texts in read)
         left = self.reader(x, y).transpose(0, 1)  # (length, shots, width)
         found: list[Found] = []
         for wider, together in ((1, 8), (4, 4), (16, 1)):
-
             def propose(places: list[Places], beam: int = wider * self.beam) -> list[Proposals]:
-                return self.writer.propose(left[torch.tensor(places), shots], beam)
+                return self.writer.propose(left[torch.tensor(places)[:, some], shots], beam)
 
             found = found or best_first(propose, written, budget, wanted=wanted, together=together)
         return found

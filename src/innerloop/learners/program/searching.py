@@ -27,7 +27,7 @@ class Searching(Learner):
     _: KW_ONLY
     seconds: float = 1.0
 
-    kinds = ("reals",)
+    kinds = ("programs",)
 
     @abstractmethod
     def found(self, support: Examples, search: Search, seconds: float) -> Tensor:
