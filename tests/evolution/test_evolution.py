@@ -13,7 +13,7 @@ from innerloop import CMAES, LSTM, MAML, NEAT, AugmentingTopologies, Examples, L
 from innerloop.evolution import STRATEGIES, Strategy
 from innerloop.evolution.neat import Gene
 from innerloop.nets.wired import Wired
-from innerloop.rl import Bandits, Policy, oracles, play_test
+from innerloop.rl import Bandits, Environment, MDPs, Policy, oracles, play_test
 from innerloop.rl.fitness import Fitness
 from innerloop.rl.trial import oracle_test
 from innerloop.tasks.logic import ExclusiveOr
@@ -267,9 +267,9 @@ def test_exclusive_or_or_its_negation_is_found_out_from_one_example() -> None:
 # by playing
 
 
+@pytest.mark.parametrize("environment", [Bandits(2, 20), MDPs(3, 2, 4, 5)], ids=["bandits", "mdps"])
 @pytest.mark.parametrize(("kind", "given"), [(NEAT, {}), (LSTM, {"hidden": 8})])
-def test_members_that_play_at_once_gain_what_each_gains_alone(kind: type[Learner], given: dict[str, Any]) -> None:
-    environment = Bandits(2, 20)
+def test_members_that_play_at_once_gain_what_each_gains_alone(kind: type[Learner], given: dict[str, Any], environment: Environment) -> None:
     torch.manual_seed(0)
     learner = kind.build(environment.spec, likelihood=Policy(), **given)
     strategy = CMAES(learner, sigma=2.0, population=4)
