@@ -54,7 +54,7 @@ def waves(part: str) -> TaskDistribution:
 
 
 def small_protonet() -> Learner:
-    """2,128 weights: an image of 7x7 pixels to 16 features."""
+    """2,129 weights: an image of 7x7 pixels to 16 features."""
     encoder = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 32), nn.ReLU(), nn.Linear(32, 16))
     return ProtoNet.build(drawings("train").spec, encoder=encoder)
 
