@@ -31,7 +31,7 @@ from innerloop.tasks.columns import Columns
 from innerloop.tasks.pools import Pools
 
 ALL_TASKS: dict[str, Callable[..., TaskDistribution]] = {**TASKS, **PLAYED}
-FORMAT = 2
+FORMAT = 3
 FILES = ("settings.json", "log.jsonl", "weights.safetensors", "checkpoint.pt")
 
 

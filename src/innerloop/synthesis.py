@@ -46,8 +46,8 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
     """A program that makes the output of every example (input, output) from its input; an input is a text, or a sequence of texts, its columns.
 
     run: the folder of a RobustFill that was trained on string-programs, to guide the search; without one, and where it finds nothing, programs are
-    enumerated, simple ones first. seconds: of the processor that a search may take. wanted: programs that fit, at most, which is more than one to see
-    how far they agree.
+    enumerated, simple ones first. seconds: of the processor that the search may take, of which a guide has half at most. wanted: programs that fit,
+    at most, which is more than one to see how far they agree.
     Raises ValueError where there are no examples, where they contradict each other, have no output or are too long, and where nothing fits.
     """
     known: dict[str, str] = {}
@@ -62,8 +62,9 @@ def synthesize(examples: Sequence[tuple[Row, str]], *, run: Path | str | None = 
     if not known:
         raise ValueError("there is no example: give at least one input with its output")
     inputs, outputs = list(known), list(known.values())
+    guided = guide(run) if run is not None else None
     budget = Budget(seconds)
-    found: list[Found] = guide(run).search(inputs, outputs, seconds, wanted) if run is not None else []
+    found: list[Found] = guided.search(inputs, outputs, seconds / 2, wanted) if guided else []
     if not found:
         found = pruned(enumerated(strings.GRAMMAR), Written(strings.evaluate, inputs, outputs), budget, wanted=wanted)
     found = [one for one in found if not strings.ignores_input(one.program)] or found  # a constant only where nothing else fits

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_rows_are_filled_and_what_is_not_found_is_told(tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     assert "'Emmy Noether' gives 'Noether, E.'" in printed
     assert "1 of 2 rows filled" in printed
+
+
+def test_a_guide_that_finds_nothing_leaves_time_to_enumerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def search(self, inputs: list[str], outputs: list[str], seconds: float, wanted: int) -> list[object]:
+            end = time.process_time() + seconds
+            while time.process_time() < end:
+                pass
+            return []
+
+    monkeypatch.setattr("innerloop.synthesis.guide", lambda run: Slow())
+    assert innerloop.synthesize([("a-b", "b"), ("c-d", "d")], run="a run", seconds=2.0)("e-f") == "f"
 
 
 def test_a_filled_table_keeps_its_columns(tmp_path: Path) -> None:

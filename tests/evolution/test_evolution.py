@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,21 @@ def test_the_champion_goes_on_unchanged_and_species_share_the_next_generation() 
         assert torch.equal(found, strategy.phenotype(champion))
         assert len(strategy.members) == 40
     assert len(strategy.species) > 1
+
+
+def test_of_species_that_do_not_improve_the_two_leading_ones_live_on() -> None:
+    strategy, died = small(net(), population=40, add_node=0.3, add_link=0.3), 0
+    for seed in range(8):
+        losses, old = torch.rand(40, generator=seeded(seed)), [*strategy.species]
+        for kind in old:
+            kind.best, kind.age = -math.inf, 100
+        strategy.tell(losses)
+        peopled = {id(kind): kind for kind in [*old, *strategy.species] if kind.members}
+        leading = sorted(peopled, key=lambda kind: float(losses[peopled[kind].members].min()))[:2]
+        left = {id(kind) for kind in strategy.species}
+        assert all((id(kind) in left) == (id(kind) in leading) for kind in old)
+        died += sum(id(kind) not in left for kind in old)
+    assert died > 0
 
 
 def solved(agree: float, **given: Any) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def test_what_finds_nothing_gives_no_output() -> None:
         ("", "is no program"), ("x +", "is no program"), ("token(Word)", ", was expected"), ("foo(1)", "there is no 'foo'"),
         ("sub(1, 20)", "20 may not"), ("x.upper().lower().trim().upper()", "'upper' may not"), ('token(",", 1)', "',' may not"),
         ("x x", r"\+ or the end"), ("whole()", "no 'whole'"), ("x.x", "there is no 'x'"), ('"a', "is no program"), ("token(Word, 1", "is no program"),
+        ("token(", "ends in the middle"), ("token(Word,", "ends in the middle"),
     ],
 )  # fmt: skip
 def test_what_is_no_program_is_refused(text: str, said: str) -> None:

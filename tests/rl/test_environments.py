@@ -51,6 +51,7 @@ def test_mdps_move_as_their_tables_say() -> None:
     torch.testing.assert_close(P.sum(-1), torch.ones(1, 4, 2))
     where = torch.tensor([[2.0, 0.0]]).expand(8000, 2)
     after = environment.step(one.expand(8000, -1), where, F.one_hot(torch.ones(8000).long(), 2).float(), generator())[0]
+    assert after[:, 1].eq(1).all()  # the step, by which what is left of an episode is counted
     torch.testing.assert_close(F.one_hot(after[:, 0].long(), 4).float().mean(0), P[0, 2, 1], atol=0.02, rtol=0)
     many = environment.tables(environment.draw(4000, generator()))
     torch.testing.assert_close(torch.stack([many[0].mean(), many[0].std(), many[1].mean()]), torch.tensor([1.0, 1.0, 0.25]), atol=0.03, rtol=0)

@@ -158,7 +158,7 @@ def _test(commands: Any) -> None:
     test.add_argument("--steps", type=positive, help="gradient steps: another number than in training, and the score after each of them")
     test.add_argument("--cluster", action="store_true", help="also group the queries without labels; adjusted Rand index")
     test.add_argument("--race", type=int, default=20, metavar="TASKS", help="tasks of the race against training from scratch; 0 leaves it out")
-    test.add_argument("--seconds", type=seconds, help="of the processor that the search for a program may take (robustfill, 1)")
+    test.add_argument("--seconds", type=seconds, help="of the processor that the search for a program may take (robustfill and deepcoder, 1)")
     test.add_argument("--imagined", metavar="RUN", help="support sets enlarged by what a run of metavae, metagan or gtn imagines from them")
     test.add_argument("--count", type=positive, default=10, help="imagined examples of a class")
     test.add_argument("--continual", type=positive, metavar="GROUPS", help="let the classes of so many groups (alphabets) arrive one after the other")
