@@ -1,6 +1,8 @@
-"""What scikit-learn reaches on the support sets of unseen tasks, without meta-learning: the rows beside ours in docs/results.md.
+"""What scikit-learn reaches on the support sets of unseen tasks, without meta-learning:
+the rows beside ours in docs/results.md.
 
-python benchmarks/baselines.py clinc        logistic regression on TF-IDF of words and pairs of words
+python benchmarks/baselines.py clinc
+logistic regression on TF-IDF of words and pairs of words
 python benchmarks/baselines.py tox21        a random forest on fingerprints
 """
 
@@ -23,29 +25,72 @@ from innerloop.tasks.text import DOMAINS, requests
 
 
 def clinc_scores(tasks: int, shots: int, known: bool, part: str) -> Iterator[float]:
-    """Accuracy, task by task; with `known`, how rare a word is was counted in all training requests, and else in the support set."""
+    """Accuracy, task by task; with `known`, how rare a word is was counted in all
+    training requests, and else in the support set.
+    """
     found = requests()
-    chosen = {intent: texts for domain in DOMAINS[part] for intent, texts in found[domain].items()}
+    chosen = {
+        intent: texts
+        for domain in DOMAINS[part]
+        for intent, texts in found[domain].items()
+    }
     texts = np.array([text for some in chosen.values() for text in some])
-    bank = ClassBank.of(torch.arange(len(texts))[:, None], [len(some) for some in chosen.values()], list(chosen))
-    counted = [text for domain in DOMAINS["train"] for some in found[domain].values() for text in some]
-    for task in Episodes(bank, 5, shots, 15).sample(tasks, torch.Generator().manual_seed(0)).unbind():
-        support, query = (texts[side.x.flatten().long().numpy()] for side in (task.support, task.query))
+    bank = ClassBank.of(
+        torch.arange(len(texts))[:, None],
+        [len(some) for some in chosen.values()],
+        list(chosen),
+    )
+    counted = [
+        text
+        for domain in DOMAINS["train"]
+        for some in found[domain].values()
+        for text in some
+    ]
+    for task in (
+        Episodes(bank, 5, shots, 15)
+        .sample(tasks, torch.Generator().manual_seed(0))
+        .unbind()
+    ):
+        support, query = (
+            texts[side.x.flatten().long().numpy()]
+            for side in (task.support, task.query)
+        )
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
         words.fit([*counted, *support] if known else support)
-        model = LogisticRegression(C=10.0, max_iter=1000).fit(words.transform(support), task.support.y.argmax(-1).numpy())
-        yield float((model.predict(words.transform(query)) == task.query.y.argmax(-1).numpy()).mean())
+        model = LogisticRegression(C=10.0, max_iter=1000).fit(
+            words.transform(support), task.support.y.argmax(-1).numpy()
+        )
+        yield float(
+            (
+                model.predict(words.transform(query)) == task.query.y.argmax(-1).numpy()
+            ).mean()
+        )
 
 
 def tox21_scores(tasks: int, part: str) -> Iterator[float]:
-    """Area under the ROC curve, task by task, of 10 + 10 molecules and 32 + 32 queries."""
-    for task in tox21(part, shots=10, queries=32).sample(tasks, torch.Generator().manual_seed(0)).unbind():
-        forest = RandomForestClassifier(100, random_state=0).fit(task.support.x.numpy(), task.support.y.argmax(-1).numpy())
-        yield float(roc_auc(torch.from_numpy(forest.predict_proba(task.query.x.numpy())[:, 1]), task.query.y[:, 1]))
+    """Area under the ROC curve, task by task, of 10 + 10 molecules and 32 + 32
+    queries.
+    """
+    for task in (
+        tox21(part, shots=10, queries=32)
+        .sample(tasks, torch.Generator().manual_seed(0))
+        .unbind()
+    ):
+        forest = RandomForestClassifier(100, random_state=0).fit(
+            task.support.x.numpy(), task.support.y.argmax(-1).numpy()
+        )
+        yield float(
+            roc_auc(
+                torch.from_numpy(forest.predict_proba(task.query.x.numpy())[:, 1]),
+                task.query.y[:, 1],
+            )
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", choices=("clinc", "tox21"))
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--part", choices=("val", "test"), default="test")
@@ -55,15 +100,25 @@ def main() -> None:
         return
     for shots in (1, 5):
         for known in (False, True):
-            counted = "words counted in the training part" if known else "words counted in the support set"
-            report(f"TF-IDF, 5-way {shots}-shot, {counted}", clinc_scores(options.tasks, shots, known, options.part))
+            counted = (
+                "words counted in the training part"
+                if known
+                else "words counted in the support set"
+            )
+            report(
+                f"TF-IDF, 5-way {shots}-shot, {counted}",
+                clinc_scores(options.tasks, shots, known, options.part),
+            )
 
 
 def report(name: str, scores: Iterator[float]) -> None:
     begun = time.perf_counter()
     values = torch.tensor(list(scores))
     mean, interval = Estimate.of(values)
-    print(f"{name}: {mean:.4f} ± {interval:.4f} ({len(values)} tasks, {time.perf_counter() - begun:.0f} s)", flush=True)
+    print(
+        f"{name}: {mean:.4f} ± {interval:.4f} ({len(values)} tasks, {time.perf_counter() - begun:.0f} s)",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

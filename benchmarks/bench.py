@@ -1,7 +1,10 @@
-"""innerloop beside its peers, in one interleaved run; writes the tables of docs/performance.md and README.md, and docs/performance.png.
+"""innerloop beside its peers, in one interleaved run; writes the tables of
+docs/performance.md and README.md, and docs/performance.png.
 
-Every contender is a process of its own (contenders.py) in the peers' virtual environment, which `make bench` sets up; all get the same tasks, nets
-and initial weights. Before anything is timed, every meta-gradient is compared with that of a plain loop in double precision.
+Every contender is a process of its own (contenders.py) in the peers' virtual
+environment, which `make bench` sets up; all get the same tasks, nets and initial
+weights. Before anything is timed, every meta-gradient is compared with that of a plain
+loop in double precision.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ CHECKED = 5  # smaller batches whose gradients are compared
 
 
 class Workload(NamedTuple):
-    """What is timed, and who competes; the first contender is the one that ratios are to."""
+    """What is timed, and who competes; the first contender is the one that ratios are
+    to.
+    """
 
     title: str
     name: str
@@ -57,11 +62,51 @@ OURS = ["innerloop", "innerloop bf16"]
 WORKLOADS = [
     Workload("MAML, 1 inner step", "maml-1", 1, 0.1, [*PEERS, *OURS], images, 16),
     Workload("MAML, 5 inner steps", "maml-5", 5, 0.1, [*PEERS, *OURS], images, 16),
-    Workload("FOMAML, 5 inner steps", "fomaml-5", 5, 0.1, ["learn2learn", "plain", *OURS], images, 16),
-    Workload("Meta-SGD, 1 inner step", "metasgd-1", 1, 0.1, ["learn2learn", *OURS], images, 16),
-    Workload("MAML, sinusoids, 1 inner step", "maml-sinusoid", 1, 0.01, [*PEERS, "innerloop"], lambda: sinusoid(shots=10, queries=10), 32),
-    Workload("ProtoNet, 20-way 1-shot", "protonet-20", 0, 0.0, ["plain", *OURS], lambda: images(ways=20), 1),
-    Workload("Testing MAML, 5 inner steps", "test-5", 5, 0.1, ["learn2learn", "plain", *OURS], images, 25),
+    Workload(
+        "FOMAML, 5 inner steps",
+        "fomaml-5",
+        5,
+        0.1,
+        ["learn2learn", "plain", *OURS],
+        images,
+        16,
+    ),
+    Workload(
+        "Meta-SGD, 1 inner step",
+        "metasgd-1",
+        1,
+        0.1,
+        ["learn2learn", *OURS],
+        images,
+        16,
+    ),
+    Workload(
+        "MAML, sinusoids, 1 inner step",
+        "maml-sinusoid",
+        1,
+        0.01,
+        [*PEERS, "innerloop"],
+        lambda: sinusoid(shots=10, queries=10),
+        32,
+    ),
+    Workload(
+        "ProtoNet, 20-way 1-shot",
+        "protonet-20",
+        0,
+        0.0,
+        ["plain", *OURS],
+        lambda: images(ways=20),
+        1,
+    ),
+    Workload(
+        "Testing MAML, 5 inner steps",
+        "test-5",
+        5,
+        0.1,
+        ["learn2learn", "plain", *OURS],
+        images,
+        25,
+    ),
 ]
 MEMORY_STEPS, MEMORY_TASKS = (1, 5, 10, 20), (4, 16, 64)
 
@@ -72,7 +117,9 @@ class Contender:
     def __init__(self, python: str, workload: str, name: str, inputs: Path):
         self.name = name
         command = [python, str(HERE / "contenders.py"), workload, name, str(inputs)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.answer()
 
     def answer(self) -> str:
@@ -97,27 +144,48 @@ def inputs(workload: Workload, folder: Path) -> Path:
     distribution, generator = workload.tasks(), torch.Generator().manual_seed(0)
 
     def draw(n: int) -> list[list[Tensor]]:
-        return [[part.x.contiguous(), part.y.contiguous()] for part in distribution.sample(n, generator)]
+        return [
+            [part.x.contiguous(), part.y.contiguous()]
+            for part in distribution.sample(n, generator)
+        ]
 
     torch.manual_seed(0)
     spec = distribution.spec
-    net = Conv4(spec.x_shape) if workload.name.startswith("protonet") else MAML.build(spec).net
-    weights = [p.detach().clone(memory_format=torch.contiguous_format) for p in net.parameters()]
+    net = (
+        Conv4(spec.x_shape)
+        if workload.name.startswith("protonet")
+        else MAML.build(spec).net
+    )
+    weights = [
+        p.detach().clone(memory_format=torch.contiguous_format)
+        for p in net.parameters()
+    ]
     file = folder / f"{workload.name}-{workload.batch}.pt"
     smaller = [draw(min(4, workload.batch)) for _ in range(CHECKED)]
-    settings = {"weights": weights, "steps": workload.steps, "lr": workload.lr, "kind": spec.kind}
+    settings = {
+        "weights": weights,
+        "steps": workload.steps,
+        "lr": workload.lr,
+        "kind": spec.kind,
+    }
     torch.save({"tasks": draw(workload.batch), "smaller": smaller, **settings}, file)
     return file
 
 
 def distance(found: list[Tensor], expected: list[Tensor]) -> float:
     """The relative distance of two meta-gradients."""
-    gap = sum(float((f - e).square().sum()) for f, e in zip(found, expected, strict=True))
+    gap = sum(
+        float((f - e).square().sum()) for f, e in zip(found, expected, strict=True)
+    )
     return (gap / sum(float(e.square().sum()) for e in expected)) ** 0.5
 
 
-def speed(workload: Workload, python: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Every contender's gradients checked, then all of them timed in turn, round after round."""
+def speed(
+    workload: Workload, python: str, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Every contender's gradients checked, then all of them timed in turn, round after
+    round.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = inputs(workload, folder)
@@ -129,17 +197,24 @@ def speed(workload: Workload, python: str, rounds: int, seconds: float) -> list[
                 found.append(torch.load(folder / "grad.pt"))
             return found
 
-        contenders = [Contender(python, workload.name, name, file) for name in workload.contenders]
+        contenders = [
+            Contender(python, workload.name, name, file) for name in workload.contenders
+        ]
         if workload.name.startswith("metasgd"):
             expected = gradients(contenders[0])
         else:
             exact = Contender(python, workload.name, "float64", file)
             expected = gradients(exact)
             exact.stop()
-        errors = [statistics.median(map(distance, gradients(contender), expected)) for contender in contenders]
+        errors = [
+            statistics.median(map(distance, gradients(contender), expected))
+            for contender in contenders
+        ]
         for contender, error in zip(contenders, errors, strict=True):
             if error > 1e-4 and "bf16" not in contender.name:
-                raise RuntimeError(f"{workload.title}: the meta-gradient of {contender.name} is off by {error:.1e}")
+                raise RuntimeError(
+                    f"{workload.title}: the meta-gradient of {contender.name} is off by {error:.1e}"
+                )
         counts = []
         for contender in contenders:
             contender.order("run 4")
@@ -147,27 +222,43 @@ def speed(workload: Workload, python: str, rounds: int, seconds: float) -> list[
         times: list[list[float]] = [[] for _ in contenders]
         for _ in range(rounds):
             for contender, count, seen in zip(contenders, counts, times, strict=True):
-                seen.append(float(contender.order(f"run {count}")) / count / workload.batch)
+                seen.append(
+                    float(contender.order(f"run {count}")) / count / workload.batch
+                )
         for contender in contenders:
             contender.stop()
     rows = []
     for contender, seen, error in zip(contenders, times, errors, strict=True):
-        ratio = statistics.median(first / own for first, own in zip(times[0], seen, strict=True))
-        rate = {"rate": 1 / statistics.median(seen), "low": 1 / max(seen), "high": 1 / min(seen)}
-        rows.append({"contender": contender.name, **rate, "ratio": ratio, "error": error})
+        ratio = statistics.median(
+            first / own for first, own in zip(times[0], seen, strict=True)
+        )
+        rate = {
+            "rate": 1 / statistics.median(seen),
+            "low": 1 / max(seen),
+            "high": 1 / min(seen),
+        }
+        rows.append(
+            {"contender": contender.name, **rate, "ratio": ratio, "error": error}
+        )
         print(workload.title, rows[-1], flush=True)
     return rows
 
 
 def memory(python: str) -> dict[str, Any]:
-    """Highest resident memory of four meta-steps in MiB, by inner steps and by tasks; then what 10,000 meta-steps leave behind."""
+    """Highest resident memory of four meta-steps in MiB, by inner steps and by tasks;
+    then what 10,000 meta-steps leave behind.
+    """
     base = WORKLOADS[0]
     found: dict[str, Any] = {"steps": {}, "tasks": {}, "one task": {}}
     with tempfile.TemporaryDirectory() as folder:
 
         def peak(name: str, steps: int, batch: int) -> float:
-            workload = base._replace(name=f"maml-{steps}", steps=steps, batch=batch, lr=0.01)
-            contender = Contender(python, workload.name, name, inputs(workload, Path(folder)))
+            workload = base._replace(
+                name=f"maml-{steps}", steps=steps, batch=batch, lr=0.01
+            )
+            contender = Contender(
+                python, workload.name, name, inputs(workload, Path(folder))
+            )
             contender.order("run 4")
             mebibytes = float(contender.order("peak"))
             contender.stop()
@@ -180,17 +271,26 @@ def memory(python: str) -> dict[str, Any]:
             print(name, {what: found[what][name] for what in found}, flush=True)
         found["leak"] = {}
         for title, workload in (
-            ("convolutions", base._replace(name="maml-leak", batch=1, tasks=lambda: images(queries=1))),
+            (
+                "convolutions",
+                base._replace(
+                    name="maml-leak", batch=1, tasks=lambda: images(queries=1)
+                ),
+            ),
             ("sinusoids", WORKLOADS[4]._replace(batch=8)),
         ):
-            contender = Contender(python, workload.name, "innerloop", inputs(workload, Path(folder)))
+            contender = Contender(
+                python, workload.name, "innerloop", inputs(workload, Path(folder))
+            )
             sizes = []
             for count in (1000, 9000):
                 contender.order(f"run {count}")
                 sizes.append(float(contender.order("now")))
             contender.stop()
             found["leak"][title] = sizes
-            print("resident after 1,000 and 10,000 meta-steps", title, sizes, flush=True)
+            print(
+                "resident after 1,000 and 10,000 meta-steps", title, sizes, flush=True
+            )
     return found
 
 
@@ -216,34 +316,102 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
         found = results["speed"].get(workload.name, [])
         for row in found:
             spread = f"{row['rate']:,.1f} ({row['low']:,.1f} to {row['high']:,.1f})"
-            rows.append((workload.title, row["contender"], spread, f"{row['ratio']:.2f}", f"{row['error']:.0e}"))
+            rows.append(
+                (
+                    workload.title,
+                    row["contender"],
+                    spread,
+                    f"{row['ratio']:.2f}",
+                    f"{row['error']:.0e}",
+                )
+            )
         if found:
             ours = {row["contender"]: f"{row['ratio']:.1f}" for row in found}
-            short.append((workload.title, found[0]["contender"], ours["innerloop"], ours.get("innerloop bf16", "-")))
+            short.append(
+                (
+                    workload.title,
+                    found[0]["contender"],
+                    ours["innerloop"],
+                    ours.get("innerloop bf16", "-"),
+                )
+            )
     made: dict[str, Any] = results["memory"]
-    by_steps = [(name, *(f"{size:,.0f}" for size in sizes), f"{made['one task'][name]:,.0f}") for name, sizes in made["steps"].items()]
-    by_tasks = [(name, *(f"{size:,.0f}" for size in sizes)) for name, sizes in made["tasks"].items()]
-    leak = [(title, *(f"{size:,.0f}" for size in sizes)) for title, sizes in made["leak"].items()]
+    by_steps = [
+        (name, *(f"{size:,.0f}" for size in sizes), f"{made['one task'][name]:,.0f}")
+        for name, sizes in made["steps"].items()
+    ]
+    by_tasks = [
+        (name, *(f"{size:,.0f}" for size in sizes))
+        for name, sizes in made["tasks"].items()
+    ]
+    leak = [
+        (title, *(f"{size:,.0f}" for size in sizes))
+        for title, sizes in made["leak"].items()
+    ]
     drawn = [
-        (title, f"{episodes:,.0f}", *(f"{ratio:.1f}" if ratio else "" for ratio in ratios), f"{100 * share:.1f} %" if share else "")
+        (
+            title,
+            f"{episodes:,.0f}",
+            *(f"{ratio:.1f}" if ratio else "" for ratio in ratios),
+            f"{100 * share:.1f} %" if share else "",
+        )
         for title, episodes, *ratios, share in results["sampling"]
     ]
-    served = [(title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]]
+    served = [
+        (title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]
+    ]
     said = f"Measured with `make bench` on {results['machine']}."
-    after = [table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak)] if leak else []
+    after = (
+        [table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak)]
+        if leak
+        else []
+    )
     return {
         "machine": said,
-        "speed": table(("workload", "who", "tasks a second: median (lowest to highest)", "ratio to the first", "gradient's error"), rows),
+        "speed": table(
+            (
+                "workload",
+                "who",
+                "tasks a second: median (lowest to highest)",
+                "ratio to the first",
+                "gradient's error",
+            ),
+            rows,
+        ),
         "memory": "\n\n".join(
             [
-                table(("MiB at 16 tasks", *(f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS), "20 inner steps, 1 task"), by_steps),
-                table(("MiB at 5 inner steps", *(f"{n} tasks" for n in MEMORY_TASKS)), by_tasks),
+                table(
+                    (
+                        "MiB at 16 tasks",
+                        *(f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS),
+                        "20 inner steps, 1 task",
+                    ),
+                    by_steps,
+                ),
+                table(
+                    ("MiB at 5 inner steps", *(f"{n} tasks" for n in MEMORY_TASKS)),
+                    by_tasks,
+                ),
                 *after,
             ]
         ),
-        "sampling": table(("tasks", "episodes a second", "times image by image, from memory", "the same, from files", "of a meta-step"), drawn),
+        "sampling": table(
+            (
+                "tasks",
+                "episodes a second",
+                "times image by image, from memory",
+                "the same, from files",
+                "of a meta-step",
+            ),
+            drawn,
+        ),
         "serving": table(("what", "median, ms", "99th percentile, ms"), served),
-        "short": said + "\n\n" + table(("workload", "beside", "float32, times as fast", "bf16, times as fast"), short),
+        "short": said
+        + "\n\n"
+        + table(
+            ("workload", "beside", "float32, times as fast", "bf16, times as fast"),
+            short,
+        ),
     }
 
 
@@ -265,32 +433,82 @@ def drawn(results: dict[str, Any], file: Path) -> None:
 
     shown = [workload for workload in WORKLOADS if workload.name in results["speed"]]
     names = [*PEERS, *OURS]
-    colours = dict(zip(names, ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"], strict=True))
+    colours = dict(
+        zip(
+            names,
+            ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"],
+            strict=True,
+        )
+    )
     figure, axes = plt.subplots(figsize=(11, 4.2), layout="constrained")
     for i, workload in enumerate(shown):
         rows = results["speed"][workload.name]
         for j, row in enumerate(rows):
             at = i + 0.8 * ((j + 0.5) / len(rows) - 0.5)
-            axes.bar(at, row["ratio"], 0.76 / len(rows), color=colours[row["contender"]])
-            axes.text(at, row["ratio"], f"{row['ratio']:.1f}", ha="center", va="bottom", fontsize=7)
-    axes.set_xticks(range(len(shown)), [workload.title.replace(", ", ",\n") for workload in shown], fontsize=8)
+            axes.bar(
+                at, row["ratio"], 0.76 / len(rows), color=colours[row["contender"]]
+            )
+            axes.text(
+                at,
+                row["ratio"],
+                f"{row['ratio']:.1f}",
+                ha="center",
+                va="bottom",
+                fontsize=7,
+            )
+    axes.set_xticks(
+        range(len(shown)),
+        [workload.title.replace(", ", ",\n") for workload in shown],
+        fontsize=8,
+    )
     axes.set_yscale("log")
     axes.set_ylabel("times as fast as the first")
-    axes.legend([plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names], names, fontsize=8, ncols=6, loc="upper left", frameon=False)
-    axes.set_ylim(0.4, max(row["ratio"] for rows in results["speed"].values() for row in rows) * 2.2)
+    axes.legend(
+        [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names],
+        names,
+        fontsize=8,
+        ncols=6,
+        loc="upper left",
+        frameon=False,
+    )
+    axes.set_ylim(
+        0.4,
+        max(row["ratio"] for rows in results["speed"].values() for row in rows) * 2.2,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=130)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter that has the peers"
+    )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one contender in one round")
-    parser.add_argument("--only", nargs="*", default=["speed", "memory", "sampling", "serving"], help="parts, or workloads, to measure again")
-    parser.add_argument("--results", type=Path, default=HERE.parent / "runs" / "bench.json", help="where figures are kept between runs")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="of one contender in one round"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=["speed", "memory", "sampling", "serving"],
+        help="parts, or workloads, to measure again",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=HERE.parent / "runs" / "bench.json",
+        help="where figures are kept between runs",
+    )
     options = parser.parse_args()
-    results: dict[str, Any] = {"speed": {}, "memory": {"steps": {}, "tasks": {}, "one task": {}, "leak": {}}, "sampling": [], "serving": []}
+    results: dict[str, Any] = {
+        "speed": {},
+        "memory": {"steps": {}, "tasks": {}, "one task": {}, "leak": {}},
+        "sampling": [],
+        "serving": [],
+    }
     if options.results.is_file():
         results.update(json.loads(options.results.read_text()))
     results["machine"] = machine()
@@ -301,9 +519,15 @@ def main() -> None:
 
     for workload in WORKLOADS:
         if "speed" in options.only or workload.name in options.only:
-            results["speed"][workload.name] = speed(workload, options.python, options.rounds, options.seconds)
+            results["speed"][workload.name] = speed(
+                workload, options.python, options.rounds, options.seconds
+            )
             keep()
-    parts = {"memory": lambda: memory(options.python), "sampling": rates, "serving": latencies}
+    parts = {
+        "memory": lambda: memory(options.python),
+        "sampling": rates,
+        "serving": latencies,
+    }
     for part, measure in parts.items():
         if part in options.only:
             results[part] = measure()

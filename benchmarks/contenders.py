@@ -1,10 +1,13 @@
-"""One contender of a benchmark, as a process that waits for orders: innerloop, a peer, or a plain loop on the same tasks and the same weights.
+"""One contender of a benchmark, as a process that waits for orders: innerloop, a peer,
+or a plain loop on the same tasks and the same weights.
 
     python contenders.py CASE CONTENDER INPUTS
 
-reads `run N` (N meta-steps; the seconds come back), `grad I FILE` (the meta-gradient of the I-th smaller batch, in the order of the net's parameters,
-or the predictions where nothing but testing is timed), and `peak` and `now` (the highest and the present resident memory in MiB, above that before
-the first step). Peers are imported only where they compete.
+reads `run N` (N meta-steps; the seconds come back), `grad I FILE` (the meta-gradient of
+the I-th smaller batch, in the order of the net's parameters, or the predictions where
+nothing but testing is timed), and `peak` and `now` (the highest and the present
+resident memory in MiB, above that before the first step). Peers are imported only where
+they compete.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Step = Callable[[], list[Tensor]]  # one meta-step, which gives the meta-gradient; or one test, which gives predictions
+# one meta-step, which gives the meta-gradient; or one test, which gives predictions
+Step = Callable[[], list[Tensor]]
 
 
 class Case:
@@ -36,18 +40,36 @@ class Case:
     def net(self) -> nn.Module:
         """The net in plain torch, as a user of any library would write it."""
         if not self.images:
-            net = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
+            net = nn.Sequential(
+                nn.Linear(1, 40),
+                nn.ReLU(),
+                nn.Linear(40, 40),
+                nn.ReLU(),
+                nn.Linear(40, 1),
+            )
         else:
             channels = [self.tasks[0][0].shape[2], 64, 64, 64, 64]
-            layers = [layer for c, d in itertools.pairwise(channels) for layer in plain_block(c, d)]
-            head = [] if len(self.weights) == 12 else [nn.Linear(self.weights[-2].shape[1], self.weights[-2].shape[0])]
+            layers = [
+                layer
+                for c, d in itertools.pairwise(channels)
+                for layer in plain_block(c, d)
+            ]
+            head = (
+                []
+                if len(self.weights) == 12
+                else [nn.Linear(self.weights[-2].shape[1], self.weights[-2].shape[0])]
+            )
             net = nn.Sequential(*layers, nn.Flatten(), *head)
         for parameter, weight in zip(net.parameters(), self.weights, strict=True):
             parameter.data = weight.clone(memory_format=torch.contiguous_format)
         return net.train()
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, y.argmax(-1)) if self.classes else F.mse_loss(outputs, y)
+        return (
+            F.cross_entropy(outputs, y.argmax(-1))
+            if self.classes
+            else F.mse_loss(outputs, y)
+        )
 
     def each(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """x and y of support and query, task by task."""
@@ -56,19 +78,33 @@ class Case:
 
 
 def plain_block(channels_in: int, channels_out: int) -> list[nn.Module]:
-    """A convolution block as every tutorial has it; its batch normalisation uses the batch, as in the MAML papers."""
+    """A convolution block as every tutorial has it; its batch normalisation uses the
+    batch, as in the MAML papers.
+    """
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(channels_out, track_running_stats=False), nn.ReLU(), nn.MaxPool2d(2)]
+    return [
+        conv,
+        nn.BatchNorm2d(channels_out, track_running_stats=False),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    ]
 
 
 def from_learn2learn(name: str) -> Any:
-    """A class of learn2learn's algorithms; its package itself imports what nobody can install any more."""
+    """A class of learn2learn's algorithms; its package itself imports what nobody can
+    install any more.
+    """
     root = next(Path(sys.prefix).glob("peers/learn2learn-*/learn2learn"))
     for package in ("learn2learn", "learn2learn.algorithms"):
         module = types.ModuleType(package)
-        module.__path__ = [str(root / package.removeprefix("learn2learn").removeprefix("."))]
+        module.__path__ = [
+            str(root / package.removeprefix("learn2learn").removeprefix("."))
+        ]
         sys.modules[package] = module
-    module = __import__(f"learn2learn.algorithms.{'meta_sgd' if name == 'MetaSGD' else 'maml'}", fromlist=[name])
+    module = __import__(
+        f"learn2learn.algorithms.{'meta_sgd' if name == 'MetaSGD' else 'maml'}",
+        fromlist=[name],
+    )
     return getattr(module, name)
 
 
@@ -83,10 +119,20 @@ def plain(case: Case, dtype: torch.dtype = torch.float32) -> Step:
         for sx, sy, qx, qy in case.each():
             weights = theta
             for _ in range(case.steps):
-                loss = case.loss(torch.func.functional_call(net, weights, (sx.to(dtype),)), sy.to(dtype))
-                grads = torch.autograd.grad(loss, list(weights.values()), create_graph=not first_order)
-                weights = {n: w - case.lr * g for (n, w), g in zip(weights.items(), grads, strict=True)}
-            total = total + case.loss(torch.func.functional_call(net, weights, (qx.to(dtype),)), qy.to(dtype))
+                loss = case.loss(
+                    torch.func.functional_call(net, weights, (sx.to(dtype),)),
+                    sy.to(dtype),
+                )
+                grads = torch.autograd.grad(
+                    loss, list(weights.values()), create_graph=not first_order
+                )
+                weights = {
+                    n: w - case.lr * g
+                    for (n, w), g in zip(weights.items(), grads, strict=True)
+                }
+            total = total + case.loss(
+                torch.func.functional_call(net, weights, (qx.to(dtype),)), qy.to(dtype)
+            )
         return list(torch.autograd.grad(total / len(case.each()), list(theta.values())))
 
     return step
@@ -121,7 +167,10 @@ def higher(case: Case) -> Step:
     def step() -> list[Tensor]:
         net.zero_grad()
         for sx, sy, qx, qy in tasks:
-            with library.innerloop_ctx(net, optimizer, copy_initial_weights=False) as (model, inner):
+            with library.innerloop_ctx(net, optimizer, copy_initial_weights=False) as (
+                model,
+                inner,
+            ):
                 for _ in range(case.steps):
                     inner.step(case.loss(model(sx), sy))
                 (case.loss(model(qx), qy) / len(tasks)).backward()
@@ -138,7 +187,10 @@ def torchopt(case: Case) -> Step:
     tasks = case.each()
 
     def step() -> list[Tensor]:
-        start = library.extract_state_dict(net, by="reference"), library.extract_state_dict(inner)
+        start = (
+            library.extract_state_dict(net, by="reference"),
+            library.extract_state_dict(inner),
+        )
         theta = list(net.parameters())
         for p in theta:
             p.grad = None
@@ -158,11 +210,21 @@ def adapting(case: Case, recompute: bool = False) -> Any:
     import innerloop as library
     from innerloop.core.task import TaskSpec
 
-    spec = TaskSpec("classes" if case.classes else "reals", tuple(case.tasks[0][0].shape[2:]), case.tasks[0][1].shape[-1])
-    given: dict[str, Any] = {"inner_steps": case.steps, "transductive": True, "recompute": recompute}
+    spec = TaskSpec(
+        "classes" if case.classes else "reals",
+        tuple(case.tasks[0][0].shape[2:]),
+        case.tasks[0][1].shape[-1],
+    )
+    given: dict[str, Any] = {
+        "inner_steps": case.steps,
+        "transductive": True,
+        "recompute": recompute,
+    }
     if case.name.startswith("metasgd"):
         return library.MetaSGD.build(spec, initial_rate=case.lr, **given)
-    return library.MAML.build(spec, inner_lr=case.lr, first_order=case.name.startswith("fomaml"), **given)
+    return library.MAML.build(
+        spec, inner_lr=case.lr, first_order=case.name.startswith("fomaml"), **given
+    )
 
 
 def place(case: Case, net: nn.Module) -> list[str]:
@@ -186,9 +248,15 @@ def plain_test(case: Case, dtype: torch.dtype = torch.float32) -> Step:
         for sx, sy, qx, _ in case.each():
             weights = theta
             for _ in range(case.steps):
-                loss = case.loss(torch.func.functional_call(net, weights, (sx.to(dtype),)), sy.to(dtype))
+                loss = case.loss(
+                    torch.func.functional_call(net, weights, (sx.to(dtype),)),
+                    sy.to(dtype),
+                )
                 grads = torch.autograd.grad(loss, list(weights.values()))
-                weights = {n: (w - case.lr * g).detach().requires_grad_() for (n, w), g in zip(weights.items(), grads, strict=True)}
+                weights = {
+                    n: (w - case.lr * g).detach().requires_grad_()
+                    for (n, w), g in zip(weights.items(), grads, strict=True)
+                }
             with torch.no_grad():
                 found.append(torch.func.functional_call(net, weights, (qx.to(dtype),)))
         return found
@@ -220,7 +288,14 @@ def innerloop_test(case: Case, bf16: bool = False) -> Step:
 
     def step() -> list[Tensor]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return list(learner.mapped(lambda task: learner.predict(learner.adapt(task.support), task.query.x), tasks))
+            return list(
+                learner.mapped(
+                    lambda task: learner.predict(
+                        learner.adapt(task.support), task.query.x
+                    ),
+                    tasks,
+                )
+            )
 
     return step
 
@@ -234,7 +309,9 @@ def plain_protonet(case: Case, dtype: torch.dtype = torch.float32) -> Step:
         net.zero_grad()
         for sx, sy, qx, qy in tasks:
             support, query = net(sx.to(dtype)), net(qx.to(dtype))
-            prototypes = torch.stack([support[sy.argmax(-1) == k].mean(0) for k in range(sy.shape[-1])])
+            prototypes = torch.stack(
+                [support[sy.argmax(-1) == k].mean(0) for k in range(sy.shape[-1])]
+            )
             logits = -0.1 * torch.cdist(query, prototypes).square()
             (F.cross_entropy(logits, qy.argmax(-1)) / len(tasks)).backward()
         return [p.grad for p in net.parameters()]  # pyright: ignore[reportReturnType]
@@ -249,7 +326,12 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
 
     shape = tuple(case.tasks[0][0].shape[2:])
     spec = TaskSpec("classes", shape, case.tasks[0][1].shape[-1])
-    return meta_step(case, library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, in_turn=False), "encoder", bf16)
+    return meta_step(
+        case,
+        library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, in_turn=False),
+        "encoder",
+        bf16,
+    )
 
 
 def meta_step(case: Case, learner: Any, net: str, bf16: bool) -> Step:
@@ -297,15 +379,23 @@ TEST: dict[str, Callable[[Case], Step]] = {
 
 
 def resident(which: str) -> float:
-    """Resident memory of this process in MiB, "VmHWM" the highest so far, "VmRSS" now."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    """Resident memory of this process in MiB, "VmHWM" the highest so far, "VmRSS"
+    now.
+    """
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(which)
+    )
     return int(line.split()[1]) / 1024
 
 
 def main() -> None:
     name, contender, inputs = sys.argv[1:]
     given = torch.load(inputs)
-    build = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[contender]
+    build = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[
+        contender
+    ]
     step = build(Case(name, given))
     answer, sys.stdout = sys.stdout, sys.stderr
     before = resident("VmRSS")
@@ -319,11 +409,17 @@ def main() -> None:
             print(time.perf_counter() - clock, file=answer, flush=True)
         elif order == "grad":
             index, _, file = argument.partition(" ")
-            smaller = build(Case(name, {**given, "tasks": given["smaller"][int(index)]}))
+            smaller = build(
+                Case(name, {**given, "tasks": given["smaller"][int(index)]})
+            )
             torch.save([g.detach().double() for g in smaller()], file)
             print("saved", file=answer, flush=True)
         else:
-            print(resident({"peak": "VmHWM", "now": "VmRSS"}[order]) - before, file=answer, flush=True)
+            print(
+                resident({"peak": "VmHWM", "now": "VmRSS"}[order]) - before,
+                file=answer,
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Evolution strategies beside backprop, the same learner on the same tasks, with as many steps as each needs; with `--speed`, what evaluating a
-population at once saves.
+"""Evolution strategies beside backprop, the same learner on the same tasks, with as
+many steps as each needs; with `--speed`, what evaluating a population at once saves.
 
 python benchmarks/evolution.py
 python benchmarks/evolution.py --speed
@@ -16,7 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from innerloop import LSTM, MAML, Learner, ProtoNet, TaskDistribution, backprop, es, meta_train
+from innerloop import (
+    LSTM,
+    MAML,
+    Learner,
+    ProtoNet,
+    TaskDistribution,
+    backprop,
+    es,
+    meta_train,
+)
 from innerloop.core.meta_test import Estimate
 from innerloop.core.metagrad import MetaGradient
 from innerloop.engine import population
@@ -26,7 +35,9 @@ TASKS = 1000  # of the test
 
 
 class Way(NamedTuple):
-    """How to train: meta-steps, tasks in each, the rate of Adam; of `es`, pairs and sigma."""
+    """How to train: meta-steps, tasks in each, the rate of Adam; of `es`, pairs and
+    sigma.
+    """
 
     steps: int
     batch: int
@@ -36,7 +47,9 @@ class Way(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A learner, its tasks by part, and how backprop and `es` train it: the rates were chosen on the validation part."""
+    """A learner, its tasks by part, and how backprop and `es` train it: the rates were
+    chosen on the validation part.
+    """
 
     name: str
     learner: Callable[[], Learner]
@@ -55,19 +68,35 @@ def waves(part: str) -> TaskDistribution:
 
 def small_protonet() -> Learner:
     """2,129 weights: an image of 7x7 pixels to 16 features."""
-    encoder = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 32), nn.ReLU(), nn.Linear(32, 16))
+    encoder = nn.Sequential(
+        nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 32), nn.ReLU(), nn.Linear(32, 16)
+    )
     return ProtoNet.build(drawings("train").spec, encoder=encoder)
 
 
 def small_maml() -> Learner:
     """481 weights, one step at 0.01."""
-    net = nn.Sequential(nn.Linear(1, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 1))
+    net = nn.Sequential(
+        nn.Linear(1, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 1)
+    )
     return MAML.build(waves("train").spec, net=net, inner_lr=0.01)
 
 
 CASES = (
-    Case("ProtoNet, strokes, 5-way 1-shot", small_protonet, drawings, Way(600, 8, 1e-2), Way(8000, 4, 5e-2, 128, 0.1)),
-    Case("MAML, sinusoid, 10-shot", small_maml, waves, Way(3000, 25, 1e-2), Way(10000, 25, 1e-2, 128, 0.03)),
+    Case(
+        "ProtoNet, strokes, 5-way 1-shot",
+        small_protonet,
+        drawings,
+        Way(600, 8, 1e-2),
+        Way(8000, 4, 5e-2, 128, 0.1),
+    ),
+    Case(
+        "MAML, sinusoid, 10-shot",
+        small_maml,
+        waves,
+        Way(3000, 25, 1e-2),
+        Way(10000, 25, 1e-2, 128, 0.03),
+    ),
 )
 
 
@@ -75,33 +104,69 @@ def trained(case: Case, how: Way) -> tuple[Learner, float]:
     """After meta-training, and the seconds that it took."""
     torch.manual_seed(0)
     learner, noise = case.learner(), torch.Generator().manual_seed(1)
-    gradient: MetaGradient = partial(es, pairs=how.pairs, sigma=how.sigma, generator=noise) if how.pairs else backprop
-    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=how.rate)
+    gradient: MetaGradient = (
+        partial(es, pairs=how.pairs, sigma=how.sigma, generator=noise)
+        if how.pairs
+        else backprop
+    )
+    optimizer = torch.optim.Adam(
+        [p for p in learner.parameters() if p.requires_grad], lr=how.rate
+    )
     clock = time.perf_counter()
     for _ in meta_train(
-        learner, case.tasks("train"), steps=how.steps, batch=how.batch, meta_gradient=gradient, optimizer=optimizer,
+        learner,
+        case.tasks("train"),
+        steps=how.steps,
+        batch=how.batch,
+        meta_gradient=gradient,
+        optimizer=optimizer,
         schedule=lambda step, progress: min(1.0, 2 - 2 * progress),
-    ):  # fmt: skip
+    ):
         pass
     return learner, time.perf_counter() - clock
 
 
 def losses(learner: Learner, tasks: TaskDistribution) -> Tensor:
     """The loss (TASKS,) on query sets of tasks that are the same for all."""
-    return torch.vmap(lambda task: learner.loss(task)[0])(tasks.sample(TASKS, torch.Generator().manual_seed(2))).detach()
+    return torch.vmap(lambda task: learner.loss(task)[0])(
+        tasks.sample(TASKS, torch.Generator().manual_seed(2))
+    ).detach()
 
 
 def compare() -> None:
-    print("| learner and tasks | weights | backprop | es | es less backprop | meta-steps | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| learner and tasks | weights | backprop | es | es less backprop | meta-steps | seconds |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
     for case in CASES:
-        (descended, quick), (evolved, slow) = trained(case, case.backprop), trained(case, case.es)
-        found = [losses(learner, case.tasks("test")) for learner in (descended, evolved)]
-        cells = [f"{e.mean:.3f} ± {e.interval:.3f}" for e in map(Estimate.of, (*found, found[1] - found[0]))]
-        weights, steps = sum(p.numel() for p in descended.parameters()), f"{case.backprop.steps:,} and {case.es.steps:,}"
-        print(f"| {case.name} | {weights:,} | {' | '.join(cells)} | {steps} | {quick:.0f} and {slow:.0f} |", flush=True)
+        (descended, quick), (evolved, slow) = (
+            trained(case, case.backprop),
+            trained(case, case.es),
+        )
+        found = [
+            losses(learner, case.tasks("test")) for learner in (descended, evolved)
+        ]
+        cells = [
+            f"{e.mean:.3f} ± {e.interval:.3f}"
+            for e in map(Estimate.of, (*found, found[1] - found[0]))
+        ]
+        weights, steps = (
+            sum(p.numel() for p in descended.parameters()),
+            f"{case.backprop.steps:,} and {case.es.steps:,}",
+        )
+        print(
+            f"| {case.name} | {weights:,} | {' | '.join(cells)} | {steps} | {quick:.0f} and {slow:.0f} |",
+            flush=True,
+        )
 
 
-def seconds(learner: Learner, tasks: TaskDistribution, pairs: int, batch: int, at_once: int, rounds: int = 5) -> float:
+def seconds(
+    learner: Learner,
+    tasks: TaskDistribution,
+    pairs: int,
+    batch: int,
+    at_once: int,
+    rounds: int = 5,
+) -> float:
     """Of one meta-gradient: the least of some rounds, the first left out."""
     drawn = tasks.sample(batch, torch.Generator().manual_seed(0))
     usual, population.AT_ONCE = population.AT_ONCE, at_once
@@ -118,18 +183,52 @@ def speed() -> None:
     curves, images = sinusoid("train"), drawings("train")
     cases: list[tuple[str, Learner, TaskDistribution, int, int]] = [
         ("MAML, sinusoid, 64 pairs, 8 tasks", MAML.build(curves.spec), curves, 64, 8),
-        ("LSTM of 16 units, sinusoid, 64 pairs, 8 tasks", LSTM.build(curves.spec, hidden=16), curves, 64, 8),
-        ("ProtoNet with mlp, strokes, 64 pairs, 4 tasks", ProtoNet.build(images.spec, encoder="mlp"), images, 64, 4),
-        ("MAML with mlp, strokes, 64 pairs, 4 tasks", MAML.build(images.spec, net="mlp"), images, 64, 4),
-        ("ProtoNet with conv4, strokes, 4 pairs, 2 tasks", ProtoNet.build(images.spec), images, 4, 2),
+        (
+            "LSTM of 16 units, sinusoid, 64 pairs, 8 tasks",
+            LSTM.build(curves.spec, hidden=16),
+            curves,
+            64,
+            8,
+        ),
+        (
+            "ProtoNet with mlp, strokes, 64 pairs, 4 tasks",
+            ProtoNet.build(images.spec, encoder="mlp"),
+            images,
+            64,
+            4,
+        ),
+        (
+            "MAML with mlp, strokes, 64 pairs, 4 tasks",
+            MAML.build(images.spec, net="mlp"),
+            images,
+            64,
+            4,
+        ),
+        (
+            "ProtoNet with conv4, strokes, 4 pairs, 2 tasks",
+            ProtoNet.build(images.spec),
+            images,
+            4,
+            2,
+        ),
     ]
-    print("| workload | one by one, ms | at once, ms | times as fast |\n| --- | --- | --- | --- |")
+    print(
+        "| workload | one by one, ms | at once, ms | times as fast |\n| --- | --- | --- | --- |"
+    )
     for name, *case in cases:
-        slow, fast = seconds(*case, at_once=0), seconds(*case, at_once=population.AT_ONCE)
-        print(f"| {name} | {1000 * slow:.0f} | {1000 * fast:.0f} | {slow / fast:.1f} |", flush=True)
+        slow, fast = (
+            seconds(*case, at_once=0),
+            seconds(*case, at_once=population.AT_ONCE),
+        )
+        print(
+            f"| {name} | {1000 * slow:.0f} | {1000 * fast:.0f} | {slow / fast:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--speed", action="store_true", help="time populations instead")
     speed() if parser.parse_args().speed else compare()

@@ -1,4 +1,5 @@
-"""How long heads take that are solved for, forward and backward: 25 support examples of 5 classes, one core, beside a plain linear solve.
+"""How long heads take that are solved for, forward and backward: 25 support examples of
+5 classes, one core, beside a plain linear solve.
 
 python benchmarks/heads.py
 """
@@ -23,21 +24,28 @@ def main() -> None:
     print("| features | head | ms | times a linear solve |\n| --- | --- | --- | --- |")
     for size in FEATURES:
         torch.manual_seed(0)
-        z = torch.cat([torch.randn(25, size).relu() / size**0.5, torch.ones(25, 1)], 1).requires_grad_()
+        z = torch.cat(
+            [torch.randn(25, size).relu() / size**0.5, torch.ones(25, 1)], 1
+        ).requires_grad_()
         y = torch.eye(5).repeat(5, 1)
         heads: dict[str, Callable[[], Tensor]] = {"linear solve": lambda: plain(z, y)}  # noqa: B023
         for learner in (R2D2, LRD2, MetaOptNet, DKT):
             made = learner.build(TaskSpec("classes", (size,), 5), encoder="flatten")
-            heads[learner.__name__] = lambda made=made: torch.stack([part.sum() for part in tensors(made.learned(z, y))]).sum()  # noqa: B023
+            heads[learner.__name__] = lambda made=made: torch.stack(
+                [part.sum() for part in tensors(made.learned(z, y))]  # noqa: B023
+            ).sum()
         times: dict[str, list[float]] = {name: [] for name in heads}
-        for _ in range(REPEATS):  # interleaved, so that what else the machine does falls on all alike
+        # interleaved, so that what else the machine does falls on all alike
+        for _ in range(REPEATS):
             for name, head in heads.items():
                 begun = time.perf_counter()
                 torch.autograd.grad(head(), z)
                 times[name].append(1000 * (time.perf_counter() - begun))
         base = statistics.median(times["linear solve"])
         for name, taken in times.items():
-            print(f"| {size} | {name} | {statistics.median(taken):.2f} | {statistics.median(taken) / base:.1f} |")
+            print(
+                f"| {size} | {name} | {statistics.median(taken):.2f} | {statistics.median(taken) / base:.1f} |"
+            )
 
 
 def plain(z: Tensor, y: Tensor) -> Tensor:
@@ -46,7 +54,11 @@ def plain(z: Tensor, y: Tensor) -> Tensor:
 
 
 def tensors(state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(part for part in ((state,) if isinstance(state, Tensor) else state) if part.is_floating_point())
+    return tuple(
+        part
+        for part in ((state,) if isinstance(state, Tensor) else state)
+        if part.is_floating_point()
+    )
 
 
 if __name__ == "__main__":

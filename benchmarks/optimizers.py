@@ -1,7 +1,9 @@
-"""A learned optimiser beside hand-made ones, each at its best rate: on quadratic functions, on the digits, and on networks that it never trained.
+"""A learned optimiser beside hand-made ones, each at its best rate: on quadratic
+functions, on the digits, and on networks that it never trained.
 
 python benchmarks/optimizers.py --quadratics RUN --digits RUN --plot docs/optimizers.png
-Both runs are made by `innerloop train l2o`. Every figure of a hand-made optimiser is at the rate that has the lowest such figure on
+Both runs are made by `innerloop train l2o`. Every figure of a hand-made optimiser is at
+the rate that has the lowest such figure on
 the validation part; figures are of the test part.
 """
 
@@ -43,8 +45,16 @@ def starts(make: Callable[[], nn.Module], n: int) -> Weights:
     return {name: torch.stack([net[name].detach() for net in nets]) for name in nets[0]}
 
 
-def curve_of(optimizer: Callable[[list[Tensor], float], torch.optim.Optimizer], rate: float, learner: L2O, begin: Weights, tasks: Task) -> Tensor:
-    """The query loss before every step and after the last (tasks, steps + 1), with the minibatches that the learner sees."""
+def curve_of(
+    optimizer: Callable[[list[Tensor], float], torch.optim.Optimizer],
+    rate: float,
+    learner: L2O,
+    begin: Weights,
+    tasks: Task,
+) -> Tensor:
+    """The query loss before every step and after the last (tasks, steps + 1), with the
+    minibatches that the learner sees.
+    """
     weights = {name: w.clone().requires_grad_() for name, w in begin.items()}
     made, losses = optimizer(list(weights.values()), rate), []
 
@@ -55,7 +65,9 @@ def curve_of(optimizer: Callable[[list[Tensor], float], torch.optim.Optimizer], 
         with torch.no_grad():
             losses.append(torch.vmap(loss)(weights, *tasks.query))
         made.zero_grad()
-        part = torch.vmap(lambda support: learner.part(support, torch.tensor(float(step))))(tasks.support)  # noqa: B023
+        part = torch.vmap(
+            lambda support: learner.part(support, torch.tensor(float(step)))  # noqa: B023
+        )(tasks.support)
         torch.vmap(loss)(weights, *part).sum().backward()
         made.step()
     return torch.stack(losses, 1).nan_to_num(math.inf)
@@ -68,29 +80,77 @@ def learned_curve(learner: L2O, begin: Weights, tasks: Task) -> Tensor:
         for name, p in learner.net.named_parameters():
             p.copy_(begin[name][i])
         states = learner.trajectory(task.support, learner.inner_steps)
-        rows.append(torch.stack([learner.likelihood.nll(learner.predict(state, task.query.x), task.query.y) for state in states]))
+        rows.append(
+            torch.stack(
+                [
+                    learner.likelihood.nll(
+                        learner.predict(state, task.query.x), task.query.y
+                    )
+                    for state in states
+                ]
+            )
+        )
     return torch.stack(rows)
 
 
-def compare(run: L2O, make: Callable[[], nn.Module], tasks: Callable[[str], TaskDistribution], n: int, seed: int) -> dict[str, dict[str, object]]:
-    """For every optimiser, the last loss and the mean over all steps of `n` test tasks, with half widths of 95 % intervals, and the curve."""
+def compare(
+    run: L2O,
+    make: Callable[[], nn.Module],
+    tasks: Callable[[str], TaskDistribution],
+    n: int,
+    seed: int,
+) -> dict[str, dict[str, object]]:
+    """For every optimiser, the last loss and the mean over all steps of `n` test tasks,
+    with half widths of 95 % intervals, and the curve.
+    """
     spec = tasks("test").spec
-    learner = L2O.build(spec, net=make(), rule=run.rule, inner_steps=run.inner_steps, minibatch=run.minibatch)
+    learner = L2O.build(
+        spec,
+        net=make(),
+        rule=run.rule,
+        inner_steps=run.inner_steps,
+        minibatch=run.minibatch,
+    )
     learner.change.load_state_dict(run.change.state_dict())
-    val, test = (tasks(part).sample(n, torch.Generator().manual_seed(seed)) for part, seed in (("val", 1), ("test", seed)))
+    val, test = (
+        tasks(part).sample(n, torch.Generator().manual_seed(seed))
+        for part, seed in (("val", 1), ("test", seed))
+    )
     begin = starts(make, n)
-    measures: dict[str, Callable[[Tensor], Tensor]] = {"last": lambda curves: curves[:, -1], "mean": lambda curves: curves.mean(1)}
+    measures: dict[str, Callable[[Tensor], Tensor]] = {
+        "last": lambda curves: curves[:, -1],
+        "mean": lambda curves: curves.mean(1),
+    }
     own = learned_curve(learner, begin, test)
     told: dict[str, dict[str, object]] = {}
     for name in ("learned", *OPTIMIZERS):
         found: dict[str, object] = {}
-        tried = {rate: curve_of(OPTIMIZERS[name], rate, learner, begin, val) for rate in RATES} if name in OPTIMIZERS else {}
+        tried = (
+            {
+                rate: curve_of(OPTIMIZERS[name], rate, learner, begin, val)
+                for rate in RATES
+            }
+            if name in OPTIMIZERS
+            else {}
+        )
         for measure, of in measures.items():
-            rate = min(tried, key=lambda rate: float(of(tried[rate]).mean())) if tried else None
-            curves = curve_of(OPTIMIZERS[name], rate, learner, begin, test) if rate else own
+            rate = (
+                min(tried, key=lambda rate: float(of(tried[rate]).mean()))
+                if tried
+                else None
+            )
+            curves = (
+                curve_of(OPTIMIZERS[name], rate, learner, begin, test) if rate else own
+            )
             gap = of(curves) - of(own)
-            found[measure] = {"rate": rate, "value": estimate(of(curves)), "more_than_learned": estimate(gap)}
-            found["curve"] = torch.stack([curves.mean(0), 1.96 * curves.std(0) / n**0.5]).tolist()
+            found[measure] = {
+                "rate": rate,
+                "value": estimate(of(curves)),
+                "more_than_learned": estimate(gap),
+            }
+            found["curve"] = torch.stack(
+                [curves.mean(0), 1.96 * curves.std(0) / n**0.5]
+            ).tolist()
         told[name] = found
     return told
 
@@ -111,17 +171,38 @@ def mlp(*hidden: int) -> Callable[[], nn.Module]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quadratics", required=True, help="a run of l2o on quadratics")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quadratics", required=True, help="a run of l2o on quadratics"
+    )
     parser.add_argument("--digits", required=True, help="a run of l2o on mlp-digits")
-    parser.add_argument("--functions", type=int, default=100, help="unseen functions or trainings of each kind (100)")
-    parser.add_argument("--seed", type=int, default=2, help="draws them (2); where figures of one seed were looked at to choose, take another")
+    parser.add_argument(
+        "--functions",
+        type=int,
+        default=100,
+        help="unseen functions or trainings of each kind (100)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=2,
+        help="draws them (2); where figures of one seed were looked at to choose, take another",
+    )
     parser.add_argument("--plot", help="a file for the curves")
     parser.add_argument("--json", help="a file for the figures")
     options = parser.parse_args()
-    runs = {name: innerloop.load(getattr(options, name)) for name in ("quadratics", "digits")}
+    runs = {
+        name: innerloop.load(getattr(options, name))
+        for name in ("quadratics", "digits")
+    }
     settings = {
-        "quadratics": ("quadratics", lambda: nn.Sequential(nn.Flatten(), nn.Linear(10, 1, bias=False)), quadratics),
+        "quadratics": (
+            "quadratics",
+            lambda: nn.Sequential(nn.Flatten(), nn.Linear(10, 1, bias=False)),
+            quadratics,
+        ),
         "digits, 20 units": ("digits", mlp(20), mlp_digits),
         "digits, 40 units": ("digits", mlp(40), mlp_digits),
         "digits, two layers of 20": ("digits", mlp(20, 20), mlp_digits),
@@ -131,26 +212,50 @@ def main() -> None:
         began = time.monotonic()
         results[name] = compare(runs[run], make, tasks, options.functions, options.seed)  # pyright: ignore[reportArgumentType]
         print(f"\n{name}: {options.functions} unseen, {time.monotonic() - began:.0f} s")
-        print("| optimiser | last loss | at rate | above the learned one by | mean over all steps | at rate | above the learned one by |")
+        print(
+            "| optimiser | last loss | at rate | above the learned one by | mean over all steps | at rate | above the learned one by |"
+        )
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for optimizer, told in results[name].items():
             cells = []
             for measure in ("last", "mean"):
                 at: Any = told[measure]
-                numbers = ("{:.3g} ± {:.2g}".format(*at[key]) for key in ("value", "more_than_learned"))
-                cells += [next(numbers), f"{at['rate'] or '-'}", next(numbers) if at["rate"] else "-"]
+                numbers = (
+                    "{:.3g} ± {:.2g}".format(*at[key])
+                    for key in ("value", "more_than_learned")
+                )
+                cells += [
+                    next(numbers),
+                    f"{at['rate'] or '-'}",
+                    next(numbers) if at["rate"] else "-",
+                ]
             print(f"| {optimizer} | {' | '.join(cells)} |")
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
     if options.plot:
-        figure, axes = plt.subplots(1, len(results), figsize=(4 * len(results), 3.4), constrained_layout=True)
+        figure, axes = plt.subplots(
+            1, len(results), figsize=(4 * len(results), 3.4), constrained_layout=True
+        )
         for axis, (name, found) in zip(axes, results.items(), strict=True):
             for optimizer, told in found.items():
                 mean, half = torch.tensor(told["curve"])
-                style: dict[str, Any] = {"color": "black", "lw": 2} if optimizer == "learned" else {"lw": 1}
+                style: dict[str, Any] = (
+                    {"color": "black", "lw": 2} if optimizer == "learned" else {"lw": 1}
+                )
                 line = axis.plot(mean, label=optimizer, **style)[0]
-                axis.fill_between(range(len(mean)), (mean - half).clamp_min(1e-9), mean + half, alpha=0.2, color=line.get_color())
-            axis.set(title=name, xlabel="step", ylabel="loss on new examples" if "digits" in name else "f(w)", yscale="log")
+                axis.fill_between(
+                    range(len(mean)),
+                    (mean - half).clamp_min(1e-9),
+                    mean + half,
+                    alpha=0.2,
+                    color=line.get_color(),
+                )
+            axis.set(
+                title=name,
+                xlabel="step",
+                ylabel="loss on new examples" if "digits" in name else "f(w)",
+                yscale="log",
+            )
         axes[0].legend(frameon=False)
         figure.savefig(options.plot, dpi=110)
 

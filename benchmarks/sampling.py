@@ -1,4 +1,6 @@
-"""Episodes per second of every task distribution, beside a `Dataset` and `DataLoader` that fetch image by image, and their share of a step."""
+"""Episodes per second of every task distribution, beside a `Dataset` and `DataLoader`
+that fetch image by image, and their share of a step.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,25 @@ from innerloop.tasks import omniglot, sinusoid, strokes
 
 
 class PerImage(Dataset[tuple[Tensor, int]]):
-    """Images handed out one by one: from a tensor in memory, the least there can be to do, or from PNG files in memory.
+    """Images handed out one by one: from a tensor in memory, the least there can be to
+    do, or from PNG files in memory.
 
-    Peers' Omniglot is of the second kind: torchvision's opens, decodes and converts a file for every image it hands out.
+    Peers' Omniglot is of the second kind: torchvision's opens, decodes and converts a
+    file for every image it hands out.
     """
 
     def __init__(self, files: bool, classes: int = 1000, drawings: int = 20):
-        self.images = torch.randint(0, 256, (classes * drawings, 28, 28), dtype=torch.uint8)
+        self.images = torch.randint(
+            0, 256, (classes * drawings, 28, 28), dtype=torch.uint8
+        )
         self.files = [self.png(image) for image in self.images] if files else None
         self.drawings = drawings
 
     @staticmethod
     def png(image: Tensor) -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray((image > 127).numpy()).save(buffer, "PNG")  # strokes are black or white
+        # strokes are black or white
+        Image.fromarray((image > 127).numpy()).save(buffer, "PNG")
         return buffer.getvalue()
 
     def __len__(self) -> int:
@@ -50,7 +57,9 @@ class PerImage(Dataset[tuple[Tensor, int]]):
 
 
 class EpisodeSampler:
-    """The indices of one 5-way 1-shot episode with 15 queries after the other, as few-shot code on torch has them."""
+    """The indices of one 5-way 1-shot episode with 15 queries after the other, as
+    few-shot code on torch has them.
+    """
 
     def __init__(self, classes: int = 1000, drawings: int = 20):
         self.classes, self.drawings = classes, drawings
@@ -58,11 +67,17 @@ class EpisodeSampler:
     def __iter__(self) -> Iterator[list[int]]:
         while True:
             chosen = torch.randperm(self.classes)[:5].tolist()
-            yield [c * self.drawings + int(d) for c in chosen for d in torch.randperm(self.drawings)[:16]]
+            yield [
+                c * self.drawings + int(d)
+                for c in chosen
+                for d in torch.randperm(self.drawings)[:16]
+            ]
 
 
 class Rate(NamedTuple):
-    """episodes: a second. ratio, files: to image by image, from memory and from files, in turn with it. share: of a meta-step."""
+    """episodes: a second. ratio, files: to image by image, from memory and from files,
+    in turn with it. share: of a meta-step.
+    """
 
     title: str
     episodes: float
@@ -77,7 +92,9 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - clock
 
 
-def step_of(name: str, tasks: TaskDistribution, batch: int, precision: bool) -> Callable[[], object]:
+def step_of(
+    name: str, tasks: TaskDistribution, batch: int, precision: bool
+) -> Callable[[], object]:
     """A meta-step without its sampling."""
     learner = LEARNERS[name].build(tasks.spec).train()
     optimizer = build_optimizer(learner, learner.recipe)
@@ -96,14 +113,47 @@ def step_of(name: str, tasks: TaskDistribution, batch: int, precision: bool) -> 
 def rates(rounds: int = 15) -> list[Rate]:
     """All of them, in turn, round after round; medians."""
     generator = torch.Generator().manual_seed(0)
-    loaders = [iter(DataLoader(PerImage(files), batch_sampler=EpisodeSampler())) for files in (False, True)]  # pyright: ignore[reportArgumentType]
+    loaders = [
+        iter(DataLoader(PerImage(files), batch_sampler=EpisodeSampler()))
+        for files in (False, True)
+    ]  # pyright: ignore[reportArgumentType]
     wanted: list[tuple[str, Callable[[], TaskDistribution], int, str | None]] = [
-        ("Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; MAML", lambda: omniglot("train", queries=5), 8, "maml"),
-        ("Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet", lambda: omniglot("train", ways=60, queries=4, alphabets=3), 1, "protonet"),
-        ("strokes, 5-way 1-shot, 5 queries, warped; MAML", lambda: strokes("train", queries=5), 8, "maml"),
-        ("strokes, 60-way 1-shot, 4 queries, warped; ProtoNet", lambda: strokes("train", ways=60, queries=4, alphabets=3), 1, "protonet"),
-        ("Omniglot, 5-way 1-shot, 15 queries, as for testing", lambda: omniglot("test", queries=15), 16, None),
-        ("sinusoid, 10-shot, 10 queries; MAML", lambda: sinusoid(shots=10, queries=10), 32, "maml"),
+        (
+            "Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; MAML",
+            lambda: omniglot("train", queries=5),
+            8,
+            "maml",
+        ),
+        (
+            "Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet",
+            lambda: omniglot("train", ways=60, queries=4, alphabets=3),
+            1,
+            "protonet",
+        ),
+        (
+            "strokes, 5-way 1-shot, 5 queries, warped; MAML",
+            lambda: strokes("train", queries=5),
+            8,
+            "maml",
+        ),
+        (
+            "strokes, 60-way 1-shot, 4 queries, warped; ProtoNet",
+            lambda: strokes("train", ways=60, queries=4, alphabets=3),
+            1,
+            "protonet",
+        ),
+        (
+            "Omniglot, 5-way 1-shot, 15 queries, as for testing",
+            lambda: omniglot("test", queries=15),
+            16,
+            None,
+        ),
+        (
+            "sinusoid, 10-shot, 10 queries; MAML",
+            lambda: sinusoid(shots=10, queries=10),
+            32,
+            "maml",
+        ),
     ]
     found = []
     for title, build, batch, learner in wanted:
@@ -112,21 +162,45 @@ def rates(rounds: int = 15) -> list[Rate]:
         except FileNotFoundError as error:
             print(f"{title}: left out: {error}")
             continue
-        step = step_of(learner, tasks, batch, learner == "protonet") if learner else None
+        step = (
+            step_of(learner, tasks, batch, learner == "protonet") if learner else None
+        )
         for _ in range(4):
             tasks.sample(batch, generator), [next(loader) for loader in loaders]
             if step:
                 step()
         sampling, by_image, stepping = [], ([], []), []
         for _ in range(rounds):
-            sampling.append(seconds(lambda tasks=tasks, batch=batch: [tasks.sample(batch, generator) for _ in range(4)]) / batch / 4)
+            sampling.append(
+                seconds(
+                    lambda tasks=tasks, batch=batch: [
+                        tasks.sample(batch, generator) for _ in range(4)
+                    ]
+                )
+                / batch
+                / 4
+            )
             for times, loader in zip(by_image, loaders, strict=True):
-                times.append(seconds(lambda loader=loader: [next(loader) for _ in range(4)]) / 4)
+                times.append(
+                    seconds(lambda loader=loader: [next(loader) for _ in range(4)]) / 4
+                )
             if step:
                 stepping.append(seconds(step) / batch)
         own = statistics.median(sampling)
-        ratios = [statistics.median(b / s for b, s in zip(times, sampling, strict=True)) if "15 queries" in title else None for times in by_image]
-        found.append(Rate(title, 1 / own, *ratios, own / (own + statistics.median(stepping)) if step else None))
+        ratios = [
+            statistics.median(b / s for b, s in zip(times, sampling, strict=True))
+            if "15 queries" in title
+            else None
+            for times in by_image
+        ]
+        found.append(
+            Rate(
+                title,
+                1 / own,
+                *ratios,
+                own / (own + statistics.median(stepping)) if step else None,
+            )
+        )
         print(found[-1], flush=True)
     return found
 

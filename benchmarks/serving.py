@@ -1,4 +1,6 @@
-"""How long a new task takes a trained classifier: fit and predict, one task at a time and 64 at once."""
+"""How long a new task takes a trained classifier: fit and predict, one task at a time
+and 64 at once.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,17 @@ def latency(title: str, function: Callable[[], object], calls: int) -> Latency:
         clock = time.perf_counter()
         function()
         times.append(1e3 * (time.perf_counter() - clock))
-    found = Latency(title, *torch.tensor(times).quantile(torch.tensor([0.5, 0.99])).tolist())
+    found = Latency(
+        title, *torch.tensor(times).quantile(torch.tensor([0.5, 0.99])).tolist()
+    )
     print(found, flush=True)
     return found
 
 
 def latencies(calls: int = 300) -> list[Latency]:
-    """5-way 1-shot tasks with 15 queries a class, inductive; the networks that `innerloop train` makes."""
+    """5-way 1-shot tasks with 15 queries a class, inductive; the networks that
+    `innerloop train` makes.
+    """
     tasks = strokes("test", queries=15)
     many = tasks.sample(64, torch.Generator().manual_seed(0))
     x, y = many.support.x[0].numpy(), many.support.y[0].argmax(-1).numpy()
@@ -44,15 +50,40 @@ def latencies(calls: int = 300) -> list[Latency]:
     for name, title in (("protonet", "ProtoNet"), ("maml", "MAML, 1 inner step")):
         learner = LEARNERS[name].build(tasks.spec).eval()
         classifier = FewShotClassifier(learner)
-        found.append(latency(f"{title}: fit, 5 images", lambda c=classifier: c.fit(x, y), calls))
-        found.append(latency(f"{title}: predict, 1 image", lambda c=classifier: c.predict(queries[:1]), calls))
-        found.append(latency(f"{title}: predict, 75 images", lambda c=classifier: c.predict(queries), calls))
+        found.append(
+            latency(f"{title}: fit, 5 images", lambda c=classifier: c.fit(x, y), calls)
+        )
+        found.append(
+            latency(
+                f"{title}: predict, 1 image",
+                lambda c=classifier: c.predict(queries[:1]),
+                calls,
+            )
+        )
+        found.append(
+            latency(
+                f"{title}: predict, 75 images",
+                lambda c=classifier: c.predict(queries),
+                calls,
+            )
+        )
 
         def all_at_once(learner=learner) -> None:
             with torch.no_grad():
-                learner.mapped(lambda task: learner.predict(learner.adapt(task.support), task.query.x), many)
+                learner.mapped(
+                    lambda task: learner.predict(
+                        learner.adapt(task.support), task.query.x
+                    ),
+                    many,
+                )
 
-        found.append(latency(f"{title}: 64 tasks at once, adapted and 75 images of each predicted", all_at_once, max(10, calls // 15)))
+        found.append(
+            latency(
+                f"{title}: 64 tasks at once, adapted and 75 images of each predicted",
+                all_at_once,
+                max(10, calls // 15),
+            )
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""What runs imagine from five drawings of each of five unseen characters, side by side, and how often a classifier reads it as the right one.
+"""What runs imagine from five drawings of each of five unseen characters, side by side,
+and how often a classifier reads it as the right one.
 
 python benchmarks/sheets.py RUN [RUN ...] --judge RUN --plot docs/imagined.png
 """
@@ -22,38 +23,77 @@ WAYS, SHOTS, SHOWN = 5, 5, 8
 
 @torch.no_grad()
 def judged(learner: Imagining, judge: innerloop.Learner, tasks: Task) -> Estimate:
-    """How many of the imagined images the judge reads as their class, told the same support set."""
+    """How many of the imagined images the judge reads as their class, told the same
+    support set.
+    """
     generator, right = torch.Generator().manual_seed(0), []
     for task in tasks.unbind():
-        images = learner.imagine(task.support, SHOWN, generator).float()  # (ways, shown, *x_shape)
-        read = judge.predict(judge.adapt(task.support), images.flatten(0, 1)).argmax(-1).view(WAYS, SHOWN)
+        # (ways, shown, *x_shape)
+        images = learner.imagine(task.support, SHOWN, generator).float()
+        read = (
+            judge.predict(judge.adapt(task.support), images.flatten(0, 1))
+            .argmax(-1)
+            .view(WAYS, SHOWN)
+        )
         right.append((read == torch.arange(WAYS)[:, None]).float().mean())
     return Estimate.of(torch.stack(right))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--judge", required=True, help="the run of a classifier of any ways")
+    parser.add_argument(
+        "--judge", required=True, help="the run of a classifier of any ways"
+    )
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--plot", required=True)
     options = parser.parse_args()
     episodes = omniglot("test", protocol="vinyals", ways=WAYS, shots=SHOTS, queries=1)
-    tasks, shown = (episodes.sample(n, torch.Generator().manual_seed(seed)) for n, seed in ((options.tasks, 0), (1, 7)))
+    tasks, shown = (
+        episodes.sample(n, torch.Generator().manual_seed(seed))
+        for n, seed in ((options.tasks, 0), (1, 7))
+    )
     support, judge = shown.unbind()[0].support, innerloop.load(options.judge).eval()
-    columns = [("drawn", torch.stack([support.x[support.y[:, k] > 0.5] for k in range(WAYS)]))]
+    columns = [
+        ("drawn", torch.stack([support.x[support.y[:, k] > 0.5] for k in range(WAYS)]))
+    ]
     for run in options.runs:
         learner = innerloop.load(run).eval()
         if not isinstance(learner, Imagining):
             parser.error(f"{run} imagines nothing")
         name = Run(run).settings().learner
-        print("{}: {:.2%} ± {:.2%} read as their class ({} tasks)".format(name, *judged(learner, judge, tasks), options.tasks), flush=True)
+        print(
+            "{}: {:.2%} ± {:.2%} read as their class ({} tasks)".format(
+                name, *judged(learner, judge, tasks), options.tasks
+            ),
+            flush=True,
+        )
         with torch.no_grad():
-            columns.append((name, learner.imagine(support, SHOWN, torch.Generator().manual_seed(0)).float()))
+            columns.append(
+                (
+                    name,
+                    learner.imagine(
+                        support, SHOWN, torch.Generator().manual_seed(0)
+                    ).float(),
+                )
+            )
     widths = [images.shape[1] for _, images in columns]
-    figure, axes = pyplot().subplots(1, len(columns), figsize=(0.42 * sum(widths), 2.4), width_ratios=widths, constrained_layout=True)
+    figure, axes = pyplot().subplots(
+        1,
+        len(columns),
+        figsize=(0.42 * sum(widths), 2.4),
+        width_ratios=widths,
+        constrained_layout=True,
+    )
     for axis, (name, images) in zip(axes, columns, strict=True):
-        axis.imshow(1 - images[:, :, 0].permute(0, 2, 1, 3).flatten(2).flatten(0, 1), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(
+            1 - images[:, :, 0].permute(0, 2, 1, 3).flatten(2).flatten(0, 1),
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+        )
         axis.set(title=name, xticks=[], yticks=[])
     figure.savefig(options.plot, dpi=110)
 

@@ -1,7 +1,9 @@
-"""Write docs/learners: one page per learner, made from its docstring, its fields and its recipe, and an index.
+"""Write docs/learners: one page per learner, made from its docstring, its fields and
+its recipe, and an index.
 
 python docs/generate.py           write the pages
-python docs/generate.py --check   write nothing; exit 1 where a page is missing, stale or left over
+python docs/generate.py --check   write nothing; exit 1 where a page is missing, stale
+or left over
 """
 
 from __future__ import annotations
@@ -27,9 +29,14 @@ from innerloop.rl import ACTING
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "learners"
 
-# The tasks that a page's commands are about, by kind; both need no download. Settings of the tasks and specs to match.
+# The tasks that a page's commands are about, by kind; both need no download. Settings
+# of the tasks and specs to match.
 EXAMPLES = {
-    "classes": ("strokes", ("ways", "shots", "queries", "alphabets"), TaskSpec("classes", (1, 28, 28), 5)),
+    "classes": (
+        "strokes",
+        ("ways", "shots", "queries", "alphabets"),
+        TaskSpec("classes", (1, 28, 28), 5),
+    ),
     "reals": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
 }
 
@@ -37,14 +44,25 @@ EXAMPLES = {
 AT_HOME = {
     "cavia": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
     "l2o": ("quadratics", (), TaskSpec("reals", (10,), 1)),
-    "prompttuning": ("clinc", ("ways", "shots", "queries"), TaskSpec("classes", (24,), 5, vocabulary=2000)),
+    "prompttuning": (
+        "clinc",
+        ("ways", "shots", "queries"),
+        TaskSpec("classes", (24,), 5, vocabulary=2000),
+    ),
     "rl2": ("bandits", (), TaskSpec("reals", (1,), 7)),
     "asking": ("pools", (), TaskSpec("classes", (1, 28, 28), 10)),
     "neat": ("xor", (), TaskSpec("bits", (2,), 1)),
-    "robustfill": ("string-programs", (), TaskSpec("programs", (32,), 64, vocabulary=97)),
+    "robustfill": (
+        "string-programs",
+        (),
+        TaskSpec("programs", (32,), 64, vocabulary=97),
+    ),
     "deepcoder": ("list-programs", (), TaskSpec("programs", (24,), 24)),
     "ntm": ("copy", (), TaskSpec("bits", (10,), 8, ordered=True)),
-    **dict.fromkeys(("cnp", "np", "anp", "encoderdecoder"), ("gp-curves", (), TaskSpec("reals", (1,), 1))),
+    **dict.fromkeys(
+        ("cnp", "np", "anp", "encoderdecoder"),
+        ("gp-curves", (), TaskSpec("reals", (1,), 1)),
+    ),
 }
 
 # Fields that several learners share, for docstrings that leave them out.
@@ -84,9 +102,16 @@ EPISODES = ("ways", "shots", "queries", "alphabets")
 
 
 def plain(text: str) -> str:
-    """Text as Markdown that shows it as it is, in a table too; what stands in backticks stays code."""
+    """Text as Markdown that shows it as it is, in a table too; what stands in backticks
+    stays code.
+    """
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(part.replace("|", r"\|") if part.startswith("`") else re.sub(r"([|*<\[\]])", r"\\\1", part) for part in parts)
+    return "".join(
+        part.replace("|", r"\|")
+        if part.startswith("`")
+        else re.sub(r"([|*<\[\]])", r"\\\1", part)
+        for part in parts
+    )
 
 
 def said_of_fields(learner: type[Learner]) -> dict[str, str]:
@@ -94,13 +119,23 @@ def said_of_fields(learner: type[Learner]) -> dict[str, str]:
     names = "|".join(entry.name for entry in learner.fields())
     paragraphs = inspect.getdoc(learner).split("\n\n")[2:]  # pyright: ignore[reportOptionalMemberAccess]
     text = " ".join(" ".join(paragraphs).split())
-    starts = list(re.finditer(rf"(?:^|(?<=[.;] ))((?:{names})(?:, (?:{names}))*): ", text))
+    starts = list(
+        re.finditer(rf"(?:^|(?<=[.;] ))((?:{names})(?:, (?:{names}))*): ", text)
+    )
     said: dict[str, str] = {}
     for start, following in zip(starts, [*starts[1:], None], strict=True):
-        words = text[start.end() : following.start() if following else None].strip().removesuffix(".")
+        words = (
+            text[start.end() : following.start() if following else None]
+            .strip()
+            .removesuffix(".")
+        )
         together = start[1].split(", ")
         for name in together:
-            said[name] = words if len(together) == 1 else ", ".join(f"`{other}`" for other in together) + f": {words}"
+            said[name] = (
+                words
+                if len(together) == 1
+                else ", ".join(f"`{other}`" for other in together) + f": {words}"
+            )
             if len(words) < 4 and name in COMMON:  # no more than the paper's letter
                 said[name] += f", {COMMON[name]}"
     return said
@@ -116,7 +151,11 @@ def kind_of(hint: Any) -> str:
 def default_of(entry: Field[Any]) -> str:
     if entry.default is MISSING:
         return "set by `build`"
-    return f'`"{entry.default}"`' if isinstance(entry.default, str) else f"`{entry.default!r}`"
+    return (
+        f'`"{entry.default}"`'
+        if isinstance(entry.default, str)
+        else f"`{entry.default!r}`"
+    )
 
 
 def field_table(learner: type[Learner]) -> list[str]:
@@ -126,20 +165,36 @@ def field_table(learner: type[Learner]) -> list[str]:
         meaning = said.get(entry.name) or COMMON.get(entry.name, "")
         if entry.name in learner.for_reals and "reals" in learner.kinds:
             meaning += f"; for reals `build` sets {learner.for_reals[entry.name]}"
-        lines.append(f"| `{entry.name}` | {plain(f'`{kind_of(hints[entry.name])}`')} | {plain(default_of(entry))} | {plain(meaning)} |")
+        lines.append(
+            f"| `{entry.name}` | {plain(f'`{kind_of(hints[entry.name])}`')} | {plain(default_of(entry))} | {plain(meaning)} |"
+        )
     return lines
 
 
 def theory(learner: type[Learner]) -> list[str]:
-    """The docstring's second paragraph: the equation, its source, what training lowers, and the state."""
+    """The docstring's second paragraph: the equation, its source, what training lowers,
+    and the state.
+    """
     paragraph = inspect.getdoc(learner).split("\n\n")[1]  # pyright: ignore[reportOptionalMemberAccess]
-    lines = [part.strip() for line in paragraph.split("\n") for part in re.split(r" {4,}", line)]
+    lines = [
+        part.strip()
+        for line in paragraph.split("\n")
+        for part in re.split(r" {4,}", line)
+    ]
     paper = source(learner.__doc__ or "")
     author = (paper["authors"] or "").split(",")[0].split(" ")[0]
-    cut = next((i for i, line in enumerate(lines) if author and re.search(rf"\b{re.escape(author)}\b", line)), len(lines))
+    cut = next(
+        (
+            i
+            for i, line in enumerate(lines)
+            if author and re.search(rf"\b{re.escape(author)}\b", line)
+        ),
+        len(lines),
+    )
     cut = cut or 1
     told = "\n".join(lines[cut:])
-    told = re.sub(r"(?<=[\d)])\n(?=[A-Z])", ". ", told).replace("\n", " ")  # a source that ends with its line ends a sentence
+    # a source that ends with its line ends a sentence
+    told = re.sub(r"(?<=[\d)])\n(?=[A-Z])", ". ", told).replace("\n", " ")
     prose, _, state = told.partition("State: ")
     if "Its objective is " in prose:
         prose, _, objective = prose.partition("Its objective is ")
@@ -147,11 +202,21 @@ def theory(learner: type[Learner]) -> list[str]:
     else:
         objective = "The loss of the query set after adapting to the support set."
     if paper["arxiv"]:
-        prose = plain(prose).replace(f"arXiv:{paper['arxiv']}", f"[arXiv:{paper['arxiv']}](https://arxiv.org/abs/{paper['arxiv']})", 1)
+        prose = plain(prose).replace(
+            f"arXiv:{paper['arxiv']}",
+            f"[arXiv:{paper['arxiv']}](https://arxiv.org/abs/{paper['arxiv']})",
+            1,
+        )
     else:
         prose = plain(prose)
     prose = prose.strip()
-    page = ["```text", *lines[:cut], "```", "", prose if not prose or prose.endswith(".") else f"{prose}."]
+    page = [
+        "```text",
+        *lines[:cut],
+        "```",
+        "",
+        prose if not prose or prose.endswith(".") else f"{prose}.",
+    ]
     if trainable(learner):
         page += ["", f"**What meta-training lowers.** {plain(objective)}"]
     if state:
@@ -161,25 +226,40 @@ def theory(learner: type[Learner]) -> list[str]:
 
 def example(learner: type[Learner]) -> tuple[str, tuple[str, ...], TaskSpec] | None:
     """The tasks that a learner is at home in, or the first that suit it."""
-    return AT_HOME.get(learner.__name__.lower()) or next((EXAMPLES[kind] for kind in EXAMPLES if kind in learner.kinds), None)
+    return AT_HOME.get(learner.__name__.lower()) or next(
+        (EXAMPLES[kind] for kind in EXAMPLES if kind in learner.kinds), None
+    )
 
 
 @cache
 def trainable(learner: type[Learner]) -> bool:
     """Whether there is anything to meta-train."""
     found = example(learner)
-    return found is None or any(p.requires_grad for p in learner.build(found[2]).parameters())
+    return found is None or any(
+        p.requires_grad for p in learner.build(found[2]).parameters()
+    )
 
 
 def recipe_table(recipe: Recipe) -> list[str]:
     lines = ["| setting | value | meaning |", "| --- | --- | --- |"]
     for entry in fields(recipe):
         value = getattr(recipe, entry.name)
-        if ((recipe.supervised or recipe.meta_gradient in ACTING) and entry.name in EPISODES) or (entry.name == "supervised" and not value):
+        if (
+            (recipe.supervised or recipe.meta_gradient in ACTING)
+            and entry.name in EPISODES
+        ) or (entry.name == "supervised" and not value):
             continue
-        if recipe.meta_gradient in STRATEGIES and entry.name not in ("batch", "meta_gradient"):  # it takes steps of its own
+        # it takes steps of its own
+        if recipe.meta_gradient in STRATEGIES and entry.name not in (
+            "batch",
+            "meta_gradient",
+        ):
             continue
-        meaning = "examples in a meta-step" if recipe.supervised and entry.name == "batch" else RECIPE.get(entry.name, "")
+        meaning = (
+            "examples in a meta-step"
+            if recipe.supervised and entry.name == "batch"
+            else RECIPE.get(entry.name, "")
+        )
         shown = "yes" if value is True else "no" if value is False else str(value)
         lines.append(f"| `{entry.name}` | {shown} | {meaning} |")
     return lines
@@ -200,7 +280,9 @@ def command(learner: type[Learner], tasks: str) -> list[str]:
 def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[str]:
     tasks = tasks.replace("-", "_")
     name, recipe = learner.__name__, learner.recipe
-    small = ", ".join(f"{key}={getattr(Recipe(), key)}" for key in asked if key != "alphabets")
+    small = ", ".join(
+        f"{key}={getattr(Recipe(), key)}" for key in asked if key != "alphabets"
+    )
     if recipe.meta_gradient in ACTING:
         method = ACTING[recipe.meta_gradient].__name__
         return [
@@ -254,9 +336,20 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
     if recipe.supervised:
         train = f'{tasks}("train").labelled({recipe.batch})'
     else:
-        train = f'{tasks}("train"' + "".join(f", {key}={getattr(recipe, key)}" for key in asked if getattr(recipe, key)) + ")"
+        train = (
+            f'{tasks}("train"'
+            + "".join(
+                f", {key}={getattr(recipe, key)}"
+                for key in asked
+                if getattr(recipe, key)
+            )
+            + ")"
+        )
     gradient = recipe.meta_gradient if recipe.meta_gradient != "backprop" else None
-    public = sorted([name, *([gradient] if gradient else []), "meta_test", "meta_train"], key=lambda word: (not word[0].isupper(), word))
+    public = sorted(
+        [name, *([gradient] if gradient else []), "meta_test", "meta_train"],
+        key=lambda word: (not word[0].isupper(), word),
+    )
     return [
         "```python",
         f"from innerloop import {', '.join(public)}",
@@ -268,7 +361,8 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
         f"learner = {name}.build(tasks.spec)",
         "loop = meta_train(",
         f"    learner, tasks, steps=1000, batch={1 if recipe.supervised else 'recipe.batch'}, optimizer=build_optimizer(learner, recipe),",
-        "    schedule=warmup_cosine(recipe.warmup, recipe.decay), clip=recipe.clip," + (f" meta_gradient={gradient}," if gradient else ""),
+        "    schedule=warmup_cosine(recipe.warmup, recipe.decay), clip=recipe.clip,"
+        + (f" meta_gradient={gradient}," if gradient else ""),
         ")",
         "for step in loop:",
         "    if step.number % 100 == 0:",
@@ -282,7 +376,11 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
 def paper_link(entry: dict[str, Any]) -> str:
     if not entry["paper"]:
         return ""
-    return f"[{entry['paper']}](https://arxiv.org/abs/{entry['arxiv']})" if entry["arxiv"] else entry["paper"]
+    return (
+        f"[{entry['paper']}](https://arxiv.org/abs/{entry['arxiv']})"
+        if entry["arxiv"]
+        else entry["paper"]
+    )
 
 
 def page(entry: dict[str, Any]) -> str:
@@ -295,46 +393,103 @@ def page(entry: dict[str, Any]) -> str:
         "| --- | --- | --- | --- |",
         f"| {entry['family']} | {', '.join(learner.kinds)} | {paper_link(entry)} | [{Path(code).name}](../../{code}) |",
     ]
-    lines = [f"# {title}", "", plain(entry["what"]), "", *facts, "", "## How it learns", "", *theory(learner), ""]
-    lines += ["## Fields", "", f"`{title}.build(spec, ...)` chooses networks that suit the tasks; any field can be given by name.", ""]
+    lines = [
+        f"# {title}",
+        "",
+        plain(entry["what"]),
+        "",
+        *facts,
+        "",
+        "## How it learns",
+        "",
+        *theory(learner),
+        "",
+    ]
+    lines += [
+        "## Fields",
+        "",
+        f"`{title}.build(spec, ...)` chooses networks that suit the tasks; any field can be given by name.",
+        "",
+    ]
     lines += [*field_table(learner), ""]
     if not trainable(learner):
-        lines += ["## Training", "", "There is nothing to meta-train: test it as it is, as the baseline for the others.", ""]
+        lines += [
+            "## Training",
+            "",
+            "There is nothing to meta-train: test it as it is, as the baseline for the others.",
+            "",
+        ]
     else:
-        lines += ["## Recipe", "", "How it is meta-trained where nothing else is said:", "", *recipe_table(recipe), ""]
+        lines += [
+            "## Recipe",
+            "",
+            "How it is meta-trained where nothing else is said:",
+            "",
+            *recipe_table(recipe),
+            "",
+        ]
     if found and trainable(learner):
         lines += ["## On the command line", "", *command(learner, found[0]), ""]
     if found:
         lines += ["## In Python", "", *snippet(learner, found[0], found[1]), ""]
-    lines += ["[All learners](index.md) · [Which learner for my tasks?](../choosing.md)"]
+    lines += [
+        "[All learners](index.md) · [Which learner for my tasks?](../choosing.md)"
+    ]
     return "\n".join(lines) + "\n"
 
 
 def index(entries: list[dict[str, Any]]) -> str:
-    lines = ["# Learners", "", "Every learner, one page each. [Which one for my tasks?](../choosing.md)", ""]
+    lines = [
+        "# Learners",
+        "",
+        "Every learner, one page each. [Which one for my tasks?](../choosing.md)",
+        "",
+    ]
     lines += ["| family | learner | paper | year |", "| --- | --- | --- | --- |"]
     for entry in entries:
         name = LEARNERS[entry["name"]].__name__
-        lines.append(f"| {entry['family']} | [{name}]({entry['name']}.md) | {paper_link(entry)} | {entry['year'] or ''} |")
+        lines.append(
+            f"| {entry['family']} | [{name}]({entry['name']}.md) | {paper_link(entry)} | {entry['year'] or ''} |"
+        )
     lines += ["", "The families:", ""]
-    lines += [f"- **{family}**: {plain(module.__doc__ or '')}" for family, module in FAMILIES.items()]
+    lines += [
+        f"- **{family}**: {plain(module.__doc__ or '')}"
+        for family, module in FAMILIES.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def pages() -> dict[Path, str]:
     """Every page and what it must say."""
-    known = {entry["name"]: entry for entry in catalogue() if entry["kind"] == "learner"}
-    entries = [known[name] for family in FAMILIES for name, learner in LEARNERS.items() if family_of(learner) == family]
-    return {PAGES / f"{entry['name']}.md": page(entry) for entry in entries} | {PAGES / "index.md": index(entries)}
+    known = {
+        entry["name"]: entry for entry in catalogue() if entry["kind"] == "learner"
+    }
+    entries = [
+        known[name]
+        for family in FAMILIES
+        for name, learner in LEARNERS.items()
+        if family_of(learner) == family
+    ]
+    return {PAGES / f"{entry['name']}.md": page(entry) for entry in entries} | {
+        PAGES / "index.md": index(entries)
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the pages of docs/learners.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is missing, stale or left over")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit 1 where a page is missing, stale or left over",
+    )
     options = parser.parse_args(arguments)
     wanted = pages()
     left_over = sorted(set(PAGES.glob("*.md")) - set(wanted))
-    wrong = {path: "stale" if path.is_file() else "missing" for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text}
+    wrong = {
+        path: "stale" if path.is_file() else "missing"
+        for path, text in wanted.items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    }
     wrong |= dict.fromkeys(left_over, "left over")
     if options.check:
         for path, what in sorted(wrong.items()):

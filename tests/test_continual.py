@@ -1,4 +1,6 @@
-"""Classes that arrive one after the other: the stream, what is measured, and who can go on."""
+"""Classes that arrive one after the other: the stream, what is measured, and who can go
+on.
+"""
 
 from typing import Any
 
@@ -18,13 +20,24 @@ def tasks(groups: int = 4, apart: float = 3.0) -> Episodes:
     generator = torch.Generator().manual_seed(0)
     sizes = [3 + i % 3 for i in range(groups)]
     centres = apart * torch.randn(sum(sizes), 6, generator=generator)
-    values = centres.repeat_interleave(8, 0) + 0.5 * torch.randn(8 * len(centres), 6, generator=generator)
+    values = centres.repeat_interleave(8, 0) + 0.5 * torch.randn(
+        8 * len(centres), 6, generator=generator
+    )
     of = [g for g, size in enumerate(sizes) for _ in range(size)]
-    return Episodes(ClassBank.of(values, [8] * len(centres), [f"{i}" for i in range(len(centres))], of), 2, 1, 1)
+    return Episodes(
+        ClassBank.of(
+            values, [8] * len(centres), [f"{i}" for i in range(len(centres))], of
+        ),
+        2,
+        1,
+        1,
+    )
 
 
 class Forgetful(Incremental):
-    """Knows the class that came last, and says so. State: how many classes there are. Nobody 2026."""
+    """Knows the class that came last, and says so. State: how many classes there are.
+    Nobody 2026.
+    """
 
     likelihood: Any = None
 
@@ -65,40 +78,57 @@ def test_prototypes_grow_exactly() -> None:
 def test_who_forgets_is_found_out() -> None:
     arrivals = list(stream(tasks(), 3, 5, 3, torch.Generator().manual_seed(0)))
     among_all, within, counts = one_stream(Forgetful(), arrivals)
-    assert among_all[0, 0] == pytest.approx(1 / float(counts[0]))  # the last class of the group alone
+    # the last class of the group alone
+    assert among_all[0, 0] == pytest.approx(1 / float(counts[0]))
     assert among_all[2, :2].tolist() == [0, 0]
     assert within[2, 0] == pytest.approx(1 / float(counts[0]))
     result = continual_test(Forgetful(), tasks(), groups=3, queries=3, streams=4)
     assert result.forgetting.mean > 0.15
     assert result.told_forgetting.mean == 0
-    assert result.accuracy[-1].mean == pytest.approx(sum(1 / n for n in [result.classes[-1]]), rel=0.1)
+    assert result.accuracy[-1].mean == pytest.approx(
+        sum(1 / n for n in [result.classes[-1]]), rel=0.1
+    )
 
 
 def test_forgetting_is_the_best_before_minus_the_last() -> None:
     accuracy = torch.tensor([[[0.9, 0, 0], [0.95, 0.8, 0], [0.5, 0.7, 1.0]]])
-    torch.testing.assert_close(forgotten(accuracy), torch.tensor([((0.95 - 0.5) + (0.8 - 0.7)) / 2]))
+    torch.testing.assert_close(
+        forgotten(accuracy), torch.tensor([((0.95 - 0.5) + (0.8 - 0.7)) / 2])
+    )
     assert forgotten(accuracy[:, :1, :1]).tolist() == [0]
 
 
 def test_oml_goes_through_a_stream() -> None:
     torch.manual_seed(0)
-    result = continual_test(OML.build(tasks().spec), tasks(), groups=2, queries=3, streams=2)
+    result = continual_test(
+        OML.build(tasks().spec), tasks(), groups=2, queries=3, streams=2
+    )
     assert len(result.accuracy) == 2
     assert result.as_dict()["accuracy"][1]["mean"] == result.accuracy[1].mean
 
 
 @pytest.mark.parametrize("learner", [MAML, MatchingNet])
 def test_who_cannot_go_on_is_turned_down(learner: type[Learner]) -> None:
-    with pytest.raises(ValueError, match=f"{learner.__name__} learns the classes of a task together"):
-        continual_test(learner.build(tasks().spec), tasks(), groups=2, queries=3, streams=1)
+    with pytest.raises(
+        ValueError, match=f"{learner.__name__} learns the classes of a task together"
+    ):
+        continual_test(
+            learner.build(tasks().spec), tasks(), groups=2, queries=3, streams=1
+        )
 
 
 def test_data_without_groups_is_cut_into_some_and_too_little_is_turned_down() -> None:
     learner, some = ProtoNet.build(tasks().spec), tasks(1)
-    assert continual_test(learner, some, groups=3, queries=3, streams=1).classes == [1, 2, 3]
+    assert continual_test(learner, some, groups=3, queries=3, streams=1).classes == [
+        1,
+        2,
+        3,
+    ]
     with pytest.raises(ValueError, match="3 classes cannot be cut into 4"):
         continual_test(learner, some, groups=4, queries=3)
-    with pytest.raises(ValueError, match="there are 4 groups of classes, and 5 were asked for"):
+    with pytest.raises(
+        ValueError, match="there are 4 groups of classes, and 5 were asked for"
+    ):
         continual_test(learner, tasks(), groups=5, queries=3)
     with pytest.raises(ValueError, match="needs 5 \\+ 10 examples, and one has 8"):
         continual_test(learner, tasks())

@@ -1,4 +1,6 @@
-"""The documentation is true: pages are fresh, code on them runs, links lead somewhere."""
+"""The documentation is true: pages are fresh, code on them runs, links lead
+somewhere.
+"""
 
 import importlib.util
 import re
@@ -13,7 +15,11 @@ from innerloop.cli import build_parser, main
 from innerloop.learners import LEARNERS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
@@ -22,7 +28,9 @@ def relative(path: Path) -> str:
 
 
 def generator() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    spec = importlib.util.spec_from_file_location(
+        "generate_docs", ROOT / "docs" / "generate.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,11 +39,19 @@ def generator() -> types.ModuleType:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return [code for name, code in BLOCK.findall(path.read_text("utf-8")) if name == language]
+    return [
+        code
+        for name, code in BLOCK.findall(path.read_text("utf-8"))
+        if name == language
+    ]
 
 
-def run(code: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run blocks one after the other in one module of that name, which pickle can find, in an empty folder."""
+def run(
+    code: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Run blocks one after the other in one module of that name, which pickle can find,
+    in an empty folder.
+    """
     module = types.ModuleType(name)
     monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.chdir(tmp_path)
@@ -46,7 +62,9 @@ def run(code: list[str], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_choosing_tells_of_every_learner(name: str) -> None:
-    assert f"](learners/{name}.md)" in (ROOT / "docs" / "choosing.md").read_text("utf-8")
+    assert f"](learners/{name}.md)" in (ROOT / "docs" / "choosing.md").read_text(
+        "utf-8"
+    )
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -60,11 +78,17 @@ def test_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert generator().main(["--check"]) == 0, capsys.readouterr().err
 
 
-def test_check_finds_missing_stale_and_left_over_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_missing_stale_and_left_over_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     docs = generator()
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     monkeypatch.setattr(docs, "PAGES", tmp_path / "pages")
-    monkeypatch.setattr(docs, "pages", lambda: {tmp_path / "pages" / "a.md": "a", tmp_path / "pages" / "b.md": "b"})
+    monkeypatch.setattr(
+        docs,
+        "pages",
+        lambda: {tmp_path / "pages" / "a.md": "a", tmp_path / "pages" / "b.md": "b"},
+    )
     assert docs.main([]) == 0
     assert docs.main(["--check"]) == 0
     (tmp_path / "pages" / "a.md").unlink()
@@ -90,7 +114,9 @@ def test_code_of_learner_pages_parses(name: str) -> None:
     check_commands(path)
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if p.parent.name != "learners"], ids=relative)
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if p.parent.name != "learners"], ids=relative
+)
 def test_commands_parse(path: Path) -> None:
     check_commands(path)
 
@@ -105,18 +131,52 @@ def check_commands(path: Path) -> None:
 
 
 def test_concepts_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(blocks(ROOT / "docs" / "concepts.md", "python"), "concepts", monkeypatch, tmp_path)
+    run(
+        blocks(ROOT / "docs" / "concepts.md", "python"),
+        "concepts",
+        monkeypatch,
+        tmp_path,
+    )
 
 
-def test_marked_blocks_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    code = re.findall(r"^<!-- run -->\n+```python\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+def test_marked_blocks_of_the_readme_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = re.findall(
+        r"^<!-- run -->\n+```python\n(.*?)^```$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.M | re.S,
+    )
     run(code, "readme", monkeypatch, tmp_path)
 
 
-def test_the_readme_trains_a_module_with_a_learned_rule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_readme_trains_a_module_with_a_learned_rule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "l2o", "mlp-digits", "--steps", "1", "--batch", "1", "--inner-steps", "2", "--out", "runs/optimizer"]) == 0
-    code = [block for block in blocks(ROOT / "README.md", "python") if "LearnedOptimizer" in block]
+    assert (
+        main(
+            [
+                "train",
+                "l2o",
+                "mlp-digits",
+                "--steps",
+                "1",
+                "--batch",
+                "1",
+                "--inner-steps",
+                "2",
+                "--out",
+                "runs/optimizer",
+            ]
+        )
+        == 0
+    )
+    code = [
+        block
+        for block in blocks(ROOT / "README.md", "python")
+        if "LearnedOptimizer" in block
+    ]
     assert len(code) == 1
     run(code, "readme", monkeypatch, tmp_path)
     trained = sys.modules["readme"].net
@@ -130,13 +190,22 @@ def test_the_readme_trains_a_module_with_a_learned_rule(monkeypatch: pytest.Monk
 def test_relative_links_lead_somewhere(path: Path) -> None:
     text = BLOCK.sub("", path.read_text("utf-8"))
     text = re.sub(r"`[^`\n]*`", "", text)
-    for target in re.findall(r"\]\(<?([^)\s>]+)>?[^)]*\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+    for target in re.findall(r"\]\(<?([^)\s>]+)>?[^)]*\)", text) + re.findall(
+        r'(?:src|href)="([^"]+)"', text
+    ):
         file, _, anchor = target.partition("#")
         if re.match(r"[a-z]+:", target):
             continue
         found = (path.parent / file).resolve() if file else path
         assert found.exists(), f"{relative(path)} links to {target}, which is not there"
         if anchor and found.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", found.read_text("utf-8")), re.M)
-            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor in slugs, f"{relative(path)} links to {target}, but {relative(found)} has no such heading"
+            headings = re.findall(
+                r"^#+ (.*)$", BLOCK.sub("", found.read_text("utf-8")), re.M
+            )
+            slugs = {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                for heading in headings
+            }
+            assert anchor in slugs, (
+                f"{relative(path)} links to {target}, but {relative(found)} has no such heading"
+            )

@@ -18,13 +18,28 @@ SPECS = {
 }
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
-        {}, {"first_order": True}, {"adapted": "head"}, {"head": "prototype"}, {"transductive": True}, {"inner_steps": 3, "inner_lr": 0.05},
-        {"loss_before": 0.5}, {"multi_step": 0.5, "second_order_after": 0.5, "inner_steps": 2},
+        {},
+        {"first_order": True},
+        {"adapted": "head"},
+        {"head": "prototype"},
+        {"transductive": True},
+        {"inner_steps": 3, "inner_lr": 0.05},
+        {"loss_before": 0.5},
+        {"multi_step": 0.5, "second_order_after": 0.5, "inner_steps": 2},
     ],
     "matchingnet": [{}, {"contextual": True}],
-    "protonet": [{}, {"metric": "cosine", "scale": 10.0}, {"metric": "p-norm", "p": 1.5}, {"views": 8}],
+    "protonet": [
+        {},
+        {"metric": "cosine", "scale": 10.0},
+        {"metric": "p-norm", "p": 1.5},
+        {"views": 8},
+    ],
     "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
-    "l2o": [{"inner_steps": 3}, {"inner_steps": 3, "first_order": False}, {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2}],
+    "l2o": [
+        {"inner_steps": 3},
+        {"inner_steps": 3, "first_order": False},
+        {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2},
+    ],
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
@@ -33,10 +48,13 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "asking": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],
     "prompttuning": [{}, {"start": "words"}],
-}  # fmt: skip
+}
 
 
-READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune")} | {"prompttuning": ["texts"], "": [s for s in SPECS if s != "texts"]}
+READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune")} | {
+    "prompttuning": ["texts"],
+    "": [s for s in SPECS if s != "texts"],
+}
 READS |= {"robustfill": [], "deepcoder": []}  # on tasks of their own, in tests/learners
 
 
@@ -45,19 +63,39 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
     for name, learner in LEARNERS.items():
         for fields in VARIANTS.get(name, [{}]):
             for spec_name, spec in SPECS.items():
-                if spec_name not in READS.get(name, READS[""]) or (spec_name == "texts" and fields and name != "prompttuning"):
+                if spec_name not in READS.get(name, READS[""]) or (
+                    spec_name == "texts" and fields and name != "prompttuning"
+                ):
                     continue
-                fits = spec.kind in learner.kinds and spec.ordered <= learner.sequences and not (spec.kind == "reals" and "head" in fields)
-                for_images = not fields or not {"transductive", "head", "views"}.isdisjoint(fields)
-                if fits and (for_images if spec_name == "images" else "views" not in fields):
+                fits = (
+                    spec.kind in learner.kinds
+                    and spec.ordered <= learner.sequences
+                    and not (spec.kind == "reals" and "head" in fields)
+                )
+                for_images = not fields or not {
+                    "transductive",
+                    "head",
+                    "views",
+                }.isdisjoint(fields)
+                if fits and (
+                    for_images if spec_name == "images" else "views" not in fields
+                ):
                     found.append((learner, fields, spec_name))
     return found
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("learner", "fields", "spec"), cases(), ids=lambda v: v.__name__ if isinstance(v, type) else str(v).replace(" ", ""))
-def test_law(learner: type[Learner], fields: dict[str, object], spec: str, law: str) -> None:
-    if law == "gradient_is_right" and fields.get("first_order", getattr(learner, "first_order", False)):
+@pytest.mark.parametrize(
+    ("learner", "fields", "spec"),
+    cases(),
+    ids=lambda v: v.__name__ if isinstance(v, type) else str(v).replace(" ", ""),
+)
+def test_law(
+    learner: type[Learner], fields: dict[str, object], spec: str, law: str
+) -> None:
+    if law == "gradient_is_right" and fields.get(
+        "first_order", getattr(learner, "first_order", False)
+    ):
         pytest.skip("a first-order meta-gradient is not the gradient")
     torch.manual_seed(0)
     given = dict(fields)

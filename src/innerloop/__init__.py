@@ -20,13 +20,45 @@ _HOMES = {
     "innerloop.evolution": ("CMAES", "AugmentingTopologies", "Strategy", "evolve"),
     "innerloop.learners.encoding": ("ANP", "CNP", "NP", "EncoderDecoder"),
     "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
-    "innerloop.learners.memory": ("LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"),
-    "innerloop.learners.metric": ("CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"),
+    "innerloop.learners.memory": (
+        "LSTM",
+        "MANN",
+        "NEAT",
+        "NTM",
+        "RL2",
+        "InContext",
+        "MetaNet",
+    ),
+    "innerloop.learners.metric": (
+        "CentreLossNet",
+        "MatchingNet",
+        "ProtoNet",
+        "RelationNet",
+        "SiameseNet",
+        "TripletNet",
+    ),
     "innerloop.learners.metric.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.learners.optimization": (
-        "CAVIA", "DKT", "ESMAML", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning",
+        "CAVIA",
+        "DKT",
+        "ESMAML",
+        "IMAML",
+        "L2O",
+        "LRD2",
+        "MAML",
+        "R2D2",
+        "MetaLSTM",
+        "MetaOptNet",
+        "MetaSGD",
+        "PromptTuning",
     ),
-    "innerloop.learners.program": ("CNAPs", "DeepCoder", "Modular", "RobustFill", "Versa"),
+    "innerloop.learners.program": (
+        "CNAPs",
+        "DeepCoder",
+        "Modular",
+        "RobustFill",
+        "Versa",
+    ),
     "innerloop.learners.transfer": ("FineTune", "MetaTransfer", "Scratch"),
     "innerloop.asking": ("asking_curves",),
     "innerloop.continual": ("continual_test",),
@@ -42,7 +74,9 @@ __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first used, so that `import innerloop` and `innerloop --help` are quick."""
+    """Public names are imported when first used, so that `import innerloop` and
+    `innerloop --help` are quick.
+    """
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value

@@ -15,24 +15,34 @@ from innerloop.runs import load
 
 
 class LearnedOptimizer(torch.optim.Optimizer):
-    """Trains any module by a rule that an L2O learner has learned: `zero_grad`, `backward` and `step`, as with every optimiser of torch.
+    """Trains any module by a rule that an L2O learner has learned: `zero_grad`,
+    `backward` and `step`, as with every optimiser of torch.
 
-    The rule changes a weight by its gradients alone, so it fits parameters of any number and shape. It was learned for losses, and for a number of
-    steps, like those that it saw: further away from these, expect less. Its memory is in `state_dict()`.
+    The rule changes a weight by its gradients alone, so it fits parameters of any
+    number and shape. It was learned for losses, and for a number of steps, like those
+    that it saw: further away from these, expect less. Its memory is in `state_dict()`.
     Andrychowicz et al. 2016, arXiv:1606.04474.
 
     Raises TypeError where `learner` is none that learned a rule.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], learner: L2O):
+    def __init__(
+        self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], learner: L2O
+    ):
         if not isinstance(learner, L2O):
-            raise TypeError(f"an update rule is learned by L2O, and this is a {type(learner).__name__}")
+            raise TypeError(
+                f"an update rule is learned by L2O, and this is a {type(learner).__name__}"
+            )
         self.rule = copy.deepcopy(learner.change).requires_grad_(False)
         super().__init__(params, {})
 
     @classmethod
-    def load(cls, run: str | Path, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> Self:
-        """The rule of a run folder, that `innerloop train l2o` made, for these parameters, on the device that they are on."""
+    def load(
+        cls, run: str | Path, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+    ) -> Self:
+        """The rule of a run folder, that `innerloop train l2o` made, for these
+        parameters, on the device that they are on.
+        """
         params = list(params)  # pyright: ignore[reportAssignmentType]
         learner = load(run)
         optimizer = cls(params, learner)  # pyright: ignore[reportArgumentType]
@@ -41,7 +51,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Changes every parameter that has a gradient; `closure` evaluates the loss anew, where given, and the loss is given back."""
+        """Changes every parameter that has a gradient; `closure` evaluates the loss
+        anew, where given, and the loss is given back.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,6 +63,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 if p.grad is not None:
                     named = {"w": p}
                     memory = self.state[p].get("memory") or self.rule.start(named)
-                    changes, self.state[p]["memory"] = self.rule({"w": p.grad}, named, memory)
+                    changes, self.state[p]["memory"] = self.rule(
+                        {"w": p.grad}, named, memory
+                    )
                     p.add_(changes["w"])
         return loss

@@ -15,10 +15,12 @@ from innerloop.core.task import Examples, TaskDistribution
 
 @dataclass(frozen=True)
 class HeadStart:
-    """What meta-training is worth in steps and seconds of adaptation, against training from scratch on the same support sets.
+    """What meta-training is worth in steps and seconds of adaptation, against training
+    from scratch on the same support sets.
 
-    target: the best mean score that training from scratch reaches. Each learner: its score by step (`*_curve`), the steps and the seconds
-    for one task that it needs to reach the target; None where it does not.
+    target: the best mean score that training from scratch reaches. Each learner: its
+    score by step (`*_curve`), the steps and the seconds for one task that it needs to
+    reach the target; None where it does not.
     """
 
     score: str
@@ -34,21 +36,36 @@ class HeadStart:
     @property
     def speedup(self) -> float | None:
         """Seconds from scratch over seconds from the meta-trained start."""
-        return self.scratch_seconds / max(self.learner_seconds, 1e-9) if self.learner_seconds is not None else None
+        return (
+            self.scratch_seconds / max(self.learner_seconds, 1e-9)
+            if self.learner_seconds is not None
+            else None
+        )
 
 
 def head_start(
-    learner: Learner, scratch: Descent, tasks: TaskDistribution, *, n: int = 100, steps: int = 100, generator: torch.Generator | None = None
+    learner: Learner,
+    scratch: Descent,
+    tasks: TaskDistribution,
+    *,
+    n: int = 100,
+    steps: int = 100,
+    generator: torch.Generator | None = None,
 ) -> HeadStart:
-    """Race a meta-trained learner against `scratch`, which starts from random weights, to the best score that the latter reaches.
+    """Race a meta-trained learner against `scratch`, which starts from random weights,
+    to the best score that the latter reaches.
 
-    Both adapt to the same `n` tasks. A learner that takes no gradient steps reaches its score in zero of them.
+    Both adapt to the same `n` tasks. A learner that takes no gradient steps reaches its
+    score in zero of them.
     """
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     state = generator.get_state()
     score = learner.likelihood.score
     curves, seconds = [], []
-    for one, budget in ((learner, min(steps, max(10, getattr(learner, "inner_steps", 0)))), (scratch, steps)):
+    for one, budget in (
+        (learner, min(steps, max(10, getattr(learner, "inner_steps", 0)))),
+        (scratch, steps),
+    ):
         one.eval()
         generator.set_state(state)
         rows, spent = [], []
@@ -56,7 +73,11 @@ def head_start(
             task = batch.unbind()[0]
             with torch.no_grad():
                 states, times = _timed(one, task.support, budget)
-                rows.append(torch.stack([score_state(one, adapted, task)[score] for adapted in states]).cpu())
+                rows.append(
+                    torch.stack(
+                        [score_state(one, adapted, task)[score] for adapted in states]
+                    ).cpu()
+                )
                 spent.append(torch.tensor(times))
         curves.append(torch.stack(rows).mean(0))
         seconds.append(torch.stack(spent).median(0).values)
@@ -66,12 +87,24 @@ def head_start(
     reached = (sign * curves[0] >= sign * target).nonzero()
     at = int(reached[0]) if len(reached) else None
     return HeadStart(
-        score, target, n, at, float(seconds[0][at]) if at is not None else None, best, float(seconds[1][best]), curves[0].tolist(), curves[1].tolist()
-    )  # fmt: skip
+        score,
+        target,
+        n,
+        at,
+        float(seconds[0][at]) if at is not None else None,
+        best,
+        float(seconds[1][best]),
+        curves[0].tolist(),
+        curves[1].tolist(),
+    )
 
 
-def _timed(learner: Learner, support: Examples, steps: int) -> tuple[list[State], list[float]]:
-    """The states after 0, 1, ... steps, and the seconds that adapting to each takes: all steps so far and one `finish`."""
+def _timed(
+    learner: Learner, support: Examples, steps: int
+) -> tuple[list[State], list[float]]:
+    """The states after 0, 1, ... steps, and the seconds that adapting to each takes:
+    all steps so far and one `finish`.
+    """
     device = support.x.device
     clock = time.perf_counter()
 

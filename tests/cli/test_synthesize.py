@@ -1,4 +1,6 @@
-"""`innerloop synthesize`: the columns of docs/synthesis.md as they are printed there, files, and bad input."""
+"""`innerloop synthesize`: the columns of docs/synthesis.md as they are printed there,
+files, and bad input.
+"""
 
 import csv
 import re
@@ -13,8 +15,14 @@ from innerloop.cli import main
 from innerloop.runs import Run, Settings
 from innerloop.tasks import string_programs
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "synthesis.md").read_text("utf-8")
-COLUMNS = re.findall(r"`(\w+)\.csv`:\n\n```csv\n(.*?)```\n\n`[^`]*` prints\n\n```text\n(.*?)```", PAGE, re.S)
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "synthesis.md").read_text(
+    "utf-8"
+)
+COLUMNS = re.findall(
+    r"`(\w+)\.csv`:\n\n```csv\n(.*?)```\n\n`[^`]*` prints\n\n```text\n(.*?)```",
+    PAGE,
+    re.S,
+)
 NAMES = 'name,output\nAda Lovelace,"Lovelace, A."\nGrace Hopper,"Hopper, G."\nEmmy Noether,\nPlato,\n'
 
 
@@ -32,26 +40,51 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_the_page_has_five_columns() -> None:
-    assert [name for name, *_ in COLUMNS] == ["names", "dates", "phones", "mails", "codes"]
+    assert [name for name, *_ in COLUMNS] == [
+        "names",
+        "dates",
+        "phones",
+        "mails",
+        "codes",
+    ]
 
 
 SLOW = ("phones", "names")
 
 
 @pytest.mark.parametrize(
-    ("text", "printed"), [pytest.param(*rest, id=name, marks=[pytest.mark.slow] if name in SLOW else []) for name, *rest in COLUMNS]
+    ("text", "printed"),
+    [
+        pytest.param(*rest, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, *rest in COLUMNS
+    ],
 )
-def test_columns_come_out_as_the_page_says(text: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["synthesize", "--examples", table(tmp_path, text), "--seconds", "60"]) == 0
+def test_columns_come_out_as_the_page_says(
+    text: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["synthesize", "--examples", table(tmp_path, text), "--seconds", "60"])
+        == 0
+    )
     assert capsys.readouterr().out == printed
 
 
-def test_rows_are_filled_and_what_is_not_found_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_filled_and_what_is_not_found_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "filled.csv"
-    assert main(["synthesize", "--examples", table(tmp_path, NAMES), "--out", str(out)]) == 0
+    assert (
+        main(["synthesize", "--examples", table(tmp_path, NAMES), "--out", str(out)])
+        == 0
+    )
     with out.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
-    assert [row["name"] for row in rows] == ["Ada Lovelace", "Grace Hopper", "Emmy Noether", "Plato"]
+    assert [row["name"] for row in rows] == [
+        "Ada Lovelace",
+        "Grace Hopper",
+        "Emmy Noether",
+        "Plato",
+    ]
     assert rows[0]["output"] == "Lovelace, A."
     assert rows[2]["output"] == "Noether, E."
     printed = capsys.readouterr().out
@@ -59,33 +92,75 @@ def test_rows_are_filled_and_what_is_not_found_is_told(tmp_path: Path, capsys: p
     assert "1 of 2 rows filled" in printed
 
 
-def test_a_guide_that_finds_nothing_leaves_time_to_enumerate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guide_that_finds_nothing_leaves_time_to_enumerate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Slow:
-        def search(self, inputs: list[str], outputs: list[str], seconds: float, wanted: int) -> list[object]:
+        def search(
+            self, inputs: list[str], outputs: list[str], seconds: float, wanted: int
+        ) -> list[object]:
             end = time.process_time() + seconds
             while time.process_time() < end:
                 pass
             return []
 
     monkeypatch.setattr("innerloop.synthesis.guide", lambda run: Slow())
-    assert innerloop.synthesize([("a-b", "b"), ("c-d", "d")], run="a run", seconds=2.0)("e-f") == "f"
+    assert (
+        innerloop.synthesize([("a-b", "b"), ("c-d", "d")], run="a run", seconds=2.0)(
+            "e-f"
+        )
+        == "f"
+    )
 
 
 def test_a_filled_table_keeps_its_columns(tmp_path: Path) -> None:
     out = tmp_path / "filled.csv"
-    assert main(["synthesize", "--examples", table(tmp_path, "output,a\ny,x-y\nr,q-r\n,p-s\n"), "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "synthesize",
+                "--examples",
+                table(tmp_path, "output,a\ny,x-y\nr,q-r\n,p-s\n"),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert out.read_text("utf-8").split() == ["output,a", "y,x-y", "r,q-r", "s,p-s"]
 
 
 def test_constants_may_be_long_and_are_printed_as_they_are() -> None:
-    found = innerloop.synthesize([("ada", "ada@mail.example.org:key:"), ("bob", "bob@mail.example.org:key:")])
+    found = innerloop.synthesize(
+        [("ada", "ada@mail.example.org:key:"), ("bob", "bob@mail.example.org:key:")]
+    )
     assert found("eve") == "eve@mail.example.org:key:"
 
 
-def test_no_row_is_lost_and_what_is_missing_or_in_doubt_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = ["a-17:key:,17:key:", "bcd-2:key:,2:key:", *(f"c-{n}:key:," for n in range(30)), ",", "nothing here,", f"{'x' * 1001}-3:key:,"]
+def test_no_row_is_lost_and_what_is_missing_or_in_doubt_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        "a-17:key:,17:key:",
+        "bcd-2:key:,2:key:",
+        *(f"c-{n}:key:," for n in range(30)),
+        ",",
+        "nothing here,",
+        f"{'x' * 1001}-3:key:,",
+    ]
     out = tmp_path / "filled.csv"
-    assert main(["synthesize", "--examples", table(tmp_path, "\n".join(["a,output", *rows, ""])), "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "synthesize",
+                "--examples",
+                table(tmp_path, "\n".join(["a,output", *rows, ""])),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     with out.open(encoding="utf-8", newline="") as opened:
         filled = list(csv.reader(opened))
     assert [row[0] for row in filled[1:]] == [row.split(",")[0] for row in rows]
@@ -98,7 +173,10 @@ def test_no_row_is_lost_and_what_is_missing_or_in_doubt_is_named(tmp_path: Path,
 
 def test_doubt_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One example, and many readings of it."""
-    assert main(["synthesize", "--examples", table(tmp_path, "a,output\nx-y,y\np-q-r,\n")]) == 0
+    assert (
+        main(["synthesize", "--examples", table(tmp_path, "a,output\nx-y,y\np-q-r,\n")])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "disagree on 1 of 1 rows" in printed
     assert re.search(r"gives 'r'  \(\d\d % agree\)", printed)
@@ -119,29 +197,64 @@ def run_folder(tmp_path: Path) -> str:
     torch.manual_seed(0)
     tasks = string_programs()
     fields = {"width": 16, "heads": 2, "layers": 1, "hidden": 16}
-    spec = {"kind": "programs", "x_shape": [32], "y_dim": 64, "vocabulary": tasks.spec.vocabulary}
-    settings = Settings("robustfill", fields, spec, "string-programs", {"shots": 4, "queries": 6}, {})
+    spec = {
+        "kind": "programs",
+        "x_shape": [32],
+        "y_dim": 64,
+        "vocabulary": tasks.spec.vocabulary,
+    }
+    settings = Settings(
+        "robustfill", fields, spec, "string-programs", {"shots": 4, "queries": 6}, {}
+    )
     run = Run(tmp_path / "run")
     run.create(settings)
     run.save_weights(settings.build())
     return str(tmp_path / "run")
 
 
-def test_a_run_guides_the_search(run_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = table(tmp_path, "a,output\nx-y,y\nzz-w,w\nlong text of more than thirty-two characters-q,q\n")
+def test_a_run_guides_the_search(
+    run_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = table(
+        tmp_path,
+        "a,output\nx-y,y\nzz-w,w\nlong text of more than thirty-two characters-q,q\n",
+    )
     assert main(["synthesize", "--examples", given, "--run", run_folder]) == 0
     assert "program: " in capsys.readouterr().out
 
 
 def test_a_run_is_tested_beside_enumeration(
-    run_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_folder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("innerloop.cli.programs.READY", 5000)
-    assert main(["test", run_folder, "--tasks", "4", "--seconds", "0.2", "--json", str(tmp_path / "figures.json")]) == 0
+    assert (
+        main(
+            [
+                "test",
+                run_folder,
+                "--tasks",
+                "4",
+                "--seconds",
+                "0.2",
+                "--json",
+                str(tmp_path / "figures.json"),
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("guided", "enumeration, pruned", "plain enumeration", "4 tasks"))
+    assert all(
+        name in printed
+        for name in ("guided", "enumeration, pruned", "plain enumeration", "4 tasks")
+    )
     assert '"solved"' in (tmp_path / "figures.json").read_text()
-    assert main(["test", run_folder, "--tasks", "2", "--seconds", "0.2", "--race", "0"]) == 0
+    assert (
+        main(["test", run_folder, "--tasks", "2", "--seconds", "0.2", "--race", "0"])
+        == 0
+    )
     assert "plain" not in capsys.readouterr().out
     assert main(["test", run_folder, "--on", "sinusoid"]) == 2
     assert "writes programs" in capsys.readouterr().err
@@ -150,20 +263,35 @@ def test_a_run_is_tested_beside_enumeration(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "needs a header"), ("name,result\na,b\n", "needs a header"), ("output\nb\n", "needs a header"),
-        ("a,a,output\n1,2,3\n", "needs a header"), ("a,output\n1,2,3\n", "row 2 of .* has 3 cells"), ("a,output\n1,\n", "no row of .* has an output"),
-        ("a,output\n1,2\n1,3\n", "contradict each other"), ("a,output\nab,x\ncd,yy\n", "no program was found that fits the 2 examples"),
+        ("", "needs a header"),
+        ("name,result\na,b\n", "needs a header"),
+        ("output\nb\n", "needs a header"),
+        ("a,a,output\n1,2,3\n", "needs a header"),
+        ("a,output\n1,2,3\n", "row 2 of .* has 3 cells"),
+        ("a,output\n1,\n", "no row of .* has an output"),
+        ("a,output\n1,2\n1,3\n", "contradict each other"),
+        ("a,output\nab,x\ncd,yy\n", "no program was found that fits the 2 examples"),
     ],
-)  # fmt: skip
-def test_bad_tables_are_refused(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert re.search(said, fails(capsys, "--examples", table(tmp_path, text), "--seconds", "0.3"))
+)
+def test_bad_tables_are_refused(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert re.search(
+        said, fails(capsys, "--examples", table(tmp_path, text), "--seconds", "0.3")
+    )
 
 
-def test_other_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_bad_input_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "there is no file" in fails(capsys, "--examples", str(tmp_path / "none.csv"))
     given = table(tmp_path, NAMES)
-    assert "no folder" in fails(capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv"))
-    assert "no run folder" in fails(capsys, "--examples", given, "--run", str(tmp_path / "none"))
+    assert "no folder" in fails(
+        capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv")
+    )
+    assert "no run folder" in fails(
+        capsys, "--examples", given, "--run", str(tmp_path / "none")
+    )
     (tmp_path / "table.csv").write_bytes(b"a,output\n\xff,x\n")
     assert "UTF-8" in fails(capsys, "--examples", str(tmp_path / "table.csv"))
     with pytest.raises(ValueError, match="there is no example"):

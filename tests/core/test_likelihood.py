@@ -12,7 +12,9 @@ from innerloop.core.likelihood import widened
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def one_hot(*labels: int) -> Tensor:
@@ -21,21 +23,31 @@ def one_hot(*labels: int) -> Tensor:
 
 def test_categorical_is_cross_entropy_in_nats() -> None:
     outputs, y = draw(4, 3), one_hot(0, 2, 1, 1)
-    assert float(Categorical().nll(outputs, y)) == pytest.approx(float(F.cross_entropy(outputs, y.argmax(1))))
+    assert float(Categorical().nll(outputs, y)) == pytest.approx(
+        float(F.cross_entropy(outputs, y.argmax(1)))
+    )
     soft = draw(4, 3, seed=1).softmax(-1)
-    assert float(Categorical().nll(outputs, soft)) == pytest.approx(float(F.cross_entropy(outputs, soft)))
-    assert float(Categorical().nll(torch.zeros(4, 3), y.float())) == pytest.approx(math.log(3))
+    assert float(Categorical().nll(outputs, soft)) == pytest.approx(
+        float(F.cross_entropy(outputs, soft))
+    )
+    assert float(Categorical().nll(torch.zeros(4, 3), y.float())) == pytest.approx(
+        math.log(3)
+    )
 
 
 def test_categorical_counts_right_answers_and_gives_probabilities() -> None:
     outputs = torch.tensor([[2.0, 0, 0], [0, 3, 1], [0, 0, 1], [5, 0, 0]])
     assert float(Categorical().metrics(outputs, one_hot(0, 2, 2, 1))["accuracy"]) == 0.5
-    torch.testing.assert_close(Categorical().mean(outputs), outputs.exp() / outputs.exp().sum(1, keepdim=True))
+    torch.testing.assert_close(
+        Categorical().mean(outputs), outputs.exp() / outputs.exp().sum(1, keepdim=True)
+    )
 
 
 def test_gaussian_is_the_squared_error_summed_over_dimensions() -> None:
     outputs, y = draw(5, 2), draw(5, 2, seed=1)
-    by_hand = sum(float((outputs[i, j] - y[i, j]) ** 2) for i in range(5) for j in range(2))
+    by_hand = sum(
+        float((outputs[i, j] - y[i, j]) ** 2) for i in range(5) for j in range(2)
+    )
     assert float(Gaussian().nll(outputs, y)) == pytest.approx(by_hand / 5)
     assert float(Gaussian().metrics(outputs, y)["mse"]) == pytest.approx(by_hand / 10)
     assert torch.equal(Gaussian().mean(outputs), outputs)
@@ -46,22 +58,40 @@ def test_gaussian_with_learned_scale_is_the_normal_density() -> None:
     scale = 0.01 + 0.99 * F.softplus(outputs[:, 2:])
     density = torch.distributions.Normal(outputs[:, :2], scale).log_prob(y)
     learned = Gaussian(learned_scale=True)
-    assert float(learned.nll(outputs, y)) == pytest.approx(-float(density.sum(1).mean()))
-    assert float(learned.metrics(outputs, y)["mse"]) == pytest.approx(float(F.mse_loss(outputs[:, :2], y)))
+    assert float(learned.nll(outputs, y)) == pytest.approx(
+        -float(density.sum(1).mean())
+    )
+    assert float(learned.metrics(outputs, y)["mse"]) == pytest.approx(
+        float(F.mse_loss(outputs[:, :2], y))
+    )
     assert torch.equal(learned.mean(outputs), outputs[:, :2])
     assert bool((learned.moments(torch.full((1, 4), -1e3))[1] >= 0.01).all())
 
 
 def test_bernoulli_is_binary_cross_entropy() -> None:
     outputs, y = 3 * draw(5, 2), (draw(5, 2, seed=1) > 0).double()
-    wanted = F.binary_cross_entropy_with_logits(outputs, y, reduction="none").sum(1).mean()
+    wanted = (
+        F.binary_cross_entropy_with_logits(outputs, y, reduction="none").sum(1).mean()
+    )
     assert float(Bernoulli().nll(outputs, y)) == pytest.approx(float(wanted))
-    assert float(Bernoulli().metrics(outputs, y)["accuracy"]) == pytest.approx(float(((outputs > 0) == (y > 0)).double().mean()))
+    assert float(Bernoulli().metrics(outputs, y)["accuracy"]) == pytest.approx(
+        float(((outputs > 0) == (y > 0)).double().mean())
+    )
     torch.testing.assert_close(Bernoulli().mean(outputs), 1 / (1 + (-outputs).exp()))
 
 
-@pytest.mark.parametrize(("likelihood", "wanted"), [(Categorical(), 3), (Gaussian(), 3), (Gaussian(learned_scale=True), 6), (Bernoulli(), 3)])
-def test_out_dim_is_what_a_learner_must_give(likelihood: Likelihood, wanted: int) -> None:
+@pytest.mark.parametrize(
+    ("likelihood", "wanted"),
+    [
+        (Categorical(), 3),
+        (Gaussian(), 3),
+        (Gaussian(learned_scale=True), 6),
+        (Bernoulli(), 3),
+    ],
+)
+def test_out_dim_is_what_a_learner_must_give(
+    likelihood: Likelihood, wanted: int
+) -> None:
     assert likelihood.out_dim(3) == wanted
     outputs, y = draw(4, wanted), one_hot(0, 1, 2, 0)
     assert likelihood.nll(outputs, y).shape == ()
@@ -78,7 +108,9 @@ def test_extreme_logits_stay_finite(likelihood: Likelihood) -> None:
     assert bool(torch.isfinite(slope).all())
 
 
-@pytest.mark.parametrize("likelihood", [Categorical(), Gaussian(), Gaussian(learned_scale=True), Bernoulli()])
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(), Gaussian(), Gaussian(learned_scale=True), Bernoulli()]
+)
 def test_metrics_are_detached_scalars(likelihood: Likelihood) -> None:
     outputs = draw(2, likelihood.out_dim(3)).requires_grad_()
     for value in likelihood.metrics(outputs, one_hot(0, 1)).values():
@@ -87,17 +119,33 @@ def test_metrics_are_detached_scalars(likelihood: Likelihood) -> None:
 
 
 def test_direction_of_scores() -> None:
-    assert [one.higher_is_better for one in (Categorical(), Gaussian(), Bernoulli())] == [True, False, True]
+    assert [
+        one.higher_is_better for one in (Categorical(), Gaussian(), Bernoulli())
+    ] == [True, False, True]
 
 
 def test_widened_lifts_half_precision_alone() -> None:
     dtypes = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-    assert [widened(torch.zeros(1, dtype=dtype)).dtype for dtype in dtypes] == [torch.float32, torch.float32, torch.float32, torch.float64]
+    assert [widened(torch.zeros(1, dtype=dtype)).dtype for dtype in dtypes] == [
+        torch.float32,
+        torch.float32,
+        torch.float32,
+        torch.float64,
+    ]
 
 
-@pytest.mark.parametrize("likelihood", [Categorical(), Gaussian(), Gaussian(learned_scale=True), Bernoulli()])
-def test_half_precision_outputs_are_scored_in_single_precision(likelihood: Likelihood) -> None:
-    outputs, y = (3 * draw(50, likelihood.out_dim(2))).bfloat16(), (draw(50, 2, seed=1) > 0).float()
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(), Gaussian(), Gaussian(learned_scale=True), Bernoulli()]
+)
+def test_half_precision_outputs_are_scored_in_single_precision(
+    likelihood: Likelihood,
+) -> None:
+    outputs, y = (
+        (3 * draw(50, likelihood.out_dim(2))).bfloat16(),
+        (draw(50, 2, seed=1) > 0).float(),
+    )
     found = likelihood.nll(outputs, y)
     assert found.dtype == torch.float32
-    assert float(found) == pytest.approx(float(likelihood.nll(outputs.float(), y)), rel=1e-6)
+    assert float(found) == pytest.approx(
+        float(likelihood.nll(outputs.float(), y)), rel=1e-6
+    )

@@ -1,4 +1,6 @@
-"""The protocol: intervals, curves, repeatability, and the race against training from scratch."""
+"""The protocol: intervals, curves, repeatability, and the race against training from
+scratch.
+"""
 
 import copy
 import json
@@ -9,7 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from innerloop import MAML, Examples, Gaussian, Learner, ProtoNet, Scratch, Task, TaskDistribution, TaskSpec, head_start, meta_test
+from innerloop import (
+    MAML,
+    Examples,
+    Gaussian,
+    Learner,
+    ProtoNet,
+    Scratch,
+    Task,
+    TaskDistribution,
+    TaskSpec,
+    head_start,
+    meta_test,
+)
 from innerloop.core.meta_test import Estimate
 from innerloop.testing import Blobs
 
@@ -36,7 +50,9 @@ def test_interval_is_1_96_standard_errors(n: int) -> None:
     values = torch.randn(n, generator=seeded())
     found = Estimate.of(values)
     assert found.mean == pytest.approx(np.mean(values.numpy(), dtype=np.float64))
-    assert found.interval == pytest.approx(1.96 * np.std(values.double().numpy(), ddof=1) / math.sqrt(n))
+    assert found.interval == pytest.approx(
+        1.96 * np.std(values.double().numpy(), ddof=1) / math.sqrt(n)
+    )
 
 
 def test_one_task_says_nothing_about_the_interval() -> None:
@@ -46,13 +62,17 @@ def test_one_task_says_nothing_about_the_interval() -> None:
 @pytest.mark.parametrize("learner", [protonet, maml])
 def test_metrics_are_means_over_the_tasks_of_the_seed(learner: type[Learner]) -> None:
     student, generator = learner(), seeded(3)
-    drawn = [task for size in (4, 4, 2) for task in TASKS.sample(size, generator).unbind()]
+    drawn = [
+        task for size in (4, 4, 2) for task in TASKS.sample(size, generator).unbind()
+    ]
     wanted = [student.loss(task) for task in drawn]
     result = meta_test(student, TASKS, n=10, chunk=4, generator=seeded(3))
     losses = np.array([float(loss.detach()) for loss, _ in wanted])
     accuracies = np.array([float(metrics["accuracy"]) for _, metrics in wanted])
     assert result.metrics["loss"].mean == pytest.approx(losses.mean(), rel=1e-5)
-    assert result.metrics["loss"].interval == pytest.approx(1.96 * losses.std(ddof=1) / math.sqrt(10), rel=1e-5)
+    assert result.metrics["loss"].interval == pytest.approx(
+        1.96 * losses.std(ddof=1) / math.sqrt(10), rel=1e-5
+    )
     assert result.metrics["accuracy"].mean == pytest.approx(accuracies.mean())
     assert (result.tasks, result.score, result.transductive) == (10, "accuracy", False)
     assert result.seconds > 0
@@ -68,7 +88,9 @@ def test_curve_has_one_score_for_every_number_of_steps() -> None:
     assert len(result.curve) == 6
     assert result.curve[2] == pytest.approx(result.metrics["accuracy"])
     start = MAML(learner.net, 0.1, inner_steps=0)
-    assert result.curve[0] == pytest.approx(meta_test(start, TASKS, n=6).metrics["accuracy"])
+    assert result.curve[0] == pytest.approx(
+        meta_test(start, TASKS, n=6).metrics["accuracy"]
+    )
     assert len(meta_test(learner, TASKS, n=2, curve_steps=0).curve) == 1
 
 
@@ -79,7 +101,10 @@ def test_no_curve_unless_asked_for_or_without_steps() -> None:
 
 def test_same_seed_same_numbers() -> None:
     learner = maml()
-    results = [meta_test(learner, TASKS, n=8, curve_steps=2, generator=g) for g in (None, seeded(0), seeded(1))]
+    results = [
+        meta_test(learner, TASKS, n=8, curve_steps=2, generator=g)
+        for g in (None, seeded(0), seeded(1))
+    ]
     assert results[0].metrics == results[1].metrics
     assert results[0].curve == results[1].curve
     assert results[0].metrics != results[2].metrics
@@ -91,11 +116,16 @@ def test_testing_changes_nothing_but_the_mode() -> None:
     meta_test(learner, TASKS, n=3, curve_steps=1)
     assert not learner.training
     assert all(p.grad is None for p in learner.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in learner.state_dict().items()
+    )
 
 
 def test_bf16_is_near_float32() -> None:
-    losses = [meta_test(protonet(), TASKS, n=5, precision=precision).metrics["loss"].mean for precision in ("float32", "bf16")]
+    losses = [
+        meta_test(protonet(), TASKS, n=5, precision=precision).metrics["loss"].mean
+        for precision in ("float32", "bf16")
+    ]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
@@ -122,7 +152,9 @@ class Lines(TaskDistribution):
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         x = torch.randn(n, 12, 1, generator=generator)
-        return Task(Examples(x[:, :6], 2 * x[:, :6] + 1), Examples(x[:, 6:], 2 * x[:, 6:] + 1))
+        return Task(
+            Examples(x[:, :6], 2 * x[:, :6] + 1), Examples(x[:, 6:], 2 * x[:, 6:] + 1)
+        )
 
 
 def line(slope: float, offset: float) -> nn.Linear:
@@ -137,7 +169,13 @@ def scratch() -> Scratch:
 
 
 def test_a_solved_start_wins_at_step_zero() -> None:
-    found = head_start(MAML(line(2.0, 1.0), 0.1, likelihood=Gaussian()), scratch(), Lines(), n=4, steps=15)
+    found = head_start(
+        MAML(line(2.0, 1.0), 0.1, likelihood=Gaussian()),
+        scratch(),
+        Lines(),
+        n=4,
+        steps=15,
+    )
     assert (found.score, found.tasks) == ("mse", 4)
     assert found.learner_steps == 0
     assert (len(found.learner_curve), len(found.scratch_curve)) == (11, 16)
@@ -148,14 +186,30 @@ def test_a_solved_start_wins_at_step_zero() -> None:
 
 
 def test_a_near_start_needs_the_first_step_that_reaches_the_target() -> None:
-    found = head_start(MAML(line(1.0, 1.0), 0.1, likelihood=Gaussian()), scratch(), Lines(), n=4, steps=20)
+    found = head_start(
+        MAML(line(1.0, 1.0), 0.1, likelihood=Gaussian()),
+        scratch(),
+        Lines(),
+        n=4,
+        steps=20,
+    )
     below = [i for i, score in enumerate(found.learner_curve) if score <= found.target]
     assert found.learner_steps == below[0] > 0
 
 
 def test_a_start_that_never_gets_there_has_no_speedup() -> None:
-    found = head_start(MAML(line(-9.0, 0.0), 1e-4, likelihood=Gaussian()), scratch(), Lines(), n=2, steps=15)
-    assert (found.learner_steps, found.learner_seconds, found.speedup) == (None, None, None)
+    found = head_start(
+        MAML(line(-9.0, 0.0), 1e-4, likelihood=Gaussian()),
+        scratch(),
+        Lines(),
+        n=2,
+        steps=15,
+    )
+    assert (found.learner_steps, found.learner_seconds, found.speedup) == (
+        None,
+        None,
+        None,
+    )
     assert found.target < min(found.learner_curve)
 
 
@@ -166,13 +220,24 @@ def test_both_run_on_the_same_tasks_for_their_steps() -> None:
     assert found.learner_curve == pytest.approx(found.scratch_curve[:13])
     again = head_start(one, scratch(), Lines(), n=3, steps=20)
     assert again.learner_curve == found.learner_curve
-    assert head_start(one, scratch(), Lines(), n=3, steps=20, generator=seeded(5)).learner_curve != found.learner_curve
+    assert (
+        head_start(
+            one, scratch(), Lines(), n=3, steps=20, generator=seeded(5)
+        ).learner_curve
+        != found.learner_curve
+    )
 
 
 def test_target_is_the_highest_accuracy_for_classes() -> None:
     torch.manual_seed(1)
-    found = head_start(protonet(), Scratch.build(SPEC, inner_lr=0.05), TASKS, n=6, steps=10)
+    found = head_start(
+        protonet(), Scratch.build(SPEC, inner_lr=0.05), TASKS, n=6, steps=10
+    )
     assert found.target == pytest.approx(max(found.scratch_curve))
     assert len(found.learner_curve) == 1
-    assert found.learner_curve[0] == pytest.approx(meta_test(protonet(), TASKS, n=6, chunk=1).metrics["accuracy"].mean)
-    assert found.learner_steps == (0 if found.learner_curve[0] >= found.target else None)
+    assert found.learner_curve[0] == pytest.approx(
+        meta_test(protonet(), TASKS, n=6, chunk=1).metrics["accuracy"].mean
+    )
+    assert found.learner_steps == (
+        0 if found.learner_curve[0] >= found.target else None
+    )

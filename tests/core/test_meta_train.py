@@ -11,9 +11,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, Learner, ProtoNet, Scratch, Task, TaskDistribution, TaskSpec, backprop, meta_train
+from innerloop import (
+    MAML,
+    Learner,
+    ProtoNet,
+    Scratch,
+    Task,
+    TaskDistribution,
+    TaskSpec,
+    backprop,
+    meta_train,
+)
 from innerloop.core.learner import Recipe
-from innerloop.core.meta_train import CALIBRATION_SEED, Step, build_optimizer, calibrate, warmup_cosine
+from innerloop.core.meta_train import (
+    CALIBRATION_SEED,
+    Step,
+    build_optimizer,
+    calibrate,
+    warmup_cosine,
+)
 from innerloop.core.metagrad import Grads, Metrics
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
@@ -28,7 +44,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def protonet() -> ProtoNet:
     torch.manual_seed(0)
-    return ProtoNet(nn.Sequential(nn.Linear(4, 6), BatchNorm(6), nn.ReLU(), nn.Linear(6, 3)))
+    return ProtoNet(
+        nn.Sequential(nn.Linear(4, 6), BatchNorm(6), nn.ReLU(), nn.Linear(6, 3))
+    )
 
 
 def maml() -> MAML:
@@ -41,7 +59,10 @@ def drain(steps: Iterator[Step]) -> list[Step]:
 
 
 def same(a: Learner, b: Learner) -> bool:
-    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+    return all(
+        torch.equal(value, b.state_dict()[name])
+        for name, value in a.state_dict().items()
+    )
 
 
 class Turning(TaskDistribution):
@@ -67,13 +88,22 @@ def test_steps_are_counted_and_progress_reaches_one() -> None:
 
 def fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr("innerloop.core.meta_train.time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr(
+        "innerloop.core.meta_train.time",
+        SimpleNamespace(monotonic=lambda: float(next(ticks))),
+    )
 
 
-@pytest.mark.parametrize(("elapsed", "wanted"), [(0.0, 9), (6.0, 3), (10.0, 0), (50.0, 0)])
-def test_seconds_end_the_training(monkeypatch: pytest.MonkeyPatch, elapsed: float, wanted: int) -> None:
+@pytest.mark.parametrize(
+    ("elapsed", "wanted"), [(0.0, 9), (6.0, 3), (10.0, 0), (50.0, 0)]
+)
+def test_seconds_end_the_training(
+    monkeypatch: pytest.MonkeyPatch, elapsed: float, wanted: int
+) -> None:
     fake_clock(monkeypatch)
-    steps = drain(meta_train(protonet(), TASKS, seconds=10.0, batch=1, start=7, elapsed=elapsed))
+    steps = drain(
+        meta_train(protonet(), TASKS, seconds=10.0, batch=1, start=7, elapsed=elapsed)
+    )
     assert [step.number for step in steps] == list(range(7, 7 + wanted))
     assert all(0 < step.progress < 1 for step in steps)
     assert [step.progress for step in steps] == sorted(step.progress for step in steps)
@@ -98,17 +128,37 @@ def test_one_step_is_one_step_of_the_optimizer_on_the_mean_gradient() -> None:
     learner = maml()
     twin = copy.deepcopy(learner).train()
     grads, _ = backprop(twin, TASKS.sample(3, seeded(4)))
-    drain(meta_train(learner, TASKS, steps=1, batch=3, optimizer=torch.optim.SGD(learner.parameters(), lr=0.1), generator=seeded(4)))
+    drain(
+        meta_train(
+            learner,
+            TASKS,
+            steps=1,
+            batch=3,
+            optimizer=torch.optim.SGD(learner.parameters(), lr=0.1),
+            generator=seeded(4),
+        )
+    )
     for name, p in twin.named_parameters():
         grad = grads[name]
         assert grad is not None
-        torch.testing.assert_close(dict(learner.named_parameters())[name].detach(), p.detach() - 0.1 * grad)
+        torch.testing.assert_close(
+            dict(learner.named_parameters())[name].detach(), p.detach() - 0.1 * grad
+        )
 
 
 def test_default_is_adam_at_a_thousandth_with_seed_zero() -> None:
     plain, spelt = protonet(), protonet()
     drain(meta_train(plain, TASKS, steps=3, batch=2))
-    drain(meta_train(spelt, TASKS, steps=3, batch=2, optimizer=torch.optim.Adam(spelt.parameters(), lr=1e-3), generator=seeded(0)))
+    drain(
+        meta_train(
+            spelt,
+            TASKS,
+            steps=3,
+            batch=2,
+            optimizer=torch.optim.Adam(spelt.parameters(), lr=1e-3),
+            generator=seeded(0),
+        )
+    )
     assert same(plain, spelt)
 
 
@@ -128,20 +178,33 @@ def test_training_lowers_the_loss(learner: Callable[[], Learner]) -> None:
     student = learner()
     losses = [
         float(step.metrics["loss"])
-        for step in meta_train(student, TASKS, steps=60, batch=4, optimizer=torch.optim.Adam(student.parameters(), lr=1e-2))
+        for step in meta_train(
+            student,
+            TASKS,
+            steps=60,
+            batch=4,
+            optimizer=torch.optim.Adam(student.parameters(), lr=1e-2),
+        )
     ]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
 def test_schedule_is_a_factor_of_every_groups_rate() -> None:
     learner, seen, asked = protonet(), [], []
-    optimizer = torch.optim.SGD([{"params": learner.encoder.parameters(), "lr": 0.1}, {"params": [learner.log_scale], "lr": 0.02}])
+    optimizer = torch.optim.SGD(
+        [
+            {"params": learner.encoder.parameters(), "lr": 0.1},
+            {"params": [learner.log_scale], "lr": 0.02},
+        ]
+    )
 
     def schedule(step: int, progress: float) -> float:
         asked.append((step, progress))
         return 1 / (step + 1)
 
-    for _ in meta_train(learner, TASKS, steps=4, batch=1, optimizer=optimizer, schedule=schedule):
+    for _ in meta_train(
+        learner, TASKS, steps=4, batch=1, optimizer=optimizer, schedule=schedule
+    ):
         seen.append([group["lr"] for group in optimizer.param_groups])
     assert list(dict.fromkeys(asked)) == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
     assert seen == [pytest.approx([0.1 / k, 0.02 / k]) for k in (1, 2, 3, 4)]
@@ -150,14 +213,26 @@ def test_schedule_is_a_factor_of_every_groups_rate() -> None:
 def test_schedule_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_clock(monkeypatch)
     asked = []
-    drain(meta_train(protonet(), TASKS, seconds=5.0, batch=1, schedule=lambda step, progress: asked.append(progress) or 1.0))
+    drain(
+        meta_train(
+            protonet(),
+            TASKS,
+            seconds=5.0,
+            batch=1,
+            schedule=lambda step, progress: asked.append(progress) or 1.0,
+        )
+    )
     assert asked == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
 def test_warmup_cosine_rises_and_falls() -> None:
     factor = warmup_cosine(10)
-    assert [factor(step, 0.0) for step in (0, 4, 9, 50)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
-    assert [factor(100, progress) for progress in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12)
+    assert [factor(step, 0.0) for step in (0, 4, 9, 50)] == pytest.approx(
+        [0.1, 0.5, 1.0, 1.0]
+    )
+    assert [
+        factor(100, progress) for progress in (0.0, 0.25, 0.5, 1.0)
+    ] == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12)
     assert warmup_cosine(10, decay=False)(100, 0.9) == 1.0
     assert warmup_cosine(0)(0, 0.0) == 1.0
 
@@ -167,8 +242,19 @@ def test_clip_bounds_the_norm_and_keeps_the_direction() -> None:
     for clip in (None, 0.01, 1e6):
         learner = maml()
         before = nn.utils.parameters_to_vector(learner.parameters()).detach()
-        drain(meta_train(learner, TASKS, steps=1, batch=2, optimizer=torch.optim.SGD(learner.parameters(), lr=1.0), clip=clip))
-        moves.append(nn.utils.parameters_to_vector(learner.parameters()).detach() - before)
+        drain(
+            meta_train(
+                learner,
+                TASKS,
+                steps=1,
+                batch=2,
+                optimizer=torch.optim.SGD(learner.parameters(), lr=1.0),
+                clip=clip,
+            )
+        )
+        moves.append(
+            nn.utils.parameters_to_vector(learner.parameters()).detach() - before
+        )
     free, clipped, loose = moves
     assert float(free.norm()) > 0.05
     assert float(clipped.norm()) == pytest.approx(0.01, rel=1e-2)
@@ -177,7 +263,9 @@ def test_clip_bounds_the_norm_and_keeps_the_direction() -> None:
 
 
 @pytest.mark.parametrize("learner", [protonet, maml])
-def test_bf16_computes_in_bfloat16_and_keeps_weights_in_float32(learner: Callable[[], Learner]) -> None:
+def test_bf16_computes_in_bfloat16_and_keeps_weights_in_float32(
+    learner: Callable[[], Learner],
+) -> None:
     seen, trained = [], []
     for precision in ("float32", "bf16"):
         student = learner()
@@ -186,7 +274,17 @@ def test_bf16_computes_in_bfloat16_and_keeps_weights_in_float32(learner: Callabl
             seen.append(nn.functional.linear(tasks.query.x[0], torch.ones(1, 4)).dtype)
             return backprop(one, tasks)
 
-        steps = drain(meta_train(student, TASKS, steps=5, batch=2, precision=precision, meta_gradient=spy, clip=1.0))
+        steps = drain(
+            meta_train(
+                student,
+                TASKS,
+                steps=5,
+                batch=2,
+                precision=precision,
+                meta_gradient=spy,
+                clip=1.0,
+            )
+        )
         assert all(math.isfinite(float(step.metrics["loss"])) for step in steps)
         assert {p.dtype for p in student.parameters()} == {torch.float32}
         trained.append(nn.utils.parameters_to_vector(student.parameters()))
@@ -197,16 +295,40 @@ def test_bf16_computes_in_bfloat16_and_keeps_weights_in_float32(learner: Callabl
 
 @pytest.mark.parametrize("learner", [protonet, maml])
 @pytest.mark.parametrize("cut", [1, 4])
-def test_a_resumed_training_ends_at_the_same_bits(learner: Callable[[], Learner], cut: int) -> None:
+def test_a_resumed_training_ends_at_the_same_bits(
+    learner: Callable[[], Learner], cut: int
+) -> None:
     def optimizer_of(student: Learner) -> torch.optim.Optimizer:
-        return build_optimizer(student, Recipe(optimizer="AdamW", lr=1e-2, weight_decay=0.01))
+        return build_optimizer(
+            student, Recipe(optimizer="AdamW", lr=1e-2, weight_decay=0.01)
+        )
 
     whole, schedule = learner(), warmup_cosine(2)
-    drain(meta_train(whole, TASKS, steps=6, batch=2, optimizer=optimizer_of(whole), schedule=schedule, clip=1.0, generator=seeded(3)))
+    drain(
+        meta_train(
+            whole,
+            TASKS,
+            steps=6,
+            batch=2,
+            optimizer=optimizer_of(whole),
+            schedule=schedule,
+            clip=1.0,
+            generator=seeded(3),
+        )
+    )
 
     student, generator = learner(), seeded(3)
     optimizer = optimizer_of(student)
-    for step in meta_train(student, TASKS, steps=6, batch=2, optimizer=optimizer, schedule=schedule, clip=1.0, generator=generator):
+    for step in meta_train(
+        student,
+        TASKS,
+        steps=6,
+        batch=2,
+        optimizer=optimizer,
+        schedule=schedule,
+        clip=1.0,
+        generator=generator,
+    ):
         if step.number == cut - 1:
             break
     resumed, second = learner(), seeded(99)
@@ -215,7 +337,18 @@ def test_a_resumed_training_ends_at_the_same_bits(learner: Callable[[], Learner]
     restored = optimizer_of(resumed)
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     rest = drain(
-        meta_train(resumed, TASKS, steps=6, batch=2, optimizer=restored, schedule=schedule, clip=1.0, generator=second, start=cut, elapsed=5.0)
+        meta_train(
+            resumed,
+            TASKS,
+            steps=6,
+            batch=2,
+            optimizer=restored,
+            schedule=schedule,
+            clip=1.0,
+            generator=second,
+            start=cut,
+            elapsed=5.0,
+        )
     )
     assert [step.number for step in rest] == list(range(cut, 6))
     assert same(whole, resumed)
@@ -226,23 +359,38 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm() -> None:
     learner = protonet()
     loop = meta_train(learner, Turning(2), steps=5, batch=2)
     assert [next(loop).number, next(loop).number] == [0, 1]
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 2, .*: lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the loss is nan at step 2, .*: lower the learning rate",
+    ):
         next(loop)
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters())
     ends_quietly(learner)
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_a_gradient_that_is_no_number_stops_before_it_does_harm(clip: float | None) -> None:
+def test_a_gradient_that_is_no_number_stops_before_it_does_harm(
+    clip: float | None,
+) -> None:
     def broken(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
         grads, metrics = backprop(learner, tasks)
-        return {name: None if g is None else g * math.inf for name, g in grads.items()}, metrics
+        return {
+            name: None if g is None else g * math.inf for name, g in grads.items()
+        }, metrics
 
     learner = protonet()
     before = [p.detach().clone() for p in learner.parameters()]
-    with pytest.raises(FloatingPointError, match=r"norm of the meta-gradient (nan|inf)"):
-        next(meta_train(learner, TASKS, steps=5, batch=2, meta_gradient=broken, clip=clip))
-    assert all(torch.equal(p, b) for p, b in zip(learner.parameters(), before, strict=True))
+    with pytest.raises(
+        FloatingPointError, match=r"norm of the meta-gradient (nan|inf)"
+    ):
+        next(
+            meta_train(
+                learner, TASKS, steps=5, batch=2, meta_gradient=broken, clip=clip
+            )
+        )
+    assert all(
+        torch.equal(p, b) for p, b in zip(learner.parameters(), before, strict=True)
+    )
 
 
 def ends_quietly(learner: Learner) -> None:
@@ -270,7 +418,9 @@ def test_the_learner_is_in_training_mode_while_it_trains() -> None:
 
 @pytest.mark.parametrize("learner", [protonet, maml])
 @pytest.mark.parametrize("stop", [0, 2, 9])
-def test_leaving_the_loop_leaves_evaluation_mode_and_no_gradients(learner: Callable[[], Learner], stop: int) -> None:
+def test_leaving_the_loop_leaves_evaluation_mode_and_no_gradients(
+    learner: Callable[[], Learner], stop: int
+) -> None:
     student = learner()
     for step in meta_train(student, TASKS, steps=4, batch=2):
         if step.number == stop:
@@ -289,7 +439,15 @@ def test_an_error_inside_the_loop_leaves_evaluation_mode_and_no_gradients() -> N
 
 def test_an_optimizer_of_some_parameters_leaves_no_gradients_on_the_others() -> None:
     learner = protonet()
-    drain(meta_train(learner, TASKS, steps=2, batch=2, optimizer=torch.optim.SGD([learner.log_scale], lr=0.1)))
+    drain(
+        meta_train(
+            learner,
+            TASKS,
+            steps=2,
+            batch=2,
+            optimizer=torch.optim.SGD([learner.log_scale], lr=0.1),
+        )
+    )
     ends_quietly(learner)
 
 
@@ -298,10 +456,18 @@ def test_statistics_are_settled_on_training_tasks() -> None:
     before = copy.deepcopy(learner.encoder[1].state_dict())
     drain(meta_train(learner, TASKS, steps=3, batch=2))
     sample = TASKS.sample(8, seeded(CALIBRATION_SEED))
-    parts = [learner.encoder[0](torch.cat([task.support.x, task.query.x])).detach() for task in sample.unbind()]
-    means, variances = torch.stack([z.mean(0) for z in parts]), torch.stack([z.var(0, correction=0) for z in parts])
+    parts = [
+        learner.encoder[0](torch.cat([task.support.x, task.query.x])).detach()
+        for task in sample.unbind()
+    ]
+    means, variances = (
+        torch.stack([z.mean(0) for z in parts]),
+        torch.stack([z.var(0, correction=0) for z in parts]),
+    )
     torch.testing.assert_close(learner.encoder[1].mean, means.mean(0))
-    torch.testing.assert_close(learner.encoder[1].var, variances.mean(0) + means.var(0, correction=0))
+    torch.testing.assert_close(
+        learner.encoder[1].var, variances.mean(0) + means.var(0, correction=0)
+    )
     assert not torch.equal(learner.encoder[1].mean, before["mean"])
     again = learner.encoder[1].mean.clone()
     calibrate(learner, TASKS)
@@ -311,11 +477,15 @@ def test_statistics_are_settled_on_training_tasks() -> None:
 def test_build_optimizer_follows_the_recipe() -> None:
     learner = protonet()
     learner.log_scale.requires_grad_(False)
-    optimizer = build_optimizer(learner, Recipe(optimizer="SGD", lr=0.3, weight_decay=0.2))
+    optimizer = build_optimizer(
+        learner, Recipe(optimizer="SGD", lr=0.3, weight_decay=0.2)
+    )
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.2)
-    assert {id(p) for p in group["params"]} == {id(p) for p in learner.encoder.parameters()}
+    assert {id(p) for p in group["params"]} == {
+        id(p) for p in learner.encoder.parameters()
+    }
 
 
 def test_build_optimizer_refuses_what_it_cannot_build() -> None:
@@ -334,7 +504,16 @@ def test_tasks_are_drawn_from_the_generator() -> None:
         return backprop(learner, tasks)
 
     for seed in (1, 1, 2):
-        drain(meta_train(protonet(), TASKS, steps=2, batch=1, meta_gradient=spy, generator=seeded(seed)))
+        drain(
+            meta_train(
+                protonet(),
+                TASKS,
+                steps=2,
+                batch=1,
+                meta_gradient=spy,
+                generator=seeded(seed),
+            )
+        )
     assert torch.equal(torch.stack(drawn[:2]), torch.stack(drawn[2:4]))
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[4])
@@ -381,7 +560,10 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.base, self.delta = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.zeros(4, 4))
+            self.base, self.delta = (
+                nn.Parameter(torch.randn(4, 4)),
+                nn.Parameter(torch.zeros(4, 4)),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x @ (self.base + self.delta)
@@ -390,7 +572,9 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
     optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
     before = [p.detach().clone() for p in learner.parameters()]
     drain(meta_train(learner, TASKS, steps=1, batch=2, optimizer=optimizer, clip=1e-3))
-    moved = torch.stack([(p - b).norm() for p, b in zip(learner.parameters(), before, strict=True)]).norm()
+    moved = torch.stack(
+        [(p - b).norm() for p, b in zip(learner.parameters(), before, strict=True)]
+    ).norm()
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
 
 

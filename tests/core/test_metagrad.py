@@ -1,4 +1,6 @@
-"""What meta-gradients ask for, give back and leave alone; their values are in learners/test_references.py."""
+"""What meta-gradients ask for, give back and leave alone; their values are in
+learners/test_references.py.
+"""
 
 import gc
 import weakref
@@ -8,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import IMAML, MAML, Examples, Learner, MetaSGD, ProtoNet, Task, TaskSpec, backprop, es, implicit, reptile
+from innerloop import (
+    IMAML,
+    MAML,
+    Examples,
+    Learner,
+    MetaSGD,
+    ProtoNet,
+    Task,
+    TaskSpec,
+    backprop,
+    es,
+    implicit,
+    reptile,
+)
 from innerloop.core import metagrad
 from innerloop.core.metagrad import META_GRADIENTS, Grads, MetaGradient
 from innerloop.engine import population
@@ -23,21 +38,42 @@ def tasks(n: int = 2) -> Task:
 
 @pytest.mark.parametrize("how", [reptile, implicit])
 def test_a_learner_without_weights_is_refused(how: MetaGradient) -> None:
-    with pytest.raises(TypeError, match=r"needs a learner whose state is weights, such as MAML; not ProtoNet"):
+    with pytest.raises(
+        TypeError,
+        match=r"needs a learner whose state is weights, such as MAML; not ProtoNet",
+    ):
         how(ProtoNet.build(SPEC), tasks())
 
 
-@pytest.mark.parametrize("learner", [MAML.build(SPEC), MetaSGD.build(SPEC), IMAML.build(SPEC, proximal=0.0)])
+@pytest.mark.parametrize(
+    "learner", [MAML.build(SPEC), MetaSGD.build(SPEC), IMAML.build(SPEC, proximal=0.0)]
+)
 def test_implicit_refuses_a_learner_without_proximal_term(learner: Learner) -> None:
-    with pytest.raises(TypeError, match=f"needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none"):
+    with pytest.raises(
+        TypeError,
+        match=f"needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none",
+    ):
         implicit(learner, tasks())
 
 
-@pytest.mark.parametrize(("name", "learner"), [("backprop", "MAML"), ("reptile", "MAML"), ("implicit", "IMAML"), ("es", "ProtoNet")])
-def test_gradients_fit_their_parameters_and_nothing_is_changed(name: str, learner: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "learner"),
+    [
+        ("backprop", "MAML"),
+        ("reptile", "MAML"),
+        ("implicit", "IMAML"),
+        ("es", "ProtoNet"),
+    ],
+)
+def test_gradients_fit_their_parameters_and_nothing_is_changed(
+    name: str, learner: str
+) -> None:
     torch.manual_seed(0)
     student = {"MAML": MAML, "IMAML": IMAML, "ProtoNet": ProtoNet}[learner].build(SPEC)
-    theta, before = dict(student.named_parameters()), {n: p.detach().clone() for n, p in student.named_parameters()}
+    theta, before = (
+        dict(student.named_parameters()),
+        {n: p.detach().clone() for n, p in student.named_parameters()},
+    )
     grads, metrics = META_GRADIENTS[name](student, tasks())
     assert set(grads) == set(theta)
     for key, grad in grads.items():
@@ -47,15 +83,21 @@ def test_gradients_fit_their_parameters_and_nothing_is_changed(name: str, learne
         assert theta[key].grad is None
         assert torch.equal(theta[key], before[key])
     assert {"loss", "accuracy"} <= set(metrics)
-    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+    assert all(
+        value.shape == () and not value.requires_grad for value in metrics.values()
+    )
 
 
 def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     learner, sizes = MAML.build(SPEC), []
     whole, means = backprop(learner, tasks(5))
-    monkeypatch.setattr(metagrad, "AT_ONCE", 2 * sum(part.x[0].numel() for part in tasks(1)))
-    learner.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0].query.y)))
+    monkeypatch.setattr(
+        metagrad, "AT_ONCE", 2 * sum(part.x[0].numel() for part in tasks(1))
+    )
+    learner.register_forward_pre_hook(
+        lambda module, args: sizes.append(len(args[0].query.y))
+    )
     parts, also = backprop(learner, tasks(5))
     assert sizes == [2, 2, 1]
     for name, grad in whole.items():
@@ -66,11 +108,22 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 def recomputing(recompute: bool, **given: Any) -> tuple[Learner, Task]:
     torch.manual_seed(0)
     kind = given.pop("kind", MAML)
-    net = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Dropout(0.3), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
-    return kind.build(SPEC, net=net, inner_steps=20, recompute=recompute, **given).train(), tasks(3)
+    net = nn.Sequential(
+        nn.Linear(4, 64),
+        nn.Tanh(),
+        nn.Dropout(0.3),
+        nn.Linear(64, 64),
+        nn.Tanh(),
+        nn.Linear(64, 3),
+    )
+    return kind.build(
+        SPEC, net=net, inner_steps=20, recompute=recompute, **given
+    ).train(), tasks(3)
 
 
-@pytest.mark.parametrize("given", [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}])
+@pytest.mark.parametrize(
+    "given", [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}]
+)
 @pytest.mark.parametrize("n", [1, 3])
 def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
     grads = []
@@ -90,9 +143,14 @@ def test_recomputing_what_stays_and_what_is_swapped_in(frozen: bool) -> None:
         learner = MAML.build(SPEC, adapted="head", inner_steps=3, recompute=recompute)
         if frozen:
             learner.net.encoder.requires_grad_(False)  # pyright: ignore[reportCallIssue]
-        theta = {name: (1.5 * p.detach()).requires_grad_(p.requires_grad) for name, p in learner.named_parameters()}
+        theta = {
+            name: (1.5 * p.detach()).requires_grad_(p.requires_grad)
+            for name, p in learner.named_parameters()
+        }
         loss, _ = torch.func.functional_call(learner, theta, (tasks(3),))
-        grads.append(torch.autograd.grad(loss, [p for p in theta.values() if p.requires_grad]))
+        grads.append(
+            torch.autograd.grad(loss, [p for p in theta.values() if p.requires_grad])
+        )
     torch.testing.assert_close(*grads)
 
 
@@ -127,7 +185,10 @@ def test_recomputing_remembers_the_weights_alone() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda box: box.tensor):
             loss, _ = learner(some.split(0)[0])
-        storages = {box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes() for box in held}
+        storages = {
+            box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes()
+            for box in held
+        }
         remembered.append(sum(storages.values()))
         del loss
     weights = sum(4 * p.numel() for p in learner.parameters())
@@ -153,7 +214,9 @@ def test_meta_steps_leave_no_tensors_behind() -> None:
 def test_frozen_parameters_get_no_gradient(how: MetaGradient) -> None:
     learner = ProtoNet.build(SPEC)
     learner.log_scale.requires_grad_(False)
-    assert set(how(learner, tasks())[0]) == {f"encoder.{name}" for name, _ in learner.encoder.named_parameters()}
+    assert set(how(learner, tasks())[0]) == {
+        f"encoder.{name}" for name, _ in learner.encoder.named_parameters()
+    }
 
 
 def test_backprop_gives_none_for_what_the_loss_does_not_use() -> None:
@@ -169,38 +232,67 @@ def test_metrics_are_means_over_tasks() -> None:
     losses, metrics = zip(*(learner.loss(task) for task in batch.unbind()), strict=True)
     found = backprop(learner, batch)[1]
     torch.testing.assert_close(found["loss"], torch.stack(losses).mean().detach())
-    torch.testing.assert_close(found["accuracy"], torch.stack([m["accuracy"] for m in metrics]).mean())
+    torch.testing.assert_close(
+        found["accuracy"], torch.stack([m["accuracy"] for m in metrics]).mean()
+    )
 
 
 def test_reptile_leaves_learned_rates_alone() -> None:
     learner = MetaSGD.build(SPEC)
-    assert set(reptile(learner, tasks())[0]) == {f"net.{name}" for name, _ in learner.net.named_parameters()}
+    assert set(reptile(learner, tasks())[0]) == {
+        f"net.{name}" for name, _ in learner.net.named_parameters()
+    }
 
 
 def test_es_repeats_itself_with_one_seed() -> None:
     learner = ProtoNet(nn.Linear(4, 2))
-    runs = [es(learner, tasks(), pairs=2, generator=torch.Generator().manual_seed(seed))[0]["encoder.weight"] for seed in (0, 0, 1)]
+    runs = [
+        es(learner, tasks(), pairs=2, generator=torch.Generator().manual_seed(seed))[0][
+            "encoder.weight"
+        ]
+        for seed in (0, 0, 1)
+    ]
     assert all(isinstance(run, Tensor) for run in runs)
     assert torch.equal(runs[0], runs[1])  # type: ignore[arg-type]
     assert not torch.equal(runs[0], runs[2])  # type: ignore[arg-type]
 
 
-def es_both_ways(learner: Learner, monkeypatch: pytest.MonkeyPatch, **given: Any) -> list[Grads]:
+def es_both_ways(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, **given: Any
+) -> list[Grads]:
     """The gradient of es, its members evaluated all at once and one by one."""
     found = []
     for at_once in (2**20, 0):
         monkeypatch.setattr(population, "AT_ONCE", at_once)
         torch.manual_seed(7)  # dropout, latent variables
-        found.append(es(learner, tasks(), pairs=3, generator=torch.Generator().manual_seed(0), **given)[0])
+        found.append(
+            es(
+                learner,
+                tasks(),
+                pairs=3,
+                generator=torch.Generator().manual_seed(0),
+                **given,
+            )[0]
+        )
     return found
 
 
-@pytest.mark.parametrize(("kind", "training"), [(ProtoNet, False), (MAML, False), (MAML, True), (IMAML, False)])
-def test_es_at_once_is_es_one_by_one(kind: type[Learner], training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [(ProtoNet, False), (MAML, False), (MAML, True), (IMAML, False)],
+)
+def test_es_at_once_is_es_one_by_one(
+    kind: type[Learner], training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     learner = kind.build(SPEC)
     if training:
-        learner = MAML.build(SPEC, net=nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3))).train()
+        learner = MAML.build(
+            SPEC,
+            net=nn.Sequential(
+                nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)
+            ),
+        ).train()
     at_once, one_by_one = es_both_ways(learner, monkeypatch)
     torch.testing.assert_close(at_once, one_by_one, rtol=1e-3, atol=1e-4)
 
@@ -222,16 +314,24 @@ class Lucky(Learner):
 
     def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
         luck = torch.randn(())
-        return (luck if self.looks and float(self.w[0].detach()) > 9 else luck + self.w.sum()), {}
+        return (
+            luck
+            if self.looks and float(self.w[0].detach()) > 9
+            else luck + self.w.sum()
+        ), {}
 
 
 @pytest.mark.parametrize("looks", [False, True])
-def test_members_of_es_have_the_same_luck(looks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_es_have_the_same_luck(
+    looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for found in es_both_ways(Lucky(looks=looks), monkeypatch, sigma=1e-2):
         grad = found["w"]
         assert grad is not None
         noise = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(grad, (noise.sum(1, keepdim=True) * noise).mean(0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            grad, (noise.sum(1, keepdim=True) * noise).mean(0), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("looks", [False, True])
@@ -257,4 +357,6 @@ def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
     grad = es(Broken(), tasks(), pairs=32, ranked=True)[0]["w"]
     assert grad is not None
     assert bool(torch.isfinite(grad).all())
-    assert float(grad[0]) > 2 * float(grad[1:].abs().max()), "what breaks off is worse than anything"
+    assert float(grad[0]) > 2 * float(grad[1:].abs().max()), (
+        "what breaks off is worse than anything"
+    )

@@ -10,7 +10,9 @@ from innerloop import Examples, Task, TaskDistribution, TaskSpec
 
 def batch(n: int = 3) -> Task:
     support = Examples(torch.arange(n * 2 * 4.0).view(n, 2, 4), torch.ones(n, 2, 1))
-    return Task(support, Examples(support.x.repeat(1, 2, 1) + 100, torch.zeros(n, 4, 1)))
+    return Task(
+        support, Examples(support.x.repeat(1, 2, 1) + 100, torch.zeros(n, 4, 1))
+    )
 
 
 def test_unbind_gives_the_single_tasks() -> None:
@@ -25,11 +27,23 @@ def test_unbind_gives_the_single_tasks() -> None:
             assert torch.equal(part.y, whole.y[i])
 
 
-@pytest.mark.parametrize(("numbers", "sizes"), [(0, [1, 1, 1]), (24 * 2, [2, 1]), (24 * 3 - 1, [2, 1]), (1000, [3])])
-def test_split_takes_as_many_tasks_as_have_so_many_numbers(numbers: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "sizes"),
+    [(0, [1, 1, 1]), (24 * 2, [2, 1]), (24 * 3 - 1, [2, 1]), (1000, [3])],
+)
+def test_split_takes_as_many_tasks_as_have_so_many_numbers(
+    numbers: int, sizes: list[int]
+) -> None:
     parts = batch().split(numbers)
     assert [len(part.query.y) for part in parts] == sizes
-    for before, after in zip(batch(), (Examples(*map(torch.cat, zip(*halves, strict=True))) for halves in zip(*parts, strict=True)), strict=True):
+    for before, after in zip(
+        batch(),
+        (
+            Examples(*map(torch.cat, zip(*halves, strict=True)))
+            for halves in zip(*parts, strict=True)
+        ),
+        strict=True,
+    ):
         assert torch.equal(before.x, after.x)
         assert torch.equal(before.y, after.y)
 
@@ -43,16 +57,24 @@ def test_to_moves_every_tensor() -> None:
 
 def test_a_batch_of_tasks_crosses_vmap() -> None:
     sums = torch.vmap(lambda task: task.support.x.sum() + task.query.x.sum())(batch())
-    torch.testing.assert_close(sums, torch.stack([task.support.x.sum() + task.query.x.sum() for task in batch().unbind()]))
+    torch.testing.assert_close(
+        sums,
+        torch.stack(
+            [task.support.x.sum() + task.query.x.sum() for task in batch().unbind()]
+        ),
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("labels", (4,), 2), "classes"), (("classes", (), 2), "positive sizes"), (("classes", (4, 0), 2), "positive sizes"),
-        (("reals", (4,), 0), "positive sizes"), (("reals", (-1,), 1), "positive sizes"),
+        (("labels", (4,), 2), "classes"),
+        (("classes", (), 2), "positive sizes"),
+        (("classes", (4, 0), 2), "positive sizes"),
+        (("reals", (4,), 0), "positive sizes"),
+        (("reals", (-1,), 1), "positive sizes"),
     ],
-)  # fmt: skip
+)
 def test_impossible_specs_are_refused(given: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaskSpec(*given)

@@ -23,9 +23,13 @@ print(first, left())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library's allocator is told on Linux")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the C library's allocator is told on Linux"
+)
 def test_freed_memory_is_kept_once_tasks_are_mapped() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+    )
     before, after = map(int, done.stdout.split())
     assert before < 50e6, "memory was kept before anybody asked for it"
     assert after > 150e6

@@ -25,7 +25,13 @@ def tasks(seed: int, n: int = 3) -> Task:
 
 def expected(learner: Learner, some: Task) -> list[Tensor]:
     loss, metrics = learner(some)
-    return [loss.detach(), metrics["accuracy"], *torch.autograd.grad(loss, [p for p in learner.parameters() if p.requires_grad])]
+    return [
+        loss.detach(),
+        metrics["accuracy"],
+        *torch.autograd.grad(
+            loss, [p for p in learner.parameters() if p.requires_grad]
+        ),
+    ]
 
 
 def found(learner: Learner, some: Task) -> list[Tensor | None]:
@@ -54,22 +60,39 @@ CHANGES: dict[str, Callable[[Learner], object]] = {
     "the order of derivatives": lambda learner: setattr(learner, "first_order", True),
     "a frozen weight": frozen,
     "the mode": lambda learner: learner.train(),
-    "a module's setting": lambda learner: setattr(learner.net[1], "negative_slope", 0.7),
-    "a module": lambda learner: setattr(learner, "net", nn.Sequential(nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3))),
+    "a module's setting": lambda learner: setattr(
+        learner.net[1], "negative_slope", 0.7
+    ),
+    "a module": lambda learner: setattr(
+        learner,
+        "net",
+        nn.Sequential(
+            nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_after_the_recording_counts(change: str) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 40), nn.LeakyReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3))
+    net = nn.Sequential(
+        nn.Linear(4, 40), nn.LeakyReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
+    )
     learner = MAML.build(SPEC, net=net, inner_lr=0.1)
     for seed in range(4):
-        assert all(torch.equal(f, e) for f, e in zip(found(learner, tasks(seed)), expected(learner, tasks(seed)), strict=True))
+        assert all(
+            torch.equal(f, e)
+            for f, e in zip(
+                found(learner, tasks(seed)), expected(learner, tasks(seed)), strict=True
+            )
+        )
     assert recorded(learner) == 1
     CHANGES[change](learner)
     for seed in range(4, 9):
-        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
     assert recorded(learner) == (1 if change in ("nothing", "weights") else 2)
 
 
@@ -89,19 +112,25 @@ def test_a_tensor_that_is_no_buffer_counts_too() -> None:
             scaled.factor = torch.tensor(2.0)
         if seed == 9:
             scaled.factor.mul_(2)
-        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
     assert recorded(learner) == 0  # its values are not among what a recording is given
 
 
 def test_another_number_of_tasks_is_another_situation() -> None:
     learner = ProtoNet.build(SPEC)
     for n in (3, 3, 3, 3, 5, 5, 5, 5, 3):
-        torch.testing.assert_close(found(learner, tasks(n, n)), expected(learner, tasks(n, n)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(n, n)), expected(learner, tasks(n, n)), rtol=0, atol=0
+        )
     assert recorded(learner) == 2
 
 
 def test_what_is_drawn_at_random_is_not_recorded() -> None:
-    learner = MAML.build(SPEC, net=nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 3))).train()
+    learner = MAML.build(
+        SPEC, net=nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 3))
+    ).train()
     losses = {float(loss_and_gradient(learner, tasks(0))[0]) for _ in range(8)}
     assert len(losses) == 8
     assert recorded(learner) == 0
@@ -114,7 +143,12 @@ def test_what_reads_values_is_not_recorded() -> None:
 
     learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Peeking(), nn.Linear(4, 4)))
     for seed in range(6):
-        torch.testing.assert_close(found(learner, tasks(seed, 1)), expected(learner, tasks(seed, 1)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed, 1)),
+            expected(learner, tasks(seed, 1)),
+            rtol=0,
+            atol=0,
+        )
     assert recorded(learner) == 0
 
 
@@ -154,7 +188,9 @@ class Odd(nn.Module):
 ODD: dict[str, Callable[[Odd], object]] = {
     "a private attribute": lambda odd: setattr(odd, "_factor", 2.0),
     "an entry of a table": lambda odd: odd.table["factor"].__setitem__(0, 2.0),
-    "an attribute of an object": lambda odd: object.__setattr__(odd.holder, "temperature", 2.0),
+    "an attribute of an object": lambda odd: object.__setattr__(
+        odd.holder, "temperature", 2.0
+    ),
 }
 
 
@@ -166,7 +202,9 @@ def test_settings_in_odd_places_count(change: str) -> None:
         if seed == 7:
             assert recorded(learner) == 1
             ODD[change](odd)
-        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
     assert recorded(learner) == 2
 
 
@@ -191,7 +229,9 @@ def chance(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("peek", [listed, through_numpy, chance])
-def test_what_values_or_chance_decide_is_not_recorded(peek: Callable[[Tensor], Tensor]) -> None:
+def test_what_values_or_chance_decide_is_not_recorded(
+    peek: Callable[[Tensor], Tensor],
+) -> None:
     class Peeking(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return peek(x)
@@ -201,12 +241,16 @@ def test_what_values_or_chance_decide_is_not_recorded(peek: Callable[[Tensor], T
         random.seed(seed)
         result = found(learner, tasks(seed, 1))
         random.seed(seed)
-        torch.testing.assert_close(result, expected(learner, tasks(seed, 1)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            result, expected(learner, tasks(seed, 1)), rtol=0, atol=0
+        )
     assert recorded(learner) == 0
 
 
 def test_what_is_written_is_written_once() -> None:
-    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))).train()
+    learner = ProtoNet.build(
+        SPEC, encoder=nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    ).train()
     for seed in range(8):
         found(learner, tasks(seed, 1))
     assert learner.encoder[1].num_batches_tracked == 8  # pyright: ignore[reportIndexIssue]
@@ -219,12 +263,17 @@ def test_hooks_of_parameters_and_gradients_count() -> None:
         found(learner, tasks(seed))
     assert recorded(learner) == 1
     handle = next(learner.parameters()).register_hook(torch.zeros_like)
-    assert not any(float(g.abs().sum()) for g in found(learner, tasks(0))[2:3] if g is not None)
+    assert not any(
+        float(g.abs().sum()) for g in found(learner, tasks(0))[2:3] if g is not None
+    )
     handle.remove()
 
 
 def test_statistics_that_are_wanted_are_handed_out() -> None:
-    learner = ProtoNet.build(TaskSpec("classes", (4,), 3), encoder=nn.Sequential(nn.Linear(4, 8), BatchNorm(8)))
+    learner = ProtoNet.build(
+        TaskSpec("classes", (4,), 3),
+        encoder=nn.Sequential(nn.Linear(4, 8), BatchNorm(8)),
+    )
     for seed in range(6):
         found(learner, tasks(seed))
     assert recorded(learner) == 1
@@ -250,7 +299,9 @@ def test_recordings_are_few_however_many_the_situations() -> None:
 def test_what_takes_very_many_operations_is_not_recorded() -> None:
     learner = MAML.build(SPEC, inner_steps=30)
     for seed in range(4):
-        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
     assert recorded(learner) == 0
 
 
@@ -264,5 +315,7 @@ def test_a_recording_that_the_next_call_contradicts_is_dropped() -> None:
     learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Reading(), nn.Linear(4, 4)))
     for seed in range(8):
         elsewhere[0] = 1.0 if seed < 3 else 2.0
-        torch.testing.assert_close(found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
     assert recorded(learner) == 0

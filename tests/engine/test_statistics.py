@@ -13,7 +13,9 @@ from innerloop.testing import Blobs
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return 2 + 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 2 + 3 * torch.randn(
+        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def settled(features: int = 3) -> BatchNorm:
@@ -62,7 +64,9 @@ def test_contexts_end_with_an_exception() -> None:
 
 
 def test_moments_bear_the_names_of_buffers() -> None:
-    net = nn.Sequential(nn.Linear(3, 4), BatchNorm(4), nn.Sequential(BatchNorm(4))).double()
+    net = nn.Sequential(
+        nn.Linear(3, 4), BatchNorm(4), nn.Sequential(BatchNorm(4))
+    ).double()
     with measured(net) as notes:
         net(draw(8, 3))
     assert set(notes.moments()) == {name for name, _ in net.named_buffers()}
@@ -73,13 +77,18 @@ def test_moments_bear_the_names_of_buffers() -> None:
 
 
 def test_moments_of_several_passes_are_those_of_all_examples() -> None:
-    norm, x = BatchNorm(3).double(), draw(4, 6, 3, 5, 5) + torch.arange(4.0).view(4, 1, 1, 1, 1)
+    norm, x = (
+        BatchNorm(3).double(),
+        draw(4, 6, 3, 5, 5) + torch.arange(4.0).view(4, 1, 1, 1, 1),
+    )
     with measured(norm) as notes:
         for part in x:
             norm(part)
     whole = x.flatten(0, 1)
     torch.testing.assert_close(notes.moments()["mean"], whole.mean((0, 2, 3)))
-    torch.testing.assert_close(notes.moments()["var"], whole.var((0, 2, 3), correction=0))
+    torch.testing.assert_close(
+        notes.moments()["var"], whole.var((0, 2, 3), correction=0)
+    )
 
 
 def test_only_the_named_net_is_noted() -> None:
@@ -96,7 +105,9 @@ def test_a_pass_writes_nothing() -> None:
     with measured(norm):
         norm(draw(8, 3))
     norm(draw(8, 3))
-    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in norm.state_dict().items()
+    )
 
 
 def test_moments_are_differentiable_and_cross_vmap() -> None:
@@ -109,7 +120,9 @@ def test_moments_are_differentiable_and_cross_vmap() -> None:
 
     x = draw(5, 8, 3)
     torch.testing.assert_close(torch.vmap(spread)(x), x.var(1, correction=0).sum(-1))
-    torch.testing.assert_close(torch.func.grad(spread)(x[0]), 2 * (x[0] - x[0].mean(0)) / 8)
+    torch.testing.assert_close(
+        torch.func.grad(spread)(x[0]), 2 * (x[0] - x[0].mean(0)) / 8
+    )
 
 
 def test_calibrate_settles_exact_statistics() -> None:
@@ -119,6 +132,8 @@ def test_calibrate_settles_exact_statistics() -> None:
     sample = Blobs(spec, shots=3, queries=3).sample(4, torch.Generator().manual_seed(1))
     tasks = Task(*(Examples(part.x.double(), part.y.double()) for part in sample))
     learner.calibrate(tasks)
-    z = learner.encoder[0](torch.cat([tasks.support.x, tasks.query.x], 1).flatten(0, 1)).detach()
+    z = learner.encoder[0](
+        torch.cat([tasks.support.x, tasks.query.x], 1).flatten(0, 1)
+    ).detach()
     torch.testing.assert_close(learner.encoder[1].mean, z.mean(0))
     torch.testing.assert_close(learner.encoder[1].var, z.var(0, correction=0))

@@ -1,4 +1,6 @@
-"""Asking for labels: what it may know, how distances to means come of those between points, and that asking is learned."""
+"""Asking for labels: what it may know, how distances to means come of those between
+points, and that asking is learned.
+"""
 
 from functools import partial
 
@@ -14,15 +16,35 @@ from innerloop.learners.metric.distances import class_means, squared_distance
 
 
 class Crowds(TaskDistribution):
-    """Pools of 16 points: 13 crowd around one centre, and 1 lies at each of three others; what is asked is of all four classes alike."""
+    """Pools of 16 points: 13 crowd around one centre, and 1 lies at each of three
+    others; what is asked is of all four classes alike.
+    """
 
     spec = TaskSpec("classes", (2,), 4)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        centres = 4 * F.normalize(torch.randn(n, 4, 2, generator=generator), dim=-1) * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
-        y = torch.stack([torch.tensor([0] * 13 + [1, 2, 3])[torch.randperm(16, generator=generator)] for _ in range(n)])
+        centres = (
+            4
+            * F.normalize(torch.randn(n, 4, 2, generator=generator), dim=-1)
+            * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
+        )
+        y = torch.stack(
+            [
+                torch.tensor([0] * 13 + [1, 2, 3])[
+                    torch.randperm(16, generator=generator)
+                ]
+                for _ in range(n)
+            ]
+        )
         wanted = torch.arange(4).repeat(3).expand(n, -1)
-        return Task(*(Examples(self.near(centres, labels, generator), F.one_hot(labels, 4).float()) for labels in (y, wanted)))
+        return Task(
+            *(
+                Examples(
+                    self.near(centres, labels, generator), F.one_hot(labels, 4).float()
+                )
+                for labels in (y, wanted)
+            )
+        )
 
     @staticmethod
     def near(centres: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -41,8 +63,14 @@ def built(**given: object) -> Asking:
 
 def test_distances_to_means_are_those_to_the_means() -> None:
     support, query = pool()
-    z, y, asked = support.x.double(), support.y.double(), (torch.arange(16) % 3 == 0).double()
-    found, count = to_means(squared_distance(query.x.double(), z), squared_distance(z, z), y, asked)
+    z, y, asked = (
+        support.x.double(),
+        support.y.double(),
+        (torch.arange(16) % 3 == 0).double(),
+    )
+    found, count = to_means(
+        squared_distance(query.x.double(), z), squared_distance(z, z), y, asked
+    )
     wanted = squared_distance(query.x.double(), class_means(z, y * asked[:, None]))
     met = count > 0
     torch.testing.assert_close(count, (y * asked[:, None]).sum(0))
@@ -56,8 +84,19 @@ def test_what_is_read_of_one_example_is_as_written_out() -> None:
     seen = situation(apart, support.y, asked, torch.tensor(10.0))
     assert seen.shape == (16, FEATURES)
     i, far = 7, float(apart.max())
-    means = {k: support.x[[j for j in (2, 5, 9) if support.y[j, k]]].mean(0) for k in range(4) if support.y[[2, 5, 9], k].any()}
-    scores = torch.tensor([-10 * float((support.x[i] - means[k]).square().sum()) / far if k in means else -20.0 for k in range(4)])
+    means = {
+        k: support.x[[j for j in (2, 5, 9) if support.y[j, k]]].mean(0)
+        for k in range(4)
+        if support.y[[2, 5, 9], k].any()
+    }
+    scores = torch.tensor(
+        [
+            -10 * float((support.x[i] - means[k]).square().sum()) / far
+            if k in means
+            else -20.0
+            for k in range(4)
+        ]
+    )
     p = scores.softmax(0)
     torch.testing.assert_close(seen[i, 1], apart[i, [2, 5, 9]].min() / far)
     torch.testing.assert_close(seen[i, 3], -(p * p.log()).sum(), atol=1e-5, rtol=1e-4)
@@ -65,7 +104,9 @@ def test_what_is_read_of_one_example_is_as_written_out() -> None:
     torch.testing.assert_close(seen[i, 11].expm1(), torch.tensor(3.0))
 
 
-@pytest.mark.parametrize("strategy", ["learned", "in-turn", "entropy", "margin", "k-centre"])
+@pytest.mark.parametrize(
+    "strategy", ["learned", "in-turn", "entropy", "margin", "k-centre"]
+)
 def test_a_label_that_was_not_asked_for_is_not_known(strategy: str) -> None:
     learner, support = built(labels=4, strategy=strategy), pool().support
     apart = squared_distance(support.x, support.x)
@@ -75,14 +116,19 @@ def test_a_label_that_was_not_asked_for_is_not_known(strategy: str) -> None:
     others = torch.where(order.sum(0)[:, None] > 0, support.y, support.y.roll(1, 1))
     assert torch.equal(learner.asked_for(apart, others), order)
     query = pool().query.x
-    torch.testing.assert_close(learner.predict(learner.adapt(Examples(support.x, others)), query), learner.predict(learner.adapt(support), query))
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(Examples(support.x, others)), query),
+        learner.predict(learner.adapt(support), query),
+    )
 
 
 def test_a_pool_in_another_order_is_the_same_pool() -> None:
     learner, support = built(labels=4), pool().support
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
     ask = partial(learner.asked_for, y=support.y)
-    shuffled = learner.asked_for(squared_distance(support.x[order], support.x[order]), support.y[order])
+    shuffled = learner.asked_for(
+        squared_distance(support.x[order], support.x[order]), support.y[order]
+    )
     assert torch.equal(shuffled, ask(squared_distance(support.x, support.x))[:, order])
 
 
@@ -107,12 +153,17 @@ def test_what_to_label_next_begins_after_what_is_labelled() -> None:
 
 
 def test_the_gradient_is_that_of_reinforce() -> None:
-    """The expected gradient, over many rollouts of one label, is that of the expected accuracy, which is known exactly."""
+    """The expected gradient, over many rollouts of one label, is that of the expected
+    accuracy, which is known exactly.
+    """
     learner, task = built(labels=1, rollouts=20_000), pool(3)
     theta = dict(learner.score.named_parameters())
     apart = squared_distance(task.support.x, task.support.x)
-    p = learner.preference(apart, task.support.y, torch.zeros(16), "learned").softmax(-1)
-    right = task.query.y @ task.support.y.T  # with one label all queries are of its class, (m, n)
+    p = learner.preference(apart, task.support.y, torch.zeros(16), "learned").softmax(
+        -1
+    )
+    # with one label all queries are of its class, (m, n)
+    right = task.query.y @ task.support.y.T
     wanted = torch.autograd.grad(-(p * right.mean(0)).sum(), list(theta.values()))
     learner.train()
     found = torch.autograd.grad(learner.loss(task)[0], list(theta.values()))
@@ -122,10 +173,17 @@ def test_the_gradient_is_that_of_reinforce() -> None:
 
 def test_asking_is_learned() -> None:
     learner = built(labels=4, rollouts=8)
-    for p in learner.score[-1].parameters():  # by chance it begins with asking for what stands alone
+    # by chance it begins with asking for what stands alone
+    for p in learner.score[-1].parameters():
         p.data.neg_()
     before = asking_curves(learner, Crowds(), n=100)
-    for _ in meta_train(learner, Crowds(), steps=60, batch=8, optimizer=torch.optim.Adam(learner.parameters(), lr=1e-2)):
+    for _ in meta_train(
+        learner,
+        Crowds(),
+        steps=60,
+        batch=8,
+        optimizer=torch.optim.Adam(learner.parameters(), lr=1e-2),
+    ):
         pass
     after = asking_curves(learner, Crowds(), n=100)
     assert after["in-turn"].accuracy == before["in-turn"].accuracy

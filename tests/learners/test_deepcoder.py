@@ -1,4 +1,6 @@
-"""DeepCoder beside references that share no code with it, and beside every law, on tasks of its own."""
+"""DeepCoder beside references that share no code with it, and beside every law, on
+tasks of its own.
+"""
 
 import pytest
 import torch
@@ -13,11 +15,15 @@ from innerloop.testing import LAWS
 
 def built(**given: object) -> DeepCoder:
     torch.manual_seed(0)
-    return DeepCoder.build(list_programs().spec, **{"width": 24, "embedded": 4, "seconds": 60.0, **given})
+    return DeepCoder.build(
+        list_programs().spec, **{"width": 24, "embedded": 4, "seconds": 60.0, **given}
+    )
 
 
 def some_tasks(n: int = 2, seed: int = 3) -> Task:
-    return list_programs("val", shots=3, queries=2).sample(n, torch.Generator().manual_seed(seed))
+    return list_programs("val", shots=3, queries=2).sample(
+        n, torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -26,7 +32,10 @@ def test_law(law: str) -> None:
         """Tasks that are solved at once, for the laws adapt often."""
 
         def draw(self, n: int, random: object) -> list[lists.ListTask]:
-            return [lists.list_task(random, self.shots + self.queries, 1, 1) for _ in range(n)]  # pyright: ignore[reportArgumentType]
+            return [
+                lists.list_task(random, self.shots + self.queries, 1, 1)
+                for _ in range(n)
+            ]  # pyright: ignore[reportArgumentType]
 
     LAWS[law](built(), Short("val", 3, 2))
 
@@ -37,27 +46,60 @@ def test_the_loss_is_the_cross_entropy_of_what_the_solution_has() -> None:
     for task in some_tasks().unbind():
         numbers = [number for number in task.query.y[0, SLOT:].long().tolist()]
         lines = [lists.OPERATIONS[number] for number in numbers[::3] if number >= 0]
-        has = {name for name, _ in lines} | {f"{lists.FUNCTIONS[name].lambdas} {told}" for name, told in lines if told}
+        has = {name for name, _ in lines} | {
+            f"{lists.FUNCTIONS[name].lambdas} {told}" for name, told in lines if told
+        }
         features = []
-        for x, y in zip(task.support.x.long().tolist(), task.support.y.long().tolist(), strict=True):
+        for x, y in zip(
+            task.support.x.long().tolist(), task.support.y.long().tolist(), strict=True
+        ):
             parts = []
             for slot in (x[:SLOT], x[SLOT:], y[:SLOT]):
                 value = lists.value_of(slot)
-                integers = [] if value is None else [value] if isinstance(value, int) else list(value)
-                parts.append(learner.kind.weight[0 if value is None else 1 if isinstance(value, int) else 2])
-                parts += [learner.integers.weight[integers[i] + 255 if i < len(integers) else 511] for i in range(10)]
+                integers = (
+                    []
+                    if value is None
+                    else [value]
+                    if isinstance(value, int)
+                    else list(value)
+                )
+                parts.append(
+                    learner.kind.weight[
+                        0 if value is None else 1 if isinstance(value, int) else 2
+                    ]
+                )
+                parts += [
+                    learner.integers.weight[
+                        integers[i] + 255 if i < len(integers) else 511
+                    ]
+                    for i in range(10)
+                ]
             features.append(learner.body(torch.cat(parts)).clamp_min(0))
         logits = learner.head(torch.stack(features).mean(0))
-        expected = -sum(F.logsigmoid(logit if name in has else -logit) for name, logit in zip(ATTRIBUTES, logits, strict=True)) / len(ATTRIBUTES)
+        expected = -sum(
+            F.logsigmoid(logit if name in has else -logit)
+            for name, logit in zip(ATTRIBUTES, logits, strict=True)
+        ) / len(ATTRIBUTES)
         torch.testing.assert_close(learner.loss(task)[0], expected)
 
 
 def test_a_state_is_a_program_and_predicting_runs_it() -> None:
     learner = built()
-    rows = [[lists.numbered(value) for value in row] for row in (((5, -2, 8), 2), ((1, 4), 1), ((), 0))]
+    rows = [
+        [lists.numbered(value) for value in row]
+        for row in (((5, -2, 8), 2), ((1, 4), 1), ((), 0))
+    ]
     x = torch.tensor(rows).flatten(1).float()
-    state = torch.tensor([*lists.encode(lists.parse("a = take(y, x); sum(a)", ("list", "int"))), *[-1] * 6]).float()
-    assert [lists.value_of(row) for row in learner.predict(state, x)[:, :SLOT].long().tolist()] == [3, 1, 0]
+    state = torch.tensor(
+        [
+            *lists.encode(lists.parse("a = take(y, x); sum(a)", ("list", "int"))),
+            *[-1] * 6,
+        ]
+    ).float()
+    assert [
+        lists.value_of(row)
+        for row in learner.predict(state, x)[:, :SLOT].long().tolist()
+    ] == [3, 1, 0]
     assert not learner.predict(torch.full((12,), -1.0), x)[:, :SLOT].any()
 
 
@@ -66,9 +108,14 @@ def test_adapting_finds_a_program_that_fits_and_reads_nothing_of_the_solution() 
     state = learner.adapt(task.support)
     outputs = learner.predict(state, task.support.x)
     assert bool(learner.likelihood.metrics(outputs, task.support.y)["solved"])
-    other = Examples(task.support.x, torch.cat([task.support.y[:, :SLOT], torch.ones(3, 12)], 1))
+    other = Examples(
+        task.support.x, torch.cat([task.support.y[:, :SLOT], torch.ones(3, 12)], 1)
+    )
     assert torch.equal(learner.adapt(other), state)
-    mixed = Examples(torch.cat([task.support.x, torch.zeros(1, 24)]), torch.cat([task.support.y, torch.zeros(1, 24)]))
+    mixed = Examples(
+        torch.cat([task.support.x, torch.zeros(1, 24)]),
+        torch.cat([task.support.y, torch.zeros(1, 24)]),
+    )
     assert bool((learner.adapt(mixed) == -1).all())
 
 
@@ -86,9 +133,15 @@ def test_a_minute_of_training_solves_more_than_enumeration() -> None:
     for _ in meta_train(learner, tasks, seconds=60, batch=100, clip=1.0):
         pass
     found = {how: 0 for how in ("guided", "pruned")}
-    for task in list_programs("val").sample(60, torch.Generator().manual_seed(0)).unbind():
+    for task in (
+        list_programs("val").sample(60, torch.Generator().manual_seed(0)).unbind()
+    ):
         for how in found:
             state = learner.found(task.support, how, 0.3)
-            found[how] += bool(learner.likelihood.metrics(learner.predict(state, task.query.x), task.query.y)["solved"])
+            found[how] += bool(
+                learner.likelihood.metrics(
+                    learner.predict(state, task.query.x), task.query.y
+                )["solved"]
+            )
     assert found["guided"] > found["pruned"] + 3
     assert meta_test(learner, list_programs("val"), n=10).score == "solved"

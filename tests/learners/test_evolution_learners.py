@@ -1,4 +1,6 @@
-"""Learners without gradients, beside their equations; what evolves them is in tests/evolution."""
+"""Learners without gradients, beside their equations; what evolves them is in
+tests/evolution.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,11 @@ def lines(n: int = 12) -> Task:
 
 def adapting(**given: object) -> ESMAML:
     torch.manual_seed(0)
-    return ESMAML.build(TaskSpec("reals", (2,), 1), net=nn.Linear(2, 1), **{"inner_lr": 0.1, "inner_steps": 3, "inner_pairs": 4, **given}).double()
+    return ESMAML.build(
+        TaskSpec("reals", (2,), 1),
+        net=nn.Linear(2, 1),
+        **{"inner_lr": 0.1, "inner_steps": 3, "inner_pairs": 4, **given},
+    ).double()
 
 
 def by_hand(learner: ESMAML, task: Task) -> list[Array]:
@@ -35,14 +41,24 @@ def by_hand(learner: ESMAML, task: Task) -> list[Array]:
     def f(theta: Array) -> float:
         return float(np.mean((x @ theta[:2] + theta[2] - y[:, 0]) ** 2))
 
-    theta = np.concatenate([w.detach().numpy().ravel() for w in learner.net.parameters()])
+    theta = np.concatenate(
+        [w.detach().numpy().ravel() for w in learner.net.parameters()]
+    )
     found, sigma = [theta], learner.inner_sigma
     for e in learner.get_buffer("changes").numpy():
         if learner.by == "gradient":
-            slopes = [(f(theta + sigma * one) - f(theta - sigma * one)) / (2 * sigma) for one in e]
-            theta = theta - learner.inner_lr * sum(slope * one for slope, one in zip(slopes, e, strict=True)) / len(e)
+            slopes = [
+                (f(theta + sigma * one) - f(theta - sigma * one)) / (2 * sigma)
+                for one in e
+            ]
+            theta = theta - learner.inner_lr * sum(
+                slope * one for slope, one in zip(slopes, e, strict=True)
+            ) / len(e)
         else:
-            theta = min([theta, *(theta + sign * sigma * one for sign in (1, -1) for one in e)], key=f)
+            theta = min(
+                [theta, *(theta + sign * sigma * one for sign in (1, -1) for one in e)],
+                key=f,
+            )
         found.append(theta)
     return found
 
@@ -50,21 +66,33 @@ def by_hand(learner: ESMAML, task: Task) -> list[Array]:
 @pytest.mark.parametrize("by", ["gradient", "climb"])
 def test_es_maml_is_its_equation_step_by_step(by: str) -> None:
     learner, task = adapting(by=by), lines()
-    for state, theta in zip(learner.trajectory(task.support, 3), by_hand(learner, task), strict=True):
-        np.testing.assert_allclose(torch.cat([w.flatten() for w in state.values()]).detach().numpy(), theta)
+    for state, theta in zip(
+        learner.trajectory(task.support, 3), by_hand(learner, task), strict=True
+    ):
+        np.testing.assert_allclose(
+            torch.cat([w.flatten() for w in state.values()]).detach().numpy(), theta
+        )
 
 
 def test_many_changes_make_the_step_of_gradient_descent() -> None:
-    learner, task = adapting(inner_pairs=20000, inner_steps=1, inner_sigma=0.01), lines()
+    learner, task = (
+        adapting(inner_pairs=20000, inner_steps=1, inner_sigma=0.01),
+        lines(),
+    )
     before = dict(learner.net.named_parameters())
     exact = learner.gradient(before, task.support)
     for name, w in learner.adapt(task.support).items():
-        torch.testing.assert_close((before[name] - w) / 0.1, exact[name], rtol=0.05, atol=0.1)
+        torch.testing.assert_close(
+            (before[name] - w) / 0.1, exact[name], rtol=0.05, atol=0.1
+        )
 
 
 def test_climbing_never_raises_the_support_loss() -> None:
     learner, task = adapting(by="climb", inner_steps=10), lines()
-    losses = [float(learner.support_loss(state, task.support).detach()) for state in learner.trajectory(task.support, 10)]
+    losses = [
+        float(learner.support_loss(state, task.support).detach())
+        for state in learner.trajectory(task.support, 10)
+    ]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
 
@@ -85,7 +113,10 @@ def test_changes_are_drawn_anew_in_training_alone() -> None:
 
 
 def test_es_maml_refuses_changes_of_no_size() -> None:
-    with pytest.raises(ValueError, match=r"inner_sigma, the size of the changes that are tried, must be positive, not 0\.0"):
+    with pytest.raises(
+        ValueError,
+        match=r"inner_sigma, the size of the changes that are tried, must be positive, not 0\.0",
+    ):
         adapting(inner_sigma=0.0)
 
 
@@ -93,7 +124,8 @@ def test_neat_remembers_what_it_was_shown_and_answers_by_its_equation() -> None:
     torch.manual_seed(0)
     learner = NEAT.build(TaskSpec("bits", (2,), 1), hidden=2, passes=2).double()
     nn.init.normal_(learner.wired.weight)
-    w = learner.wired.weight.detach().numpy()  # rows: two of x, one of y, shown, bias, three nodes
+    # rows: two of x, one of y, shown, bias, three nodes
+    w = learner.wired.weight.detach().numpy()
 
     def heard(inputs: list[float], a: Array) -> tuple[float, Array]:
         for _ in range(2):
@@ -108,7 +140,10 @@ def test_neat_remembers_what_it_was_shown_and_answers_by_its_equation() -> None:
     state = learner.adapt(Examples(*(t.double() for t in task.support)))
     np.testing.assert_allclose(state.detach().numpy(), a)
     answers = learner.predict(state, task.query.x.double())
-    np.testing.assert_allclose(answers[:, 0].detach().numpy(), [heard([*x, 0.0, 0.0], a)[0] for x in task.query.x.double().tolist()])
+    np.testing.assert_allclose(
+        answers[:, 0].detach().numpy(),
+        [heard([*x, 0.0, 0.0], a)[0] for x in task.query.x.double().tolist()],
+    )
     assert learner.likelihood == Bernoulli()
 
 

@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from innerloop import GTN, Examples, FineTune, Learner, MetaGAN, MetaVAE, Scratch, Task, TaskSpec
+from innerloop import (
+    GTN,
+    Examples,
+    FineTune,
+    Learner,
+    MetaGAN,
+    MetaVAE,
+    Scratch,
+    Task,
+    TaskSpec,
+)
 from innerloop.learners.generative.imagining import Imagining
 from innerloop.testing import Blobs
 
@@ -22,8 +32,13 @@ def built(learner: type[Learner], spec: TaskSpec = SPEC, **given: Any) -> Any:
 
 
 def task(spec: TaskSpec = SPEC, seed: int = 0) -> Task:
-    support, query = Blobs(spec).sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
-    return Task(Examples(support.x.double(), support.y.double()), Examples(query.x.double(), query.y.double()))
+    support, query = (
+        Blobs(spec).sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
+    )
+    return Task(
+        Examples(support.x.double(), support.y.double()),
+        Examples(query.x.double(), query.y.double()),
+    )
 
 
 def gaussian(raw: Tensor) -> Normal:
@@ -34,30 +49,75 @@ def gaussian(raw: Tensor) -> Normal:
 @pytest.mark.parametrize("pixels", ["bernoulli", "gaussian"])
 def test_meta_vae_is_the_bound_written_out(pixels: str) -> None:
     learner, some = built(MetaVAE, context=3, latent=2, width=6, pixels=pixels), task()
-    some = Task(Examples(some.support.x.sigmoid(), some.support.y), Examples(some.query.x.sigmoid(), some.query.y))
-    x, y = torch.cat([some.support.x, some.query.x]), torch.cat([some.support.y, some.query.y])
-    h, labels = (x @ learner.features.linear.weight.T + learner.features.linear.bias).clamp_min(0), y.argmax(-1)
+    some = Task(
+        Examples(some.support.x.sigmoid(), some.support.y),
+        Examples(some.query.x.sigmoid(), some.query.y),
+    )
+    x, y = (
+        torch.cat([some.support.x, some.query.x]),
+        torch.cat([some.support.y, some.query.y]),
+    )
+    h, labels = (
+        (x @ learner.features.linear.weight.T + learner.features.linear.bias).clamp_min(
+            0
+        ),
+        y.argmax(-1),
+    )
     bounds, classes = [], []
     for n in (len(some.support.x), len(x)):
-        q = [gaussian(learner.statistic(h[:n][labels[:n] == k].mean(0))) for k in range(3)]
+        q = [
+            gaussian(learner.statistic(h[:n][labels[:n] == k].mean(0)))
+            for k in range(3)
+        ]
         classes.append(q)
         total = torch.zeros((), dtype=torch.float64)
         for one, features, k in zip(x, h, labels, strict=True):
             c = q[int(k)].mean
-            posterior, prior = gaussian(learner.posterior(torch.cat([features, c]))), gaussian(learner.prior(c))
+            posterior, prior = (
+                gaussian(learner.posterior(torch.cat([features, c]))),
+                gaussian(learner.prior(c)),
+            )
             made = learner.decoder(torch.cat([c, posterior.mean]))
             chance = torch.distributions.Bernoulli(logits=made, validate_args=False)
-            fits = chance.log_prob(one) if pixels == "bernoulli" else -0.5 * (made - one).square()
+            fits = (
+                chance.log_prob(one)
+                if pixels == "bernoulli"
+                else -0.5 * (made - one).square()
+            )
             total = total + fits.sum() - kl_divergence(posterior, prior).sum()
-        bounds.append((total - sum(kl_divergence(one, Normal(torch.zeros(3), torch.ones(3))).sum() for one in q)) / len(x))
-    features = (some.query.x @ learner.features.linear.weight.T + learner.features.linear.bias).clamp_min(0)
-    scores = torch.stack([torch.stack([-kl_divergence(q, gaussian(learner.statistic(f))).sum() for q in classes[0]]) for f in features])
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), scores)
+        bounds.append(
+            (
+                total
+                - sum(
+                    kl_divergence(one, Normal(torch.zeros(3), torch.ones(3))).sum()
+                    for one in q
+                )
+            )
+            / len(x)
+        )
+    features = (
+        some.query.x @ learner.features.linear.weight.T + learner.features.linear.bias
+    ).clamp_min(0)
+    scores = torch.stack(
+        [
+            torch.stack(
+                [
+                    -kl_divergence(q, gaussian(learner.statistic(f))).sum()
+                    for q in classes[0]
+                ]
+            )
+            for f in features
+        ]
+    )
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), scores
+    )
     wrong = torch.nn.functional.cross_entropy(scores, some.query.y.argmax(-1))
     torch.testing.assert_close(learner.loss(some)[0], 10 * wrong - bounds[1])
     learner.train()
     learner._drawn = lambda q: q[0]
-    drawn = torch.stack([learner.loss(some)[1]["bound"] for _ in range(200)])  # a coin for every class
+    # a coin for every class
+    drawn = torch.stack([learner.loss(some)[1]["bound"] for _ in range(200)])
     assert abs(drawn.mean() - (bounds[0] + bounds[1]) / 2) < 4 * drawn.std() / 200**0.5
     assert drawn.std() > 0
 
@@ -82,16 +142,29 @@ def test_meta_vae_weighs_divergences_less_in_the_first_half_of_training() -> Non
 def test_meta_gan_gives_each_player_its_own_gradient() -> None:
     learner, some = built(MetaGAN, hidden=5, noise=2, fakes=3).train(), task()
     torch.manual_seed(7)
-    grads = dict(zip([n for n, _ in learner.named_parameters()], torch.autograd.grad(learner.loss(some)[0], list(learner.parameters())), strict=True))
+    grads = dict(
+        zip(
+            [n for n, _ in learner.named_parameters()],
+            torch.autograd.grad(learner.loss(some)[0], list(learner.parameters())),
+            strict=True,
+        )
+    )
     torch.manual_seed(7)
     noise = torch.randn(3, 3, 2, dtype=torch.float64)
     labels = some.support.y.argmax(-1)
 
     def prototypes() -> Tensor:
-        return torch.stack([learner.encoder(some.support.x[labels == k]).mean(0) for k in range(3)])
+        return torch.stack(
+            [learner.encoder(some.support.x[labels == k]).mean(0) for k in range(3)]
+        )
 
     def scores(x: Tensor, centres: Tensor) -> Tensor:
-        gaps = torch.stack([torch.stack([(z - c).square().sum() for c in centres]) for z in learner.encoder(x)])
+        gaps = torch.stack(
+            [
+                torch.stack([(z - c).square().sum() for c in centres])
+                for z in learner.encoder(x)
+            ]
+        )
         return learner.bias - learner.log_scale.exp() * gaps
 
     read = []
@@ -100,18 +173,32 @@ def test_meta_gan_gives_each_player_its_own_gradient() -> None:
         for z in learner.encoder(some.support.x[labels == k]).detach():
             state = learner.reader(z[None], state)
         read.append(state[0][0])
-    made = torch.stack([learner.generator(torch.cat([noise[k], read[k].expand(3, -1)], -1)) for k in range(3)]).flatten(0, 1)
+    made = torch.stack(
+        [
+            learner.generator(torch.cat([noise[k], read[k].expand(3, -1)], -1))
+            for k in range(3)
+        ]
+    ).flatten(0, 1)
     nothing = torch.zeros(9, 1, dtype=torch.float64)
     real, fake = scores(some.query.x, prototypes()), scores(made.detach(), prototypes())
     told = F.cross_entropy(real, some.query.y.argmax(-1))
-    for s, is_fake in ((real, 0.0), (fake, 1.0)):  # softmax over the ways and one more, whose score is 0
+    # softmax over the ways and one more, whose score is 0
+    for s, is_fake in ((real, 0.0), (fake, 1.0)):
         chance = torch.cat([s, nothing[: len(s)]], -1).softmax(-1)[:, -1]
-        told = told + learner.adversarial * F.binary_cross_entropy(chance, torch.full_like(chance, is_fake))
-    player = [name for name, _ in learner.named_parameters() if name.split(".")[0] in ("encoder", "log_scale", "bias")]
+        told = told + learner.adversarial * F.binary_cross_entropy(
+            chance, torch.full_like(chance, is_fake)
+        )
+    player = [
+        name
+        for name, _ in learner.named_parameters()
+        if name.split(".")[0] in ("encoder", "log_scale", "bias")
+    ]
     own = torch.autograd.grad(told, [learner.get_parameter(name) for name in player])
     fooled = scores(made, prototypes().detach())
     chance = torch.cat([fooled, nothing], -1).softmax(-1)[:, -1]
-    cheat = F.binary_cross_entropy(chance, torch.zeros_like(chance)) + F.cross_entropy(fooled, torch.arange(3).repeat_interleave(3))
+    cheat = F.binary_cross_entropy(chance, torch.zeros_like(chance)) + F.cross_entropy(
+        fooled, torch.arange(3).repeat_interleave(3)
+    )
     other = [name for name in grads if name not in player]
     theirs = torch.autograd.grad(cheat, [learner.get_parameter(name) for name in other])
     for name, expected in zip([*player, *other], [*own, *theirs], strict=True):
@@ -129,59 +216,99 @@ def test_gtn_is_gradient_descent_on_what_it_makes_unrolled_by_hand() -> None:
             x.append(own.mean(0) + learner.generator(torch.cat([features, noise])))
             y.append(torch.eye(3, dtype=torch.float64)[k])
     x, y = torch.stack(x), torch.stack(y)
-    weight, bias = learner.net.weight.clone().requires_grad_(), learner.net.bias.clone().requires_grad_()
+    weight, bias = (
+        learner.net.weight.clone().requires_grad_(),
+        learner.net.bias.clone().requires_grad_(),
+    )
     for _ in range(3):
-        grads = torch.autograd.grad(F.cross_entropy(x @ weight.T + bias, y), (weight, bias), create_graph=True)
+        grads = torch.autograd.grad(
+            F.cross_entropy(x @ weight.T + bias, y), (weight, bias), create_graph=True
+        )
         weight, bias = weight - 0.1 * grads[0], bias - 0.1 * grads[1]
     expected = F.cross_entropy(some.query.x @ weight.T + bias, some.query.y)
     loss = learner.loss(some)[0]
     torch.testing.assert_close(loss, expected)
     theta = [p for p in learner.parameters() if p.requires_grad]
     assert theta
-    torch.testing.assert_close(torch.autograd.grad(loss, theta), torch.autograd.grad(expected, theta))
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, theta), torch.autograd.grad(expected, theta)
+    )
 
 
 def test_gtn_that_makes_nothing_is_training_from_scratch() -> None:
     learner, some = built(GTN, count=0), task()
     scratch = Scratch(learner.net, inner_lr=0.1, inner_steps=20)
     outputs = learner.predict(learner.adapt(some.support), some.query.x)
-    torch.testing.assert_close(outputs, scratch.predict(scratch.adapt(some.support), some.query.x))
+    torch.testing.assert_close(
+        outputs, scratch.predict(scratch.adapt(some.support), some.query.x)
+    )
 
 
 def test_gtn_that_makes_nothing_fine_tunes_a_head() -> None:
     torch.manual_seed(0)
     tuned, some = FineTune.build(IMAGES).double(), task(IMAGES)
-    learner = built(GTN, IMAGES, count=0, taught="head", encoder=tuned.encoder, inner_steps=100)
+    learner = built(
+        GTN, IMAGES, count=0, taught="head", encoder=tuned.encoder, inner_steps=100
+    )
     expected = tuned.predict(tuned.adapt(some.support), some.query.x)
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), expected
+    )
     assert not learner.training
     learner.train()  # its encoder stays as it is
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), expected
+    )
 
 
 def test_gtn_learns_through_what_it_makes() -> None:
-    learner, some = built(GTN, count=3, inner_steps=2, inner_lr=0.3, net="flatten"), task()
+    learner, some = (
+        built(GTN, count=3, inner_steps=2, inner_lr=0.3, net="flatten"),
+        task(),
+    )
     made = learner.enriched(some.support)  # pyright: ignore[reportCallIssue]
     assert torch.equal(made.x[: len(some.support.x)], some.support.x)
-    assert made.y[len(some.support.y) :].argmax(1).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert made.y[len(some.support.y) :].argmax(1).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]
     W, b = (p.detach() for p in learner.net.head.parameters())  # pyright: ignore
     for _ in range(2):
         p = (made.x @ W.T + b).softmax(1)
-        W, b = W - 0.3 * (p - made.y).T @ made.x / len(made.x), b - 0.3 * (p - made.y).mean(0)
+        W, b = (
+            W - 0.3 * (p - made.y).T @ made.x / len(made.x),
+            b - 0.3 * (p - made.y).mean(0),
+        )
     expected = torch.nn.functional.cross_entropy(some.query.x @ W.T + b, some.query.y)
     loss = learner(Task(*(Examples(part.x[None], part.y[None]) for part in some)))[0]
     torch.testing.assert_close(loss, expected)
     parameters = [p for p in learner.parameters() if p.requires_grad]
-    for found, wanted in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True):
+    for found, wanted in zip(
+        torch.autograd.grad(loss, parameters),
+        torch.autograd.grad(expected, parameters),
+        strict=True,
+    ):
         torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("spec", [SPEC, IMAGES])
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(kind: type[Learner], spec: TaskSpec) -> None:
+def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(
+    kind: type[Learner], spec: TaskSpec
+) -> None:
     learner, some = built(kind, spec), task(spec)
     assert isinstance(learner, Imagining)
-    first, again, other = (learner.imagine(some.support, 4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        learner.imagine(some.support, 4, torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    )
     assert first.shape == (3, 4, *spec.x_shape)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -189,6 +316,10 @@ def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(kind: typ
     if spec.is_image:
         assert bool(((first >= 0) & (first <= 1)).all())
     order = torch.tensor([2, 0, 1])
-    renamed = learner.imagine(Examples(some.support.x, some.support.y[:, order]), 4, torch.Generator().manual_seed(0))
+    renamed = learner.imagine(
+        Examples(some.support.x, some.support.y[:, order]),
+        4,
+        torch.Generator().manual_seed(0),
+    )
     assert renamed.shape == first.shape
     assert not torch.equal(renamed, first)

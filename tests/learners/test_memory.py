@@ -9,7 +9,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from innerloop import LSTM, MANN, NTM, RL2, Examples, InContext, Learner, MetaNet, Recipe, Streaming, Task, TaskSpec, meta_test, meta_train
+from innerloop import (
+    LSTM,
+    MANN,
+    NTM,
+    RL2,
+    Examples,
+    InContext,
+    Learner,
+    MetaNet,
+    Recipe,
+    Streaming,
+    Task,
+    TaskSpec,
+    meta_test,
+    meta_train,
+)
 from innerloop.engine.statistics import measured
 from innerloop.nets.recurrent import GRUCell
 from innerloop.nets.rules import preprocessed
@@ -26,8 +41,13 @@ def built(learner: type[Learner], **given: object) -> Learner:
 
 
 def task(seed: int = 0) -> Task:
-    support, query = Blobs(SPEC).sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
-    return Task(Examples(support.x.double(), support.y.double()), Examples(query.x.double(), query.y.double()))
+    support, query = (
+        Blobs(SPEC).sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
+    )
+    return Task(
+        Examples(support.x.double(), support.y.double()),
+        Examples(query.x.double(), query.y.double()),
+    )
 
 
 def array(tensor: Tensor) -> Array:
@@ -35,10 +55,15 @@ def array(tensor: Tensor) -> Array:
 
 
 def inputs_of(some: Task) -> list[Array]:
-    """Each support input with the label before it, then the first query with the last label."""
+    """Each support input with the label before it, then the first query with the last
+    label.
+    """
     x, y = array(some.support.x), array(some.support.y)
     late = np.concatenate([np.zeros((1, 3)), y])
-    return [np.concatenate(pair) for pair in zip([*x, array(some.query.x)[0]], late, strict=True)]
+    return [
+        np.concatenate(pair)
+        for pair in zip([*x, array(some.query.x)[0]], late, strict=True)
+    ]
 
 
 def sigmoid(x: Array) -> Array:
@@ -50,7 +75,9 @@ def softmax(x: Array) -> Array:
 
 
 def lstm_cell(gates: nn.Linear, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
-    i, f, g, o = np.split(array(gates.weight) @ np.concatenate([x, h]) + array(gates.bias), 4)
+    i, f, g, o = np.split(
+        array(gates.weight) @ np.concatenate([x, h]) + array(gates.bias), 4
+    )
     c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
 
@@ -71,10 +98,17 @@ def test_lstm_is_torchs() -> None:
         weight, bias = cell.gates.weight, cell.gates.bias.clone()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
         bias.data[6:12] += 1
         size = weight.shape[1] - 6
-        for name, value in (("weight_ih", weight[:, :size]), ("weight_hh", weight[:, size:]), ("bias_ih", bias), ("bias_hh", 0 * bias)):
+        for name, value in (
+            ("weight_ih", weight[:, :size]),
+            ("weight_hh", weight[:, size:]),
+            ("bias_ih", bias),
+            ("bias_hh", 0 * bias),
+        ):
             getattr(reference, f"{name}_l{i}").data.copy_(value)
     outputs = learner.head(reference(torch.tensor(np.stack(inputs_of(some))))[0])
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x)[0], outputs[-1])
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x)[0], outputs[-1]
+    )
     torch.testing.assert_close(learner.follow(some.support)[1], outputs[:-1])
 
 
@@ -82,16 +116,27 @@ def test_rl2_is_torchs_gru() -> None:
     spec = TaskSpec("reals", (4,), 3)
     torch.manual_seed(0)
     learner, reference = RL2.build(spec, hidden=6).double(), nn.GRUCell(7, 6).double()
-    for own, theirs in (("read.weight", "weight_ih"), ("read.bias", "bias_ih"), ("recall.weight", "weight_hh"), ("recall.bias", "bias_hh")):
+    for own, theirs in (
+        ("read.weight", "weight_ih"),
+        ("read.bias", "bias_ih"),
+        ("recall.weight", "weight_hh"),
+        ("recall.bias", "bias_hh"),
+    ):
         getattr(reference, theirs).data.copy_(learner.cell.get_parameter(own))
     x, y = torch.randn(3, 5, 4).double(), torch.randn(3, 5, 3).double()
-    late, h, answers = torch.cat([torch.zeros(3, 1, 3).double(), y[:, :-1]], 1), torch.zeros(3, 6).double(), []
+    late, h, answers = (
+        torch.cat([torch.zeros(3, 1, 3).double(), y[:, :-1]], 1),
+        torch.zeros(3, 6).double(),
+        [],
+    )
     for t in range(5):
         h = reference(torch.cat([x[:, t], late[:, t]], -1), h)
         answers.append(learner.head(h))
     expected = torch.stack(answers, 1)
     torch.testing.assert_close(learner.along(Examples(x, y)), expected)
-    torch.testing.assert_close(torch.vmap(lambda x, y: learner.follow(Examples(x, y))[1])(x, y), expected)
+    torch.testing.assert_close(
+        torch.vmap(lambda x, y: learner.follow(Examples(x, y))[1])(x, y), expected
+    )
 
 
 def test_the_gru_s_derivative_along_sequences_is_autograds() -> None:
@@ -103,7 +148,12 @@ def test_the_gru_s_derivative_along_sequences_is_autograds() -> None:
 
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])
 def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
-    learner, some = built(NTM, hidden=6, slots=5, width=3, readers=2, writers=2, controller=controller), task()
+    learner, some = (
+        built(
+            NTM, hidden=6, slots=5, width=3, readers=2, writers=2, controller=controller
+        ),
+        task(),
+    )
     assert isinstance(learner, NTM)
     M = np.full((5, 3), 1e-6)
     w = np.stack([softmax(row) for row in array(learner.looks)])
@@ -118,26 +168,54 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
         after = []
         for head in range(4):
             k, beta, g, s, gamma = np.split(told[head * 9 : head * 9 + 9], [3, 4, 5, 8])
-            k, beta, g, s, gamma = np.tanh(k), np.log1p(np.exp(beta)), sigmoid(g), softmax(s), 1 + np.log1p(np.exp(gamma))
-            content = softmax(beta * np.array([cosine(k, row) for row in M]))  # eq. (5), (6)
+            k, beta, g, s, gamma = (
+                np.tanh(k),
+                np.log1p(np.exp(beta)),
+                sigmoid(g),
+                softmax(s),
+                1 + np.log1p(np.exp(gamma)),
+            )
+            # eq. (5), (6)
+            content = softmax(beta * np.array([cosine(k, row) for row in M]))
             gated = g * content + (1 - g) * w[head]  # eq. (7)
             weight = dict(zip((-1, 0, 1), s, strict=True))
-            moved = np.array([sum(gated[j] * weight.get((i - j + 2) % 5 - 2, 0.0) for j in range(5)) for i in range(5)])  # eq. (8)
+            # eq. (8)
+            moved = np.array(
+                [
+                    sum(
+                        gated[j] * weight.get((i - j + 2) % 5 - 2, 0.0)
+                        for j in range(5)
+                    )
+                    for i in range(5)
+                ]
+            )
             sharp = (moved + 1e-12) ** gamma  # eq. (9)
             after.append(sharp / sharp.sum())
         w = np.stack(after)
         for head in range(2):
             erase, add = np.split(told[36 + head * 6 : 42 + head * 6], 2)
-            M = M * (1 - np.outer(w[head], sigmoid(erase))) + np.outer(w[head], np.tanh(add))  # eq. (3), (4)
+            # eq. (3), (4)
+            M = M * (1 - np.outer(w[head], sigmoid(erase))) + np.outer(
+                w[head], np.tanh(add)
+            )
         r = w[2:] @ M  # eq. (2)
     expected = linear(learner.head, np.concatenate([h, r.flatten()]))
-    np.testing.assert_allclose(array(learner.predict(learner.adapt(some.support), some.query.x)[0]), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        array(learner.predict(learner.adapt(some.support), some.query.x)[0]),
+        expected,
+        rtol=1e-6,
+    )
 
 
 def test_mann_is_the_papers_equations_in_numpy() -> None:
     learner, some = built(MANN, hidden=6, slots=5, width=3, readers=2), task()
     assert isinstance(learner, MANN)
-    M, usage, read, r = np.full((5, 3), 1e-6), np.zeros(5), np.zeros((2, 5)), np.zeros((2, 3))
+    M, usage, read, r = (
+        np.full((5, 3), 1e-6),
+        np.zeros(5),
+        np.zeros((2, 5)),
+        np.zeros((2, 3)),
+    )
     h, c = np.zeros(6), np.zeros(6)
     for x in inputs_of(some):
         h, c = lstm_cell(learner.cell.gates, np.concatenate([x, r.flatten()]), h, c)
@@ -146,14 +224,24 @@ def test_mann_is_the_papers_equations_in_numpy() -> None:
         order = np.argsort(usage, kind="stable")
         unused = np.isin(np.arange(5), order[:2]).astype(float)  # eq. (6)
         write = gate * read + (1 - gate) * unused  # eq. (7)
-        read = np.stack([softmax(learner.strength * np.array([cosine(k, row) for row in M])) for k in keys])  # eq. (2), (3)
+        # eq. (2), (3)
+        read = np.stack(
+            [
+                softmax(learner.strength * np.array([cosine(k, row) for row in M]))
+                for k in keys
+            ]
+        )
         r = read @ M  # eq. (4), before it is written to
         M = M * (np.arange(5) != order[0])[:, None]
         for head in range(2):
             M = M + np.outer(write[head], keys[head])  # eq. (8)
         usage = learner.usage_decay * usage + read.sum(0) + write.sum(0)  # eq. (5)
     expected = linear(learner.head, np.concatenate([h, r.flatten()]))
-    np.testing.assert_allclose(array(learner.predict(learner.adapt(some.support), some.query.x)[0]), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        array(learner.predict(learner.adapt(some.support), some.query.x)[0]),
+        expected,
+        rtol=1e-5,
+    )
 
 
 def test_in_context_is_torchs_attention() -> None:
@@ -164,12 +252,18 @@ def test_in_context_is_torchs_attention() -> None:
     hidden = ~torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
     for block in learner.blocks:
         reference = nn.MultiheadAttention(8, 2).double()
-        reference.in_proj_weight.data, reference.in_proj_bias.data = block.projections.weight.data, block.projections.bias.data  # pyright: ignore
+        reference.in_proj_weight.data, reference.in_proj_bias.data = (
+            block.projections.weight.data,
+            block.projections.bias.data,
+        )  # pyright: ignore
         reference.out_proj.load_state_dict(block.out.state_dict())  # pyright: ignore
         normed = block.before_attention(tokens)  # pyright: ignore[reportCallIssue]
         tokens = tokens + reference(normed, normed, normed, attn_mask=hidden)[0]
         tokens = tokens + block.mlp(block.before_mlp(tokens))  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x)[0], learner.head(tokens[-1]))
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x)[0],
+        learner.head(tokens[-1]),
+    )
 
 
 def test_meta_networks_are_algorithm_1_example_by_example() -> None:
@@ -182,21 +276,39 @@ def test_meta_networks_are_algorithm_1_example_by_example() -> None:
     gradients, kept = [], []
     for z, y in zip(some.support.x, some.support.y, strict=True):
         Q = learner.embedding.detach().requires_grad_()
-        gradients.append(torch.autograd.grad(F.cross_entropy(slow(Q, learner.embedded, z), y), Q)[0])
-        W = [learner.layer.detach().requires_grad_(), learner.head.detach().requires_grad_()]
+        gradients.append(
+            torch.autograd.grad(F.cross_entropy(slow(Q, learner.embedded, z), y), Q)[0]
+        )
+        W = [
+            learner.layer.detach().requires_grad_(),
+            learner.head.detach().requires_grad_(),
+        ]
         grads = torch.autograd.grad(F.cross_entropy(slow(*W, z), y), W)
-        kept.append(torch.cat([learner.coder(preprocessed(g))[..., 0].flatten() for g in grads]))
+        kept.append(
+            torch.cat([learner.coder(preprocessed(g))[..., 0].flatten() for g in grads])
+        )
     h = c = np.zeros((20, 20))
     for g in gradients:
-        rows = [lstm_cell(learner.reader.gates, x, a, b) for x, a, b in zip(array(preprocessed(g)).reshape(-1, 2), h, c, strict=True)]
+        rows = [
+            lstm_cell(learner.reader.gates, x, a, b)
+            for x, a, b in zip(array(preprocessed(g)).reshape(-1, 2), h, c, strict=True)
+        ]
         h, c = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-    fast = torch.tensor(h @ array(learner.read.weight)[0] + array(learner.read.bias)).view(5, 4)
+    fast = torch.tensor(
+        h @ array(learner.read.weight)[0] + array(learner.read.bias)
+    ).view(5, 4)
 
     def key(z: Tensor) -> Tensor:
         return (learner.embedding @ z).clamp_min(0) + (fast @ z).clamp_min(0)
 
-    for x, found in zip(some.query.x, learner.predict(learner.adapt(some.support), some.query.x), strict=True):
-        similar = torch.stack([F.cosine_similarity(key(x), key(z), dim=0) for z in some.support.x])
+    for x, found in zip(
+        some.query.x,
+        learner.predict(learner.adapt(some.support), some.query.x),
+        strict=True,
+    ):
+        similar = torch.stack(
+            [F.cosine_similarity(key(x), key(z), dim=0) for z in some.support.x]
+        )
         own = (torch.softmax(10.0 * similar, 0)[:, None] * torch.stack(kept)).sum(0)
         layer, head = own[:20].view(5, 4), own[20:].view(3, 5)
         hidden = (learner.layer @ x).clamp_min(0) + (layer @ x).clamp_min(0)
@@ -205,15 +317,27 @@ def test_meta_networks_are_algorithm_1_example_by_example() -> None:
 
 def test_gradients_are_preprocessed_as_in_the_appendix() -> None:
     g = torch.tensor([0.5, -2.0, 1e-4, 0.0], dtype=torch.float64)
-    expected = [[math.log(0.5) / 7, 1], [math.log(2) / 7, -1], [-1, math.exp(7) * 1e-4], [-1, 0]]
-    torch.testing.assert_close(preprocessed(g), torch.tensor(expected, dtype=torch.float64))
+    expected = [
+        [math.log(0.5) / 7, 1],
+        [math.log(2) / 7, -1],
+        [-1, math.exp(7) * 1e-4],
+        [-1, 0],
+    ]
+    torch.testing.assert_close(
+        preprocessed(g), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("learner", [LSTM, NTM, MANN, InContext])
 def test_every_answer_counts_towards_the_loss(learner: type[Learner]) -> None:
     student, some = built(learner), task()
     assert isinstance(student, Streaming)
-    outputs = torch.cat([student.follow(some.support)[1], student.predict(student.adapt(some.support), some.query.x)])
+    outputs = torch.cat(
+        [
+            student.follow(some.support)[1],
+            student.predict(student.adapt(some.support), some.query.x),
+        ]
+    )
     expected = F.cross_entropy(outputs, torch.cat([some.support.y, some.query.y]))
     torch.testing.assert_close(student.loss(some)[0], expected)
 
@@ -222,7 +346,10 @@ def test_every_answer_counts_towards_the_loss(learner: type[Learner]) -> None:
 def test_tasks_are_normalised_together(learner: type[Learner]) -> None:
     spec = TaskSpec("classes", (1, 8, 8), 3)
     torch.manual_seed(0)
-    student, tasks = learner.build(spec).train(), Blobs(spec).sample(4, torch.Generator().manual_seed(0))
+    student, tasks = (
+        learner.build(spec).train(),
+        Blobs(spec).sample(4, torch.Generator().manual_seed(0)),
+    )
     with measured(student) as notes:
         loss = student(tasks)[0]
     for name, moments in notes.moments().items():
@@ -231,11 +358,16 @@ def test_tasks_are_normalised_together(learner: type[Learner]) -> None:
     torch.testing.assert_close(student(tasks)[0], loss, atol=1e-5, rtol=1e-5)
     student.calibrate(tasks)
     torch.testing.assert_close(student(tasks)[0], loss, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(student(tasks)[0], torch.stack([student.loss(task)[0] for task in tasks.unbind()]).mean())
+    torch.testing.assert_close(
+        student(tasks)[0],
+        torch.stack([student.loss(task)[0] for task in tasks.unbind()]).mean(),
+    )
 
 
 class Parrot(Streaming):
-    """Answers with the label that it has seen last, 2000. State: that label, counted."""
+    """Answers with the label that it has seen last, 2000. State: that label,
+    counted.
+    """
 
     recipe = Recipe()
 
@@ -253,14 +385,18 @@ class Parrot(Streaming):
 
 
 def test_accuracy_is_told_instance_by_instance() -> None:
-    tasks = Blobs(SPEC, shots=3)  # labels 0, 1, 2, 0, 1, 2, ...: the last label is never the next, and class 0 is the guess at the start
+    # labels 0, 1, 2, 0, 1, 2, ...: the last label is never the next, and class 0 is the
+    # guess at the start
+    tasks = Blobs(SPEC, shots=3)
     result = meta_test(Parrot(), tasks, n=4)
     assert [round(e.mean, 4) for e in result.instances] == [round(1 / 3, 4), 0.0, 0.0]
     assert len(result.as_dict()["instances"]) == 3
 
 
 def test_copying_asks_for_what_was_shown() -> None:
-    shown, asked = copy("train", length=5, bits=3).sample(4, torch.Generator().manual_seed(0))
+    shown, asked = copy("train", length=5, bits=3).sample(
+        4, torch.Generator().manual_seed(0)
+    )
     length = asked.x.shape[1]
     assert 1 <= length <= 5
     assert shown.x.shape == (4, length + 1, 5)
@@ -278,18 +414,29 @@ def test_repeated_copying_ends_with_a_sign() -> None:
     assert torch.equal(asked.y[:, :3, :2], asked.y[:, 9:12, :2])
     assert torch.equal(asked.y[:, :3, :2], shown.x[:, :3, :2])
     assert torch.equal(asked.y[0, :, 2], F.one_hot(torch.tensor(12), 13).float())
-    lengths = {tuple(repeat_copy("train", length=3, repeats=4).sample(1, torch.Generator().manual_seed(s)).query.x.shape) for s in range(40)}
+    lengths = {
+        tuple(
+            repeat_copy("train", length=3, repeats=4)
+            .sample(1, torch.Generator().manual_seed(s))
+            .query.x.shape
+        )
+        for s in range(40)
+    }
     assert len(lengths) > 6
 
 
 def test_associative_recall_asks_for_the_item_after() -> None:
-    shown, asked = associative_recall("test", length=4, bits=5).sample(6, torch.Generator().manual_seed(0))
+    shown, asked = associative_recall("test", length=4, bits=5).sample(
+        6, torch.Generator().manual_seed(0)
+    )
     assert shown.x.shape == (6, 21, 7)
     items = shown.x[:, :20].unflatten(1, (5, 4))
     assert torch.equal(items[:, :4, 0, 5], torch.ones(6, 4))
     assert torch.equal(items[:, 4, 0, 6], torch.ones(6))
     for i in range(6):
-        place = next(k for k in range(4) if torch.equal(items[i, k, 1:, :5], items[i, 4, 1:, :5]))
+        place = next(
+            k for k in range(4) if torch.equal(items[i, k, 1:, :5], items[i, 4, 1:, :5])
+        )
         assert torch.equal(items[i, place + 1, 1:, :5], asked.y[i])
 
 
@@ -299,6 +446,13 @@ def test_ntm_learns_to_copy_short_sequences() -> None:
     tasks = copy("train", length=4, bits=3)
     learner = NTM.build(tasks.spec, slots=16)
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
-    for _ in meta_train(learner, tasks, steps=4000, batch=16, optimizer=optimizer, clip=10.0):
+    for _ in meta_train(
+        learner, tasks, steps=4000, batch=16, optimizer=optimizer, clip=10.0
+    ):
         pass
-    assert meta_test(learner, copy("test", length=6, bits=3), n=200).metrics["accuracy"].mean > 0.97
+    assert (
+        meta_test(learner, copy("test", length=6, bits=3), n=200)
+        .metrics["accuracy"]
+        .mean
+        > 0.97
+    )

@@ -21,7 +21,10 @@ def built(learner: type[Learner], **given: object) -> Learner:
 
 def task() -> Task:
     support, query = Blobs(SPEC).sample(1, torch.Generator().manual_seed(0)).unbind()[0]
-    return Task(Examples(support.x.double(), support.y.double()), Examples(query.x.double(), query.y.double()))
+    return Task(
+        Examples(support.x.double(), support.y.double()),
+        Examples(query.x.double(), query.y.double()),
+    )
 
 
 def through(net: nn.Module, x: Tensor) -> Tensor:
@@ -44,7 +47,9 @@ def test_versa_writes_a_distribution_of_weights() -> None:
     asked = torch.cat([asked, torch.ones(len(asked), 1)], 1)
     variance = torch.stack([((asked * s) ** 2).sum(1) for s in scale], 1)
     expected = asked @ mean.T / torch.sqrt(1 + math.pi * variance / 8)
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), expected
+    )
 
 
 def test_versa_averages_probabilities_over_draws() -> None:
@@ -52,12 +57,16 @@ def test_versa_averages_probabilities_over_draws() -> None:
     state = learner.adapt(some.support)
     wide = state[0], 5 + state[1]  # far from certain
     generator = torch.Generator().manual_seed(0)
-    W = wide[0] + wide[1] * torch.randn(20_000, *wide[0].shape, generator=generator, dtype=torch.float64)
+    W = wide[0] + wide[1] * torch.randn(
+        20_000, *wide[0].shape, generator=generator, dtype=torch.float64
+    )
     asked = torch.cat([some.query.x / 2, torch.ones(len(some.query.x), 1)], 1)
     expected = (asked @ W.mT).softmax(-1).mean(0)
     learner.train()
     torch.manual_seed(1)
-    torch.testing.assert_close(learner.predict(wide, some.query.x).exp(), expected, atol=0.015, rtol=0)
+    torch.testing.assert_close(
+        learner.predict(wide, some.query.x).exp(), expected, atol=0.015, rtol=0
+    )
 
 
 def test_cnaps_conditions_every_layer() -> None:
@@ -75,15 +84,23 @@ def test_cnaps_conditions_every_layer() -> None:
     a, b, end_scale, end_shift = told.split([5, 5, 2, 2])
 
     def features(x: Tensor) -> Tensor:
-        h = (x @ encoder[0].weight.T + encoder[0].bias - norm.mean) / (norm.var + 1e-5).sqrt()  # pyright: ignore
+        h = (x @ encoder[0].weight.T + encoder[0].bias - norm.mean) / (
+            norm.var + 1e-5
+        ).sqrt()  # pyright: ignore
         h = (h * norm.weight * (1 + a) + norm.bias + b).clamp_min(0)
         z = h @ encoder[3].weight.T + encoder[3].bias  # pyright: ignore
         return (z * (1 + end_scale) + end_shift) / 2**0.5
 
-    weights = through(learner.writer, class_means(features(some.support.x), some.support.y))  # pyright: ignore[reportArgumentType]
+    weights = through(
+        learner.writer, class_means(features(some.support.x), some.support.y)
+    )  # pyright: ignore[reportArgumentType]
     expected = features(some.query.x) @ weights[:, :2].T + weights[:, 2]
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), expected)
-    torch.testing.assert_close(learner.loss(some)[0], F.cross_entropy(expected, some.query.y))
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), expected
+    )
+    torch.testing.assert_close(
+        learner.loss(some)[0], F.cross_entropy(expected, some.query.y)
+    )
     assert float(a.abs().max()) > 0.01
 
 
@@ -95,28 +112,47 @@ def module(learner: Modular, k: int, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("compose", ["sum", "chain"])
 def test_modular_finds_the_structure_that_fits_the_support_set(compose: str) -> None:
     torch.manual_seed(0)
-    learner, some = Modular.build(SPEC, compose=compose, library=3, width=5, temperature=2.0).double(), task()
-    structures = [(i, j) for i in range(3) for j in range(3) if compose == "chain" or i <= j]
+    learner, some = (
+        Modular.build(
+            SPEC, compose=compose, library=3, width=5, temperature=2.0
+        ).double(),
+        task(),
+    )
+    structures = [
+        (i, j) for i in range(3) for j in range(3) if compose == "chain" or i <= j
+    ]
     assert [tuple(s) for s in learner.structures.tolist()] == structures  # pyright: ignore
     losses, queries, outputs = [], [], []
     for i, j in structures:
 
         def features(x: Tensor) -> Tensor:
             first = module(learner, i, x)  # noqa: B023
-            return x + (module(learner, j, first) if compose == "chain" else first + module(learner, j, x))  # noqa: B023
+            return x + (
+                module(learner, j, first)  # noqa: B023
+                if compose == "chain"
+                else first + module(learner, j, x)  # noqa: B023
+            )
 
         means = class_means(features(some.support.x), some.support.y)
-        scores = [-0.1 * ((features(part.x)[:, None] - means) ** 2).sum(-1) for part in some]
+        scores = [
+            -0.1 * ((features(part.x)[:, None] - means) ** 2).sum(-1) for part in some
+        ]
         losses.append(F.cross_entropy(scores[0], some.support.y))
         queries.append(F.cross_entropy(scores[1], some.query.y))
         outputs.append(scores[1])
     best = int(torch.stack(losses).argmin())
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), outputs[best])
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x), outputs[best]
+    )
     share = (-len(some.support.y) * torch.stack(losses) / 2.0).softmax(0)
-    torch.testing.assert_close(learner.loss(some)[0], (share * torch.stack(queries)).sum())
+    torch.testing.assert_close(
+        learner.loss(some)[0], (share * torch.stack(queries)).sum()
+    )
     learner.at(0.5)
     share = (-len(some.support.y) * torch.stack(losses) / 0.2).softmax(0)
-    torch.testing.assert_close(learner.loss(some)[0], (share * torch.stack(queries)).sum())
+    torch.testing.assert_close(
+        learner.loss(some)[0], (share * torch.stack(queries)).sum()
+    )
 
 
 def test_modules_of_reals_say_the_answer() -> None:
@@ -125,13 +161,22 @@ def test_modules_of_reals_say_the_answer() -> None:
     x = torch.randn(4, 2, dtype=torch.float64)
     wanted = module(learner, 0, x) + module(learner, 1, x)
     state = learner.adapt(Examples(x, wanted))
-    torch.testing.assert_close(learner.predict(state, 2 * x), module(learner, 0, 2 * x) + module(learner, 1, 2 * x))
+    torch.testing.assert_close(
+        learner.predict(state, 2 * x),
+        module(learner, 0, 2 * x) + module(learner, 1, 2 * x),
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"library": 20, "slots": 4}, "160000 structures"), ({"compose": "chain"}, "use a sum"), ({"temperature": 0.0}, "must be positive")],
+    [
+        ({"library": 20, "slots": 4}, "160000 structures"),
+        ({"compose": "chain"}, "use a sum"),
+        ({"temperature": 0.0}, "must be positive"),
+    ],
 )
-def test_structures_that_cannot_be_tried_are_refused(given: dict[str, object], message: str) -> None:
+def test_structures_that_cannot_be_tried_are_refused(
+    given: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Modular.build(TaskSpec("reals", (2,), 1), **given)

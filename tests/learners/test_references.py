@@ -1,4 +1,6 @@
-"""One numeric reference per algorithm, written out by hand in float64 and without the library's own pieces."""
+"""One numeric reference per algorithm, written out by hand in float64 and without the
+library's own pieces.
+"""
 
 import copy
 import math
@@ -58,12 +60,23 @@ def class_tasks(n: int = 3, shots: int = 2, queries: int = 3, seed: int = 0) -> 
     for part, per_class in enumerate((shots, queries)):
         labels = torch.arange(WAYS).repeat(per_class)
         y = F.one_hot(labels, WAYS).double().expand(n, -1, -1)
-        parts.append(Examples(normal(n, len(labels), FEATURES, seed=seed + 10 * part) + y @ normal(n, WAYS, FEATURES, seed=seed + 99), y))
+        parts.append(
+            Examples(
+                normal(n, len(labels), FEATURES, seed=seed + 10 * part)
+                + y @ normal(n, WAYS, FEATURES, seed=seed + 99),
+                y,
+            )
+        )
     return Task(*parts)
 
 
-def linear_tasks(n: int = 3, rows: int = 12, features: int = FEATURES, seed: int = 0) -> Task:
-    x, wanted = normal(n, 2 * rows, features, seed=seed), normal(n, features, 1, seed=seed + 1)
+def linear_tasks(
+    n: int = 3, rows: int = 12, features: int = FEATURES, seed: int = 0
+) -> Task:
+    x, wanted = (
+        normal(n, 2 * rows, features, seed=seed),
+        normal(n, features, 1, seed=seed + 1),
+    )
     y = x @ wanted + 0.1 * normal(n, 2 * rows, 1, seed=seed + 2)
     return Task(Examples(x[:, :rows], y[:, :rows]), Examples(x[:, rows:], y[:, rows:]))
 
@@ -74,7 +87,9 @@ def first(tasks: Task) -> Task:
 
 def two_layers(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return Headed(nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh()), HIDDEN, WAYS).double()
+    return Headed(
+        nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh()), HIDDEN, WAYS
+    ).double()
 
 
 def linear(inputs: int, outputs: int, seed: int = 0, bias: bool = True) -> nn.Linear:
@@ -86,8 +101,15 @@ def arr(tensor: Tensor) -> Array:
     return tensor.detach().numpy()
 
 
-def close(found: Tensor | Array | float, wanted: Tensor | Array | float, tolerance: float = 1e-9) -> None:
-    left, right = (np.asarray(arr(v) if isinstance(v, Tensor) else v, dtype=np.float64) for v in (found, wanted))
+def close(
+    found: Tensor | Array | float,
+    wanted: Tensor | Array | float,
+    tolerance: float = 1e-9,
+) -> None:
+    left, right = (
+        np.asarray(arr(v) if isinstance(v, Tensor) else v, dtype=np.float64)
+        for v in (found, wanted)
+    )
     np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
@@ -100,9 +122,16 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def unrolled(
-    theta: list[Tensor], rates: list[Tensor] | float, tasks: Task, steps: int, *, moving: Iterable[int] = range(4), detached: bool = False,
-    prototypes: bool = False, by_step: bool = False,
-) -> Tensor:  # fmt: skip
+    theta: list[Tensor],
+    rates: list[Tensor] | float,
+    tasks: Task,
+    steps: int,
+    *,
+    moving: Iterable[int] = range(4),
+    detached: bool = False,
+    prototypes: bool = False,
+    by_step: bool = False,
+) -> Tensor:
     moving, losses = list(moving), []
     for xs, ys, xq, yq in zip(*tasks.support, *tasks.query, strict=True):
         weights = list(theta)
@@ -112,20 +141,34 @@ def unrolled(
             weights[2:] = [2 * c, -(c**2).sum(1)]
         for step in range(steps):
             at = [w.clone() for w in weights]
-            grads = torch.autograd.grad(cross_entropy(forward(at, xs), ys), [at[i] for i in moving], create_graph=True)
+            grads = torch.autograd.grad(
+                cross_entropy(forward(at, xs), ys),
+                [at[i] for i in moving],
+                create_graph=True,
+            )
             for i, g in zip(moving, grads, strict=True):
-                rate = rates if isinstance(rates, float) else rates[i][step] if by_step else rates[i]
+                rate = (
+                    rates
+                    if isinstance(rates, float)
+                    else rates[i][step]
+                    if by_step
+                    else rates[i]
+                )
                 weights[i] = weights[i] - rate * (g.detach() if detached else g)
         losses.append(cross_entropy(forward(weights, xq), yq))
     return torch.stack(losses).mean()
 
 
-def same_meta_gradient(learner: Learner, tasks: Task, loss: Tensor, theta: list[Tensor]) -> None:
+def same_meta_gradient(
+    learner: Learner, tasks: Task, loss: Tensor, theta: list[Tensor]
+) -> None:
     grads, metrics = backprop(learner, tasks)
     close(metrics["loss"], loss)
     wanted = torch.autograd.grad(loss, theta, allow_unused=True)
     for name, found, by_hand in zip(grads, grads.values(), wanted, strict=True):
-        assert (found is None or not found.any()) if by_hand is None else found is not None, name
+        assert (
+            (found is None or not found.any()) if by_hand is None else found is not None
+        ), name
         if by_hand is not None and found is not None:
             assert float(by_hand.abs().max()) > 1e-6, name
             close(found, by_hand)
@@ -135,15 +178,29 @@ def same_meta_gradient(learner: Learner, tasks: Task, loss: Tensor, theta: list[
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("adapted", ["all", "head"])
-def test_maml_is_the_loop_by_hand(n: int, steps: int, detached: bool, adapted: str) -> None:
-    learner = MAML(two_layers(), 0.3, inner_steps=steps, first_order=detached, adapted=adapted)
+def test_maml_is_the_loop_by_hand(
+    n: int, steps: int, detached: bool, adapted: str
+) -> None:
+    learner = MAML(
+        two_layers(), 0.3, inner_steps=steps, first_order=detached, adapted=adapted
+    )
     theta, tasks = list(learner.net.parameters()), class_tasks(n)
     moving = range(4) if adapted == "all" else (2, 3)
-    same_meta_gradient(learner, tasks, unrolled(theta, 0.3, tasks, steps, moving=moving, detached=detached), theta)
+    same_meta_gradient(
+        learner,
+        tasks,
+        unrolled(theta, 0.3, tasks, steps, moving=moving, detached=detached),
+        theta,
+    )
 
 
 def test_first_order_differs_from_second_order() -> None:
-    second, leaving_out = (backprop(MAML(two_layers(), 0.3, first_order=f), class_tasks())[0]["net.encoder.0.weight"] for f in (False, True))
+    second, leaving_out = (
+        backprop(MAML(two_layers(), 0.3, first_order=f), class_tasks())[0][
+            "net.encoder.0.weight"
+        ]
+        for f in (False, True)
+    )
     assert second is not None
     assert leaving_out is not None
     assert not torch.allclose(second, leaving_out, rtol=1e-2)
@@ -153,11 +210,19 @@ def test_first_order_differs_from_second_order() -> None:
 @pytest.mark.parametrize("first_order", [False, True])
 def test_maml_is_the_closed_form_on_quadratics(steps: int, first_order: bool) -> None:
     rate, tasks = 0.1, linear_tasks(2)
-    learner = MAML(linear(FEATURES, 1, bias=False), rate, inner_steps=steps, first_order=first_order, likelihood=Gaussian())
+    learner = MAML(
+        linear(FEATURES, 1, bias=False),
+        rate,
+        inner_steps=steps,
+        first_order=first_order,
+        likelihood=Gaussian(),
+    )
     w, wanted = arr(learner.net.weight)[0], np.zeros(FEATURES)
     for task in tasks.unbind():
         xs, ys, xq, yq = (arr(t) for part in task for t in part)
-        path = np.linalg.matrix_power(np.eye(FEATURES) - rate * 2 / len(xs) * xs.T @ xs, steps)
+        path = np.linalg.matrix_power(
+            np.eye(FEATURES) - rate * 2 / len(xs) * xs.T @ xs, steps
+        )
         best = np.linalg.solve(xs.T @ xs, xs.T @ ys[:, 0])
         adapted = best + path @ (w - best)
         slope = 2 / len(xq) * xq.T @ (xq @ adapted - yq[:, 0])
@@ -171,16 +236,26 @@ def test_loss_before_adds_the_loss_of_the_start() -> None:
     tasks = class_tasks()
     learner = MAML(two_layers(), 0.3, loss_before=0.5)
     theta = list(learner.net.parameters())
-    same_meta_gradient(learner, tasks, unrolled(theta, 0.3, tasks, 1) + 0.5 * unrolled(theta, 0.3, tasks, 0), theta)
+    same_meta_gradient(
+        learner,
+        tasks,
+        unrolled(theta, 0.3, tasks, 1) + 0.5 * unrolled(theta, 0.3, tasks, 0),
+        theta,
+    )
 
 
 def test_proto_maml_starts_as_a_prototypical_network() -> None:
     task = first(class_tasks())
     learner = MAML(two_layers(), 0.3, head="prototype")
     start = next(iter(learner.trajectory(task.support, 0)))
-    z, zq = (np.tanh(affine(learner.net.encoder[0], x)) for x in (task.support.x, task.query.x))
+    z, zq = (
+        np.tanh(affine(learner.net.encoder[0], x))
+        for x in (task.support.x, task.query.x)
+    )
     c = np.stack([z[arr(task.support.y)[:, k] == 1].mean(0) for k in range(WAYS)])
-    offset = arr(learner.predict(start, task.query.x)) + ((zq[:, None] - c) ** 2).sum(-1)
+    offset = arr(learner.predict(start, task.query.x)) + ((zq[:, None] - c) ** 2).sum(
+        -1
+    )
     close(offset, np.repeat((zq**2).sum(-1)[:, None], WAYS, 1))
 
 
@@ -190,7 +265,12 @@ def test_proto_maml_is_the_loop_by_hand(n: int, adapted: str) -> None:
     learner = MAML(two_layers(), 0.3, inner_steps=2, head="prototype", adapted=adapted)
     theta, tasks = list(learner.net.parameters()), class_tasks(n)
     moving = range(4) if adapted == "all" else (2, 3)
-    same_meta_gradient(learner, tasks, unrolled(theta, 0.3, tasks, 2, moving=moving, prototypes=True), theta)
+    same_meta_gradient(
+        learner,
+        tasks,
+        unrolled(theta, 0.3, tasks, 2, moving=moving, prototypes=True),
+        theta,
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -199,14 +279,30 @@ def test_meta_sgd_is_the_loop_by_hand(n: int, steps: int) -> None:
     learner, tasks = MetaSGD(two_layers(), 0.2, inner_steps=steps), class_tasks(n)
     for i, rate in enumerate(learner.alpha.values()):
         rate.data += 0.05 * normal(*rate.shape, seed=i)
-    by_name = {name: p for name, p in learner.named_parameters() if name.startswith("net.")}
-    rates = [dict(learner.alpha.items())[name.removeprefix("net.").replace(".", "/")] for name in by_name]
-    same_meta_gradient(learner, tasks, unrolled(list(by_name.values()), list(rates), tasks, steps), list(learner.parameters()))
-    close(MetaSGD(two_layers(), 0.2).loss(first(tasks))[0], MAML(two_layers(), 0.2).loss(first(tasks))[0])
+    by_name = {
+        name: p for name, p in learner.named_parameters() if name.startswith("net.")
+    }
+    rates = [
+        dict(learner.alpha.items())[name.removeprefix("net.").replace(".", "/")]
+        for name in by_name
+    ]
+    same_meta_gradient(
+        learner,
+        tasks,
+        unrolled(list(by_name.values()), list(rates), tasks, steps),
+        list(learner.parameters()),
+    )
+    close(
+        MetaSGD(two_layers(), 0.2).loss(first(tasks))[0],
+        MAML(two_layers(), 0.2).loss(first(tasks))[0],
+    )
 
 
 def test_rates_of_every_tensor_and_step_are_the_loop_by_hand() -> None:
-    learner, tasks = MetaSGD(two_layers(), 0.2, inner_steps=3, rates="tensor"), class_tasks()
+    learner, tasks = (
+        MetaSGD(two_layers(), 0.2, inner_steps=3, rates="tensor"),
+        class_tasks(),
+    )
     for i, rate in enumerate(learner.alpha.values()):
         rate.data += 0.05 * normal(*rate.shape, seed=i)
     names = [name for name, _ in learner.net.named_parameters()]
@@ -216,36 +312,59 @@ def test_rates_of_every_tensor_and_step_are_the_loop_by_hand() -> None:
     same_meta_gradient(learner, tasks, loss, list(learner.parameters()))
     *_, third, fourth = learner.trajectory(first(tasks).support, 4)
     gradient = learner.gradient(third, first(tasks).support)
-    for name, rate in zip(names, rates, strict=True):  # a step beyond the last takes its rate
+    # a step beyond the last takes its rate
+    for name, rate in zip(names, rates, strict=True):
         close(fourth[name], third[name] - rate[2] * gradient[name])
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.2, 0.35, 0.7])
-def test_maml_weighs_its_steps_and_the_second_order_by_progress(progress: float) -> None:
-    learner, tasks = MAML(two_layers(), 0.2, inner_steps=3, multi_step=0.5, second_order_after=0.3), class_tasks()
+def test_maml_weighs_its_steps_and_the_second_order_by_progress(
+    progress: float,
+) -> None:
+    learner, tasks = (
+        MAML(two_layers(), 0.2, inner_steps=3, multi_step=0.5, second_order_after=0.3),
+        class_tasks(),
+    )
     learner.at(progress)
     theta, detached = list(learner.net.parameters()), progress < 0.3
-    after = [unrolled(theta, 0.2, tasks, steps, detached=detached) for steps in (1, 2, 3)]
+    after = [
+        unrolled(theta, 0.2, tasks, steps, detached=detached) for steps in (1, 2, 3)
+    ]
     alike = max(0.0, 1 - progress / 0.5)
-    same_meta_gradient(learner, tasks, alike * sum(after) / 3 + (1 - alike) * after[2], theta)  # pyright: ignore[reportArgumentType]
+    same_meta_gradient(
+        learner, tasks, alike * sum(after) / 3 + (1 - alike) * after[2], theta
+    )  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("detached", [False, True])
 def test_cavia_is_the_loop_by_hand(detached: bool) -> None:
     torch.manual_seed(0)
     spec = TaskSpec("classes", (FEATURES,), WAYS)
-    learner, tasks = CAVIA.build(spec, contexts=2, width=6, inner_lr=0.7, first_order=detached).double(), class_tasks()
-    theta = [p for layer in (0, 2, 4) for p in (learner.net.mixed[layer].weight, learner.net.mixed[layer].bias)]  # pyright: ignore
+    learner, tasks = (
+        CAVIA.build(
+            spec, contexts=2, width=6, inner_lr=0.7, first_order=detached
+        ).double(),
+        class_tasks(),
+    )
+    theta = [
+        p
+        for layer in (0, 2, 4)
+        for p in (learner.net.mixed[layer].weight, learner.net.mixed[layer].bias)
+    ]  # pyright: ignore
     losses = []
     for xs, ys, xq, yq in zip(*tasks.support, *tasks.query, strict=True):
 
         def outputs(x: Tensor, context: Tensor) -> Tensor:
-            h = torch.relu(torch.cat([x, context.expand(len(x), 2)], 1) @ theta[0].T + theta[1])
+            h = torch.relu(
+                torch.cat([x, context.expand(len(x), 2)], 1) @ theta[0].T + theta[1]
+            )
             return torch.relu(h @ theta[2].T + theta[3]) @ theta[4].T + theta[5]
 
         context = torch.zeros(2, dtype=torch.float64, requires_grad=True)
         for _ in range(2):
-            (g,) = torch.autograd.grad(cross_entropy(outputs(xs, context), ys), [context], create_graph=True)
+            (g,) = torch.autograd.grad(
+                cross_entropy(outputs(xs, context), ys), [context], create_graph=True
+            )
             context = context - 0.7 * (g.detach() if detached else g)
         losses.append(cross_entropy(outputs(xq, context), yq))
     same_meta_gradient(learner, tasks, torch.stack(losses).mean(), theta)
@@ -257,26 +376,46 @@ def test_cavia_needs_a_context() -> None:
 
 
 def imaml(proximal: float = 2.0) -> IMAML:
-    return IMAML(linear(FEATURES, 1, bias=False), 0.15, proximal, inner_steps=300, likelihood=Gaussian())
+    return IMAML(
+        linear(FEATURES, 1, bias=False),
+        0.15,
+        proximal,
+        inner_steps=300,
+        likelihood=Gaussian(),
+    )
 
 
 def test_imaml_adapts_to_the_regularised_minimum() -> None:
     learner, task = imaml(), first(linear_tasks())
     xs, ys, theta = arr(task.support.x), arr(task.support.y), arr(learner.net.weight)[0]
     hessian = 2 / len(xs) * xs.T @ xs
-    close(learner.adapt(task.support)["weight"][0], np.linalg.solve(hessian + 2 * np.eye(FEATURES), 2 / len(xs) * xs.T @ ys[:, 0] + 2 * theta))
+    close(
+        learner.adapt(task.support)["weight"][0],
+        np.linalg.solve(
+            hessian + 2 * np.eye(FEATURES), 2 / len(xs) * xs.T @ ys[:, 0] + 2 * theta
+        ),
+    )
 
 
 @pytest.mark.parametrize("proximal", [0.5, 2.0])
 @pytest.mark.parametrize("n", [1, 3])
 def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
-    learner, tasks, wanted = imaml(proximal), linear_tasks(n), torch.zeros(FEATURES, dtype=torch.float64)
+    learner, tasks, wanted = (
+        imaml(proximal),
+        linear_tasks(n),
+        torch.zeros(FEATURES, dtype=torch.float64),
+    )
     for task in tasks.unbind():
         (xs, ys), (xq, yq) = task
         hessian = 2 / len(xs) * xs.T @ xs
-        best = torch.linalg.solve(hessian + proximal * torch.eye(FEATURES), 2 / len(xs) * xs.T @ ys[:, 0] + proximal * learner.net.weight[0].detach())
+        best = torch.linalg.solve(
+            hessian + proximal * torch.eye(FEATURES),
+            2 / len(xs) * xs.T @ ys[:, 0] + proximal * learner.net.weight[0].detach(),
+        )
         slope = 2 / len(xq) * xq.T @ (xq @ best - yq[:, 0])
-        wanted += torch.linalg.solve(torch.eye(FEATURES) + hessian / proximal, slope) / n
+        wanted += (
+            torch.linalg.solve(torch.eye(FEATURES) + hessian / proximal, slope) / n
+        )
     found = implicit(learner, tasks, cg_steps=12)[0]["net.weight"]
     assert found is not None
     close(found[0], wanted, 1e-7)
@@ -304,12 +443,27 @@ def test_reptile_is_the_mean_displacement(n: int) -> None:
     learner, tasks = MAML(two_layers(), 0.3, inner_steps=3), class_tasks(n)
     wanted = [torch.zeros_like(p) for p in learner.net.parameters()]
     for task in tasks.unbind():
-        x, y = torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
+        x, y = (
+            torch.cat([task.support.x, task.query.x]),
+            torch.cat([task.support.y, task.query.y]),
+        )
         weights = [p.detach().clone() for p in learner.net.parameters()]
         for _ in range(3):
             at = [w.clone().requires_grad_() for w in weights]
-            weights = [w - 0.3 * g for w, g in zip(weights, torch.autograd.grad(cross_entropy(forward(at, x), y), at), strict=True)]
-        wanted = [total + (p.detach() - w) / n for total, p, w in zip(wanted, learner.net.parameters(), weights, strict=True)]
+            weights = [
+                w - 0.3 * g
+                for w, g in zip(
+                    weights,
+                    torch.autograd.grad(cross_entropy(forward(at, x), y), at),
+                    strict=True,
+                )
+            ]
+        wanted = [
+            total + (p.detach() - w) / n
+            for total, p, w in zip(
+                wanted, learner.net.parameters(), weights, strict=True
+            )
+        ]
     grads, _ = reptile(learner, tasks)
     assert list(grads) == [f"net.{name}" for name, _ in learner.net.named_parameters()]
     for found, by_hand in zip(grads.values(), wanted, strict=True):
@@ -338,7 +492,14 @@ class Quadratic(Learner):
 
 
 def es_gradient(learner: Learner, pairs: int = 400, ranked: bool = False) -> Tensor:
-    found = es(learner, linear_tasks(1), sigma=0.1, pairs=pairs, ranked=ranked, generator=seeded(5))[0]["w"]
+    found = es(
+        learner,
+        linear_tasks(1),
+        sigma=0.1,
+        pairs=pairs,
+        ranked=ranked,
+        generator=seeded(5),
+    )[0]["w"]
     assert found is not None
     return found
 
@@ -371,7 +532,9 @@ def affine(layer: nn.Module, x: Tensor) -> Array:
 
 def distances(a: Array, b: Array, metric: str) -> Array:
     if metric == "cosine":
-        return 1 - a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+        return 1 - a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(
+            b, axis=1
+        )
     return (np.abs(a[:, None] - b) ** (2 if metric == "euclidean" else 1.5)).sum(-1)
 
 
@@ -383,23 +546,46 @@ def log_softmax(scores: Array) -> Array:
 def test_protonet_is_numpy(metric: str) -> None:
     task = first(class_tasks(shots=3))
     uneven = Task(Examples(task.support.x[:-2], task.support.y[:-2]), task.query)
-    learner = ProtoNet(linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7).double()
-    z, y, zq = affine(learner.encoder, uneven.support.x), arr(uneven.support.y), affine(learner.encoder, uneven.query.x)
+    learner = ProtoNet(
+        linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7
+    ).double()
+    z, y, zq = (
+        affine(learner.encoder, uneven.support.x),
+        arr(uneven.support.y),
+        affine(learner.encoder, uneven.query.x),
+    )
     prototypes = np.stack([z[y[:, k] == 1].mean(0) for k in range(WAYS)])
     scores = -0.7 * distances(zq, prototypes, metric)
     close(learner.predict(learner.adapt(uneven.support), uneven.query.x), scores, 1e-6)
     learner.in_turn = False
-    close(learner.loss(uneven)[0], -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(), 1e-6)
+    close(
+        learner.loss(uneven)[0],
+        -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "p-norm"])
 @pytest.mark.parametrize(("shots", "queries"), [(1, 4), (2, 5)])
-def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots: int, queries: int) -> None:
-    learner = ProtoNet(linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7).double()
-    for uneven, far in ((False, 1), (True, 1), (True, 300)):  # uneven: one query alone of the last class, so that it runs out
+def test_protonet_learns_from_every_way_to_deal_the_examples(
+    metric: str, shots: int, queries: int
+) -> None:
+    learner = ProtoNet(
+        linear(FEATURES, HIDDEN), metric=metric, p=1.5, scale=0.7
+    ).double()
+    # uneven: one query alone of the last class, so that it runs out
+    for uneven, far in ((False, 1), (True, 1), (True, 300)):
         task = first(class_tasks(shots=shots, queries=queries))
-        keep = torch.tensor([not uneven or i < WAYS or i % WAYS < WAYS - 1 for i in range(len(task.query.y))])
-        task = Task(Examples(far * task.support.x, task.support.y), Examples(far * task.query.x[keep], task.query.y[keep]))
+        keep = torch.tensor(
+            [
+                not uneven or i < WAYS or i % WAYS < WAYS - 1
+                for i in range(len(task.query.y))
+            ]
+        )
+        task = Task(
+            Examples(far * task.support.x, task.support.y),
+            Examples(far * task.query.x[keep], task.query.y[keep]),
+        )
         z = np.concatenate([affine(learner.encoder, part.x) for part in task])
         labels = np.concatenate([arr(part.y).argmax(1) for part in task])
         rank = np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])
@@ -411,7 +597,10 @@ def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots:
             asked = ~support & np.isin(labels, left)
             scores = -0.7 * distances(z[asked], prototypes, metric)
             scores = log_softmax(scores - scores.max(-1, keepdims=True))
-            losses += [-row[left.index(label)] for row, label in zip(scores, labels[asked], strict=True)]
+            losses += [
+                -row[left.index(label)]
+                for row, label in zip(scores, labels[asked], strict=True)
+            ]
         close(learner.loss(task)[0], np.mean(losses), 1e-6)
 
 
@@ -420,14 +609,24 @@ def test_protonet_learns_from_every_way_to_deal_the_examples(metric: str, shots:
 def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -> None:
     images = normal(7, 1, 4, 4)
     y = torch.eye(3).double()[[0, 0, 1, 2]]
-    learner = ProtoNet(nn.Sequential(nn.Flatten(), linear(16, HIDDEN)), metric=metric, p=1.5, scale=0.7, views=views).double()
+    learner = ProtoNet(
+        nn.Sequential(nn.Flatten(), linear(16, HIDDEN)),
+        metric=metric,
+        p=1.5,
+        scale=0.7,
+        views=views,
+    ).double()
     turned = [np.rot90(arr(images), k, (2, 3)) for k in range(4)]
     turned += [np.flip(view, 3) for view in turned] if views == 8 else []
     apart = []
     for view in turned:
         z = affine(learner.encoder[1], torch.from_numpy(view.copy()).flatten(1))
         apart.append(distances(z[4:], np.stack([z[:2].mean(0), z[2], z[3]]), metric))
-    close(learner.predict(learner.adapt(Examples(images[:4], y)), images[4:]), -0.7 * np.mean(apart, 0), 1e-6)
+    close(
+        learner.predict(learner.adapt(Examples(images[:4], y)), images[4:]),
+        -0.7 * np.mean(apart, 0),
+        1e-6,
+    )
     with pytest.raises(ValueError, match="1, 4 or 8 views, not 3"):
         ProtoNet(nn.Flatten(), views=3)
 
@@ -435,10 +634,23 @@ def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -
 @pytest.mark.parametrize("reals", [False, True])
 def test_matching_net_is_attention_in_numpy(reals: bool) -> None:
     task = first(linear_tasks() if reals else class_tasks())
-    learner = MatchingNet(linear(FEATURES, HIDDEN), HIDDEN, scale=3.0, **({"likelihood": Gaussian()} if reals else {})).double()
-    similarity = 1 - distances(affine(learner.encoder, task.query.x), affine(learner.encoder, task.support.x), "cosine")
+    learner = MatchingNet(
+        linear(FEATURES, HIDDEN),
+        HIDDEN,
+        scale=3.0,
+        **({"likelihood": Gaussian()} if reals else {}),
+    ).double()
+    similarity = 1 - distances(
+        affine(learner.encoder, task.query.x),
+        affine(learner.encoder, task.support.x),
+        "cosine",
+    )
     answers = np.exp(log_softmax(3.0 * similarity)) @ arr(task.support.y)
-    close(learner.predict(learner.adapt(task.support), task.query.x), answers if reals else np.log(answers + 1e-6), 1e-6)
+    close(
+        learner.predict(learner.adapt(task.support), task.query.x),
+        answers if reals else np.log(answers + 1e-6),
+        1e-6,
+    )
 
 
 def torch_cell(cell: LSTMCell, inputs: int) -> nn.LSTMCell:
@@ -455,11 +667,19 @@ def torch_cell(cell: LSTMCell, inputs: int) -> nn.LSTMCell:
 def test_contextual_matching_net_is_a_loop_over_torch_cells() -> None:
     torch.manual_seed(1)
     task = first(class_tasks())
-    learner = MatchingNet(linear(FEATURES, HIDDEN), HIDDEN, contextual=True, reads=3, scale=3.0).double()
-    z, zq = (F.linear(x, learner.encoder.weight, learner.encoder.bias) for x in (task.support.x, task.query.x))
+    learner = MatchingNet(
+        linear(FEATURES, HIDDEN), HIDDEN, contextual=True, reads=3, scale=3.0
+    ).double()
+    z, zq = (
+        F.linear(x, learner.encoder.weight, learner.encoder.bias)
+        for x in (task.support.x, task.query.x)
+    )
     zero = torch.zeros(1, HIDDEN, dtype=torch.float64)
     g = [row[None] for row in z]
-    for cell, order in ((learner.forwards, range(len(z))), (learner.backwards, range(len(z) - 1, -1, -1))):
+    for cell, order in (
+        (learner.forwards, range(len(z))),
+        (learner.backwards, range(len(z) - 1, -1, -1)),
+    ):
         twin, h, c = torch_cell(cell, HIDDEN), zero, zero
         for i in order:
             h, c = twin(z[i][None], (h, c))
@@ -473,19 +693,38 @@ def test_contextual_matching_net_is_a_loop_over_torch_cells() -> None:
             weights = (context * h).sum(1).exp()
             read = (weights / weights.sum())[None] @ context
         similarity = 1 - distances(arr(h), arr(context), "cosine")
-        answers.append(np.log(np.exp(log_softmax(3.0 * similarity)) @ arr(task.support.y) + 1e-6)[0])
-    close(learner.predict(learner.adapt(task.support), task.query.x), np.stack(answers), 1e-6)
+        answers.append(
+            np.log(np.exp(log_softmax(3.0 * similarity)) @ arr(task.support.y) + 1e-6)[
+                0
+            ]
+        )
+    close(
+        learner.predict(learner.adapt(task.support), task.query.x),
+        np.stack(answers),
+        1e-6,
+    )
 
 
 def test_relation_net_scores_pairs_and_squares_their_errors() -> None:
     task = first(class_tasks())
-    learner = RelationNet(linear(FEATURES, HIDDEN), nn.Sequential(linear(2 * HIDDEN, 6, 1), nn.ReLU(), linear(6, 1, 2)))
+    learner = RelationNet(
+        linear(FEATURES, HIDDEN),
+        nn.Sequential(linear(2 * HIDDEN, 6, 1), nn.ReLU(), linear(6, 1, 2)),
+    )
     outputs = learner.predict(learner.adapt(task.support), task.query.x)
     z, zq = learner.encoder(task.support.x), learner.encoder(task.query.x)
     for i, query in enumerate(zq):
         for k in range(WAYS):
-            close(outputs[i, k], learner.relation(torch.cat([z[task.support.y[:, k] == 1].mean(0), query])[None])[0, 0])
-    close(learner.loss(task)[0], ((1 / (1 + np.exp(-arr(outputs))) - arr(task.query.y)) ** 2).sum(1).mean())
+            close(
+                outputs[i, k],
+                learner.relation(
+                    torch.cat([z[task.support.y[:, k] == 1].mean(0), query])[None]
+                )[0, 0],
+            )
+    close(
+        learner.loss(task)[0],
+        ((1 / (1 + np.exp(-arr(outputs))) - arr(task.query.y)) ** 2).sum(1).mean(),
+    )
 
 
 def embedded(learner: Learner, task: Task) -> tuple[Array, NDArray[np.int64]]:
@@ -530,10 +769,16 @@ def test_triplet_loss_is_a_loop_over_semi_hard_triplets() -> None:
             if a == p or labels[a] != labels[p]:
                 continue
             positive = ((z[a] - z[p]) ** 2).sum()
-            negatives = [((z[a] - z[n]) ** 2).sum() for n in range(len(z)) if labels[n] != labels[a]]
+            negatives = [
+                ((z[a] - z[n]) ** 2).sum()
+                for n in range(len(z))
+                if labels[n] != labels[a]
+            ]
             farther = [d for d in negatives if d > positive]
             fallbacks += not farther
-            losses.append(max(0.0, positive - (min(farther) if farther else max(negatives)) + 0.4))
+            losses.append(
+                max(0.0, positive - (min(farther) if farther else max(negatives)) + 0.4)
+            )
     assert 0 < fallbacks < len(losses)
     assert np.count_nonzero(losses) > 0
     close(learner.loss(task)[0], np.mean(losses))
@@ -541,18 +786,28 @@ def test_triplet_loss_is_a_loop_over_semi_hard_triplets() -> None:
 
 def test_centre_loss_is_numpy() -> None:
     task = first(class_tasks())
-    learner = CentreLossNet(linear(FEATURES, HIDDEN), linear(HIDDEN, WAYS, 1), strength=0.3).double()
+    learner = CentreLossNet(
+        linear(FEATURES, HIDDEN), linear(HIDDEN, WAYS, 1), strength=0.3
+    ).double()
     learner.centres.data = normal(WAYS, HIDDEN, seed=3)
     z, y = affine(learner.encoder, task.query.x), arr(task.query.y)
     scores = affine(learner.base, torch.as_tensor(z))
     centre = ((z - arr(learner.centres)[y.argmax(1)]) ** 2).sum(1) / 2
-    close(learner.loss(task)[0], (-(log_softmax(scores) * y).sum(1) + 0.3 * centre).mean())
+    close(
+        learner.loss(task)[0], (-(log_softmax(scores) * y).sum(1) + 0.3 * centre).mean()
+    )
 
 
 def test_finetune_is_softmax_regression_in_numpy() -> None:
     task = first(class_tasks())
-    learner = FineTune(linear(FEATURES, HIDDEN), linear(HIDDEN, 7, 1), inner_lr=0.2, inner_steps=20)
-    z, zq, y = affine(learner.encoder, task.support.x), affine(learner.encoder, task.query.x), arr(task.support.y)
+    learner = FineTune(
+        linear(FEATURES, HIDDEN), linear(HIDDEN, 7, 1), inner_lr=0.2, inner_steps=20
+    )
+    z, zq, y = (
+        affine(learner.encoder, task.support.x),
+        affine(learner.encoder, task.query.x),
+        arr(task.support.y),
+    )
     w, b = np.zeros((WAYS, HIDDEN)), np.zeros(WAYS)
     for _ in range(20):
         error = (np.exp(log_softmax(z @ w.T + b)) - y) / len(z)
@@ -562,21 +817,41 @@ def test_finetune_is_softmax_regression_in_numpy() -> None:
 
 def test_finetune_with_cosine_head_is_a_torch_loop() -> None:
     task = first(class_tasks())
-    learner = FineTune(linear(FEATURES, HIDDEN), linear(HIDDEN, 7, 1), head="cosine", inner_lr=0.2, inner_steps=20)
-    z, zq, labels = learner.encoder(task.support.x).detach(), learner.encoder(task.query.x), task.support.y.argmax(1)
+    learner = FineTune(
+        linear(FEATURES, HIDDEN),
+        linear(HIDDEN, 7, 1),
+        head="cosine",
+        inner_lr=0.2,
+        inner_steps=20,
+    )
+    z, zq, labels = (
+        learner.encoder(task.support.x).detach(),
+        learner.encoder(task.query.x),
+        task.support.y.argmax(1),
+    )
     w = torch.stack([z[labels == k].mean(0) for k in range(WAYS)]).requires_grad_()
     optimizer = torch.optim.SGD([w], lr=0.2)
     for _ in range(20):
         optimizer.zero_grad()
-        F.cross_entropy(10 * F.cosine_similarity(z[:, None], w, dim=-1), labels).backward()
+        F.cross_entropy(
+            10 * F.cosine_similarity(z[:, None], w, dim=-1), labels
+        ).backward()
         optimizer.step()
-    close(learner.predict(learner.adapt(task.support), task.query.x), 10 * F.cosine_similarity(zq[:, None], w, dim=-1))
+    close(
+        learner.predict(learner.adapt(task.support), task.query.x),
+        10 * F.cosine_similarity(zq[:, None], w, dim=-1),
+    )
 
 
 def test_finetune_trains_on_the_base_classes() -> None:
     task = first(class_tasks())
     learner = FineTune(linear(FEATURES, HIDDEN), linear(HIDDEN, WAYS, 1))
-    close(learner.loss(task)[0], F.cross_entropy(learner.base(learner.encoder(task.query.x)), task.query.y.argmax(1)))
+    close(
+        learner.loss(task)[0],
+        F.cross_entropy(
+            learner.base(learner.encoder(task.query.x)), task.query.y.argmax(1)
+        ),
+    )
 
 
 def test_scratch_is_plain_sgd() -> None:
@@ -589,7 +864,9 @@ def test_scratch_is_plain_sgd() -> None:
         F.cross_entropy(copied(task.support.x), task.support.y.argmax(1)).backward()
         optimizer.step()
     learner = Scratch(net, 0.1, inner_steps=30)
-    close(learner.predict(learner.adapt(task.support), task.query.x), copied(task.query.x))
+    close(
+        learner.predict(learner.adapt(task.support), task.query.x), copied(task.query.x)
+    )
 
 
 def norms(features: int = 3) -> tuple[BatchNorm, nn.BatchNorm2d]:
@@ -624,8 +901,21 @@ def test_batch_norm_in_evaluation_is_torchs() -> None:
 
 def test_batch_norm_has_right_second_derivatives_under_vmap() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), BatchNorm(2), nn.Softplus(), nn.Flatten(), nn.Linear(8, 2)).double().train()
-    theta = {name: p.detach() + 0.3 * normal(*p.shape, seed=i) for i, (name, p) in enumerate(net.named_parameters())}
+    net = (
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3),
+            BatchNorm(2),
+            nn.Softplus(),
+            nn.Flatten(),
+            nn.Linear(8, 2),
+        )
+        .double()
+        .train()
+    )
+    theta = {
+        name: p.detach() + 0.3 * normal(*p.shape, seed=i)
+        for i, (name, p) in enumerate(net.named_parameters())
+    }
     x, y = normal(3, 10, 1, 4, 4, seed=1), normal(3, 10, 2, seed=2)
 
     def error(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -633,16 +923,24 @@ def test_batch_norm_has_right_second_derivatives_under_vmap() -> None:
 
     def adapted(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         grads = torch.func.grad(error)(weights, x[:5], y[:5])
-        return error({name: w - 0.5 * grads[name] for name, w in weights.items()}, x[5:], y[5:])
+        return error(
+            {name: w - 0.5 * grads[name] for name, w in weights.items()}, x[5:], y[5:]
+        )
 
     def mapped(weights: dict[str, Tensor]) -> Tensor:
         return torch.vmap(adapted, (None, 0, 0))(weights, x, y).mean()
 
     def looped(step: float) -> float:
         moved = {name: w + step * direction[name] for name, w in theta.items()}
-        return float(torch.stack([adapted(moved, *pair) for pair in zip(x, y, strict=True)]).mean())
+        return float(
+            torch.stack(
+                [adapted(moved, *pair) for pair in zip(x, y, strict=True)]
+            ).mean()
+        )
 
-    direction = {name: normal(*w.shape, seed=20 + i) for i, (name, w) in enumerate(theta.items())}
+    direction = {
+        name: normal(*w.shape, seed=20 + i) for i, (name, w) in enumerate(theta.items())
+    }
     grads = torch.func.grad(mapped)(theta)
     exact = sum(float((g * direction[name]).sum()) for name, g in grads.items())
     assert exact == pytest.approx((looped(1e-5) - looped(-1e-5)) / 2e-5, rel=1e-6)
@@ -651,21 +949,29 @@ def test_batch_norm_has_right_second_derivatives_under_vmap() -> None:
 @pytest.mark.parametrize("groups", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(4))
 def test_adjusted_rand_index_is_scikit_learns(groups: int, seed: int) -> None:
-    a, noise = (torch.randint(groups, (40,), generator=seeded(seed + i)) for i in (0, 100))
+    a, noise = (
+        torch.randint(groups, (40,), generator=seeded(seed + i)) for i in (0, 100)
+    )
     b = torch.where(torch.rand(40, generator=seeded(seed)) < 0.6, a, noise)
     for left, right in ((a, b), (a, noise), (a, a), (a, torch.arange(40))):
-        assert adjusted_rand_index(left, right) == pytest.approx(adjusted_rand_score(left.numpy(), right.numpy()), abs=1e-9)
+        assert adjusted_rand_index(left, right) == pytest.approx(
+            adjusted_rand_score(left.numpy(), right.numpy()), abs=1e-9
+        )
 
 
 def test_adjusted_rand_index_of_one_example_is_scikit_learns() -> None:
-    assert adjusted_rand_index(torch.tensor([0]), torch.tensor([0])) == adjusted_rand_score([0], [0])
+    assert adjusted_rand_index(
+        torch.tensor([0]), torch.tensor([0])
+    ) == adjusted_rand_score([0], [0])
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_cluster_recovers_separated_blobs(metric: str) -> None:
     truth = torch.arange(4).repeat(12)[torch.randperm(48, generator=seeded())]
     centres = torch.eye(4, 6)
-    lengths = 1 + 9 * torch.rand(48, 1, generator=seeded(1)) if metric == "cosine" else 1.0
+    lengths = (
+        1 + 9 * torch.rand(48, 1, generator=seeded(1)) if metric == "cosine" else 1.0
+    )
     x = lengths * (centres[truth] + 0.1 * torch.randn(48, 6, generator=seeded(2)))
     learner = ProtoNet(nn.Identity(), metric=metric)
     labels = cluster(learner, x, 4)
@@ -687,7 +993,12 @@ def test_cluster_keeps_the_best_of_its_restarts() -> None:
     spreads = []
     for restarts in (1, 2, 4, 8, 16):
         labels = cluster(ProtoNet(nn.Identity()), x, 6, restarts=restarts).numpy()
-        spreads.append(sum(float(((arr(x)[labels == k] - arr(x)[labels == k].mean(0)) ** 2).sum()) for k in range(6)))
+        spreads.append(
+            sum(
+                float(((arr(x)[labels == k] - arr(x)[labels == k].mean(0)) ** 2).sum())
+                for k in range(6)
+            )
+        )
     assert spreads == sorted(spreads, reverse=True)
     assert spreads[-1] < spreads[0]
 

@@ -1,4 +1,6 @@
-"""Learners that begin with trained features, and prompts, against loops written out with torch's own optimisers."""
+"""Learners that begin with trained features, and prompts, against loops written out
+with torch's own optimisers.
+"""
 
 import copy
 
@@ -13,43 +15,84 @@ from innerloop.learners.transfer import FineTune, MetaTransfer
 from innerloop.nets import TextEncoder
 from innerloop.testing import Blobs
 
-VECTORS, TEXTS = TaskSpec("classes", (6,), 3), TaskSpec("classes", (5,), 3, vocabulary=12)
+VECTORS, TEXTS = (
+    TaskSpec("classes", (6,), 3),
+    TaskSpec("classes", (5,), 3, vocabulary=12),
+)
 
 
 def task(spec: TaskSpec) -> Task:
     found = Blobs(spec).sample(1, torch.Generator().manual_seed(0)).unbind()[0]
-    return Task(*(part._replace(x=part.x.double(), y=part.y.double()) for part in found))
+    return Task(
+        *(part._replace(x=part.x.double(), y=part.y.double()) for part in found)
+    )
 
 
 @pytest.mark.parametrize("adapted", ["head", "last", "all"])
 def test_finetune_is_gradient_descent_on_what_it_adapts(adapted: str) -> None:
     torch.manual_seed(0)
-    learner, some = FineTune.build(VECTORS, adapted=adapted, inner_steps=7, inner_lr=0.2, encoder_lr=0.05).double(), task(VECTORS)
+    learner, some = (
+        FineTune.build(
+            VECTORS, adapted=adapted, inner_steps=7, inner_lr=0.2, encoder_lr=0.05
+        ).double(),
+        task(VECTORS),
+    )
     encoder, head = copy.deepcopy(learner.encoder), nn.Linear(40, 3).double()
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    moving = {"head": [], "last": list(encoder[-2].parameters()), "all": list(encoder.parameters())}[adapted]  # pyright: ignore
-    optimizer = torch.optim.SGD([{"params": head.parameters(), "lr": 0.2}, {"params": moving or [torch.zeros(1)], "lr": 0.05}])
+    moving = {
+        "head": [],
+        "last": list(encoder[-2].parameters()),
+        "all": list(encoder.parameters()),
+    }[adapted]  # pyright: ignore
+    optimizer = torch.optim.SGD(
+        [
+            {"params": head.parameters(), "lr": 0.2},
+            {"params": moving or [torch.zeros(1)], "lr": 0.05},
+        ]
+    )
     for _ in range(7):
         optimizer.zero_grad()
-        F.cross_entropy(head(encoder(some.support.x)), some.support.y.argmax(-1)).backward()
+        F.cross_entropy(
+            head(encoder(some.support.x)), some.support.y.argmax(-1)
+        ).backward()
         optimizer.step()
-    torch.testing.assert_close(learner.predict(learner.adapt(some.support), some.query.x), head(encoder(some.query.x)))
+    torch.testing.assert_close(
+        learner.predict(learner.adapt(some.support), some.query.x),
+        head(encoder(some.query.x)),
+    )
 
 
 def test_the_last_block_of_a_transformer_is_its_last() -> None:
     learner = FineTune.build(TEXTS, adapted="last", encoder="bert")
-    state = learner.adapt(Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support)
-    assert {".".join(name.split(".")[:5]) for name in state} == {"encoder.model.encoder.layer.1", "weight", "bias"}
-    own = FineTune.build(TEXTS, adapted="last").adapt(Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support)
-    assert {".".join(name.split(".")[:3]) for name in own} == {"encoder.blocks.0", "weight", "bias"}
+    state = learner.adapt(
+        Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support
+    )
+    assert {".".join(name.split(".")[:5]) for name in state} == {
+        "encoder.model.encoder.layer.1",
+        "weight",
+        "bias",
+    }
+    own = FineTune.build(TEXTS, adapted="last").adapt(
+        Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support
+    )
+    assert {".".join(name.split(".")[:3]) for name in own} == {
+        "encoder.blocks.0",
+        "weight",
+        "bias",
+    }
     with pytest.raises(ValueError, match="no blocks with weights"):
-        FineTune.build(VECTORS, adapted="last", encoder="flatten").adapt(task(VECTORS).support)
+        FineTune.build(VECTORS, adapted="last", encoder="flatten").adapt(
+            task(VECTORS).support
+        )
 
 
 def test_meta_transfer_is_written_out() -> None:
     torch.manual_seed(0)
-    learner, some = MetaTransfer.build(VECTORS, inner_steps=3, inner_lr=0.3).double(), task(VECTORS)
+    learner, some = (
+        MetaTransfer.build(VECTORS, inner_steps=3, inner_lr=0.3).double(),
+        task(VECTORS),
+    )
     for p in (*learner.scales.values(), *learner.shifts.values()):
         p.data += 0.3 * torch.randn_like(p)
     layers = [m for m in learner.encoder.modules() if isinstance(m, nn.Linear)]
@@ -64,36 +107,66 @@ def test_meta_transfer_is_written_out() -> None:
     weight, bias = learner.head.weight, learner.head.bias
     for _ in range(3):
         loss = F.cross_entropy(z @ weight.T + bias, some.support.y.argmax(-1))  # pyright: ignore
-        by_weight, by_bias = torch.autograd.grad(loss, [weight, bias], create_graph=True)  # pyright: ignore
+        by_weight, by_bias = torch.autograd.grad(
+            loss, [weight, bias], create_graph=True
+        )  # pyright: ignore
         weight, bias = weight - 0.3 * by_weight, bias - 0.3 * by_bias
-    wanted = F.cross_entropy(features(some.query.x) @ weight.T + bias, some.query.y.argmax(-1))  # pyright: ignore
+    wanted = F.cross_entropy(
+        features(some.query.x) @ weight.T + bias, some.query.y.argmax(-1)
+    )  # pyright: ignore
     found = learner.loss(some)[0]
     torch.testing.assert_close(found, wanted)
     theta = [p for p in learner.parameters() if p.requires_grad]
     assert not any(p.requires_grad for p in learner.encoder.parameters())
-    for a, b in zip(torch.autograd.grad(found, theta), torch.autograd.grad(wanted, theta), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(found, theta),
+        torch.autograd.grad(wanted, theta),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b)
 
 
 def test_prompt_tuning_is_gradient_descent_on_prompt_and_head() -> None:
     torch.manual_seed(0)
-    learner, some = PromptTuning.build(TEXTS, prompt_length=2, inner_steps=4, inner_lr=0.3, head_lr=0.2, scale=0.05).double(), task(TEXTS)
+    learner, some = (
+        PromptTuning.build(
+            TEXTS, prompt_length=2, inner_steps=4, inner_lr=0.3, head_lr=0.2, scale=0.05
+        ).double(),
+        task(TEXTS),
+    )
     encoder = learner.encoder
     assert isinstance(encoder, TextEncoder)
     prompt = learner.prompt.detach().clone().requires_grad_()
-    c = torch.stack([encoder(some.support.x[some.support.y[:, k] > 0.5], learner.prompt).mean(0) for k in range(3)]).detach()
-    weight, bias = (0.1 * c).requires_grad_(), (-0.05 * c.square().sum(-1)).requires_grad_()
-    optimizer = torch.optim.SGD([{"params": [prompt], "lr": 0.3}, {"params": [weight, bias], "lr": 0.2}])
+    c = torch.stack(
+        [
+            encoder(some.support.x[some.support.y[:, k] > 0.5], learner.prompt).mean(0)
+            for k in range(3)
+        ]
+    ).detach()
+    weight, bias = (
+        (0.1 * c).requires_grad_(),
+        (-0.05 * c.square().sum(-1)).requires_grad_(),
+    )
+    optimizer = torch.optim.SGD(
+        [{"params": [prompt], "lr": 0.3}, {"params": [weight, bias], "lr": 0.2}]
+    )
     for _ in range(4):
         optimizer.zero_grad()
-        F.cross_entropy(encoder(some.support.x, prompt) @ weight.T + bias, some.support.y.argmax(-1)).backward()
+        F.cross_entropy(
+            encoder(some.support.x, prompt) @ weight.T + bias, some.support.y.argmax(-1)
+        ).backward()
         optimizer.step()
     state = learner.adapt(some.support)
     for name, wanted in (("prompt", prompt), ("weight", weight), ("bias", bias)):
         torch.testing.assert_close(state[name], wanted)
-    torch.testing.assert_close(learner.predict(state, some.query.x), encoder(some.query.x, prompt) @ weight.T + bias)
+    torch.testing.assert_close(
+        learner.predict(state, some.query.x),
+        encoder(some.query.x, prompt) @ weight.T + bias,
+    )
     assert not torch.allclose(state["prompt"], learner.prompt)
 
 
 def test_words_leave_nothing_to_learn() -> None:
-    assert not any(p.requires_grad for p in PromptTuning.build(TEXTS, start="words").parameters())
+    assert not any(
+        p.requires_grad for p in PromptTuning.build(TEXTS, start="words").parameters()
+    )

@@ -17,7 +17,8 @@ from innerloop.nets import conv, native
 from innerloop.nets.block import block
 
 Shape = tuple[int, int, int, int, int]
-SHAPES: list[tuple[Shape, int, bool, float | None]] = [  # (images, in, out, height, width), pool, relu, eps
+# (images, in, out, height, width), pool, relu, eps
+SHAPES: list[tuple[Shape, int, bool, float | None]] = [
     ((3, 1, 64, 28, 28), 2, True, 1e-5),
     ((5, 64, 64, 14, 14), 2, True, 1e-5),
     ((9, 64, 64, 7, 7), 2, True, 1e-5),
@@ -31,7 +32,15 @@ SHAPES: list[tuple[Shape, int, bool, float | None]] = [  # (images, in, out, hei
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
 
-def composed(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, eps: float | None, pool: int, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+def composed(
+    x: Tensor,
+    weight: Tensor,
+    a: Tensor,
+    b: Tensor,
+    eps: float | None,
+    pool: int,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     y = F.conv2d(x, weight, padding=1)
     var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
     scale = a if eps is None else a / torch.sqrt(var + eps)
@@ -44,8 +53,13 @@ def inputs(shape: Shape, seed: int = 0) -> list[Tensor]:
     n, channels, out, height, width = shape
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, channels, height, width, generator=generator)
-    x[:, :, : height // 2] = 0  # flat places, where every pixel of a pooling window is its largest
-    values = [x, torch.randn(out, channels, 3, 3, generator=generator) / (3 * channels**0.5), *torch.randn(2, out, generator=generator)]
+    # flat places, where every pixel of a pooling window is its largest
+    x[:, :, : height // 2] = 0
+    values = [
+        x,
+        torch.randn(out, channels, 3, 3, generator=generator) / (3 * channels**0.5),
+        *torch.randn(2, out, generator=generator),
+    ]
     return [value.requires_grad_() for value in values]
 
 
@@ -53,7 +67,14 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / (expected.norm() + 1e-12))
 
 
-def everything(function, values: list[Tensor], eps: float | None, pool: int, relu: bool, moments: bool) -> list[Tensor]:
+def everything(
+    function,
+    values: list[Tensor],
+    eps: float | None,
+    pool: int,
+    relu: bool,
+    moments: bool,
+) -> list[Tensor]:
     """Results, gradients and gradients of gradients for fixed random directions."""
     generator = torch.Generator().manual_seed(1)
 
@@ -63,19 +84,30 @@ def everything(function, values: list[Tensor], eps: float | None, pool: int, rel
     outputs = function(*values, eps, pool, relu)[: 3 if moments else 1]
     g = [like(out).requires_grad_() for out in outputs]
     first = torch.autograd.grad(outputs, values, g, create_graph=True)
-    second = torch.autograd.grad(first, [*values[:3], *g], [like(grad) for grad in first])
+    second = torch.autograd.grad(
+        first, [*values[:3], *g], [like(grad) for grad in first]
+    )
     return [*outputs, *first, *second]
 
 
 @needs_compiler
 @pytest.mark.parametrize("moments", [False, True])
 @pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
-def test_results_and_both_derivatives(shape: Shape, pool: int, relu: bool, eps: float | None, moments: bool) -> None:
+def test_results_and_both_derivatives(
+    shape: Shape, pool: int, relu: bool, eps: float | None, moments: bool
+) -> None:
     if moments and eps is None:
         pytest.skip("given statistics have no moments")
     values = inputs(shape)
     found = everything(block, values, eps, pool, relu, moments)
-    expected = everything(composed, [v.detach().double().requires_grad_() for v in values], eps, pool, relu, moments)
+    expected = everything(
+        composed,
+        [v.detach().double().requires_grad_() for v in values],
+        eps,
+        pool,
+        relu,
+        moments,
+    )
     for i, (f, e) in enumerate(zip(found, expected, strict=True)):
         assert distance(f, e) < 1e-5, i
 
@@ -84,15 +116,27 @@ def test_results_and_both_derivatives(shape: Shape, pool: int, relu: bool, eps: 
 def test_images_that_need_no_gradient_and_odd_layouts() -> None:
     x, weight, a, b = inputs(SHAPES[1][0])
     turned = x.detach().permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
-    grads = torch.autograd.grad(block(turned, weight.clone(memory_format=torch.channels_last), a, b, 1e-5, 2, True)[0].square().sum(), weight)
-    expected = torch.autograd.grad(block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(), weight)
+    grads = torch.autograd.grad(
+        block(
+            turned, weight.clone(memory_format=torch.channels_last), a, b, 1e-5, 2, True
+        )[0]
+        .square()
+        .sum(),
+        weight,
+    )
+    expected = torch.autograd.grad(
+        block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(), weight
+    )
     torch.testing.assert_close(grads, expected)
 
 
 @needs_compiler
 @pytest.mark.parametrize("shared", [True, False])
 def test_mapped_over_tasks_it_is_the_loop(shared: bool) -> None:
-    x, weight, a, b = (torch.stack([inputs(SHAPES[2][0], seed)[i] for seed in range(5)]).detach() for i in range(4))
+    x, weight, a, b = (
+        torch.stack([inputs(SHAPES[2][0], seed)[i] for seed in range(5)]).detach()
+        for i in range(4)
+    )
     weight = weight[:1].expand_as(weight) if shared else weight
 
     def hessian_product(x: Tensor, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -102,9 +146,15 @@ def test_mapped_over_tasks_it_is_the_loop(shared: bool) -> None:
 
         return torch.func.vjp(torch.func.grad(loss), weight)[1](weight)[0]
 
-    mapped = torch.vmap(hessian_product, (0, None if shared else 0, 0, 0))(x, weight[0] if shared else weight, a, b)
-    looped = torch.stack([hessian_product(*task) for task in zip(x, weight, a, b, strict=True)])
-    torch.testing.assert_close(mapped, looped, rtol=1e-4, atol=1e-4 * float(looped.abs().max()))
+    mapped = torch.vmap(hessian_product, (0, None if shared else 0, 0, 0))(
+        x, weight[0] if shared else weight, a, b
+    )
+    looped = torch.stack(
+        [hessian_product(*task) for task in zip(x, weight, a, b, strict=True)]
+    )
+    torch.testing.assert_close(
+        mapped, looped, rtol=1e-4, atol=1e-4 * float(looped.abs().max())
+    )
 
 
 @needs_compiler
@@ -124,20 +174,36 @@ def test_the_same_twice_and_with_any_number_of_threads() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
-def test_bfloat16_products_err_by_little(shape: Shape, pool: int, relu: bool, eps: float | None) -> None:
+def test_bfloat16_products_err_by_little(
+    shape: Shape, pool: int, relu: bool, eps: float | None
+) -> None:
     values = inputs(shape)
     with torch.autocast("cpu", torch.bfloat16):
         found = everything(block, values, eps, pool, False, False)
-    expected = everything(composed, [v.detach().double().requires_grad_() for v in values], eps, 1, False, False)
+    expected = everything(
+        composed,
+        [v.detach().double().requires_grad_() for v in values],
+        eps,
+        1,
+        False,
+        False,
+    )
     if pool == 1:  # rounding changes which pixel is the largest
-        assert all(f.dtype == torch.float32 and distance(f, e) < 0.02 for f, e in zip(found, expected, strict=True))
+        assert all(
+            f.dtype == torch.float32 and distance(f, e) < 0.02
+            for f, e in zip(found, expected, strict=True)
+        )
     assert distance(found[0], F.max_pool2d(expected[0], pool)) < 0.02
 
 
 @needs_compiler
 def test_a_third_derivative_is_refused() -> None:
     x, weight, a, b = inputs(SHAPES[2][0])
-    grad = torch.autograd.grad(block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(), weight, create_graph=True)[0]
+    grad = torch.autograd.grad(
+        block(x, weight, a, b, 1e-5, 2, True)[0].square().sum(),
+        weight,
+        create_graph=True,
+    )[0]
     again = torch.autograd.grad(grad.square().sum(), weight, create_graph=True)[0]
     with pytest.raises(NotImplementedError, match="third derivative"):
         torch.autograd.grad(again.sum(), weight)
@@ -145,10 +211,20 @@ def test_a_third_derivative_is_refused() -> None:
 
 def meta_gradient(dtype: torch.dtype) -> dict[str, Tensor | None]:
     torch.manual_seed(0)
-    learner = innerloop.MAML.build(TaskSpec("classes", (1, 14, 14), 3), inner_steps=2, inner_lr=0.01).to(dtype).train()
-    x = torch.rand(4, 24, 1, 14, 14, generator=torch.Generator().manual_seed(0)).to(dtype)
+    learner = (
+        innerloop.MAML.build(
+            TaskSpec("classes", (1, 14, 14), 3), inner_steps=2, inner_lr=0.01
+        )
+        .to(dtype)
+        .train()
+    )
+    x = torch.rand(4, 24, 1, 14, 14, generator=torch.Generator().manual_seed(0)).to(
+        dtype
+    )
     y = torch.eye(3, dtype=dtype).repeat(4, 8, 1)
-    return backprop(learner, Task(Examples(x[:, :15], y[:, :15]), Examples(x[:, 15:], y[:, 15:])))[0]
+    return backprop(
+        learner, Task(Examples(x[:, :15], y[:, :15]), Examples(x[:, 15:], y[:, 15:]))
+    )[0]
 
 
 @needs_compiler
@@ -159,7 +235,9 @@ def test_the_meta_gradient_is_that_of_double_precision() -> None:
         assert distance(found[name], grad) < 1e-4, name  # pyright: ignore[reportArgumentType]
 
 
-def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_compiler_torch_does_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc")
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
     native.library.cache_clear()
@@ -168,7 +246,9 @@ def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_p
             assert native.library() is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # said once
-            assert not native.usable(torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3), 2)
+            assert not native.usable(
+                torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3), 2
+            )
         found = meta_gradient(torch.float32)
     finally:
         native.library.cache_clear()
@@ -177,9 +257,13 @@ def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @needs_compiler
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names an instruction set of x86-64")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="names an instruction set of x86-64"
+)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_processor_with_few_instructions(autocast: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_processor_with_few_instructions(
+    autocast: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     compiler = tmp_path / "cc"
     compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64\n')
     compiler.chmod(0o755)
@@ -193,7 +277,14 @@ def test_a_processor_with_few_instructions(autocast: bool, monkeypatch: pytest.M
             found = everything(block, values, eps, pool, relu, True)
     finally:
         native.library.cache_clear()
-    expected = everything(composed, [v.detach().double().requires_grad_() for v in values], eps, pool, relu, True)
+    expected = everything(
+        composed,
+        [v.detach().double().requires_grad_() for v in values],
+        eps,
+        pool,
+        relu,
+        True,
+    )
     assert all(distance(f, e) < 1e-5 for f, e in zip(found, expected, strict=True))
 
 
@@ -202,12 +293,16 @@ def test_settled_statistics_by_torch_and_by_the_compiled_code() -> None:
     layer.norm.mean.uniform_(-1, 1)
     layer.norm.var.uniform_(0.5, 2)
     x = torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(layer(x).double(), layer.double()(x.double()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        layer(x).double(), layer.double()(x.double()), rtol=1e-4, atol=1e-5
+    )
 
 
 @needs_compiler
 @pytest.mark.parametrize("shape", [(5, 3, 8, 8), (5, 8, 8), (5, 1, 1, 8)])
-def test_what_does_not_fit_is_refused_as_torch_refuses_it(shape: tuple[int, ...]) -> None:
+def test_what_does_not_fit_is_refused_as_torch_refuses_it(
+    shape: tuple[int, ...],
+) -> None:
     layer = conv.ConvBlock(1, 64, pool=True).eval()
     with pytest.raises(RuntimeError):
         layer(torch.zeros(shape))
@@ -217,7 +312,12 @@ def test_what_does_not_fit_is_refused_as_torch_refuses_it(shape: tuple[int, ...]
 
 @needs_compiler
 def test_no_images_give_no_results() -> None:
-    assert conv.ConvBlock(1, 64, pool=True).eval()(torch.zeros(0, 1, 8, 8)).shape == (0, 64, 4, 4)
+    assert conv.ConvBlock(1, 64, pool=True).eval()(torch.zeros(0, 1, 8, 8)).shape == (
+        0,
+        64,
+        4,
+        4,
+    )
 
 
 @needs_compiler
@@ -230,7 +330,9 @@ def test_normalisation_in_another_type_is_read_as_what_it_is() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("damage", ["half a file", "a home without a place to write"])
-def test_a_cache_that_cannot_be_used_does_no_harm(damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_used_does_no_harm(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
     native.library.cache_clear()
     try:
@@ -255,7 +357,9 @@ def test_a_cache_that_cannot_be_used_does_no_harm(damage: str, monkeypatch: pyte
 
 
 @needs_compiler
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads resident memory from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="reads resident memory from /proc"
+)
 def test_threads_leave_no_memory_behind() -> None:
     layer, x = conv.ConvBlock(64, 64).eval(), torch.rand(1, 64, 42, 42)
 

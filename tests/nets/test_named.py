@@ -25,7 +25,10 @@ def test_counting_features_leaves_a_network_as_it_was() -> None:
     net[1].eval()  # frozen
     flat_features(net, SPEC)
     assert [module.training for module in net.modules()] == [True, True, False, True]
-    assert (int(net[1].num_batches_tracked), float(net[1].running_mean.abs().max())) == (0, 0)
+    assert (
+        int(net[1].num_batches_tracked),
+        float(net[1].running_mean.abs().max()),
+    ) == (0, 0)
 
 
 def test_a_learner_takes_a_network_of_another_type() -> None:

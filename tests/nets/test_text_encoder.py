@@ -23,7 +23,11 @@ def test_padding_says_nothing(name: str) -> None:
     z = net(x)
     torch.testing.assert_close(net(x[:1]), z[:1], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        embedding = net.embedding if isinstance(net, TextEncoder) else net.model.get_input_embeddings()  # pyright: ignore
+        embedding = (
+            net.embedding
+            if isinstance(net, TextEncoder)
+            else net.model.get_input_embeddings()
+        )  # pyright: ignore
         embedding.weight[0] += 1.0  # pyright: ignore
     torch.testing.assert_close(net(x), z)
     assert torch.isfinite(net(torch.zeros(1, 6))).all()
@@ -48,8 +52,18 @@ def test_words_outweigh_each_other_by_a_learned_weight() -> None:
         net.weight.weight[3] = 9.0
         net.log_share.fill_(0.0)
     counted, meant = net(x)[0].split([15, 8])
-    torch.testing.assert_close(counted, 8 * nn.functional.one_hot(torch.tensor(3), 15).float(), rtol=0.01, atol=0.02)
-    torch.testing.assert_close(meant, 8 * nn.functional.normalize(net.embedding.weight[3], dim=0), rtol=0.01, atol=0.02)
+    torch.testing.assert_close(
+        counted,
+        8 * nn.functional.one_hot(torch.tensor(3), 15).float(),
+        rtol=0.01,
+        atol=0.02,
+    )
+    torch.testing.assert_close(
+        meant,
+        8 * nn.functional.normalize(net.embedding.weight[3], dim=0),
+        rtol=0.01,
+        atol=0.02,
+    )
 
 
 def test_a_word_keeps_a_place_of_its_own() -> None:
@@ -58,16 +72,31 @@ def test_a_word_keeps_a_place_of_its_own() -> None:
     with torch.no_grad():
         net.embedding.weight.zero_()  # all words mean the same, wherever they stand
         net.positions.zero_()
-    one, other, apart = net(torch.tensor([[3.0, 4.0, 0, 0, 0, 0], [4.0, 3.0, 0, 0, 0, 0], [5.0, 6.0, 0, 0, 0, 0]]))
+    one, other, apart = net(
+        torch.tensor(
+            [[3.0, 4.0, 0, 0, 0, 0], [4.0, 3.0, 0, 0, 0, 0], [5.0, 6.0, 0, 0, 0, 0]]
+        )
+    )
     torch.testing.assert_close(one, other)
     assert float((one @ apart).detach()) == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("law", ["mapped_is_looped", "adapt_changes_nothing", "gradient_is_right", "survives_copying"])
+@pytest.mark.parametrize(
+    "law",
+    [
+        "mapped_is_looped",
+        "adapt_changes_nothing",
+        "gradient_is_right",
+        "survives_copying",
+    ],
+)
 def test_a_model_of_transformers_obeys(law: str) -> None:
     pytest.importorskip("transformers")
     torch.manual_seed(0)
-    for learner in (PromptTuning.build(SPEC, encoder="bert", inner_steps=2), MAML.build(SPEC, net="bert", inner_lr=0.05)):
+    for learner in (
+        PromptTuning.build(SPEC, encoder="bert", inner_steps=2),
+        MAML.build(SPEC, net="bert", inner_lr=0.05),
+    ):
         check_learner(learner, SPEC, laws=[law])
 
 
@@ -75,7 +104,9 @@ def test_a_model_of_transformers_obeys(law: str) -> None:
 def test_an_adapter_of_peft_is_an_encoder() -> None:
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
-    model = peft.get_peft_model(bert(SPEC).model, peft.LoraConfig(r=2, target_modules=["query", "value"]))
+    model = peft.get_peft_model(
+        bert(SPEC).model, peft.LoraConfig(r=2, target_modules=["query", "value"])
+    )
     net = TransformersEncoder(model)
     assert any(p.requires_grad for p in net.parameters())
     assert not all(p.requires_grad for p in net.parameters())

@@ -1,4 +1,6 @@
-"""The language of lists: beside Python written by hand, beside anything that comes, and the search for its programs."""
+"""The language of lists: beside Python written by hand, beside anything that comes, and
+the search for its programs.
+"""
 
 import math
 from itertools import accumulate, product
@@ -10,39 +12,95 @@ from hypothesis import strategies as some
 
 from innerloop.programs import lists
 from innerloop.programs.list_search import list_programs_by_cost, operations
-from innerloop.programs.lists import ATTRIBUTES, FUNCTIONS, LAMBDAS, OPERATIONS, Line, ListProgram, decode, encode, list_task, parse, run, show
+from innerloop.programs.lists import (
+    ATTRIBUTES,
+    FUNCTIONS,
+    LAMBDAS,
+    OPERATIONS,
+    Line,
+    ListProgram,
+    decode,
+    encode,
+    list_task,
+    parse,
+    run,
+    show,
+)
 from innerloop.programs.search import Budget
 
 ONE, TWO, NUMBER = ("list",), ("list", "list"), ("list", "int")
 BY_HAND = [
     ("head(x)", ONE, lambda x: x[0]),
     ("a = sort(x); b = reverse(a); last(b)", ONE, min),
-    ("a = filter(odd, x); b = map(*2, a); sort(b)", ONE, lambda x: tuple(sorted(2 * v for v in x if v % 2))),
+    (
+        "a = filter(odd, x); b = map(*2, a); sort(b)",
+        ONE,
+        lambda x: tuple(sorted(2 * v for v in x if v % 2)),
+    ),
     ("a = map(^2, x); sum(a)", ONE, lambda x: sum(v**2 for v in x)),
-    ("a = map(/3, x); map(*-1, a)", ONE, lambda x: tuple(-math.floor(v / 3) for v in x)),
-    ("a = scanl(max, x); b = zipwith(-, a, x); maximum(b)", ONE, lambda x: max(m - v for m, v in zip(accumulate(x, max), x, strict=True))),
+    (
+        "a = map(/3, x); map(*-1, a)",
+        ONE,
+        lambda x: tuple(-math.floor(v / 3) for v in x),
+    ),
+    (
+        "a = scanl(max, x); b = zipwith(-, a, x); maximum(b)",
+        ONE,
+        lambda x: max(m - v for m, v in zip(accumulate(x, max), x, strict=True)),
+    ),
     ("count(negative, x)", ONE, lambda x: len([v for v in x if v < 0])),
-    ("zipwith(min, x, y)", TWO, lambda x, y: tuple(min(pair) for pair in zip(x, y, strict=False))),
+    (
+        "zipwith(min, x, y)",
+        TWO,
+        lambda x, y: tuple(min(pair) for pair in zip(x, y, strict=False)),
+    ),
     ("a = take(y, x); minimum(a)", NUMBER, lambda x, y: min(x[:y])),
     ("a = drop(y, x); map(-1, a)", NUMBER, lambda x, y: tuple(v - 1 for v in x[y:])),
     ("access(y, x)", NUMBER, lambda x, y: x[y]),
-    ("a = filter(even, x); b = filter(positive, a); sum(b)", ONE, lambda x: sum(v for v in x if v > 0 and v % 2 == 0)),
-]  # fmt: skip
+    (
+        "a = filter(even, x); b = filter(positive, a); sum(b)",
+        ONE,
+        lambda x: sum(v for v in x if v > 0 and v % 2 == 0),
+    ),
+]
 
 
-@pytest.mark.parametrize(("text", "kinds", "by_hand"), BY_HAND, ids=[text for text, *_ in BY_HAND])
-def test_programs_do_what_python_does(text: str, kinds: tuple[lists.Kind, ...], by_hand: object) -> None:
+@pytest.mark.parametrize(
+    ("text", "kinds", "by_hand"), BY_HAND, ids=[text for text, *_ in BY_HAND]
+)
+def test_programs_do_what_python_does(
+    text: str, kinds: tuple[lists.Kind, ...], by_hand: object
+) -> None:
     second = {ONE: (), TWO: ((9, -4, 2),), NUMBER: (2,)}[kinds]
     for first in ((3, -7, 8, 5), (-2, 4, 4, -9, 11, 0)):
         assert run(parse(text, kinds), (first, *second)) == by_hand(first, *second)  # pyright: ignore[reportCallIssue]
 
 
 def test_what_finds_nothing_gives_no_output() -> None:
-    for text, value in (("head(x)", ()), ("a = map(^2, x); sum(a)", (16,)), ("maximum(x)", ()), ("scanl(*, x)", (20, 20)), ("sum(x)", (200, 200))):
+    for text, value in (
+        ("head(x)", ()),
+        ("a = map(^2, x); sum(a)", (16,)),
+        ("maximum(x)", ()),
+        ("scanl(*, x)", (20, 20)),
+        ("sum(x)", (200, 200)),
+    ):
         assert run(parse(text), (value,)) is None
     assert run(parse("access(y, x)", NUMBER), ((1, 2), 2)) is None
-    for inputs in ((), (3,), ((1, 2), 3), ([1, 2],), (None,), (("a",),), ((1000,),), ((1,) * 11,), ((True,),), ("ab",)):
-        assert run(parse("reverse(x)"), inputs) in ([None] if inputs != ((True,),) else [None, (True,)])
+    for inputs in (
+        (),
+        (3,),
+        ((1, 2), 3),
+        ([1, 2],),
+        (None,),
+        (("a",),),
+        ((1000,),),
+        ((1,) * 11,),
+        ((True,),),
+        ("ab",),
+    ):
+        assert run(parse("reverse(x)"), inputs) in (
+            [None] if inputs != ((True,),) else [None, (True,)]
+        )
 
 
 KINDS = some.sampled_from([ONE, TWO, NUMBER, ("int", "list")])
@@ -54,23 +112,46 @@ def programs(draw: some.DrawFn) -> ListProgram:
     inputs = draw(KINDS)
     known, lines = list(inputs), []
     for _ in range(draw(some.integers(1, lists.LINES))):
-        name = draw(some.sampled_from([n for n, f in FUNCTIONS.items() if set(f.arguments) <= set(known)]))
+        name = draw(
+            some.sampled_from(
+                [n for n, f in FUNCTIONS.items() if set(f.arguments) <= set(known)]
+            )
+        )
         function = FUNCTIONS[name]
-        told = draw(some.sampled_from([*LAMBDAS[function.lambdas]])) if function.lambdas else None
-        arguments = [draw(some.sampled_from([i for i, kind in enumerate(known) if kind == wanted])) for wanted in function.arguments]
+        told = (
+            draw(some.sampled_from([*LAMBDAS[function.lambdas]]))
+            if function.lambdas
+            else None
+        )
+        arguments = [
+            draw(
+                some.sampled_from([i for i, kind in enumerate(known) if kind == wanted])
+            )
+            for wanted in function.arguments
+        ]
         lines.append(Line(name, told, tuple(arguments)))
         known.append(function.gives)
     return ListProgram(inputs, tuple(lines))
 
 
-ANY = some.one_of(some.integers(-300, 300), some.lists(some.integers(-256, 256), max_size=11).map(tuple), some.none(), some.text(max_size=2))
+ANY = some.one_of(
+    some.integers(-300, 300),
+    some.lists(some.integers(-256, 256), max_size=11).map(tuple),
+    some.none(),
+    some.text(max_size=2),
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(programs(), some.lists(ANY, max_size=3))
-def test_any_program_ends_on_anything_without_an_error(program: ListProgram, inputs: list[object]) -> None:
+def test_any_program_ends_on_anything_without_an_error(
+    program: ListProgram, inputs: list[object]
+) -> None:
     found = run(program, inputs)
-    assert found is None or lists.kind_of(found) == FUNCTIONS[program.lines[-1].function].gives
+    assert (
+        found is None
+        or lists.kind_of(found) == FUNCTIONS[program.lines[-1].function].gives
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -90,11 +171,18 @@ def test_values_as_numbers(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not of the form"), ("foo(x)", "no function 'foo'"), ("map(x)", "takes one of"), ("head(odd, x)", "'odd' is neither"),
-        ("b = sort(x); head(b)", "not of the form"), ("sort(y)", "'y' is neither"), ("a = head(x); sort(a)", "line 2: sort takes list"),
-        ("a = sort(x)", "not of the form"), ("sort(x); head(x)", "not of the form"), ("take(x)", "takes int and list"),
+        ("", "not of the form"),
+        ("foo(x)", "no function 'foo'"),
+        ("map(x)", "takes one of"),
+        ("head(odd, x)", "'odd' is neither"),
+        ("b = sort(x); head(b)", "not of the form"),
+        ("sort(y)", "'y' is neither"),
+        ("a = head(x); sort(a)", "line 2: sort takes list"),
+        ("a = sort(x)", "not of the form"),
+        ("sort(x); head(x)", "not of the form"),
+        ("take(x)", "takes int and list"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_program_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(text)
@@ -114,7 +202,9 @@ def test_tasks_are_solved_by_their_programs_and_nothing_in_them_is_idle() -> Non
         assert 2 <= len(task.program.lines) <= 4
         assert len(set(task.outputs)) > 4
         used = {at for line in task.program.lines for at in line.arguments}
-        assert used == set(range(len(task.program.inputs) + len(task.program.lines) - 1))
+        assert used == set(
+            range(len(task.program.inputs) + len(task.program.lines) - 1)
+        )
 
 
 EXAMPLES = [((4, -3, 8, 1),), ((-5, 7, 6),), ((2, 2, 9, -1, -8),)]
@@ -122,9 +212,15 @@ EXAMPLES = [((4, -3, 8, 1),), ((-5, 7, 6),), ((2, 2, 9, -1, -8),)]
 
 @pytest.mark.parametrize("pruned", [True, False])
 def test_enumeration_finds_small_programs(pruned: bool) -> None:
-    for text in ("sort(x)", "a = filter(even, x); sum(a)", "a = map(*2, x); reverse(a)"):
+    for text in (
+        "sort(x)",
+        "a = filter(even, x); sum(a)",
+        "a = map(*2, x); reverse(a)",
+    ):
         outputs = [run(parse(text), row) for row in EXAMPLES]
-        program, _ = next(list_programs_by_cost(EXAMPLES, outputs, ONE, Budget(60), pruned=pruned))  # pyright: ignore[reportArgumentType]
+        program, _ = next(
+            list_programs_by_cost(EXAMPLES, outputs, ONE, Budget(60), pruned=pruned)
+        )  # pyright: ignore[reportArgumentType]
         other = ((3, -6, 5, 10, 10),)
         assert run(program, other) == run(parse(text), other)
 
@@ -134,23 +230,42 @@ def test_all_programs_of_two_lines_are_found() -> None:
     outputs = [run(parse("a = reverse(x); head(a)"), row) for row in EXAMPLES]
 
     def lines(known: list[str]) -> list[Line]:
-        places = {kind: [i for i, other in enumerate(known) if other == kind] for kind in ("int", "list")}
-        return [Line(*o, some) for o in OPERATIONS for some in product(*(places[kind] for kind in FUNCTIONS[o[0]].arguments))]
+        places = {
+            kind: [i for i, other in enumerate(known) if other == kind]
+            for kind in ("int", "list")
+        }
+        return [
+            Line(*o, some)
+            for o in OPERATIONS
+            for some in product(*(places[kind] for kind in FUNCTIONS[o[0]].arguments))
+        ]
 
     def right(*some: Line) -> bool:
         return [run(ListProgram(ONE, some), row) for row in EXAMPLES] == outputs
 
     first = lines(["list"])
-    expected = {(line,) for line in first if right(line)}  # a program ends where it is right
-    expected |= {(a, b) for a in first if not right(a) for b in lines(["list", FUNCTIONS[a.function].gives]) if right(a, b)}
-    found = list(list_programs_by_cost(EXAMPLES, outputs, ONE, Budget(60), most=2, pruned=False))  # pyright: ignore[reportArgumentType]
+    # a program ends where it is right
+    expected = {(line,) for line in first if right(line)}
+    expected |= {
+        (a, b)
+        for a in first
+        if not right(a)
+        for b in lines(["list", FUNCTIONS[a.function].gives])
+        if right(a, b)
+    }
+    found = list(
+        list_programs_by_cost(EXAMPLES, outputs, ONE, Budget(60), most=2, pruned=False)
+    )  # pyright: ignore[reportArgumentType]
     assert {program.lines for program, _ in found} == expected
     assert len(found) == len(expected)
     price = {(name, told): cost for cost, name, told in operations({})}
     for program, cost in found:
         kinds, total = ["list"], 0.0
         for line in program.lines:
-            total += price[line.function, line.lambda_] + sum(math.log(kinds.count(kind)) for kind in FUNCTIONS[line.function].arguments)
+            total += price[line.function, line.lambda_] + sum(
+                math.log(kinds.count(kind))
+                for kind in FUNCTIONS[line.function].arguments
+            )
             kinds.append(FUNCTIONS[line.function].gives)
         assert cost == pytest.approx(total)
 

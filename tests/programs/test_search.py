@@ -6,7 +6,17 @@ import pytest
 
 from innerloop.programs import strings
 from innerloop.programs.grammar import Grammar
-from innerloop.programs.search import Budget, Enumerated, Places, Proposals, Written, best_first, by_size, plain, pruned
+from innerloop.programs.search import (
+    Budget,
+    Enumerated,
+    Places,
+    Proposals,
+    Written,
+    best_first,
+    by_size,
+    plain,
+    pruned,
+)
 from innerloop.programs.strings import parse, run
 
 WORDS = ["ada lovelace", "alan turing", "grace hopper"]
@@ -14,32 +24,56 @@ ALL = Enumerated(strings.GRAMMAR)
 
 
 def written(program: str, inputs: list[str] = WORDS) -> Written:
-    return Written(strings.evaluate, inputs, [str(run(parse(program), text)) for text in inputs])
+    return Written(
+        strings.evaluate, inputs, [str(run(parse(program), text)) for text in inputs]
+    )
 
 
-@pytest.mark.parametrize("program", ["token(Word, 2)", 'before(" ", 1)', 'x + "!"', "x.upper()"])
+@pytest.mark.parametrize(
+    "program", ["token(Word, 2)", 'before(" ", 1)', 'x + "!"', "x.upper()"]
+)
 @pytest.mark.parametrize("search", [plain, pruned])
 def test_enumeration_finds_small_programs(search: object, program: str) -> None:
     found = search(ALL, written(program), Budget(60))[0].program  # pyright: ignore[reportCallIssue]
-    assert [run(found, text) for text in [*WORDS, "mary shelley"]] == [run(parse(program), text) for text in [*WORDS, "mary shelley"]]
+    assert [run(found, text) for text in [*WORDS, "mary shelley"]] == [
+        run(parse(program), text) for text in [*WORDS, "mary shelley"]
+    ]
 
 
 def test_enumeration_that_keeps_prefixes_finds_longer_ones() -> None:
     program = 'token(Word, 2).proper() + ", " + token(Word, 1).first(1).upper() + "."'
     found = pruned(ALL, written(program), Budget(60), wanted=5)
     assert len(found) == 5
-    assert [run(found[0].program, text) for text in WORDS] == ["Lovelace, A.", "Turing, A.", "Hopper, G."]
-    assert sorted((one.log_p for one in found), reverse=True) == [one.log_p for one in found]
+    assert [run(found[0].program, text) for text in WORDS] == [
+        "Lovelace, A.",
+        "Turing, A.",
+        "Hopper, G.",
+    ]
+    assert sorted((one.log_p for one in found), reverse=True) == [
+        one.log_p for one in found
+    ]
     assert len({one.program for one in found}) == 5
 
 
-TINY = Grammar(heads={"f": ("n",), "g": ()}, modifiers={"m": ("n",)}, roles={"n": (1, 2)}, constants=("c",), most=1)
+TINY = Grammar(
+    heads={"f": ("n",), "g": ()},
+    modifiers={"m": ("n",)},
+    roles={"n": (1, 2)},
+    constants=("c",),
+    most=1,
+)
 
 
-def test_every_expression_of_a_small_language_comes_once_and_the_probabilities_sum_to_one() -> None:
+def test_every_expression_of_a_small_language_comes_once_and_the_probabilities_sum_to_one() -> (
+    None
+):
     found = dict((expression, p) for p, expression in by_size(TINY))
     arguments = [(), ("m", 1), ("m", 2)]
-    assert set(found) == {("c",), *(("g", *m) for m in arguments), *(("f", i, *m) for i in (1, 2) for m in arguments)}
+    assert set(found) == {
+        ("c",),
+        *(("g", *m) for m in arguments),
+        *(("f", i, *m) for i in (1, 2) for m in arguments),
+    }
     assert sum(map(math.exp, found.values())) == pytest.approx(1)
     assert found["f", 1, "m", 2] == pytest.approx(-math.log(3 * 2 * 2 * 2))
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -50,9 +84,18 @@ def test_what_a_guide_proposes_is_followed_likeliest_first() -> None:
     outputs = written('token(Word, 1) + " " + token(Word, 2)')
     options: Proposals = [
         (math.log(p), parse(text)[0])
-        for text, p in {"token(Word, 1)": 0.3, '" "': 0.2, "token(Word, 2)": 0.1, "x": 0.02, 'before(" ", 1)': 0.15, "token(Lower, 2)": 0.05}.items()
+        for text, p in {
+            "token(Word, 1)": 0.3,
+            '" "': 0.2,
+            "token(Word, 2)": 0.1,
+            "x": 0.02,
+            'before(" ", 1)': 0.15,
+            "token(Lower, 2)": 0.05,
+        }.items()
     ]
-    found = best_first(lambda places: [options] * len(places), outputs, Budget(), wanted=100)
+    found = best_first(
+        lambda places: [options] * len(places), outputs, Budget(), wanted=100
+    )
     expected = {}
     for log_p, first in options:
         for log_q, second in [*options, (0.0, None)]:
@@ -76,7 +119,11 @@ def test_a_search_stays_within_its_budget() -> None:
     assert len(asked) == 4
     assert len(best_first(constants, same, Budget())[0].program) == 12
     assert best_first(constants, same, Budget(seconds=0)) == []
-    assert pruned(ALL, same, Budget(seconds=0)) == plain(ALL, same, Budget(seconds=0)) == []
+    assert (
+        pruned(ALL, same, Budget(seconds=0))
+        == plain(ALL, same, Budget(seconds=0))
+        == []
+    )
 
 
 def test_no_program_makes_nothing() -> None:

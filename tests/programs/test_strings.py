@@ -1,4 +1,6 @@
-"""The language of strings: beside Python written by hand, and beside anything that comes."""
+"""The language of strings: beside Python written by hand, and beside anything that
+comes.
+"""
 
 import re
 from random import Random
@@ -10,34 +12,74 @@ from hypothesis import strategies as some
 from innerloop.programs import strings
 from innerloop.programs.grammar import Expression, Grammar
 from innerloop.programs.string_tasks import string_task
-from innerloop.programs.strings import GRAMMAR, evaluate, ignores_input, numbered, parse, run, show, text_of
+from innerloop.programs.strings import (
+    GRAMMAR,
+    evaluate,
+    ignores_input,
+    numbered,
+    parse,
+    run,
+    show,
+    text_of,
+)
 
 BY_HAND = [
     ("x", lambda t: t),
     ("sub(2, -2)", lambda t: t[1:-1]),
     ("token(Word, -1)", lambda t: re.findall("[A-Za-z]+", t)[-1]),
-    ('span(Word, 1, start, "-", 1, stop)', lambda t: t[re.search("[A-Za-z]", t).start() : t.index("-") + 1]),
+    (
+        'span(Word, 1, start, "-", 1, stop)',
+        lambda t: t[re.search("[A-Za-z]", t).start() : t.index("-") + 1],
+    ),
     ("span(Number, 1, stop, Number, 2, start)", lambda t: re.split("[0-9]+", t)[1]),
     ('before("-", 1)', lambda t: t.split("-")[0]),
     ('after("-", -1).upper()', lambda t: t.rsplit("-", 1)[1].upper()),
     ("all(Number)", lambda t: re.sub("[^0-9]", "", t)),
-    ('x.lower().replace("-", "/").remove(" ")', lambda t: t.lower().replace("-", "/").replace(" ", "")),
-    ("x.proper()", lambda t: re.sub("[A-Za-z]+", lambda m: m[0][0].upper() + m[0][1:].lower(), t)),
-    ("token(Proper, 1).first(1) + \". \" + token(Digit, 2)", lambda t: re.search("[A-Z](?=[a-z])", t)[0] + ". " + re.findall("[0-9]", t)[1]),
-    ("x.last(5).trim() + token(Alnum, 2)", lambda t: t[-5:].strip() + re.findall("[A-Za-z0-9]+", t)[1]),
-    ('after("-", 1).before("-", 1).token(Word, 1)', lambda t: re.search("[A-Za-z]+", t.split("-")[1])[0]),
-    ('"\\"" + token(Caps, 1) + "\\\\" + token(Lower, -1)', lambda t: '"' + re.findall("[A-Z]+", t)[0] + "\\" + re.findall("[a-z]+", t)[-1]),
-]  # fmt: skip
+    (
+        'x.lower().replace("-", "/").remove(" ")',
+        lambda t: t.lower().replace("-", "/").replace(" ", ""),
+    ),
+    (
+        "x.proper()",
+        lambda t: re.sub("[A-Za-z]+", lambda m: m[0][0].upper() + m[0][1:].lower(), t),
+    ),
+    (
+        'token(Proper, 1).first(1) + ". " + token(Digit, 2)',
+        lambda t: re.search("[A-Z](?=[a-z])", t)[0] + ". " + re.findall("[0-9]", t)[1],
+    ),
+    (
+        "x.last(5).trim() + token(Alnum, 2)",
+        lambda t: t[-5:].strip() + re.findall("[A-Za-z0-9]+", t)[1],
+    ),
+    (
+        'after("-", 1).before("-", 1).token(Word, 1)',
+        lambda t: re.search("[A-Za-z]+", t.split("-")[1])[0],
+    ),
+    (
+        '"\\"" + token(Caps, 1) + "\\\\" + token(Lower, -1)',
+        lambda t: '"' + re.findall("[A-Z]+", t)[0] + "\\" + re.findall("[a-z]+", t)[-1],
+    ),
+]
 
 
-@pytest.mark.parametrize(("text", "by_hand"), BY_HAND, ids=[text for text, _ in BY_HAND])
+@pytest.mark.parametrize(
+    ("text", "by_hand"), BY_HAND, ids=[text for text, _ in BY_HAND]
+)
 def test_programs_do_what_python_does(text: str, by_hand: object) -> None:
     for line in ("Ada 17-KG part-x 4", "Bo22 q-Xy 9Z-LAST 31 "):
         assert run(parse(text), line) == by_hand(line)  # pyright: ignore[reportCallIssue]
 
 
 def test_what_finds_nothing_gives_no_output() -> None:
-    for text in ("token(Number, 3)", 'before("@", 1)', "sub(5, 2)", "sub(9, 16)", "x.first(6)", "before(Word, 1)", '"a" + token(Digit, 1)'):
+    for text in (
+        "token(Number, 3)",
+        'before("@", 1)',
+        "sub(5, 2)",
+        "sub(9, 16)",
+        "x.first(6)",
+        "before(Word, 1)",
+        '"a" + token(Digit, 1)',
+    ):
         assert run(parse(text), "abc") is None
     assert run((), "abc") is None
     assert run(parse("x"), "a" * 1001) is None
@@ -47,12 +89,22 @@ def test_what_finds_nothing_gives_no_output() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no program"), ("x +", "is no program"), ("token(Word)", ", was expected"), ("foo(1)", "there is no 'foo'"),
-        ("sub(1, 20)", "20 may not"), ("x.upper().lower().trim().upper()", "'upper' may not"), ('token(",", 1)', "',' may not"),
-        ("x x", r"\+ or the end"), ("whole()", "no 'whole'"), ("x.x", "there is no 'x'"), ('"a', "is no program"), ("token(Word, 1", "is no program"),
-        ("token(", "ends in the middle"), ("token(Word,", "ends in the middle"),
+        ("", "is no program"),
+        ("x +", "is no program"),
+        ("token(Word)", ", was expected"),
+        ("foo(1)", "there is no 'foo'"),
+        ("sub(1, 20)", "20 may not"),
+        ("x.upper().lower().trim().upper()", "'upper' may not"),
+        ('token(",", 1)', "',' may not"),
+        ("x x", r"\+ or the end"),
+        ("whole()", "no 'whole'"),
+        ("x.x", "there is no 'x'"),
+        ('"a', "is no program"),
+        ("token(Word, 1", "is no program"),
+        ("token(", "ends in the middle"),
+        ("token(Word,", "ends in the middle"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_program_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(text)
@@ -75,7 +127,9 @@ LIKELY = some.text(alphabet="aZ 1-.,@éß中\n\0\u0130", max_size=40)
 
 @settings(max_examples=300, deadline=None)
 @given(ANY_PROGRAM, some.one_of(LIKELY, some.text(max_size=60)))
-def test_any_program_ends_on_any_text_without_an_error(program: tuple[Expression, ...], text: str) -> None:
+def test_any_program_ends_on_any_text_without_an_error(
+    program: tuple[Expression, ...], text: str
+) -> None:
     output = run(program, text)
     parts = [evaluate(expression, text) for expression in program]
     assert output == (None if None in parts else "".join(parts)) and output != ""  # pyright: ignore[reportArgumentType, reportCallIssue]  # noqa: PT018
@@ -112,10 +166,19 @@ def test_tasks_are_solved_by_their_programs_and_are_not_trivial() -> None:
     for _ in range(200):
         task = string_task(random, 6, 24, 4, 32)
         assert [run(task.program, text) for text in task.inputs] == task.outputs
-        assert len(set(task.inputs)) == 6 and task.inputs != task.outputs and len(set(task.outputs)) > 3  # noqa: PT018
+        assert (  # noqa: PT018
+            len(set(task.inputs)) == 6
+            and task.inputs != task.outputs
+            and len(set(task.outputs)) > 3
+        )
         assert not ignores_input(task.program)
         assert max(map(len, task.inputs + task.outputs)) <= 24
         assert len(GRAMMAR.encode(task.program)) <= 32
-        for text, begins, output in zip(task.inputs, task.begins, task.outputs, strict=True):
-            parts = [output[a:b] for a, b in zip(begins, [*begins[1:], len(output)], strict=True)]
+        for text, begins, output in zip(
+            task.inputs, task.begins, task.outputs, strict=True
+        ):
+            parts = [
+                output[a:b]
+                for a, b in zip(begins, [*begins[1:], len(output)], strict=True)
+            ]
             assert parts == [evaluate(expression, text) for expression in task.program]

@@ -24,9 +24,15 @@ def test_a_step_is_clipped_and_earns_minus_the_squared_distance() -> None:
     goals = torch.tensor([[0.3, -0.4], [0.1, 0.0], [0.0, 0.2]])
     where = environment.start(goals, generator)
     assert where.tolist() == [[0, 0]] * 3
-    where, reward, over = environment.step(goals, where, torch.tensor([[0.5, -7.0], [3.0, 0.05], [0.0, 0.0]]), generator)
-    torch.testing.assert_close(where, torch.tensor([[0.05, -0.1], [0.1, 0.005], [0.0, 0.0]]))
-    torch.testing.assert_close(reward, -torch.tensor([0.25**2 + 0.3**2, 0.005**2, 0.2**2]))
+    where, reward, over = environment.step(
+        goals, where, torch.tensor([[0.5, -7.0], [3.0, 0.05], [0.0, 0.0]]), generator
+    )
+    torch.testing.assert_close(
+        where, torch.tensor([[0.05, -0.1], [0.1, 0.005], [0.0, 0.0]])
+    )
+    torch.testing.assert_close(
+        reward, -torch.tensor([0.25**2 + 0.3**2, 0.005**2, 0.2**2])
+    )
     assert over.tolist() == [False, True, False]
     assert torch.equal(environment.look(goals, where), where)
 
@@ -38,16 +44,30 @@ def test_an_episode_ends_at_the_goal_or_the_horizon() -> None:
     with torch.no_grad():  # straight to the right, nearly without noise
         learner.net.head.weight.zero_()  # pyright: ignore[reportCallIssue]
         learner.net.head.bias.copy_(torch.tensor([1.0, 0.0, -20.0, -20.0]))  # pyright: ignore[reportCallIssue]
-    state = {name: w.detach().expand(2, *w.shape) for name, w in learner.net.named_parameters()}
+    state = {
+        name: w.detach().expand(2, *w.shape)
+        for name, w in learner.net.named_parameters()
+    }
     goals = torch.tensor([[0.195, 0.0], [0.0, 0.5]])
-    played = play(learner, environment, goals, torch.Generator().manual_seed(0), state=state, times=4, episodes=1)
+    played = play(
+        learner,
+        environment,
+        goals,
+        torch.Generator().manual_seed(0),
+        state=state,
+        times=4,
+        episodes=1,
+    )
     assert played.over[0, :, 1].sum() >= 2, "within 0.01 after two steps, mostly"
     assert played.over[1].tolist() == [[0, 0, 0, 0, 0, 1]] * 4
 
 
 def made(k: int = 3, steps: int = 5) -> Played:
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, k, steps, 2, generator=generator) * 4, torch.randn(2, k, steps, 4, generator=generator)
+    x, y = (
+        torch.randn(2, k, steps, 2, generator=generator) * 4,
+        torch.randn(2, k, steps, 4, generator=generator),
+    )
     y[..., -1] = 0
     y[0, 0, 2, -1] = y[1, 2, 0, -1] = 1
     y[..., -1, -1] = 1
@@ -58,10 +78,16 @@ def test_returns_end_with_the_episode() -> None:
     played, gamma = made(), 0.9
     found = returns(played, gamma)
     for task, row in np.ndindex(2, 3):
-        rewards, over = played.reward[task, row].tolist(), played.over[task, row].tolist()
+        rewards, over = (
+            played.reward[task, row].tolist(),
+            played.over[task, row].tolist(),
+        )
         for step in range(5):
             end = next(i for i in range(step, 5) if over[i])
-            assert float(found[task, row, step]) == pytest.approx(sum(gamma ** (i - step) * rewards[i] for i in range(step, end + 1)), abs=1e-5)
+            assert float(found[task, row, step]) == pytest.approx(
+                sum(gamma ** (i - step) * rewards[i] for i in range(step, end + 1)),
+                abs=1e-5,
+            )
     assert counted(played)[0, 0].tolist() == [1, 1, 1, 0, 0]
     assert counted(played)[1, 2].tolist() == [1, 0, 0, 0, 0]
     assert counted(played)[1, 1].tolist() == [1, 1, 1, 1, 1]
@@ -79,7 +105,9 @@ def test_the_baseline_is_numpys_least_squares() -> None:
         rows = np.concatenate([features[kept], ridge**0.5 * np.eye(8)])
         wanted = np.concatenate([targets[task].numpy().reshape(15)[kept], np.zeros(8)])
         solution = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        np.testing.assert_allclose(found[task].reshape(15).numpy(), features @ solution, atol=1e-4)
+        np.testing.assert_allclose(
+            found[task].reshape(15).numpy(), features @ solution, atol=1e-4
+        )
 
 
 def test_advantages_are_standardised_and_zero_after_the_end() -> None:
@@ -91,4 +119,8 @@ def test_advantages_are_standardised_and_zero_after_the_end() -> None:
         assert float(kept.mean()) == pytest.approx(0, abs=1e-5)
         assert float(kept.square().mean()) == pytest.approx(1, abs=1e-4)
     plain = advantages(played, 0.99, standardised=False)
-    torch.testing.assert_close(plain, (returns(played, 0.99) - linear_baseline(played, returns(played, 0.99))) * counts)
+    torch.testing.assert_close(
+        plain,
+        (returns(played, 0.99) - linear_baseline(played, returns(played, 0.99)))
+        * counts,
+    )

@@ -21,12 +21,16 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def labelled(classes: int = 25, rows: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in mixed order: x is (number of the row, number of its class), y its class."""
+    """Rows in mixed order: x is (number of the row, number of its class), y its
+    class.
+    """
     y = np.random.default_rng(0).permutation(np.repeat(np.arange(classes), rows))
     return np.stack([np.arange(len(y)), y], 1).astype(np.float64), y
 
 
-def grouped(tasks: int = 10, rows: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grouped(
+    tasks: int = 10, rows: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows in mixed order: y is 10 times the task's number plus x."""
     task = np.random.default_rng(0).permutation(np.repeat(np.arange(tasks), rows))
     x = np.random.default_rng(1).uniform(size=(len(task), 3))
@@ -34,7 +38,9 @@ def grouped(tasks: int = 10, rows: int = 8) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def write_csv(file: Path, header: list[str], rows: list[list[Any]]) -> Path:
-    file.write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")
+    file.write_text(
+        "\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n"
+    )
     return file
 
 
@@ -42,9 +48,17 @@ def test_labels_make_episodes_of_their_rows() -> None:
     x, y = labelled()
     tasks = arrays(x=x, y=y, ways=4, shots=2, queries=3)
     assert isinstance(tasks, Episodes)
-    assert (tasks.spec.kind, tasks.spec.x_shape, tasks.spec.y_dim) == ("classes", (2,), 4)
+    assert (tasks.spec.kind, tasks.spec.x_shape, tasks.spec.y_dim) == (
+        "classes",
+        (2,),
+        4,
+    )
     for task in tasks.sample(5, seeded()).unbind():
-        pairs = {(int(row[1]), int(target.argmax())) for part in task for row, target in zip(*part, strict=True)}
+        pairs = {
+            (int(row[1]), int(target.argmax()))
+            for part in task
+            for row, target in zip(*part, strict=True)
+        }
         assert len(pairs) == len({c for c, _ in pairs}) == 4
         for row in task.query.x:
             assert row.tolist() == x[int(row[0])].tolist()
@@ -54,13 +68,26 @@ def test_parts_share_no_class_and_miss_none() -> None:
     x, y = labelled()
     names = [arrays(part, x=x, y=y, ways=2, queries=5).bank.names for part in PARTS]
     assert [len(part) for part in names] == [16, 4, 5]
-    assert sorted(name for part in names for name in part) == sorted(str(i) for i in range(25))
+    assert sorted(name for part in names for name in part) == sorted(
+        str(i) for i in range(25)
+    )
 
 
-@pytest.mark.parametrize("labels", [[f"kind {i}" for i in range(8)], [i * 0.5 for i in range(8)], [-i for i in range(8)]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"kind {i}" for i in range(8)],
+        [i * 0.5 for i in range(8)],
+        [-i for i in range(8)],
+    ],
+)
 def test_labels_may_be_anything(labels: list[object]) -> None:
     y = np.repeat(np.array(labels), 3)
-    names = [name for part in PARTS for name in arrays(part, x=np.zeros((24, 2)), y=y, ways=1, queries=1).bank.names]
+    names = [
+        name
+        for part in PARTS
+        for name in arrays(part, x=np.zeros((24, 2)), y=y, ways=1, queries=1).bank.names
+    ]
     assert sorted(names) == sorted(str(label) for label in labels)
 
 
@@ -75,7 +102,10 @@ def test_bytes_stay_bytes_until_they_are_sampled() -> None:
 def test_integer_images_are_bytes_and_other_integers_are_numbers() -> None:
     y = np.repeat(np.arange(25), 4)
     images = np.random.default_rng(0).integers(0, 256, (100, 6, 5))
-    bank, bytes_bank = (arrays(x=x, y=y, ways=2, queries=1).bank for x in (images, images.astype(np.uint8)))  # pyright: ignore[reportAttributeAccessIssue]
+    bank, bytes_bank = (
+        arrays(x=x, y=y, ways=2, queries=1).bank
+        for x in (images, images.astype(np.uint8))
+    )  # pyright: ignore[reportAttributeAccessIssue]
     assert bank.values.dtype == torch.uint8
     assert torch.equal(bank.values, bytes_bank.values)
     for x in (images - 1, images + 1, images.reshape(100, 30)):
@@ -90,10 +120,23 @@ def test_a_task_column_makes_regression_tasks_of_its_rows() -> None:
     found = tasks.sample(40, seeded())
     assert (found.support.x.shape, found.query.y.shape) == ((40, 5, 3), (40, 3, 1))
     for one in found.unbind():
-        rows, targets = torch.cat([one.support.x, one.query.x]), torch.cat([one.support.y, one.query.y])
+        rows, targets = (
+            torch.cat([one.support.x, one.query.x]),
+            torch.cat([one.support.y, one.query.y]),
+        )
         assert len({tuple(row) for row in rows.tolist()}) == 8
-        assert len({round(float(t - row[0])) for row, t in zip(rows, targets, strict=True)}) == 1
-        torch.testing.assert_close((targets[:, 0] - rows[:, 0]) % 10 % 9.9999, torch.zeros(8), atol=1e-3, rtol=0)
+        assert (
+            len(
+                {round(float(t - row[0])) for row, t in zip(rows, targets, strict=True)}
+            )
+            == 1
+        )
+        torch.testing.assert_close(
+            (targets[:, 0] - rows[:, 0]) % 10 % 9.9999,
+            torch.zeros(8),
+            atol=1e-3,
+            rtol=0,
+        )
     again = tasks.sample(40, seeded())
     assert torch.equal(found.query.x, again.query.x)
 
@@ -102,30 +145,51 @@ def test_regression_parts_share_no_task_and_miss_none() -> None:
     x, y, task = grouped()
     seen = []
     for part in PARTS:
-        targets = arrays(part, x=x, y=y, task=task, shots=1, queries=1).sample(200, seeded()).query
-        seen.append({round(float(t)) for t in (targets.y - targets.x[..., :1]).flatten() / 10})
+        targets = (
+            arrays(part, x=x, y=y, task=task, shots=1, queries=1)
+            .sample(200, seeded())
+            .query
+        )
+        seen.append(
+            {round(float(t)) for t in (targets.y - targets.x[..., :1]).flatten() / 10}
+        )
     assert [len(part) for part in seen] == [6, 2, 2]
     assert set.union(*seen) == set(range(10))
 
 
 def test_targets_of_several_dimensions() -> None:
     x, y, task = grouped()
-    assert arrays(x=x, y=np.stack([y, -y], 1), task=task, shots=2, queries=2).spec.y_dim == 2
+    assert (
+        arrays(x=x, y=np.stack([y, -y], 1), task=task, shots=2, queries=2).spec.y_dim
+        == 2
+    )
 
 
 def test_tasks_with_too_few_rows_are_left_out() -> None:
-    x, task = np.arange(30.0)[:, None], np.repeat([f"t{i}" for i in range(4)], [3, 12, 3, 12])
-    tasks = GroupedRows(torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12], shots=4, queries=4)
+    x, task = (
+        np.arange(30.0)[:, None],
+        np.repeat([f"t{i}" for i in range(4)], [3, 12, 3, 12]),
+    )
+    tasks = GroupedRows(
+        torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12], shots=4, queries=4
+    )
     drawn = tasks.sample(100, seeded())
     rows = torch.cat([drawn.support.x, drawn.query.x], 1)[..., 0].long()
-    assert set(rows.unique().tolist()) == {i for i in range(30) if task[i] in ("t1", "t3")}
-    with pytest.raises(ValueError, match=r"no task has the 10 \+ 10 rows asked for \(the largest has 12\): lower"):
+    assert set(rows.unique().tolist()) == {
+        i for i in range(30) if task[i] in ("t1", "t3")
+    }
+    with pytest.raises(
+        ValueError,
+        match=r"no task has the 10 \+ 10 rows asked for \(the largest has 12\): lower",
+    ):
         GroupedRows(torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12])
 
 
 def unscaled(tasks: Any, x: torch.Tensor) -> torch.Tensor:
     """The numbers of a table before they were standardised."""
-    reader = getattr(tasks, "reader", None) or getattr(getattr(tasks, "bank", None), "reader", None)
+    reader = getattr(tasks, "reader", None) or getattr(
+        getattr(tasks, "bank", None), "reader", None
+    )
     if reader is None:
         return x
     mean, deviation, gaps = zip(*reader.numbers.values(), strict=True)
@@ -136,7 +200,10 @@ def unscaled(tasks: Any, x: torch.Tensor) -> torch.Tensor:
 def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
     x, y, task = grouped()
     np.savez(tmp_path / "rows.npz", X=x, y=y, task=task)
-    rows = [[*features, target, name] for features, target, name in zip(x.tolist(), y.tolist(), task, strict=True)]
+    rows = [
+        [*features, target, name]
+        for features, target, name in zip(x.tolist(), y.tolist(), task, strict=True)
+    ]
     write_csv(tmp_path / "rows.csv", ["a", "b", "c", "y", "task"], rows)
     wanted = arrays(x=x, y=y, task=task, shots=2, queries=2).sample(3, seeded())
     for name in ("rows.npz", "rows.csv"):
@@ -149,7 +216,11 @@ def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
 def test_files_without_task_column_hold_classes(tmp_path: Path) -> None:
     x, y = labelled()
     np.savez(tmp_path / "rows.npz", X=x, y=y)
-    write_csv(tmp_path / "rows.csv", ["y", "a", "b"], [[label, *features] for label, features in zip(y, x.tolist(), strict=True)])
+    write_csv(
+        tmp_path / "rows.csv",
+        ["y", "a", "b"],
+        [[label, *features] for label, features in zip(y, x.tolist(), strict=True)],
+    )
     wanted = arrays(x=x, y=y, ways=3, queries=2).sample(3, seeded())
     for name in ("rows.npz", "rows.csv"):
         tasks = arrays(file=str(tmp_path / name), ways=3, queries=2)
@@ -159,7 +230,13 @@ def test_files_without_task_column_hold_classes(tmp_path: Path) -> None:
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
-    x, y, task = read_table(write_csv(tmp_path / "t.csv", ["a", "task", "y", "b"], [[1, "u", 2, 3], [4, "v", 5, 6]]))
+    x, y, task = read_table(
+        write_csv(
+            tmp_path / "t.csv",
+            ["a", "task", "y", "b"],
+            [[1, "u", 2, 3], [4, "v", 5, 6]],
+        )
+    )
     assert (x, y.tolist()) == ([{"a": "1", "b": "3"}, {"a": "4", "b": "6"}], ["2", "5"])
     assert task is not None
     assert task.tolist() == ["u", "v"]
@@ -168,11 +245,15 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "header with a column y"), ("a,b\n1,2\n", "header with a column y"), ("a,y\n", "header with a column y"),
-        ("y\n1\n", "no column of features"), ("a,b,y\n1\n", "line 2 .* not as many cells"), ("a,y\n1,2,3\n", "line 2 .* not as many cells"),
+        ("", "header with a column y"),
+        ("a,b\n1,2\n", "header with a column y"),
+        ("a,y\n", "header with a column y"),
+        ("y\n1\n", "no column of features"),
+        ("a,b,y\n1\n", "line 2 .* not as many cells"),
+        ("a,y\n1,2,3\n", "line 2 .* not as many cells"),
         ("a,y\ninf,1\n", "infinite"),
     ],
-)  # fmt: skip
+)
 def test_bad_csv_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "bad.csv"
     file.write_text(text)
@@ -230,16 +311,27 @@ def test_numbers_words_and_gaps_of_a_table() -> None:
         {"a": "3", "b": "?", "c": "6"},
         {"a": "100", "b": "green", "c": "nan"},
     ]
-    columns = Columns.fitted(rows, rows[:3])  # the last row is not trained on: its number, its word and its gap count in the layout alone
-    assert columns.numbers == {"a": (2.0, 1.0, True), "c": (6.0, pytest.approx((2 / 3) ** 0.5), True)}
+    # the last row is not trained on: its number, its word and its gap count in the
+    # layout alone
+    columns = Columns.fitted(rows, rows[:3])
+    assert columns.numbers == {
+        "a": (2.0, 1.0, True),
+        "c": (6.0, pytest.approx((2 / 3) ** 0.5), True),
+    }
     assert columns.words == {"b": ("blue", "red")}
     x = columns.read_all(rows)
-    torch.testing.assert_close(x[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [98.0, 0.0]]))
+    torch.testing.assert_close(
+        x[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [98.0, 0.0]])
+    )
     assert x[:, 4:].tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
     assert x[3, 2:4].tolist() == [0, 1]
-    assert torch.equal(Columns(**json.loads(json.dumps(columns.settings()))).read_all(rows), x)
+    assert torch.equal(
+        Columns(**json.loads(json.dumps(columns.settings()))).read_all(rows), x
+    )
     constant = [{"a": "0.1"}] * 7
-    assert Columns.fitted(constant, constant).read_all([{"a": 0.2}]).tolist() == [[pytest.approx(0.1)]]
+    assert Columns.fitted(constant, constant).read_all([{"a": 0.2}]).tolist() == [
+        [pytest.approx(0.1)]
+    ]
     with pytest.raises(ValueError, match="rows of a table are needed"):
         columns.read_all([[1.0, 2.0]])  # pyright: ignore
     with pytest.raises(ValueError, match="row 1 has 'many' in the column c"):
@@ -249,18 +341,69 @@ def test_numbers_words_and_gaps_of_a_table() -> None:
 
 
 def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
-    rows = [[i % 10 + 0.1 * k if k else "", "odd" if i % 2 else "even", f"class{i}"] for i in range(15) for k in range(5)]
-    file, run, out = write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows), str(tmp_path / "run"), tmp_path / "out.csv"
-    assert main(["train", "protonet", "arrays", "--file", str(file), "--steps", "3", "--ways", "3", "--queries", "2", "--out", run]) == 0
-    query = write_csv(tmp_path / "query.csv", ["kind", "size"], [["odd", 3], ["even", ""]])
-    assert main(["adapt", run, "--support", str(file), "--query", str(query), "--out", str(out)]) == 0
-    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["row", "1", "2"]
-    classifier = FewShotClassifier(run).fit([{"size": 1, "kind": "odd"}, {"size": 2.0, "kind": "even"}], ["x", "y"])
+    rows = [
+        [i % 10 + 0.1 * k if k else "", "odd" if i % 2 else "even", f"class{i}"]
+        for i in range(15)
+        for k in range(5)
+    ]
+    file, run, out = (
+        write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows),
+        str(tmp_path / "run"),
+        tmp_path / "out.csv",
+    )
+    assert (
+        main(
+            [
+                "train",
+                "protonet",
+                "arrays",
+                "--file",
+                str(file),
+                "--steps",
+                "3",
+                "--ways",
+                "3",
+                "--queries",
+                "2",
+                "--out",
+                run,
+            ]
+        )
+        == 0
+    )
+    query = write_csv(
+        tmp_path / "query.csv", ["kind", "size"], [["odd", 3], ["even", ""]]
+    )
+    assert (
+        main(
+            [
+                "adapt",
+                run,
+                "--support",
+                str(file),
+                "--query",
+                str(query),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == [
+        "row",
+        "1",
+        "2",
+    ]
+    classifier = FewShotClassifier(run).fit(
+        [{"size": 1, "kind": "odd"}, {"size": 2.0, "kind": "even"}], ["x", "y"]
+    )
     assert classifier.predict([{"size": None, "kind": "odd"}]).shape == (1,)
 
 
 def test_real_targets_that_are_words_are_refused(tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "t.csv", ["a", "y", "task"], [[1, "high", "t"], [2, "low", "t"]])
+    file = write_csv(
+        tmp_path / "t.csv", ["a", "y", "task"], [[1, "high", "t"], [2, "low", "t"]]
+    )
     with pytest.raises(ValueError, match="high"):
         arrays(file=file)
 
@@ -287,7 +430,9 @@ def test_too_few_classes_or_tasks_are_refused() -> None:
     with pytest.raises(ValueError, match="lower the ways"):
         arrays("val", x=x, y=y, ways=5)
     x, y, task = grouped(tasks=1, rows=30)
-    with pytest.raises(ValueError, match="the val part has no tasks: 1 tasks are too few to split"):
+    with pytest.raises(
+        ValueError, match="the val part has no tasks: 1 tasks are too few to split"
+    ):
         arrays("val", x=x, y=y, task=task)
     with pytest.raises(ValueError, match="one of train, val, test"):
         arrays("dev", x=x, y=y)

@@ -1,4 +1,6 @@
-"""Episodes, banks, warps and labelled examples on small random banks whose examples say which they are."""
+"""Episodes, banks, warps and labelled examples on small random banks whose examples say
+which they are.
+"""
 
 import math
 from typing import NamedTuple
@@ -24,12 +26,18 @@ def numbered(counts: list[int], groups: list[int] | None = None) -> ClassBank:
     """A bank whose examples are (number of the example, number of its class)."""
     owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     values = torch.stack([torch.arange(sum(counts)), owner], 1).float()
-    return ClassBank.of(values, counts, [f"class{i}" for i in range(len(counts))], groups)
+    return ClassBank.of(
+        values, counts, [f"class{i}" for i in range(len(counts))], groups
+    )
 
 
 def pictures(counts: list[int], groups: list[int] | None = None) -> ClassBank:
-    values = torch.randint(0, 256, (sum(counts), 1, 4, 4), generator=seeded(), dtype=torch.uint8)
-    return ClassBank.of(values, counts, [f"class{i}" for i in range(len(counts))], groups)
+    values = torch.randint(
+        0, 256, (sum(counts), 1, 4, 4), generator=seeded(), dtype=torch.uint8
+    )
+    return ClassBank.of(
+        values, counts, [f"class{i}" for i in range(len(counts))], groups
+    )
 
 
 class Size(NamedTuple):
@@ -41,7 +49,9 @@ class Size(NamedTuple):
 @st.composite
 def banks(draw: st.DrawFn) -> tuple[ClassBank, Size]:
     counts = draw(st.lists(st.integers(1, 7), min_size=2, max_size=9))
-    groups = draw(st.lists(st.integers(0, 3), min_size=len(counts), max_size=len(counts)))
+    groups = draw(
+        st.lists(st.integers(0, 3), min_size=len(counts), max_size=len(counts))
+    )
     shots, queries = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     enough = sum(count >= shots + queries for count in counts)
     assume(enough >= 1)
@@ -53,16 +63,25 @@ def numbers(x: Tensor) -> list[int]:
 
 
 def drawn_groups(tasks: Task, bank: ClassBank) -> list[list[int]]:
-    return [[int(bank.groups[c]) for c in sorted(set(task.query.x[:, 1].long().tolist()))] for task in tasks.unbind()]
+    return [
+        [int(bank.groups[c]) for c in sorted(set(task.query.x[:, 1].long().tolist()))]
+        for task in tasks.unbind()
+    ]
 
 
 @small
 @given(banks(), seeds, st.integers(1, 4))
-def test_shapes_follow_the_size(case: tuple[ClassBank, Size], seed: int, n: int) -> None:
+def test_shapes_follow_the_size(
+    case: tuple[ClassBank, Size], seed: int, n: int
+) -> None:
     bank, (ways, shots, queries) = case
     episodes = Episodes(bank, ways, shots, queries)
     tasks = episodes.sample(n, seeded(seed))
-    assert (episodes.spec.kind, episodes.spec.x_shape, episodes.spec.y_dim) == ("classes", (2,), ways)
+    assert (episodes.spec.kind, episodes.spec.x_shape, episodes.spec.y_dim) == (
+        "classes",
+        (2,),
+        ways,
+    )
     for part, per_class in ((tasks.support, shots), (tasks.query, queries)):
         assert part.x.shape == (n, ways * per_class, 2)
         assert part.y.shape == (n, ways * per_class, ways)
@@ -71,7 +90,9 @@ def test_shapes_follow_the_size(case: tuple[ClassBank, Size], seed: int, n: int)
 
 @small
 @given(banks(), seeds)
-def test_support_and_query_are_disjoint(case: tuple[ClassBank, Size], seed: int) -> None:
+def test_support_and_query_are_disjoint(
+    case: tuple[ClassBank, Size], seed: int
+) -> None:
     bank, size = case
     for task in Episodes(bank, *size).sample(3, seeded(seed)).unbind():
         seen = numbers(task.support.x) + numbers(task.query.x)
@@ -90,20 +111,37 @@ def test_classes_are_balanced(case: tuple[ClassBank, Size], seed: int) -> None:
 
 @small
 @given(banks(), seeds)
-def test_a_label_is_one_class_and_a_class_one_label(case: tuple[ClassBank, Size], seed: int) -> None:
+def test_a_label_is_one_class_and_a_class_one_label(
+    case: tuple[ClassBank, Size], seed: int
+) -> None:
     bank, size = case
     for task in Episodes(bank, *size).sample(3, seeded(seed)).unbind():
-        pairs = {(int(x[1]), int(y.argmax())) for part in task for x, y in zip(*part, strict=True)}
-        assert len(pairs) == len({c for c, _ in pairs}) == len({label for _, label in pairs}) == size.ways
+        pairs = {
+            (int(x[1]), int(y.argmax()))
+            for part in task
+            for x, y in zip(*part, strict=True)
+        }
+        assert (
+            len(pairs)
+            == len({c for c, _ in pairs})
+            == len({label for _, label in pairs})
+            == size.ways
+        )
 
 
 @small
 @given(banks(), seeds)
-def test_examples_belong_to_their_class(case: tuple[ClassBank, Size], seed: int) -> None:
+def test_examples_belong_to_their_class(
+    case: tuple[ClassBank, Size], seed: int
+) -> None:
     bank, size = case
     for part in Episodes(bank, *size).sample(2, seeded(seed)):
         for number, owner in part.x.flatten(0, 1).long().tolist():
-            assert int(bank.starts[owner]) <= number < int(bank.starts[owner] + bank.counts[owner])
+            assert (
+                int(bank.starts[owner])
+                <= number
+                < int(bank.starts[owner] + bank.counts[owner])
+            )
 
 
 @small
@@ -111,12 +149,18 @@ def test_examples_belong_to_their_class(case: tuple[ClassBank, Size], seed: int)
 def test_same_seed_same_tasks(case: tuple[ClassBank, Size], seed: int) -> None:
     bank, size = case
     first, second = (Episodes(bank, *size).sample(3, seeded(seed)) for _ in range(2))
-    assert all(torch.equal(a, b) for left, right in zip(first, second, strict=True) for a, b in zip(left, right, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for left, right in zip(first, second, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 @small
 @given(banks(), seeds)
-def test_sampling_leaves_the_bank_alone(case: tuple[ClassBank, Size], seed: int) -> None:
+def test_sampling_leaves_the_bank_alone(
+    case: tuple[ClassBank, Size], seed: int
+) -> None:
     bank, size = case
     before = bank.values.clone()
     for part in Episodes(bank, *size).sample(2, seeded(seed)):
@@ -126,25 +170,36 @@ def test_sampling_leaves_the_bank_alone(case: tuple[ClassBank, Size], seed: int)
 
 @small
 @given(banks(), seeds)
-def test_one_alphabet_keeps_all_classes_in_one_group(case: tuple[ClassBank, Size], seed: int) -> None:
+def test_one_alphabet_keeps_all_classes_in_one_group(
+    case: tuple[ClassBank, Size], seed: int
+) -> None:
     bank, (ways, shots, queries) = case
     usable = bank.counts >= shots + queries
     sizes = torch.bincount(bank.groups[usable])
     if int(sizes.max()) < ways:
-        with pytest.raises(ValueError, match=f"no alphabet has the {ways} classes .* largest has {int(sizes.max())}"):
+        with pytest.raises(
+            ValueError,
+            match=f"no alphabet has the {ways} classes .* largest has {int(sizes.max())}",
+        ):
             Episodes(bank, ways, shots, queries, alphabets=1)
         return
-    for groups in drawn_groups(Episodes(bank, ways, shots, queries, alphabets=1).sample(4, seeded(seed)), bank):
+    for groups in drawn_groups(
+        Episodes(bank, ways, shots, queries, alphabets=1).sample(4, seeded(seed)), bank
+    ):
         assert len(groups) == ways
         assert len(set(groups)) == 1
 
 
 @small
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), seeds)
-def test_alphabets_share_the_ways(alphabets: int, share: int, more: int, seed: int) -> None:
+def test_alphabets_share_the_ways(
+    alphabets: int, share: int, more: int, seed: int
+) -> None:
     groups = [g for g in range(alphabets + 2) for _ in range(share + more)]
     bank = numbered([2] * len(groups), groups)
-    tasks = Episodes(bank, alphabets * share, 1, 1, alphabets=alphabets).sample(4, seeded(seed))
+    tasks = Episodes(bank, alphabets * share, 1, 1, alphabets=alphabets).sample(
+        4, seeded(seed)
+    )
     for found in drawn_groups(tasks, bank):
         assert sorted(found.count(g) for g in set(found)) == [share] * alphabets
 
@@ -153,7 +208,9 @@ def test_alphabets_share_the_ways(alphabets: int, share: int, more: int, seed: i
 @given(seeds)
 def test_a_small_alphabet_gives_all_and_another_makes_up_the_rest(seed: int) -> None:
     bank = numbered([2] * 10, [0, 1, 1, 1, 1, 1, 2, 2, 2, 2])
-    for found in drawn_groups(Episodes(bank, 6, 1, 1, alphabets=2).sample(8, seeded(seed)), bank):
+    for found in drawn_groups(
+        Episodes(bank, 6, 1, 1, alphabets=2).sample(8, seeded(seed)), bank
+    ):
         assert len(found) == 6
         assert max(found.count(g) for g in set(found)) <= 3
         assert found.count(0) == (len(set(found)) == 3)
@@ -163,7 +220,10 @@ def test_every_class_is_drawn_equally_often() -> None:
     for alphabets in (0, 1, 2):
         bank = numbered([3] * 12, [i // 4 for i in range(12)])
         tasks = Episodes(bank, 4, 1, 1, alphabets=alphabets).sample(3000, seeded())
-        share = torch.bincount(tasks.support.x[..., 1].flatten().long(), minlength=12) / 3000
+        share = (
+            torch.bincount(tasks.support.x[..., 1].flatten().long(), minlength=12)
+            / 3000
+        )
         assert float((share - 1 / 3).abs().max()) < 0.05
 
 
@@ -179,10 +239,16 @@ def test_labels_and_places_are_dealt_anew() -> None:
 
 
 def test_labels_say_nothing_about_the_alphabet() -> None:
-    episodes, generator, partners = Episodes(numbered([2] * 8, [0, 0, 1, 1, 2, 2, 3, 3]), 4, 1, 1, alphabets=2), seeded(), []
+    episodes, generator, partners = (
+        Episodes(numbered([2] * 8, [0, 0, 1, 1, 2, 2, 3, 3]), 4, 1, 1, alphabets=2),
+        seeded(),
+        [],
+    )
     for _ in range(300):
         task = episodes.sample(1, generator).unbind()[0]
-        groups = episodes.bank.groups[task.query.x[task.query.y.argmax(1).argsort(), 1].long()]
+        groups = episodes.bank.groups[
+            task.query.x[task.query.y.argmax(1).argsort(), 1].long()
+        ]
         partners.append(int((groups[1:] == groups[0]).nonzero()[0, 0]))
     share = torch.bincount(torch.tensor(partners), minlength=3) / 300
     assert float((share - 1 / 3).abs().max()) < 0.1
@@ -197,14 +263,20 @@ def test_every_example_serves_in_support_and_in_query() -> None:
 def test_classes_with_too_few_examples_are_never_drawn() -> None:
     episodes = Episodes(numbered([5, 2, 5, 1, 5]), 2, 2, 1)
     assert episodes.bank.names == ("class0", "class2", "class4")
-    assert set(episodes.sample(60, seeded()).query.x[..., 1].unique().tolist()) == {0, 2, 4}
+    assert set(episodes.sample(60, seeded()).query.x[..., 1].unique().tolist()) == {
+        0,
+        2,
+        4,
+    }
 
 
 def test_bytes_become_floats_up_to_one() -> None:
     bank = pictures([3] * 3)
     tasks = Episodes(bank, 2, 1, 1).sample(5, seeded())
     stock = {tuple(v.flatten().tolist()) for v in bank.values.float() / 255}
-    assert all(tuple(x.flatten().tolist()) in stock for x in tasks.query.x.flatten(0, 1))
+    assert all(
+        tuple(x.flatten().tolist()) in stock for x in tasks.query.x.flatten(0, 1)
+    )
 
 
 def rotated(image: Tensor, turn: int) -> Tensor:
@@ -218,18 +290,26 @@ def test_turned_classes_are_their_images_rotated() -> None:
     turned = bank.turned()
     assert turned.names[2:4] == ("class0/rot090", "class1/rot090")
     assert (len(turned), turned.groups.tolist()) == (8, [0, 1, 2, 3, 4, 5, 6, 7])
-    wanted = {tuple(rotated(image, k).flatten().tolist()): (i // 3 if i < 3 else 1, k) for i, image in enumerate(bank.values) for k in range(4)}
+    wanted = {
+        tuple(rotated(image, k).flatten().tolist()): (i // 3 if i < 3 else 1, k)
+        for i, image in enumerate(bank.values)
+        for k in range(4)
+    }
     found: dict[tuple[int, int], set[int]] = {}
     for task in Episodes(turned, 8, 1, 2).sample(20, seeded()).unbind():
         for part in task:
             for x, y in zip(*part, strict=True):
-                key = wanted[tuple((x * 255).round().to(torch.uint8).flatten().tolist())]
+                key = wanted[
+                    tuple((x * 255).round().to(torch.uint8).flatten().tolist())
+                ]
                 found.setdefault(key, set()).add(int(y.argmax()))
     assert len(found) == 8
     for i in range(8):
         labels = Episodes(turned.pick([i]), 1, 1, 1).sample(2, seeded()).support.x
         for x in labels.flatten(0, 1):
-            assert wanted[tuple((x * 255).round().to(torch.uint8).flatten().tolist())] == (i % 2, i // 2)
+            assert wanted[
+                tuple((x * 255).round().to(torch.uint8).flatten().tolist())
+            ] == (i % 2, i // 2)
 
 
 def test_pick_shares_the_examples_and_keeps_what_belongs_to_a_class() -> None:
@@ -244,12 +324,24 @@ def test_pick_shares_the_examples_and_keeps_what_belongs_to_a_class() -> None:
 def test_fingerprint_tells_splits_apart() -> None:
     bank = numbered([2, 2, 2])
     assert bank.fingerprint() == numbered([5, 5, 5]).fingerprint()
-    assert len({bank.fingerprint(), bank.pick([0, 1]).fingerprint(), bank.pick([1, 0]).fingerprint(), bank.turned().fingerprint()}) == 4
+    assert (
+        len(
+            {
+                bank.fingerprint(),
+                bank.pick([0, 1]).fingerprint(),
+                bank.pick([1, 0]).fingerprint(),
+                bank.turned().fingerprint(),
+            }
+        )
+        == 4
+    )
 
 
 @small
 @given(banks(), st.integers(0, 3))
-def test_a_bank_that_is_too_small_is_refused_with_a_way_out(case: tuple[ClassBank, Size], more: int) -> None:
+def test_a_bank_that_is_too_small_is_refused_with_a_way_out(
+    case: tuple[ClassBank, Size], more: int
+) -> None:
     bank, (_, shots, queries) = case
     enough = int((bank.counts >= shots + queries).sum())
     message = (
@@ -286,7 +378,11 @@ def test_largest_lowers_the_queries_then_the_ways() -> None:
 
 
 def test_largest_within_an_alphabet_counts_that_alphabet() -> None:
-    assert sizes(Episodes(numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, alphabets=1).largest(5, 1, 3)) == (3, 1, 3)
+    assert sizes(
+        Episodes(
+            numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, alphabets=1
+        ).largest(5, 1, 3)
+    ) == (3, 1, 3)
 
 
 def test_largest_refuses_what_is_impossible() -> None:
@@ -295,7 +391,11 @@ def test_largest_refuses_what_is_impossible() -> None:
 
 
 def test_largest_fits_more_than_the_largest_class() -> None:
-    assert sizes(Episodes(numbered([40, 5, 5, 5, 5]), 2, 1, 1).largest(5, 1, 15)) == (5, 1, 4)
+    assert sizes(Episodes(numbered([40, 5, 5, 5, 5]), 2, 1, 1).largest(5, 1, 15)) == (
+        5,
+        1,
+        4,
+    )
 
 
 def test_reshaped_keeps_the_classes() -> None:
@@ -329,13 +429,18 @@ def test_labelled_examples_are_turned_with_their_class() -> None:
     for x, y in zip(task.query.x[0], task.query.y[0], strict=True):
         owner, turn = int(y.argmax()) % 2, int(y.argmax()) // 2
         image = (x * 255).round().to(torch.uint8)
-        assert any(torch.equal(image, rotated(original, turn)) for original in stock[2 * owner : 2 * owner + 2])
+        assert any(
+            torch.equal(image, rotated(original, turn))
+            for original in stock[2 * owner : 2 * owner + 2]
+        )
     assert len(bank) == 2
 
 
 def blob(size: int = 28) -> Tensor:
     place = torch.arange(size) - (size - 1) / 2
-    return (1.5 - (place[:, None].square() + place.square()).sqrt() / 4).clamp(0, 1)[None, None]
+    return (1.5 - (place[:, None].square() + place.square()).sqrt() / 4).clamp(0, 1)[
+        None, None
+    ]
 
 
 def test_warp_keeps_shape_and_roughly_the_ink() -> None:
@@ -357,7 +462,9 @@ def test_warp_moves_every_image_in_its_own_way_and_its_channels_together() -> No
 
 def test_a_warp_of_nothing_changes_nothing() -> None:
     images = torch.rand(4, 1, 9, 9, generator=seeded())
-    torch.testing.assert_close(Warp(0, 0, 0, 0, 0)(images, seeded()), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        Warp(0, 0, 0, 0, 0)(images, seeded()), images, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("degrees", [20.0, 60.0])
@@ -367,7 +474,10 @@ def test_warp_turns_by_at_most_its_degrees(degrees: float) -> None:
     warped = Warp(degrees, 0, 0, 0, 0)(bar.repeat(200, 1, 1, 1), seeded())
     place = torch.arange(41) - 20.0
     mass = warped[:, 0] / warped.sum((1, 2, 3))[:, None, None]
-    xx, yy = (mass * place.square()).sum((1, 2)), (mass * place.square()[:, None]).sum((1, 2))
+    xx, yy = (
+        (mass * place.square()).sum((1, 2)),
+        (mass * place.square()[:, None]).sum((1, 2)),
+    )
     xy = (mass * place[:, None] * place).sum((1, 2))
     angle = (0.5 * torch.atan2(2 * xy, xx - yy)).abs() * 180 / math.pi
     assert 0.9 * degrees < float(angle.max()) < degrees + 1
@@ -377,17 +487,24 @@ def test_warp_shifts_by_at_most_its_fraction_of_the_side() -> None:
     place = torch.arange(40.0)
     images = torch.nn.functional.pad(blob(20), (10, 10, 10, 10)).repeat(300, 1, 1, 1)
     warped = Warp(0, 0, 0, 0.1, 0)(images, seeded())[:, 0]
-    centre = torch.stack([(warped * place).sum((1, 2)), (warped * place[:, None]).sum((1, 2))]) / warped.sum((1, 2))
+    centre = torch.stack(
+        [(warped * place).sum((1, 2)), (warped * place[:, None]).sum((1, 2))]
+    ) / warped.sum((1, 2))
     assert 3.7 < float((centre - 19.5).abs().max()) < 4.05
 
 
 def test_an_elastic_warp_moves_places_of_one_image_apart_smoothly_and_not_far() -> None:
     size, elastic = 40, 0.1
-    place = (torch.arange(size) + 0.5) / size * 2 - 1  # a pixel's value is where it was, from -1 to 1
-    ramps = torch.stack([place.expand(size, size), place[:, None].expand(size, size)]).repeat(100, 1, 1, 1)
+    # a pixel's value is where it was, from -1 to 1
+    place = (torch.arange(size) + 0.5) / size * 2 - 1
+    ramps = torch.stack(
+        [place.expand(size, size), place[:, None].expand(size, size)]
+    ).repeat(100, 1, 1, 1)
     inside = (..., slice(6, -6), slice(6, -6))
-    moved = (Warp(0, 0, 0, 0, elastic)(ramps, seeded()) - ramps)[inside]  # (100, 2, 28, 28)
-    assert 0.7 * elastic < float(moved.abs().max()) < 1.5 * elastic  # bicubic curves overshoot their control points a little
+    # (100, 2, 28, 28)
+    moved = (Warp(0, 0, 0, 0, elastic)(ramps, seeded()) - ramps)[inside]
+    # bicubic curves overshoot their control points a little
+    assert 0.7 * elastic < float(moved.abs().max()) < 1.5 * elastic
     assert float(moved.mean().abs()) < 0.1 * elastic
     assert float((moved.amax((2, 3)) - moved.amin((2, 3))).mean()) > 0.5 * elastic
     assert float(moved.diff(dim=3).abs().max()) < 0.3 * elastic
@@ -397,24 +514,39 @@ def test_a_mirrored_class_is_the_class_flipped_and_then_turned() -> None:
     bank = pictures([2] * 3, [0, 0, 1]).turned().mirrored()
     assert len(bank) == len(set(bank.names)) == 24
     assert len(bank.groups.unique()) == 16
-    upright, turned = bank.names.index("class0/rot000"), bank.names.index("class0/rot090/mirrored")
-    assert (int(bank.turns[turned]), int(bank.starts[turned])) == (5, int(bank.starts[upright]))
+    upright, turned = (
+        bank.names.index("class0/rot000"),
+        bank.names.index("class0/rot090/mirrored"),
+    )
+    assert (int(bank.turns[turned]), int(bank.starts[turned])) == (
+        5,
+        int(bank.starts[upright]),
+    )
     episodes = Episodes(bank.pick([turned, turned]), 2, 1, 1)
     found = episodes.sample(1, seeded()).support.x[0, 0]
-    stock = [torch.rot90(image.flip(2), 1, (1, 2)).float() / 255 for image in bank.values[:2]]
+    stock = [
+        torch.rot90(image.flip(2), 1, (1, 2)).float() / 255 for image in bank.values[:2]
+    ]
     assert any(torch.equal(found, image) for image in stock)
 
 
 def test_mirroring_and_turning_make_the_same_classes_in_either_order() -> None:
     bank = pictures([2] * 3)
     one, other = bank.turned().mirrored(), bank.mirrored().turned()
-    assert sorted(zip(one.starts.tolist(), one.turns.tolist(), strict=True)) == sorted(zip(other.starts.tolist(), other.turns.tolist(), strict=True))
+    assert sorted(zip(one.starts.tolist(), one.turns.tolist(), strict=True)) == sorted(
+        zip(other.starts.tolist(), other.turns.tolist(), strict=True)
+    )
     assert sorted(other.turns.tolist()) == sorted(3 * list(range(8)))
 
 
 def test_only_warped_episodes_differ_from_the_bank() -> None:
-    bank = ClassBank.of((blob() * 255).to(torch.uint8).repeat(6, 1, 1, 1), [3, 3], ["a", "b"])
-    plain, warped = (Episodes(bank, 2, 1, 1, warp=warp).sample(1, seeded()).query.x[0] for warp in (None, Warp()))
+    bank = ClassBank.of(
+        (blob() * 255).to(torch.uint8).repeat(6, 1, 1, 1), [3, 3], ["a", "b"]
+    )
+    plain, warped = (
+        Episodes(bank, 2, 1, 1, warp=warp).sample(1, seeded()).query.x[0]
+        for warp in (None, Warp())
+    )
     assert torch.equal(plain[0], plain[1])
     assert not torch.equal(warped[0], warped[1])
 
@@ -422,7 +554,12 @@ def test_only_warped_episodes_differ_from_the_bank() -> None:
 def test_examples_are_drawn_with_the_generator_alone() -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    episodes = Episodes(pictures([4] * 4, [0, 0, 1, 1]).turned(), 4, 1, 2, alphabets=2, warp=Warp())
-    found: list[Examples] = [episodes.sample(2, seeded()).query, episodes.labelled(4).sample(1, seeded()).query]
+    episodes = Episodes(
+        pictures([4] * 4, [0, 0, 1, 1]).turned(), 4, 1, 2, alphabets=2, warp=Warp()
+    )
+    found: list[Examples] = [
+        episodes.sample(2, seeded()).query,
+        episodes.labelled(4).sample(1, seeded()).query,
+    ]
     assert len(found) == 2
     assert torch.equal(torch.get_rng_state(), state)

@@ -24,10 +24,23 @@ def grey(image: Image.Image, **given: bool) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("paper", "ink", "flips"), [(255, 0, True), (200, 90, True), (128, 255, True), (127, 255, False), (0, 255, False), (20, 10, False)]
+    ("paper", "ink", "flips"),
+    [
+        (255, 0, True),
+        (200, 90, True),
+        (128, 255, True),
+        (127, 255, False),
+        (0, 255, False),
+        (20, 10, False),
+    ],
 )
-def test_dark_background_flips_light_borders_alone(paper: int, ink: int, flips: bool) -> None:
-    plain, dark = grey(on_paper(paper, ink)), grey(on_paper(paper, ink), dark_background=True)
+def test_dark_background_flips_light_borders_alone(
+    paper: int, ink: int, flips: bool
+) -> None:
+    plain, dark = (
+        grey(on_paper(paper, ink)),
+        grey(on_paper(paper, ink), dark_background=True),
+    )
     assert torch.equal(plain[0], torch.as_tensor(np.array(on_paper(paper, ink))))
     assert torch.equal(dark, 255 - plain if flips else plain)
 
@@ -35,7 +48,9 @@ def test_dark_background_flips_light_borders_alone(paper: int, ink: int, flips: 
 def test_dark_background_looks_at_the_border_and_not_at_the_middle() -> None:
     pixels = np.full((12, 12), 255, dtype=np.uint8)
     pixels[0, :] = pixels[-1, :] = pixels[:, 0] = pixels[:, -1] = 0
-    assert torch.equal(grey(Image.fromarray(pixels), dark_background=True)[0], torch.as_tensor(pixels))
+    assert torch.equal(
+        grey(Image.fromarray(pixels), dark_background=True)[0], torch.as_tensor(pixels)
+    )
 
 
 def test_dark_background_flips_colours_too() -> None:
@@ -49,7 +64,10 @@ def test_colour_and_grey_have_their_channels() -> None:
     assert Preprocess(3, (6, 8)).convert(red)[:, 2, 3].tolist() == [255, 0, 0]
     assert Preprocess(1, (6, 8)).convert(red).shape == (1, 6, 8)
     assert int(Preprocess(1, (6, 8)).convert(red)[0, 0, 0]) == 76
-    assert Preprocess(3, (12, 12)).convert(on_paper(10, 200))[:, 5, 5].tolist() == [200] * 3
+    assert (
+        Preprocess(3, (12, 12)).convert(on_paper(10, 200))[:, 5, 5].tolist()
+        == [200] * 3
+    )
 
 
 def test_size_is_height_and_width() -> None:
@@ -66,13 +84,21 @@ def test_transparent_parts_are_white_paper(mode: str) -> None:
     image = Image.new("RGBA", (6, 6), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (2, 2, 4, 4))
     stored = io.BytesIO()
-    image.convert(mode).save(stored, "PNG", **({"transparency": image.convert("P").getpixel((0, 0))} if mode == "P" else {}))
+    image.convert(mode).save(
+        stored,
+        "PNG",
+        **(
+            {"transparency": image.convert("P").getpixel((0, 0))} if mode == "P" else {}
+        ),
+    )
     found = Preprocess(1, (6, 6)).read(stored)
     assert (int(found[0, 0, 0]), int(found[0, 3, 3])) == (255, 0)
 
 
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
-    Image.fromarray(np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)).save(tmp_path / "deep.png")
+    Image.fromarray(np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)).save(
+        tmp_path / "deep.png"
+    )
     found = Preprocess(1, (6, 6)).read(tmp_path / "deep.png").flatten().float()
     torch.testing.assert_close(found, torch.linspace(0, 255, 36), atol=1.0, rtol=0)
 
@@ -83,13 +109,18 @@ def test_a_photo_is_read_as_the_phone_was_held(tmp_path: Path) -> None:
     how = Image.Exif()
     how[0x0112] = 6  # to be shown a quarter turn clockwise
     Image.fromarray(pixels).save(tmp_path / "held.png", exif=how)
-    assert Preprocess(1, (8, 4)).read(tmp_path / "held.png")[0].tolist() == [[255] * 4] * 4 + [[0] * 4] * 4
+    assert (
+        Preprocess(1, (8, 4)).read(tmp_path / "held.png")[0].tolist()
+        == [[255] * 4] * 4 + [[0] * 4] * 4
+    )
 
 
 def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "noise.png").write_bytes(b"not a picture")
     stored = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).save(stored, "PNG")
+    Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    ).save(stored, "PNG")
     (tmp_path / "half.png").write_bytes(stored.getvalue()[:300])
     for name in ("noise.png", "half.png", "gone.png"):
         with pytest.raises(ValueError, match=rf"cannot read .*{name} as an image"):
@@ -111,14 +142,23 @@ def test_settings_bring_back_the_same_preprocessing() -> None:
 def test_image_files_are_found_in_order_whatever_the_case(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpeg", "c.TiF", ".hidden.png", "notes.txt", "d.webp"):
         (tmp_path / name).touch()
-    assert [file.name for file in image_files(tmp_path)] == ["a.jpeg", "b.PNG", "c.TiF", "d.webp"]
+    assert [file.name for file in image_files(tmp_path)] == [
+        "a.jpeg",
+        "b.PNG",
+        "c.TiF",
+        "d.webp",
+    ]
 
 
 def test_to_unit_divides_by_255() -> None:
-    assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+    assert to_unit(
+        torch.tensor([0, 51, 255], dtype=torch.uint8)
+    ).tolist() == pytest.approx([0, 0.2, 1])
 
 
-def drawn(left: int, top: int, width: int, height: int, canvas: tuple[int, int] = (105, 105)) -> Image.Image:
+def drawn(
+    left: int, top: int, width: int, height: int, canvas: tuple[int, int] = (105, 105)
+) -> Image.Image:
     """An L of black ink on white paper."""
     pixels = np.full((canvas[1], canvas[0]), 255, dtype=np.uint8)
     pixels[top : top + height, left : left + max(2, width // 8)] = 0
@@ -127,10 +167,17 @@ def drawn(left: int, top: int, width: int, height: int, canvas: tuple[int, int] 
 
 
 def fitted(image: Image.Image) -> Tensor:
-    return Preprocess(1, (28, 28), dark_background=True, fit_ink=True).convert(image)[0].float() / 255
+    return (
+        Preprocess(1, (28, 28), dark_background=True, fit_ink=True)
+        .convert(image)[0]
+        .float()
+        / 255
+    )
 
 
-def test_fitted_ink_has_its_centre_of_mass_in_the_middle_and_reaches_near_the_edge() -> None:
+def test_fitted_ink_has_its_centre_of_mass_in_the_middle_and_reaches_near_the_edge() -> (
+    None
+):
     for image in (drawn(3, 60, 30, 40), drawn(50, 5, 50, 20), drawn(10, 10, 80, 80)):
         x = fitted(image)
         places = torch.arange(28) + 0.5
@@ -152,4 +199,7 @@ def test_a_dot_stays_small_and_an_empty_page_stays_empty() -> None:
     dot = np.full((105, 105), 255, dtype=np.uint8)
     dot[80:84, 20:24] = 0
     assert 0.005 < float(fitted(Image.fromarray(dot)).mean()) < 0.05
-    assert float(fitted(Image.fromarray(np.full((105, 105), 255, dtype=np.uint8))).max()) == 0
+    assert (
+        float(fitted(Image.fromarray(np.full((105, 105), 255, dtype=np.uint8))).max())
+        == 0
+    )

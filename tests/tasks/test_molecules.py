@@ -10,7 +10,10 @@ from innerloop.engine.scores import roc_auc
 from innerloop.tasks import tox21
 from innerloop.tasks.molecules import ASSAYS, Assays, molecules
 
-real = pytest.mark.skipif(not os.environ.get("INNERLOOP_DATA"), reason="INNERLOOP_DATA does not say where Tox21 is")
+real = pytest.mark.skipif(
+    not os.environ.get("INNERLOOP_DATA"),
+    reason="INNERLOOP_DATA does not say where Tox21 is",
+)
 
 
 def test_roc_auc_is_scikit_learns() -> None:
@@ -18,17 +21,26 @@ def test_roc_auc_is_scikit_learns() -> None:
     for _ in range(5):
         scores = torch.randint(0, 6, (30,), generator=generator).float()  # with ties
         positive = (torch.rand(30, generator=generator) < 0.4).float()
-        assert float(roc_auc(scores, positive)) == pytest.approx(roc_auc_score(positive.numpy(), scores.numpy()))
+        assert float(roc_auc(scores, positive)) == pytest.approx(
+            roc_auc_score(positive.numpy(), scores.numpy())
+        )
     assert float(roc_auc(scores, torch.ones(30))) == 0.5
 
 
 def test_a_task_is_of_one_assay_and_its_parts_are_disjoint() -> None:
-    results = torch.tensor([[0.0, 1.0, float("nan")] * 10, [1.0, float("nan"), 0.0] * 10])
+    results = torch.tensor(
+        [[0.0, 1.0, float("nan")] * 10, [1.0, float("nan"), 0.0] * 10]
+    )
     x = torch.arange(30)[:, None]  # every molecule is its own number
-    tasks = Assays(x, results, ("a", "b"), shots=3, queries=4).sample(50, torch.Generator().manual_seed(0))
+    tasks = Assays(x, results, ("a", "b"), shots=3, queries=4).sample(
+        50, torch.Generator().manual_seed(0)
+    )
     seen = set()
     for task in tasks.unbind():
-        rows, y = torch.cat([task.support.x, task.query.x])[:, 0].long(), torch.cat([task.support.y, task.query.y])
+        rows, y = (
+            torch.cat([task.support.x, task.query.x])[:, 0].long(),
+            torch.cat([task.support.y, task.query.y]),
+        )
         assert len(set(rows.tolist())) == 14
         fits = [bool((results[assay][rows] == y[:, 1]).all()) for assay in range(2)]
         assert sum(fits) == 1  # what was not measured is never drawn

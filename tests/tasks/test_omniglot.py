@@ -28,13 +28,23 @@ def _data() -> None:
 @pytest.mark.parametrize(
     ("protocol", "part", "holdout", "classes"),
     [
-        ("lake", "train", False, 964), ("lake", "train", True, 775), ("lake", "val", False, 189), ("lake", "test", False, 659),
-        ("lake-minimal-1", "train", False, 136), ("lake-minimal-1", "train", True, 136), ("lake-minimal-1", "test", True, 659),
+        ("lake", "train", False, 964),
+        ("lake", "train", True, 775),
+        ("lake", "val", False, 189),
+        ("lake", "test", False, 659),
+        ("lake-minimal-1", "train", False, 136),
+        ("lake-minimal-1", "train", True, 136),
+        ("lake-minimal-1", "test", True, 659),
         ("lake-minimal-2", "train", False, 156),
-        ("vinyals", "train", False, 4800), ("vinyals", "train", True, 4112), ("vinyals", "val", True, 688), ("vinyals", "test", True, 1692),
+        ("vinyals", "train", False, 4800),
+        ("vinyals", "train", True, 4112),
+        ("vinyals", "val", True, 688),
+        ("vinyals", "test", True, 1692),
     ],
-)  # fmt: skip
-def test_protocols_have_their_classes(protocol: str, part: str, holdout: bool, classes: int) -> None:
+)
+def test_protocols_have_their_classes(
+    protocol: str, part: str, holdout: bool, classes: int
+) -> None:
     found = bank(protocol, part, holdout)
     assert len(found) == len(set(found.names)) == classes
     assert found.counts.tolist() == [20] * classes
@@ -53,15 +63,30 @@ def test_vinyals_parts_share_no_class_but_the_known_alphabet() -> None:
     parts = {part: set(bank("vinyals", part, True).names) for part in PARTS}
     assert not parts["train"] & parts["val"]
     assert not parts["val"] & parts["test"]
-    assert {name.split("/")[0] for name in parts["train"] & parts["test"]} <= {"Gurmukhi"}
+    assert {name.split("/")[0] for name in parts["train"] & parts["test"]} <= {
+        "Gurmukhi"
+    }
     assert set(bank("vinyals", "train").names) == parts["train"] | parts["val"]
 
 
 @pytest.mark.parametrize(
-    ("part", "holdout", "listed"), [("train", False, "trainval"), ("train", True, "train"), ("val", True, "val"), ("test", True, "test")]
+    ("part", "holdout", "listed"),
+    [
+        ("train", False, "trainval"),
+        ("train", True, "train"),
+        ("val", True, "val"),
+        ("test", True, "test"),
+    ],
 )
-def test_vinyals_classes_are_the_published_lists(part: str, holdout: bool, listed: str) -> None:
-    file = Path(os.environ["INNERLOOP_DATA"]) / "omniglot" / "splits_vinyals" / f"{listed}.txt"
+def test_vinyals_classes_are_the_published_lists(
+    part: str, holdout: bool, listed: str
+) -> None:
+    file = (
+        Path(os.environ["INNERLOOP_DATA"])
+        / "omniglot"
+        / "splits_vinyals"
+        / f"{listed}.txt"
+    )
     found = bank("vinyals", part, holdout)
     assert list(found.names) == file.read_text().split()
     assert found.turns.tolist() == [int(name[-3:]) // 90 for name in found.names]
@@ -77,7 +102,12 @@ def test_background_has_thirty_alphabets_and_evaluation_twenty() -> None:
     assert (len(train.groups.unique()), len(test.groups.unique())) == (30, 20)
     for one in (train, test):
         alphabets = [name.split("/")[0] for name in one.names]
-        assert len({(alphabet, int(group)) for alphabet, group in zip(alphabets, one.groups, strict=True)}) == len(set(alphabets))
+        assert len(
+            {
+                (alphabet, int(group))
+                for alphabet, group in zip(alphabets, one.groups, strict=True)
+            }
+        ) == len(set(alphabets))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -85,18 +115,31 @@ def test_episodes_within_an_alphabet_come_from_one(part: str) -> None:
     tasks = omniglot(part, ways=20, shots=1, queries=1, alphabets=1, augment=False)
     found = tasks.sample(10, torch.Generator().manual_seed(0))
     owner = torch.full((len(tasks.bank.values),), -1)
-    for start, count, group in zip(tasks.bank.starts.tolist(), tasks.bank.counts.tolist(), tasks.bank.groups.tolist(), strict=True):
+    for start, count, group in zip(
+        tasks.bank.starts.tolist(),
+        tasks.bank.counts.tolist(),
+        tasks.bank.groups.tolist(),
+        strict=True,
+    ):
         owner[start : start + count] = group
     values = tasks.bank.values[owner >= 0]
-    stock = {image.numpy().tobytes(): group for image, group in zip(values, owner[owner >= 0].tolist(), strict=True)}
+    stock = {
+        image.numpy().tobytes(): group
+        for image, group in zip(values, owner[owner >= 0].tolist(), strict=True)
+    }
     for task in found.unbind():
-        images = (torch.cat([task.support.x, task.query.x]) * 255).round().to(torch.uint8)
+        images = (
+            (torch.cat([task.support.x, task.query.x]) * 255).round().to(torch.uint8)
+        )
         groups = {stock[image.numpy().tobytes()] for image in images}
         assert len(groups) == 1
 
 
 def test_training_turns_and_warps_and_testing_does_not() -> None:
-    train, test = omniglot("train", ways=5, queries=2), omniglot("test", ways=5, queries=2)
+    train, test = (
+        omniglot("train", ways=5, queries=2),
+        omniglot("test", ways=5, queries=2),
+    )
     assert (len(train.bank), len(test.bank)) == (8 * 964, 659)
     assert train.warp is not None
     assert test.warp is None
@@ -116,7 +159,9 @@ def test_images_are_light_ink_on_dark_ground() -> None:
 
 def test_a_turned_class_is_the_upright_one_rotated() -> None:
     turned = bank("vinyals", "test")
-    at = turned.names.index(next(name for name in turned.names if name.endswith("rot090")))
+    at = turned.names.index(
+        next(name for name in turned.names if name.endswith("rot090"))
+    )
     upright = turned.names.index(turned.names[at].replace("rot090", "rot000"))
     assert int(turned.starts[at]) == int(turned.starts[upright])
     assert (int(turned.turns[at]), int(turned.turns[upright])) == (1, 0)
@@ -124,13 +169,33 @@ def test_a_turned_class_is_the_upright_one_rotated() -> None:
 
 def test_a_split_has_one_fingerprint() -> None:
     assert bank("lake", "train").fingerprint() == bank("lake", "train").fingerprint()
-    assert len({bank("lake", part, holdout).fingerprint() for part in PARTS for holdout in (False, True)}) == 4
+    assert (
+        len(
+            {
+                bank("lake", part, holdout).fingerprint()
+                for part in PARTS
+                for holdout in (False, True)
+            }
+        )
+        == 4
+    )
 
 
-@pytest.mark.parametrize(("asked", "tested"), [([], "vinyals"), (["--protocol", "lake"], "lake")])
-def test_a_run_is_tested_on_its_own_protocol_unless_told_otherwise(asked: list[str], tested: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "tested"), [([], "vinyals"), (["--protocol", "lake"], "lake")]
+)
+def test_a_run_is_tested_on_its_own_protocol_unless_told_otherwise(
+    asked: list[str], tested: str
+) -> None:
     spec = {"kind": "classes", "x_shape": [1, 28, 28], "y_dim": 5}
-    settings = Settings("protonet", {}, spec, "omniglot", {"ways": 60, "protocol": "vinyals", "holdout": True}, {})
+    settings = Settings(
+        "protonet",
+        {},
+        spec,
+        "omniglot",
+        {"ways": 60, "protocol": "vinyals", "holdout": True},
+        {},
+    )
     options = build_parser().parse_args(["test", "run", *asked])
     tasks = tasks_to_test(options, settings, 5, 1)
     assert isinstance(tasks, Episodes)

@@ -26,16 +26,24 @@ def test_parts_have_their_shares(names: list[str]) -> None:
 
 @small
 @given(names, st.randoms(use_true_random=False))
-def test_parts_follow_the_names_and_not_their_order(names: list[str], random: object) -> None:
+def test_parts_follow_the_names_and_not_their_order(
+    names: list[str], random: object
+) -> None:
     shuffled = list(names)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     for part in PARTS:
-        assert {names[i] for i in part_of(names, part)} == {shuffled[i] for i in part_of(shuffled, part)}
+        assert {names[i] for i in part_of(names, part)} == {
+            shuffled[i] for i in part_of(shuffled, part)
+        }
 
 
 def test_a_known_split_stays_as_it_is() -> None:
     letters = list("abcdefghij")
-    assert ["".join(letters[i] for i in part_of(letters, part)) for part in PARTS] == ["bcdefj", "ah", "gi"]
+    assert ["".join(letters[i] for i in part_of(letters, part)) for part in PARTS] == [
+        "bcdefj",
+        "ah",
+        "gi",
+    ]
 
 
 def test_an_unknown_part_is_refused() -> None:

@@ -9,7 +9,9 @@ from innerloop.tasks.pools import Pools
 
 def bank(classes: int = 14, each: int = 20) -> ClassBank:
     """Every value tells its class and its place in it."""
-    values = torch.tensor([[float(c), float(i)] for c in range(classes) for i in range(each)])
+    values = torch.tensor(
+        [[float(c), float(i)] for c in range(classes) for i in range(each)]
+    )
     return ClassBank.of(values, [each] * classes, [f"{c}" for c in range(classes)])
 
 
@@ -21,24 +23,42 @@ def test_a_pool_is_what_was_asked_for() -> None:
         assert len(both.unique(dim=0)) == len(both) == 80  # none twice
         present = task.support.y.any(0)
         ways.add(int(present.sum()))
-        assert torch.equal(task.query.y.any(0), present)  # every class that is asked is in the pool, and no other
+        # every class that is asked is in the pool, and no other
+        assert torch.equal(task.query.y.any(0), present)
         counts = task.query.y.sum(0)[present]
         assert counts.max() - counts.min() <= 1
         for part in task:  # a label is a class, and a class a label
-            pairs = {(int(label), int(x[0])) for label, x in zip(part.y.argmax(-1), part.x, strict=True)}
+            pairs = {
+                (int(label), int(x[0]))
+                for label, x in zip(part.y.argmax(-1), part.x, strict=True)
+            }
             assert len(pairs) == int(present.sum())
     assert ways == {5, 6, 7, 8, 9, 10}
 
 
 def test_spread_makes_classes_rare() -> None:
-    uneven, even = (Pools(bank(), fewest=8, most=8, spread=spread).sample(60, torch.Generator().manual_seed(0)) for spread in (1.5, 0.0))
-    assert uneven.support.y.sum(1).std(1).mean() > 1.3 * even.support.y.sum(1).std(1).mean()
+    uneven, even = (
+        Pools(bank(), fewest=8, most=8, spread=spread).sample(
+            60, torch.Generator().manual_seed(0)
+        )
+        for spread in (1.5, 0.0)
+    )
+    assert (
+        uneven.support.y.sum(1).std(1).mean()
+        > 1.3 * even.support.y.sum(1).std(1).mean()
+    )
     assert uneven.support.y.sum(1).amin() >= 1
 
 
 def test_the_first_of_a_pool_are_no_others() -> None:
     some = Pools(bank(), fewest=8, most=8).sample(300, torch.Generator().manual_seed(0))
-    assert abs(float(some.support.y[:, :8].argmax(-1).float().mean()) - float(some.support.y.argmax(-1).float().mean())) < 0.25
+    assert (
+        abs(
+            float(some.support.y[:, :8].argmax(-1).float().mean())
+            - float(some.support.y.argmax(-1).float().mean())
+        )
+        < 0.25
+    )
 
 
 def test_a_small_bank_is_turned_down() -> None:

@@ -18,13 +18,23 @@ def test_a_task_holds_its_solution(part: str) -> None:
     assert drawn.support.x.shape[1] == 3 or part == "train"
     for task in drawn.unbind():
         assert torch.equal(task.query.y[0, LONGEST:], task.query.y[1, LONGEST:])
-        numbers = [number for number in task.query.y[0, LONGEST:].long().tolist() if number >= 0]
+        numbers = [
+            number
+            for number in task.query.y[0, LONGEST:].long().tolist()
+            if number >= 0
+        ]
         program = strings.GRAMMAR.decode(numbers)
         assert part_of_program(strings.show(program)) == part
         for examples in task:
-            for x, y in zip(examples.x.long().tolist(), examples.y.long().tolist(), strict=True):
-                assert strings.run(program, strings.text_of(x)) == strings.text_of(y[:LONGEST])
-        for x, y in zip(task.support.x.long().tolist(), task.support.y.long().tolist(), strict=True):
+            for x, y in zip(
+                examples.x.long().tolist(), examples.y.long().tolist(), strict=True
+            ):
+                assert strings.run(program, strings.text_of(x)) == strings.text_of(
+                    y[:LONGEST]
+                )
+        for x, y in zip(
+            task.support.x.long().tolist(), task.support.y.long().tolist(), strict=True
+        ):
             expected, written = [], 0
             for expression in program:
                 expected += [written] * len(strings.GRAMMAR.encode((expression,)))
@@ -33,12 +43,21 @@ def test_a_task_holds_its_solution(part: str) -> None:
 
 
 def test_a_seed_fixes_the_tasks() -> None:
-    a, b = (string_programs("train").sample(3, torch.Generator().manual_seed(4)) for _ in range(2))
+    a, b = (
+        string_programs("train").sample(3, torch.Generator().manual_seed(4))
+        for _ in range(2)
+    )
     assert torch.equal(a.query.y, b.query.y)
 
 
 def test_parts_share_no_program() -> None:
-    train, test = ({strings.show(task.program) for task in string_programs(part).draw(150, 4, Random(0))} for part in ("train", "test"))
+    train, test = (
+        {
+            strings.show(task.program)
+            for task in string_programs(part).draw(150, 4, Random(0))
+        }
+        for part in ("train", "test")
+    )
     assert not train & test
     assert {part_of_program(program) for program in train} == {"train"}
 

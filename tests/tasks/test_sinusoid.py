@@ -15,7 +15,9 @@ def test_tasks_are_sine_waves_in_range() -> None:
     assert tasks.query.x.shape == (500, 9, 1)
     amplitudes, phases = [], []
     for task in tasks.unbind():
-        x, y = (torch.cat(pair).double().numpy()[:, 0] for pair in zip(*task, strict=True))
+        x, y = (
+            torch.cat(pair).double().numpy()[:, 0] for pair in zip(*task, strict=True)
+        )
         (a, b), residual, *_ = np.linalg.lstsq(np.stack([np.sin(x), np.cos(x)], 1), y)
         assert residual[0] < 1e-8
         amplitudes.append(math.hypot(a, b))
@@ -30,7 +32,9 @@ def test_tasks_are_sine_waves_in_range() -> None:
 
 
 def test_same_seed_same_tasks_and_no_two_alike() -> None:
-    first, second, other = (sinusoid().sample(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, second, other = (
+        sinusoid().sample(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
     assert torch.equal(first.query.y, second.query.y)
     assert not torch.equal(first.query.y, other.query.y)
     assert not torch.equal(first.query.y[0], first.query.y[1])

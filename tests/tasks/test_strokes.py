@@ -1,4 +1,6 @@
-"""Strokes: repeatable, inked, new in every part, and characters that resemble themselves."""
+"""Strokes: repeatable, inked, new in every part, and characters that resemble
+themselves.
+"""
 
 import pytest
 import torch
@@ -15,12 +17,16 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def sample(seed: int = 0, n: int = 4, **given: int) -> Task:
-    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **given}).sample(n, seeded(seed))
+    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **given}).sample(
+        n, seeded(seed)
+    )
 
 
 @pytest.fixture
 def two_alphabets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bank.__wrapped__.__globals__, "_FIXED", {"train": 2, "val": 2, "test": 2})
+    monkeypatch.setitem(
+        bank.__wrapped__.__globals__, "_FIXED", {"train": 2, "val": 2, "test": 2}
+    )
     monkeypatch.setitem(bank.__wrapped__.__globals__, "_DRAWINGS", 4)
     monkeypatch.setitem(bank.__wrapped__.__globals__, "bank", bank.__wrapped__)
 
@@ -55,7 +61,9 @@ def test_ink_lies_on_dark_ground() -> None:
     inked = images.mean((1, 2, 3))
     assert 0.04 < float(inked.mean()) < 0.3
     assert float(inked.min()) > 0
-    border = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
+    border = torch.cat(
+        [images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1
+    )
     assert float(border.mean()) < 0.02
 
 
@@ -63,7 +71,9 @@ def nearness(tasks: Task) -> tuple[Tensor, Tensor]:
     """Mean distances of blurred drawings of one class and of two, task by task."""
     inside, outside = [], []
     for task in tasks.unbind():
-        z = torch.nn.functional.avg_pool2d(torch.cat([task.support.x, task.query.x]), 3, 2).flatten(1)
+        z = torch.nn.functional.avg_pool2d(
+            torch.cat([task.support.x, task.query.x]), 3, 2
+        ).flatten(1)
         y = torch.cat([task.support.y, task.query.y])
         same, apart = y @ y.T > 0.5, torch.cdist(z, z)
         inside.append(apart[same & ~torch.eye(len(y), dtype=torch.bool)].mean())

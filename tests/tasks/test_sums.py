@@ -21,7 +21,13 @@ def test_targets_are_the_sum_of_two_functions() -> None:
     found = set()
     for task in drawn.unbind():
         x, y = (torch.cat(parts) for parts in zip(*task, strict=True))
-        (pair,) = [pair for pair in tasks.pairs if torch.allclose(FUNCTIONS[pair[0]](x) + FUNCTIONS[pair[1]](x), y, atol=1e-5)]
+        (pair,) = [
+            pair
+            for pair in tasks.pairs
+            if torch.allclose(
+                FUNCTIONS[pair[0]](x) + FUNCTIONS[pair[1]](x), y, atol=1e-5
+            )
+        ]
         found.add(pair)
     assert found == set(tasks.pairs)
 

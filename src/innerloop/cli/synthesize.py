@@ -14,8 +14,13 @@ from innerloop.runs import write_atomically
 from innerloop.synthesis import joined, synthesize
 
 OUTPUT = "output"
-SHOWN, SURE = 20, 0.995  # rows that are printed, if all is well; where less of the probability agrees, it is said
-NOTHING = ("nothing: the program does not find in it what it looks for", f"nothing: a text may have {LONGEST} characters")
+# rows that are printed, if all is well; where less of the probability agrees, it is
+# said
+SHOWN, SURE = 20, 0.995
+NOTHING = (
+    "nothing: the program does not find in it what it looks for",
+    f"nothing: a text may have {LONGEST} characters",
+)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -23,12 +28,22 @@ def run(options: argparse.Namespace) -> None:
     inputs, rows = read_rows(options.examples)
     out = Path(options.out) if options.out else None
     if out and not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+        raise FileNotFoundError(
+            f"there is no folder {out.parent} to write {out.name} into"
+        )
     columns = {name: [row[name] for row in rows] for name in inputs}
-    read = list(zip(*columns.values(), strict=True)) if len(inputs) > 1 else list(columns[inputs[0]])
-    examples = [(text, row[OUTPUT]) for text, row in zip(read, rows, strict=True) if row[OUTPUT]]
+    read = (
+        list(zip(*columns.values(), strict=True))
+        if len(inputs) > 1
+        else list(columns[inputs[0]])
+    )
+    examples = [
+        (text, row[OUTPUT]) for text, row in zip(read, rows, strict=True) if row[OUTPUT]
+    ]
     found = synthesize(examples, run=options.run, seconds=options.seconds)
-    asked = [(text, row) for text, row in zip(read, rows, strict=True) if not row[OUTPUT]]
+    asked = [
+        (text, row) for text, row in zip(read, rows, strict=True) if not row[OUTPUT]
+    ]
     answers = [(text, found(text), found.agreement(text)) for text, _ in asked]
     for (_, row), (_, answer, _) in zip(asked, answers, strict=True):
         row[OUTPUT] = answer or ""
@@ -36,14 +51,23 @@ def run(options: argparse.Namespace) -> None:
     if len(inputs) > 1:
         told.append(f"x is {' | '.join(inputs)}, with nothing but a | between them")
     told.append(how_sure(len(examples), found.programs, [sure for *_, sure in answers]))
-    doubtful = sorted(answers, key=lambda found: (found[1] is not None, found[2] >= SURE))  # what is missing or not sure comes first
+    # what is missing or not sure comes first
+    doubtful = sorted(
+        answers, key=lambda found: (found[1] is not None, found[2] >= SURE)
+    )
     at_least = sum(answer is None or sure < SURE for _, answer, sure in answers)
     for text, answer, sure in doubtful[: max(SHOWN, at_least)]:
-        what = repr(answer) if answer is not None else NOTHING[len(joined(text)) > LONGEST]
+        what = (
+            repr(answer) if answer is not None else NOTHING[len(joined(text)) > LONGEST]
+        )
         doubt = f"  ({100 * sure:.0f} % agree)" if sure < SURE else ""
-        told.append(f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}{doubt}")
+        told.append(
+            f"{text if isinstance(text, str) else ' | '.join(text)!r} gives {what}{doubt}"
+        )
     if len(answers) > max(SHOWN, at_least):
-        told.append(f"... and {len(answers) - max(SHOWN, at_least)} rows more, about which they agree")
+        told.append(
+            f"... and {len(answers) - max(SHOWN, at_least)} rows more, about which they agree"
+        )
     for line in told:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if out:
@@ -53,10 +77,17 @@ def run(options: argparse.Namespace) -> None:
         writer.writerows(rows)
         write_atomically(out, memory.getvalue().encode())
         filled = sum(answer is not None for _, answer, _ in answers)
-        console.print(f"{filled} of {len(answers)} rows filled: {out}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"{filled} of {len(answers)} rows filled: {out}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
-def how_sure(shown: int, programs: tuple[tuple[str, float], ...], agreements: list[float]) -> str:
+def how_sure(
+    shown: int, programs: tuple[tuple[str, float], ...], agreements: list[float]
+) -> str:
     """One line on how many programs fit, and whether they agree."""
     if len(programs) == 1:
         return f"it is the only program found that fits the {shown} examples"
@@ -72,7 +103,8 @@ def how_sure(shown: int, programs: tuple[tuple[str, float], ...], agreements: li
 def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
     """The names of the input columns and the rows of a .csv with a column `output`.
 
-    Raises FileNotFoundError for a missing file and ValueError for one that is no such table.
+    Raises FileNotFoundError for a missing file and ValueError for one that is no such
+    table.
     """
     file = Path(file)
     if not file.is_file():
@@ -84,11 +116,17 @@ def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
     lines = [(number, line) for number, line in enumerate(lines, 1) if line]
     header = [name.strip() for name in lines[0][1]] if lines else []
     if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
-        raise ValueError(f"{file} needs a header with the column output and one column of inputs or more, each of another name, not {header}")
+        raise ValueError(
+            f"{file} needs a header with the column output and one column of inputs or more, each of another name, not {header}"
+        )
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise ValueError(f"row {number} of {file} has {len(line)} cells, and the header has {len(header)}")
+            raise ValueError(
+                f"row {number} of {file} has {len(line)} cells, and the header has {len(header)}"
+            )
     rows = [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
     if not any(row[OUTPUT] for row in rows):
-        raise ValueError(f"no row of {file} has an output: fill in one or more, as examples")
+        raise ValueError(
+            f"no row of {file} has an output: fill in one or more, as examples"
+        )
     return [name for name in header if name != OUTPUT], rows

@@ -1,1 +1,3 @@
-"""The theory: tasks, likelihoods, learners, meta-gradients, meta-training and meta-testing."""
+"""The theory: tasks, likelihoods, learners, meta-gradients, meta-training and
+meta-testing.
+"""

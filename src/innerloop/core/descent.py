@@ -1,4 +1,6 @@
-"""Learners whose state is a network's weights, reached by gradient steps on the support set."""
+"""Learners whose state is a network's weights, reached by gradient steps on the support
+set.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,18 @@ from innerloop.core.task import Examples
 from innerloop.engine.recompute import recomputed
 from innerloop.engine.statistics import Normaliser, given, measured
 
-Weights = dict[str, Tensor]  # the parameters of `net` by name, and the normalisation statistics that go with them
+# the parameters of `net` by name, and the normalisation statistics that go with them
+Weights = dict[str, Tensor]
 
 
 class Descent(Learner):
     """A learner that moves the weights of `net` by gradient steps on the support set.
 
-    Its state is a dict name -> tensor of weights. Inductive by default: the state also holds the normalisation statistics of the support set
-    under the adapted weights, and predictions use those. With `transductive`, the query set is normalised by its own. With `recompute`, an inner
-    step keeps nothing but the weights it makes and is computed again on the way back: many steps in little memory, for more time.
+    Its state is a dict name -> tensor of weights. Inductive by default: the state also
+    holds the normalisation statistics of the support set under the adapted weights, and
+    predictions use those. With `transductive`, the query set is normalised by its own.
+    With `recompute`, an inner step keeps nothing but the weights it makes and is
+    computed again on the way back: many steps in little memory, for more time.
     """
 
     net: nn.Module
@@ -48,8 +53,12 @@ class Descent(Learner):
         """The weights after one more step."""
 
     def finish(self, weights: Weights, support: Examples) -> Weights:
-        """The state to predict from: the weights with the support set's statistics, where the net has any and they count."""
-        if self.transductive or not any(isinstance(module, Normaliser) for module in self.net.modules()):
+        """The state to predict from: the weights with the support set's statistics,
+        where the net has any and they count.
+        """
+        if self.transductive or not any(
+            isinstance(module, Normaliser) for module in self.net.modules()
+        ):
             return weights
         with measured(self.net) as notes:
             functional_call(self.net, weights, (support.x,))
@@ -58,7 +67,11 @@ class Descent(Learner):
     def adapt(self, support: Examples) -> Weights:
         weights = self.init(support)
         for _ in range(self.inner_steps):
-            weights = recomputed(self, self.step, weights, support) if self.recompute else self.step(weights, support)
+            weights = (
+                recomputed(self, self.step, weights, support)
+                if self.recompute
+                else self.step(weights, support)
+            )
         return self.finish(weights, support)
 
     def trajectory(self, support: Examples, steps: int) -> Iterator[Weights]:
@@ -77,12 +90,23 @@ class Descent(Learner):
             return functional_call(self.net, state, (x,))
 
     def support_loss(self, weights: Weights, support: Examples) -> Tensor:
-        """The loss that the steps descend: the negative log-likelihood of the support set, normalised by its own statistics."""
+        """The loss that the steps descend: the negative log-likelihood of the support
+        set, normalised by its own statistics.
+        """
         with measured():
-            return self.likelihood.nll(functional_call(self.net, weights, (support.x,)), support.y)
+            return self.likelihood.nll(
+                functional_call(self.net, weights, (support.x,)), support.y
+            )
 
-    def gradient(self, moving: Weights, support: Examples, still: Weights | None = None, first_order: bool = False) -> Weights:
-        """The gradient of `support_loss` for the weights that move, by name; differentiable itself unless `first_order`, or gradients are off.
+    def gradient(
+        self,
+        moving: Weights,
+        support: Examples,
+        still: Weights | None = None,
+        first_order: bool = False,
+    ) -> Weights:
+        """The gradient of `support_loss` for the weights that move, by name;
+        differentiable itself unless `first_order`, or gradients are off.
 
         `still` holds the weights that stay.
         """
@@ -92,10 +116,28 @@ class Descent(Learner):
 
         if torch._C._are_functorch_transforms_active():
             grads = torch.func.grad(loss_at)(moving)
-            return {name: g.detach() for name, g in grads.items()} if first_order else grads
+            return (
+                {name: g.detach() for name, g in grads.items()}
+                if first_order
+                else grads
+            )
         second_order = torch.is_grad_enabled() and not first_order
         with torch.enable_grad():
-            # fresh views: no weight is then a function of another, as a prototype head would be of its encoder
-            at = {name: w.view_as(w) if second_order and w.requires_grad else w.detach().requires_grad_() for name, w in moving.items()}
-            grads = torch.autograd.grad(loss_at(at), list(at.values()), create_graph=second_order, allow_unused=True)
-        return {name: torch.zeros_like(w) if g is None else g for (name, w), g in zip(at.items(), grads, strict=True)}
+            # fresh views: no weight is then a function of another, as a prototype head
+            # would be of its encoder
+            at = {
+                name: w.view_as(w)
+                if second_order and w.requires_grad
+                else w.detach().requires_grad_()
+                for name, w in moving.items()
+            }
+            grads = torch.autograd.grad(
+                loss_at(at),
+                list(at.values()),
+                create_graph=second_order,
+                allow_unused=True,
+            )
+        return {
+            name: torch.zeros_like(w) if g is None else g
+            for (name, w), g in zip(at.items(), grads, strict=True)
+        }

@@ -34,7 +34,9 @@ class Likelihood(ABC):
 
     @abstractmethod
     def mean(self, outputs: Tensor) -> Tensor:
-        """The expected target (m, y_dim): class probabilities, or the predicted reals."""
+        """The expected target (m, y_dim): class probabilities, or the predicted
+        reals.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,19 @@ class Categorical(Likelihood):
         return -(y * F.log_softmax(widened(outputs), -1)).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
-        found = {"accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()}
-        return found if y.shape[-1] != 2 else {**found, "roc_auc": roc_auc(outputs.detach()[:, 1] - outputs.detach()[:, 0], y[:, 1])}
+        found = {
+            "accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()
+        }
+        return (
+            found
+            if y.shape[-1] != 2
+            else {
+                **found,
+                "roc_auc": roc_auc(
+                    outputs.detach()[:, 1] - outputs.detach()[:, 0], y[:, 1]
+                ),
+            }
+        )
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(-1)
@@ -57,10 +70,12 @@ class Categorical(Likelihood):
 
 @dataclass(frozen=True)
 class Gaussian(Likelihood):
-    """Outputs are means, or with `learned_scale` means and raw scales (softplus makes them standard deviations, at least 0.01).
+    """Outputs are means, or with `learned_scale` means and raw scales (softplus makes
+    them standard deviations, at least 0.01).
 
-    Without it the variance is one half and the constant is left out, which makes the negative log-likelihood the squared error, summed over
-    y_dim: the loss that regression papers descend.
+    Without it the variance is one half and the constant is left out, which makes the
+    negative log-likelihood the squared error, summed over y_dim: the loss that
+    regression papers descend.
     """
 
     learned_scale: bool = False
@@ -71,7 +86,9 @@ class Gaussian(Likelihood):
         return 2 * y_dim if self.learned_scale else y_dim
 
     def moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (m, y_dim), of outputs with a learned scale."""
+        """Mean and standard deviation, each (m, y_dim), of outputs with a learned
+        scale.
+        """
         mean, raw = outputs.chunk(2, -1)
         return mean, 0.01 + 0.99 * F.softplus(raw)
 
@@ -79,7 +96,11 @@ class Gaussian(Likelihood):
         if not self.learned_scale:
             return (widened(outputs) - y).square().sum(-1).mean()
         mean, scale = self.moments(widened(outputs))
-        return (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727).sum(-1).mean()
+        return (
+            (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727)
+            .sum(-1)
+            .mean()
+        )
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
         return {"mse": (self.mean(outputs.detach()) - y).square().mean()}

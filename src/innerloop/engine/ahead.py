@@ -13,14 +13,22 @@ Drawn = TypeVar("Drawn")
 
 
 class Ahead(Generic[Drawn]):
-    """What `draw` makes of a generator; where it is allowed, each made in a thread of its own while the one before is used, if drawing takes long.
+    """What `draw` makes of a generator; where it is allowed, each made in a thread of
+    its own while the one before is used, if drawing takes long.
 
-    The generator is always where it would be without: what is drawn ahead moves a copy of it, which is taken over with the draw.
+    The generator is always where it would be without: what is drawn ahead moves a copy
+    of it, which is taken over with the draw.
     """
 
     LONG = 0.03  # of the time between two draws
 
-    def __init__(self, draw: Callable[[torch.Generator], Drawn], generator: torch.Generator, *, allowed: bool):
+    def __init__(
+        self,
+        draw: Callable[[torch.Generator], Drawn],
+        generator: torch.Generator,
+        *,
+        allowed: bool,
+    ):
         self.draw, self.generator, self.allowed = draw, generator, allowed
         self.pool = ThreadPoolExecutor(1)
         self.coming: Future[Drawn] | None = None
@@ -36,7 +44,9 @@ class Ahead(Generic[Drawn]):
             drawn = self.draw(self.generator)
             self.drawing += perf_counter() - clock
         self.count += 1
-        long = self.count == 5 and self.drawing > self.LONG * (perf_counter() - self.began)
+        long = self.count == 5 and self.drawing > self.LONG * (
+            perf_counter() - self.began
+        )
         if self.allowed and (long or self.coming is not None):
             self.start = self.generator.get_state()
             self.copy.set_state(self.start)

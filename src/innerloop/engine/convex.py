@@ -1,4 +1,6 @@
-"""Convex problems that are solved exactly, and differentiably: ridge and logistic regression, and the multi-class support vector machine."""
+"""Convex problems that are solved exactly, and differentiably: ridge and logistic
+regression, and the multi-class support vector machine.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,17 @@ import torch
 from torch import Tensor
 
 
-def ridge(z: Tensor, y: Tensor, strength: Tensor, share: Tensor | None = None) -> Tensor:
-    """argmin_W sum_i s_i |W z_i - y_i|^2 + strength |W|^2: W (k, d) from z (n, d), y (n, k) and weights s (n,) of the examples, 1 where not given.
+def ridge(
+    z: Tensor, y: Tensor, strength: Tensor, share: Tensor | None = None
+) -> Tensor:
+    """argmin_W sum_i s_i |W z_i - y_i|^2 + strength |W|^2: W (k, d) from z (n, d), y
+    (n, k) and weights s (n,) of the examples, 1 where not given.
 
-    Solves n equations where examples are fewer than numbers, by Woodbury's identity, else d.
+    Solves n equations where examples are fewer than numbers, by Woodbury's identity,
+    else d.
     """
-    root = (torch.ones_like(y[:, 0]) if share is None else share).sqrt()[:, None]  # (n, 1)
+    # (n, 1)
+    root = (torch.ones_like(y[:, 0]) if share is None else share).sqrt()[:, None]
     a, b = root * z, root * y
     gram = a @ a.T if len(a) < a.shape[1] else a.T @ a
     gram = gram + strength * torch.eye(len(gram), device=z.device, dtype=z.dtype)
@@ -21,7 +28,8 @@ def ridge(z: Tensor, y: Tensor, strength: Tensor, share: Tensor | None = None) -
 
 
 def logistic(z: Tensor, y: Tensor, strength: Tensor, steps: int) -> Tensor:
-    """argmin_W sum_i softplus(W z_i) - y_i W z_i + strength / 2 |W|^2, one problem for every column of y (n, k), zeros and ones; W (k, d).
+    """argmin_W sum_i softplus(W z_i) - y_i W z_i + strength / 2 |W|^2, one problem for
+    every column of y (n, k), zeros and ones; W (k, d).
 
     `steps` of Newton's method from W = 0, each a weighted ridge regression.
     """
@@ -39,21 +47,32 @@ def logistic(z: Tensor, y: Tensor, strength: Tensor, steps: int) -> Tensor:
 
 
 def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
-    """The dual solution of the multi-class support vector machine of Crammer and Singer 2001: a (n, k), where W = a' z.
+    """The dual solution of the multi-class support vector machine of Crammer and Singer
+    2001: a (n, k), where W = a' z.
 
-    min_a 1/2 tr(a' gram a) - sum_i a_i' y_i with a_i <= C y_i and sum_k a_ik = 0; gram (n, n) of the examples, y (n, k) one-hot.
-    `steps` of a primal-dual interior-point method, in float64. The solution has the derivative of the exact one, by the implicit function theorem: it
-    is one more Newton step, through whose residual alone gradients flow; there is no second derivative.
+    min_a 1/2 tr(a' gram a) - sum_i a_i' y_i with a_i <= C y_i and sum_k a_ik = 0; gram
+    (n, n) of the examples, y (n, k) one-hot. `steps` of a primal-dual interior-point
+    method, in float64. The solution has the derivative of the exact one, by the
+    implicit function theorem: it is one more Newton step, through whose residual alone
+    gradients flow; there is no second derivative.
     """
     exact, given = gram.double(), y.double()
-    exact = exact + 1e-8 * exact.detach().diagonal().mean() * torch.eye(len(y), device=y.device)  # where examples are more than their numbers
+    # where examples are more than their numbers
+    exact = exact + 1e-8 * exact.detach().diagonal().mean() * torch.eye(
+        len(y), device=y.device
+    )
     ways = y.shape[1]
     fixed = exact.detach()
     b = torch.full_like(given, C / ways)  # b = C y - a, in C times the simplex
-    s, v = torch.ones_like(b), torch.zeros_like(b[:, 0])  # multipliers of b >= 0 and of sum_k b_ik = C
+    # multipliers of b >= 0 and of sum_k b_ik = C
+    s, v = torch.ones_like(b), torch.zeros_like(b[:, 0])
 
-    def direction(gram: Tensor, b: Tensor, s: Tensor, v: Tensor, gap: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton's direction for b, s and v towards b s = gap: one n by n system for every class, and one for what couples them."""
+    def direction(
+        gram: Tensor, b: Tensor, s: Tensor, v: Tensor, gap: Tensor | float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton's direction for b, s and v towards b s = gap: one n by n system for
+        every class, and one for what couples them.
+        """
         residual = gram @ (b - C * given) + given - s + v[:, None]  # (n, k)
         inverse = torch.linalg.inv(fixed + torch.diag_embed((s / b).T))  # (k, n, n)
         right = (gap / b - s - residual).T  # (k, n)
@@ -65,7 +84,10 @@ def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
     with torch.no_grad():
         for _ in range(steps):
             db, ds, dv = direction(fixed, b, s, v, 0.1 * (b * s).mean())
-            longest = [torch.where(d < 0, -value / d, torch.inf).min().clamp_max(1.0) for value, d in ((b, db), (s, ds))]
+            longest = [
+                torch.where(d < 0, -value / d, torch.inf).min().clamp_max(1.0)
+                for value, d in ((b, db), (s, ds))
+            ]
             length = 0.99 * torch.minimum(*longest)
             b, s, v = b + length * db, s + length * ds, v + length * dv
     b = b + direction(exact, b, s, v, b * s)[0]

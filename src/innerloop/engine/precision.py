@@ -7,5 +7,7 @@ from torch import Tensor
 
 
 def widened(values: Tensor) -> Tensor:
-    """Half-precision values as float32, others as they are: losses are computed in at least single precision."""
+    """Half-precision values as float32, others as they are: losses are computed in at
+    least single precision.
+    """
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

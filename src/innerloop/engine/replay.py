@@ -1,4 +1,6 @@
-"""A function recorded once and replayed: small networks spend their time in the machinery around their arithmetic, and a recording has none."""
+"""A function recorded once and replayed: small networks spend their time in the
+machinery around their arithmetic, and a recording has none.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,29 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from innerloop.engine import statistics
 
 AFTER, CHECKS = 3, 2  # calls that are alike before a recording; that it must agree with
-MOST, LONGEST = 8, 4000  # recordings of a module; operations in one, each of which takes a millisecond to record
+# recordings of a module; operations in one, each of which takes a millisecond to record
+MOST, LONGEST = 8, 4000
 _OWN = frozenset(vars(nn.Module())) - {"training"}
-_GLOBAL_HOOKS = [hooks for name, hooks in vars(torch_module).items() if name.startswith("_global_") and isinstance(hooks, dict)]
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type, enum.Enum, torch.dtype, torch.device, torch.Size, types.FunctionType)
+_GLOBAL_HOOKS = [
+    hooks
+    for name, hooks in vars(torch_module).items()
+    if name.startswith("_global_") and isinstance(hooks, dict)
+]
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    enum.Enum,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    types.FunctionType,
+)
 
 
 class _Counting(TorchDispatchMode):
@@ -32,7 +53,9 @@ class _Counting(TorchDispatchMode):
 
     count = 0
 
-    def __torch_dispatch__(self, function: Any, kinds: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, kinds: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
         self.count += 1
         return function(*arguments, **(named or {}))
 
@@ -43,7 +66,9 @@ class _Unknown(Exception):
 
 @dataclass
 class _Situation:
-    """How often it came up; the recording, where one could be made; and how many calls have agreed with it."""
+    """How often it came up; the recording, where one could be made; and how many calls
+    have agreed with it.
+    """
 
     seen: int = 0
     recording: Callable[..., Any] | None = None
@@ -54,12 +79,16 @@ _situations: WeakKeyDictionary[nn.Module, dict[int, _Situation]] = WeakKeyDictio
 
 
 def replayed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> Any:
-    """`function(*trees)`, a pytree of tensors without history, where the function depends on `trees` and on the settings of `module` alone.
+    """`function(*trees)`, a pytree of tensors without history, where the function
+    depends on `trees` and on the settings of `module` alone.
 
-    After three calls in one situation (shapes, settings, modules and their modes) its tensor operations are recorded; once the recording has given
-    the very same numbers as the function in this call and in the next, it takes the function's place. What is drawn at random, read from values
-    or written to buffers is never recorded, nor are modules with hooks, with settings that cannot be compared, or with torch's convolutions, whose
-    arithmetic is what takes the time; nor what takes very many operations.
+    After three calls in one situation (shapes, settings, modules and their modes) its
+    tensor operations are recorded; once the recording has given the very same numbers
+    as the function in this call and in the next, it takes the function's place. What is
+    drawn at random, read from values or written to buffers is never recorded, nor are
+    modules with hooks, with settings that cannot be compared, or with torch's
+    convolutions, whose arithmetic is what takes the time; nor what takes very many
+    operations.
     """
     if _watched(module, trees):
         return function(*trees)
@@ -86,10 +115,15 @@ def replayed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> An
         with _Counting() as operations:
             result = function(*trees)
         written = before != [leaf._version for leaf in tree_leaves(trees)]
-        room = operations.count <= LONGEST and sum(s.recording is not None for s in situations.values()) < MOST
+        room = (
+            operations.count <= LONGEST
+            and sum(s.recording is not None for s in situations.values()) < MOST
+        )
         found.recording = _recorded(function, trees) if room and not written else None
     if found.recording is not None:
-        found.recording = found.recording if _agrees(found.recording, trees, result) else None
+        found.recording = (
+            found.recording if _agrees(found.recording, trees, result) else None
+        )
         found.agreed += 1
     return result
 
@@ -97,9 +131,19 @@ def replayed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> An
 def _watched(module: nn.Module, trees: Any) -> bool:
     """Whether somebody wants to see every call, or recording does not pay."""
     hooked = any(
-        type(m) is nn.Conv2d or m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in module.modules()
+        type(m) is nn.Conv2d
+        or m._forward_hooks
+        or m._forward_pre_hooks
+        or m._backward_hooks
+        or m._backward_pre_hooks
+        for m in module.modules()
     )
-    return hooked or any(_GLOBAL_HOOKS) or statistics.noting() or any(t._backward_hooks for t in tree_leaves(trees))
+    return (
+        hooked
+        or any(_GLOBAL_HOOKS)
+        or statistics.noting()
+        or any(t._backward_hooks for t in tree_leaves(trees))
+    )
 
 
 def _run(recording: Callable[..., Any], trees: Any) -> Any:
@@ -109,21 +153,27 @@ def _run(recording: Callable[..., Any], trees: Any) -> Any:
 
 def _agrees(recording: Callable[..., Any], trees: Any, result: Any) -> bool:
     try:
-        pairs = zip(tree_leaves(result), tree_leaves(_run(recording, trees)), strict=True)
+        pairs = zip(
+            tree_leaves(result), tree_leaves(_run(recording, trees)), strict=True
+        )
         return all(b is None if a is None else torch.equal(a, b) for a, b in pairs)
     except (RuntimeError, ValueError):
         return False
 
 
 def _recorded(function: Callable[..., Any], trees: Any) -> Callable[..., Any] | None:
-    """A recording of `function`, made on tensors that have shapes and no values, so that nothing can be read from them; None where that fails."""
+    """A recording of `function`, made on tensors that have shapes and no values, so
+    that nothing can be read from them; None where that fails.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx  # takes a second
 
     chance = _chance()
     try:
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")
-            leaves = tree_map(lambda t: t.detach().requires_grad_(t.requires_grad), trees)
+            leaves = tree_map(
+                lambda t: t.detach().requires_grad_(t.requires_grad), trees
+            )
             graph = make_fx(function, tracing_mode="fake")(*leaves)
     except Exception:  # anything may refuse to be recorded
         return None
@@ -142,7 +192,9 @@ def _device(trees: Any) -> str:
 
 
 def _settings(value: Any) -> Iterator[Any]:
-    """What a setting consists of, down to things that can be compared. Raises _Unknown for what cannot be."""
+    """What a setting consists of, down to things that can be compared. Raises _Unknown
+    for what cannot be.
+    """
     yield type(value)
     if isinstance(value, _PLAIN):
         yield value
@@ -156,7 +208,9 @@ def _settings(value: Any) -> Iterator[Any]:
         for inner in value:
             yield from _settings(inner)
     elif not isinstance(value, nn.Module):  # those are looked at by themselves
-        if type(value).__module__ in ("numpy", "random", "_random") or not hasattr(value, "__dict__"):
+        if type(value).__module__ in ("numpy", "random", "_random") or not hasattr(
+            value, "__dict__"
+        ):
             raise _Unknown
         yield from _settings(vars(value))
 
@@ -170,7 +224,13 @@ def _situation(module: nn.Module, trees: Any) -> Any:
             if key not in _OWN:
                 settings += [key, *_settings(value)]
     leaves, shape = tree_flatten(trees)
-    tensors = tuple((t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in leaves)
+    tensors = tuple(
+        (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in leaves
+    )
     device = _device(trees)
-    context = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device), statistics.using_given()
+    context = (
+        torch.is_autocast_enabled(device),
+        torch.get_autocast_dtype(device),
+        statistics.using_given(),
+    )
     return tuple(settings), str(shape), tensors, context

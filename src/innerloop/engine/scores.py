@@ -7,9 +7,11 @@ from torch import Tensor
 
 
 def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
-    """The area under the receiver operating characteristic: how often one of two is scored higher that is positive, the other not; half for ties.
+    """The area under the receiver operating characteristic: how often one of two is
+    scored higher that is positive, the other not; half for ties.
 
-    scores (m,), positive (m,) zeros and ones. One half where one kind is missing. Hanley and McNeil 1982.
+    scores (m,), positive (m,) zeros and ones. One half where one kind is missing.
+    Hanley and McNeil 1982.
     """
     pairs = positive[:, None] * (1 - positive)  # (m, m)
     gap = scores[:, None] - scores

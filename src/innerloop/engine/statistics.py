@@ -1,9 +1,12 @@
 """Normalisation statistics: measured on the batch at hand, or given.
 
-Batch statistics make a prediction depend on the examples beside it (transductive); an inductive learner normalises by statistics settled before:
-those of the support set, or those estimated on training tasks. A normaliser in training mode measures its batch, in evaluation mode it uses its
-buffers (torch's usual meaning). Inside `measured(net)` it measures, whatever its mode, and hands the moments out under the names of its buffers;
-inside `given()` it uses its buffers, whatever its mode. A forward pass never writes to the module, so all of this crosses `vmap` and `grad`.
+Batch statistics make a prediction depend on the examples beside it (transductive); an
+inductive learner normalises by statistics settled before: those of the support set, or
+those estimated on training tasks. A normaliser in training mode measures its batch, in
+evaluation mode it uses its buffers (torch's usual meaning). Inside `measured(net)` it
+measures, whatever its mode, and hands the moments out under the names of its buffers;
+inside `given()` it uses its buffers, whatever its mode. A forward pass never writes to
+the module, so all of this crosses `vmap` and `grad`.
 """
 
 from __future__ import annotations
@@ -21,17 +24,22 @@ class _Notes:
 
     def __init__(self, net: nn.Module | None):
         modules = net.named_modules() if net is not None else ()
-        self.names = {module: name for name, module in modules if isinstance(module, Normaliser)}
+        self.names = {
+            module: name for name, module in modules if isinstance(module, Normaliser)
+        }
         self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def moments(self) -> dict[str, Tensor]:
         """Mean and variance over all passes, under the names of the buffers."""
         found = {}
         for name, passes in self.seen.items():
-            means, variances = (torch.stack(values) for values in zip(*passes, strict=True))
+            means, variances = (
+                torch.stack(values) for values in zip(*passes, strict=True)
+            )
             prefix = f"{name}." if name else ""
             found[f"{prefix}mean"] = means.mean(0)
-            found[f"{prefix}var"] = variances.mean(0) + means.var(0, correction=0)  # law of total variance
+            # law of total variance
+            found[f"{prefix}var"] = variances.mean(0) + means.var(0, correction=0)
         return found
 
 
@@ -40,7 +48,9 @@ _given: ContextVar[bool] = ContextVar("given", default=False)
 
 
 class Normaliser(nn.Module):
-    """A layer that subtracts a mean and divides by a standard deviation; `mean` and `var` (features,) are its settled statistics."""
+    """A layer that subtracts a mean and divides by a standard deviation; `mean` and
+    `var` (features,) are its settled statistics.
+    """
 
     mean: Tensor
     var: Tensor
@@ -77,7 +87,9 @@ def using_given() -> tuple[bool, bool]:
 
 @contextmanager
 def measured(net: nn.Module | None = None) -> Iterator[_Notes]:
-    """Normalise by the batch; `.moments()` of what is yielded gives the moments of the normalisers of `net`."""
+    """Normalise by the batch; `.moments()` of what is yielded gives the moments of the
+    normalisers of `net`.
+    """
     notes = _Notes(net)
     tokens = _notes.set(notes), _given.set(False)
     try:

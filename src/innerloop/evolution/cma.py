@@ -15,26 +15,53 @@ FULL = 400  # parameters; of more, the covariance is kept diagonal
 
 
 class CMAES(Strategy):
-    """CMA-ES: the mean and covariance of a Gaussian follow the better half of every generation; diagonal for more than 400 parameters.
+    """CMA-ES: the mean and covariance of a Gaussian follow the better half of every
+    generation; diagonal for more than 400 parameters.
 
-    theta_i ~ N(m, sigma^2 C); m <- sum of w_i theta_i over the best of them; C and sigma adapt to the steps that m takes
-    Hansen and Ostermeier 2001, "Completely derandomized self-adaptation in evolution strategies"; Hansen 2016, arXiv:1604.00772. The diagonal form:
-    Ros and Hansen 2008, "A simple modification in CMA-ES achieving linear time and space complexity".
+    theta_i ~ N(m, sigma^2 C); m <- sum of w_i theta_i over the best of them; C and
+    sigma adapt to the steps that m takes
+    Hansen and Ostermeier 2001, "Completely derandomized self-adaptation in evolution
+    strategies"; Hansen 2016, arXiv:1604.00772. The diagonal form: Ros and Hansen 2008,
+    "A simple modification in CMA-ES achieving linear time and space complexity".
 
-    learner: where m begins. sigma: the first step size. population: members of a generation (default: 4 + 3 ln parameters). Needs the package cmaes.
+    learner: where m begins. sigma: the first step size. population: members of a
+    generation (default: 4 + 3 ln parameters). Needs the package cmaes.
     """
 
-    def __init__(self, learner: Learner, *, sigma: float = 0.1, population: int | None = None, seed: int = 0, objective: Objective | None = None):
+    def __init__(
+        self,
+        learner: Learner,
+        *,
+        sigma: float = 0.1,
+        population: int | None = None,
+        seed: int = 0,
+        objective: Objective | None = None,
+    ):
         super().__init__(objective)
         try:
             from cmaes import CMA, SepCMA
         except ImportError as error:
-            raise ImportError("CMA-ES needs the package cmaes: pip install 'innerloop[evolution]'") from error
-        self.shapes = {name: p.shape for name, p in learner.named_parameters() if p.requires_grad}
-        mean = torch.cat([p.detach().flatten() for p in learner.parameters() if p.requires_grad]).double().cpu().numpy()
+            raise ImportError(
+                "CMA-ES needs the package cmaes: pip install 'innerloop[evolution]'"
+            ) from error
+        self.shapes = {
+            name: p.shape for name, p in learner.named_parameters() if p.requires_grad
+        }
+        mean = (
+            torch.cat(
+                [p.detach().flatten() for p in learner.parameters() if p.requires_grad]
+            )
+            .double()
+            .cpu()
+            .numpy()
+        )
         if sigma <= 0 or len(mean) < 2 or (population is not None and population < 4):
-            raise ValueError(f"CMA-ES needs a positive sigma, 2 parameters and 4 members, got {sigma}, {len(mean)} and {population}")
-        self.cma: Any = (CMA if len(mean) <= FULL else SepCMA)(mean=mean, sigma=sigma, population_size=population, seed=seed)
+            raise ValueError(
+                f"CMA-ES needs a positive sigma, 2 parameters and 4 members, got {sigma}, {len(mean)} and {population}"
+            )
+        self.cma: Any = (CMA if len(mean) <= FULL else SepCMA)(
+            mean=mean, sigma=sigma, population_size=population, seed=seed
+        )
         self.asked: list[np.ndarray] = []
 
     def ask(self) -> dict[str, Tensor]:
@@ -47,8 +74,13 @@ class CMAES(Strategy):
 
     def _named(self, vectors: np.ndarray) -> dict[str, Tensor]:
         """Vectors (..., parameters) as parameters by name."""
-        parts = torch.from_numpy(vectors).split([shape.numel() for shape in self.shapes.values()], -1)
-        return {name: part.reshape(*vectors.shape[:-1], *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        parts = torch.from_numpy(vectors).split(
+            [shape.numel() for shape in self.shapes.values()], -1
+        )
+        return {
+            name: part.reshape(*vectors.shape[:-1], *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -56,15 +88,31 @@ class CMAES(Strategy):
             if isinstance(value, np.random.RandomState):
                 told: dict[str, Any] = value.get_state(legacy=False)  # pyright: ignore[reportAssignmentType]
                 key = torch.from_numpy(told["state"]["key"].astype(np.int64))
-                plain[name] = (told["bit_generator"], key, told["state"]["pos"], told["has_gauss"], told["gauss"])
+                plain[name] = (
+                    told["bit_generator"],
+                    key,
+                    told["state"]["pos"],
+                    told["has_gauss"],
+                    told["gauss"],
+                )
             else:
                 value = value.item() if isinstance(value, np.generic) else value
-                plain[name] = torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+                plain[name] = (
+                    torch.from_numpy(value.copy())
+                    if isinstance(value, np.ndarray)
+                    else value
+                )
         return plain
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             if isinstance(getattr(self.cma, name), np.random.RandomState):
-                getattr(self.cma, name).set_state((value[0], value[1].numpy().astype(np.uint32), *value[2:]))
+                getattr(self.cma, name).set_state(
+                    (value[0], value[1].numpy().astype(np.uint32), *value[2:])
+                )
             else:
-                setattr(self.cma, name, value.numpy().copy() if isinstance(value, Tensor) else value)
+                setattr(
+                    self.cma,
+                    name,
+                    value.numpy().copy() if isinstance(value, Tensor) else value,
+                )

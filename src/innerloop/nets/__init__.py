@@ -6,4 +6,16 @@ from innerloop.nets.norm import BatchNorm, LayerNorm
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.text import Prompted, TextEncoder
 
-__all__ = ["ENCODERS", "BatchNorm", "Conv4", "Conv6", "Headed", "LSTMCell", "LayerNorm", "Prompted", "TextEncoder", "encoder", "flat_features"]
+__all__ = [
+    "ENCODERS",
+    "BatchNorm",
+    "Conv4",
+    "Conv6",
+    "Headed",
+    "LSTMCell",
+    "LayerNorm",
+    "Prompted",
+    "TextEncoder",
+    "encoder",
+    "flat_features",
+]

@@ -13,35 +13,54 @@ from innerloop.nets.norm import BatchNorm
 
 
 class Filters(nn.Conv2d):
-    """The filters of a 3x3 convolution, laid out tap by tap, (3, 3, in, out) in memory, as the compiled code wants them."""
+    """The filters of a 3x3 convolution, laid out tap by tap, (3, 3, in, out) in memory,
+    as the compiled code wants them.
+    """
 
     def __init__(self, channels_in: int, channels_out: int):
-        super().__init__(channels_in, channels_out, 3, padding=1, bias=False)  # the normalisation has a bias of its own
-        self.weight.data = self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+        # the normalisation has a bias of its own
+        super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
+        self.weight.data = (
+            self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+        )
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before the ReLU, which is the same and cheaper).
+    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before
+    the ReLU, which is the same and cheaper).
 
-    On a CPU it is one compiled operation. With settled statistics, normalising is an affine map of every channel, which the convolution does with
-    scaled filters and a bias.
+    On a CPU it is one compiled operation. With settled statistics, normalising is an
+    affine map of every channel, which the convolution does with scaled filters and a
+    bias.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True):
+    def __init__(
+        self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True
+    ):
         super().__init__()
-        compiled = native.library() is not None  # if not, tasks are looped over, as with any other convolution of torch's
-        self.conv = Filters(channels_in, channels_out) if compiled else nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        # if not, tasks are looped over, as with any other convolution of torch's
+        compiled = native.library() is not None
+        self.conv = (
+            Filters(channels_in, channels_out)
+            if compiled
+            else nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        )
         self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:
         norm, weight, pool = self.norm, self.conv.weight, 2 if self.pool else 1
         if native.usable(x, weight, pool):
             if not norm.measures():
-                return block(x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu)[0]
-            out, mean, var = block(x, weight, norm.weight, norm.bias, norm.eps, pool, self.relu)
+                return block(
+                    x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu
+                )[0]
+            out, mean, var = block(
+                x, weight, norm.weight, norm.bias, norm.eps, pool, self.relu
+            )
             norm.note(mean, var)
             return out
-        weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, the faster layout everywhere else
+        # channels last, the faster layout everywhere else
+        weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         if norm.measures():
             x = norm(F.conv2d(x, weight, padding=1))
         else:
@@ -52,24 +71,37 @@ class ConvBlock(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Two blocks whose output is added to their input. He et al. 2016, arXiv:1512.03385, eq. (1)."""
+    """Two blocks whose output is added to their input. He et al. 2016,
+    arXiv:1512.03385, eq. (1).
+    """
 
     def __init__(self, channels: int):
         super().__init__()
-        self.blocks = nn.Sequential(ConvBlock(channels, channels), ConvBlock(channels, channels, relu=False))
+        self.blocks = nn.Sequential(
+            ConvBlock(channels, channels), ConvBlock(channels, channels, relu=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.blocks(x))
 
 
 class Conv4(nn.Sequential):
-    """The encoder of the few-shot papers: four blocks of `filters` 3x3 filters, each pooled. Vinyals et al. 2016, arXiv:1606.04080, section 4.1.
+    """The encoder of the few-shot papers: four blocks of `filters` 3x3 filters, each
+    pooled. Vinyals et al. 2016, arXiv:1606.04080, section 4.1.
 
-    (n, channels, height, width) to (n, features): 64 for 28x28 images, 1,600 for 84x84. `pooled` blocks are pooled, the first ones; without `flat`
-    the outputs are maps (n, filters, height, width).
+    (n, channels, height, width) to (n, features): 64 for 28x28 images, 1,600 for 84x84.
+    `pooled` blocks are pooled, the first ones; without `flat` the outputs are maps (n,
+    filters, height, width).
     """
 
-    def __init__(self, x_shape: tuple[int, ...], filters: int = 64, blocks: int = 4, pooled: int = 4, flat: bool = True):
+    def __init__(
+        self,
+        x_shape: tuple[int, ...],
+        filters: int = 64,
+        blocks: int = 4,
+        pooled: int = 4,
+        flat: bool = True,
+    ):
         channels = [x_shape[0], *[filters] * blocks]
         layers: list[nn.Module] = []
         height, width = x_shape[1:]
@@ -81,10 +113,12 @@ class Conv4(nn.Sequential):
 
 
 class Conv6(nn.Sequential):
-    """A stronger and still small encoder: blocks of 48, 96, 128, 128 and 128 filters, the last two with a shortcut, then a 1x1 convolution to 64.
+    """A stronger and still small encoder: blocks of 48, 96, 128, 128 and 128 filters,
+    the last two with a shortcut, then a 1x1 convolution to 64.
 
-    Pooled after the first two blocks (images over 32 pixels also after the third, over 64 also after the fifth), so that 28x28 images keep 7x7
-    places: (n, channels, height, width) to (n, 3136).
+    Pooled after the first two blocks (images over 32 pixels also after the third, over
+    64 also after the fifth), so that 28x28 images keep 7x7 places: (n, channels,
+    height, width) to (n, 3136).
     """
 
     def __init__(self, x_shape: tuple[int, ...]):
@@ -93,4 +127,9 @@ class Conv6(nn.Sequential):
         for i, (c, d) in enumerate(itertools.pairwise([x_shape[0], 48, 96, 128])):
             layers.append(ConvBlock(c, d, pool=size >> i > 1 and (i < 2 or size > 32)))
         layers.append(Shortcut(128))
-        super().__init__(*layers, *([nn.MaxPool2d(2)] if size > 64 else []), nn.Conv2d(128, 64, 1), nn.Flatten())
+        super().__init__(
+            *layers,
+            *([nn.MaxPool2d(2)] if size > 64 else []),
+            nn.Conv2d(128, 64, 1),
+            nn.Flatten(),
+        )

@@ -16,7 +16,9 @@ from innerloop.nets.transformers import bert
 
 
 class Headed(nn.Module):
-    """An encoder and a linear head on its features: what a task-specific classifier or regressor is made of."""
+    """An encoder and a linear head on its features: what a task-specific classifier or
+    regressor is made of.
+    """
 
     def __init__(self, encoder: nn.Module, features: int, out_dim: int):
         super().__init__()
@@ -28,7 +30,9 @@ class Headed(nn.Module):
 
 
 def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
-    """Fully connected ReLU layers, as for the sinusoid of Finn et al. 2017 (section 5.1): 40-40."""
+    """Fully connected ReLU layers, as for the sinusoid of Finn et al. 2017 (section
+    5.1): 40-40.
+    """
     layers: list[nn.Module] = [nn.Flatten()]
     size = spec.x_size
     for _ in range(depth):
@@ -48,21 +52,32 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
 }
 
 
-def encoder(spec: TaskSpec, given: nn.Module | str | None = None, image: str = "conv4", vector: str = "mlp") -> nn.Module:
-    """An encoder (n, *x_shape) to (n, features): the given module or the named one, else a transformer for tokens, `image` for images and `vector`
-    for the rest.
+def encoder(
+    spec: TaskSpec,
+    given: nn.Module | str | None = None,
+    image: str = "conv4",
+    vector: str = "mlp",
+) -> nn.Module:
+    """An encoder (n, *x_shape) to (n, features): the given module or the named one,
+    else a transformer for tokens, `image` for images and `vector` for the rest.
 
     Raises ValueError for a name that does not exist or does not fit the shape.
     """
     if isinstance(given, nn.Module):
         return given
-    name = given or ("transformer" if spec.vocabulary else image if spec.is_image else vector)
+    name = given or (
+        "transformer" if spec.vocabulary else image if spec.is_image else vector
+    )
     if name not in ENCODERS:
         raise ValueError(f"there is no network {name!r}{instead(name, ENCODERS)}")
     if name.startswith("conv") and not spec.is_image:
-        raise ValueError(f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp")
+        raise ValueError(
+            f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp"
+        )
     if (name in ("transformer", "bert")) != (spec.vocabulary > 0):
-        raise ValueError(f"a transformer reads tokens, and nothing else does: {name} does not fit these inputs")
+        raise ValueError(
+            f"a transformer reads tokens, and nothing else does: {name} does not fit these inputs"
+        )
     return ENCODERS[name](spec)
 
 
@@ -71,20 +86,42 @@ def flat_features(net: nn.Module, spec: TaskSpec) -> int:
     like = next(net.parameters(), torch.empty(0))
     with torch.no_grad():
         modes = {module: module.training for module in net.modules()}
-        features = net.eval()(torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)).flatten(1).shape[1]
+        features = (
+            net.eval()(
+                torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)
+            )
+            .flatten(1)
+            .shape[1]
+        )
         for module, mode in modes.items():  # frozen parts stay frozen
             module.training = mode
     return features
 
 
-def reading(spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None, vector: str = "flatten") -> dict[str, Any]:
-    """What a learner needs that reads features beside labels: an encoder, and the sizes of features, labels and answers."""
+def reading(
+    spec: TaskSpec,
+    out_dim: int,
+    given: nn.Module | str | None = None,
+    vector: str = "flatten",
+) -> dict[str, Any]:
+    """What a learner needs that reads features beside labels: an encoder, and the sizes
+    of features, labels and answers.
+    """
     body = encoder(spec, given, vector=vector)
-    return {"encoder": body, "features": flat_features(body, spec), "y_dim": spec.y_dim, "out_dim": out_dim}
+    return {
+        "encoder": body,
+        "features": flat_features(body, spec),
+        "y_dim": spec.y_dim,
+        "out_dim": out_dim,
+    }
 
 
-def headed(spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None) -> nn.Module:
-    """The default task network: Conv4 with 64 filters on images, an MLP 40-40 on vectors, each with a linear head; or the given module."""
+def headed(
+    spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None
+) -> nn.Module:
+    """The default task network: Conv4 with 64 filters on images, an MLP 40-40 on
+    vectors, each with a linear head; or the given module.
+    """
     if isinstance(given, nn.Module):
         return given
     body = encoder(spec, given)

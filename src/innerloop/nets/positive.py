@@ -9,7 +9,9 @@ from torch import nn
 
 
 def positive(value: float, name: str) -> nn.Parameter:
-    """The logarithm of `value`, to be learned. Raises ValueError, with its name, for one that is not positive."""
+    """The logarithm of `value`, to be learned. Raises ValueError, with its name, for
+    one that is not positive.
+    """
     if not value > 0:
         raise ValueError(f"{name} must be positive, not {value}")
     return nn.Parameter(torch.tensor(math.log(value)))

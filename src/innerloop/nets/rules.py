@@ -1,4 +1,6 @@
-"""Update rules that are learned: from the gradient of every weight, and what is remembered about it, to its next change."""
+"""Update rules that are learned: from the gradient of every weight, and what is
+remembered about it, to its next change.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,23 @@ Named = dict[str, Tensor]
 
 
 def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
-    """A gradient by magnitude and sign (..., 2): log|g| / p and sign(g), or -1 and exp(p) g where tiny. Andrychowicz et al. 2016, appendix A."""
+    """A gradient by magnitude and sign (..., 2): log|g| / p and sign(g), or -1 and
+    exp(p) g where tiny. Andrychowicz et al. 2016, appendix A.
+    """
     large = gradient.abs() >= math.exp(-p)
     size = torch.where(large, gradient.abs(), 1.0).log() / p
-    return torch.stack([torch.where(large, size, -1.0), torch.where(large, gradient.sign(), gradient * math.exp(p))], -1)
+    return torch.stack(
+        [
+            torch.where(large, size, -1.0),
+            torch.where(large, gradient.sign(), gradient * math.exp(p)),
+        ],
+        -1,
+    )
 
 
 class LSTMRule(nn.Module):
-    """A two-layer LSTM for every weight, the same for all. Andrychowicz et al. 2016, arXiv:1606.04474, section 2.1 and appendix A.
+    """A two-layer LSTM for every weight, the same for all. Andrychowicz et al. 2016,
+    arXiv:1606.04474, section 2.1 and appendix A.
 
     Its memory: h and c of both layers, each (weights, hidden).
     """
@@ -37,7 +48,9 @@ class LSTMRule(nn.Module):
         row = flat(weights)
         return [zero for cell in self.cells for zero in cell.start(row[:, None])]  # pyright: ignore[reportCallIssue]
 
-    def forward(self, gradients: Named, weights: Named, memory: list[Tensor]) -> tuple[Named, list[Tensor]]:
+    def forward(
+        self, gradients: Named, weights: Named, memory: list[Tensor]
+    ) -> tuple[Named, list[Tensor]]:
         """The changes of the weights, and the memory after them."""
         x, after = preprocessed(flat(gradients), 10.0), []  # (weights, 2)
         for i, cell in enumerate(self.cells):
@@ -47,12 +60,15 @@ class LSTMRule(nn.Module):
 
 
 class MLPRule(nn.Module):
-    """A small perceptron for every weight, which sees its gradient, its averages over several times, and its value.
+    """A small perceptron for every weight, which sees its gradient, its averages over
+    several times, and its value.
 
     change = a direction times the exponential of a magnitude
-    Metz, Maheswaranathan, Nixon, Freeman and Sohl-Dickstein 2019, "Understanding and correcting pathologies in the training of learned
-    optimizers", arXiv:1810.10180, appendix C
-    Its memory: averages of the gradient (decays, weights) and of its square (weights,), and the number of steps ().
+    Metz, Maheswaranathan, Nixon, Freeman and Sohl-Dickstein 2019, "Understanding and
+    correcting pathologies in the training of learned optimizers", arXiv:1810.10180,
+    appendix C
+    Its memory: averages of the gradient (decays, weights) and of its square (weights,),
+    and the number of steps ().
     """
 
     decays = (0.5, 0.9, 0.99)
@@ -61,26 +77,56 @@ class MLPRule(nn.Module):
         super().__init__()
         self.scale = scale
         into = 2 * len(self.decays) + 6
-        self.net = nn.Sequential(nn.Linear(into, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+        self.net = nn.Sequential(
+            nn.Linear(into, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 2),
+        )
         self.net[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]
 
     def start(self, weights: Named) -> list[Tensor]:
         row = flat(weights)
-        return [row.new_zeros(len(self.decays), len(row)), torch.zeros_like(row), row.new_zeros(())]
+        return [
+            row.new_zeros(len(self.decays), len(row)),
+            torch.zeros_like(row),
+            row.new_zeros(()),
+        ]
 
-    def forward(self, gradients: Named, weights: Named, memory: list[Tensor]) -> tuple[Named, list[Tensor]]:
+    def forward(
+        self, gradients: Named, weights: Named, memory: list[Tensor]
+    ) -> tuple[Named, list[Tensor]]:
         """The changes of the weights, and the memory after them."""
         g, w, (averages, squares, step) = flat(gradients), flat(weights), memory
         step = step + 1
         decays = torch.tensor(self.decays, dtype=g.dtype, device=g.device)[:, None]
-        averages, squares = decays * averages + (1 - decays) * g, 0.99 * squares + 0.01 * g.square()
+        averages, squares = (
+            decays * averages + (1 - decays) * g,
+            0.99 * squares + 0.01 * g.square(),
+        )
         root = (squares / (1 - 0.99**step) + 1e-12).sqrt()
         settled = averages / (1 - decays**step)  # (decays, weights)
         sizes = _typical(gradients)
-        told = [g / (sizes + 1e-8), w, root.log() / 7, (g / root).clamp(-10, 10), *settled / root, *settled / (sizes + 1e-8)]
-        clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)]).expand(len(g), -1)
-        direction, magnitude = self.net(torch.cat([torch.stack(told, -1).clamp(-10, 10), clock], -1)).unbind(-1)
-        return like(weights, self.scale * direction * magnitude.clamp(-8, 4).exp()), [averages, squares, step]
+        told = [
+            g / (sizes + 1e-8),
+            w,
+            root.log() / 7,
+            (g / root).clamp(-10, 10),
+            *settled / root,
+            *settled / (sizes + 1e-8),
+        ]
+        clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)]).expand(
+            len(g), -1
+        )
+        direction, magnitude = self.net(
+            torch.cat([torch.stack(told, -1).clamp(-10, 10), clock], -1)
+        ).unbind(-1)
+        return like(weights, self.scale * direction * magnitude.clamp(-8, 4).exp()), [
+            averages,
+            squares,
+            step,
+        ]
 
 
 RULES = {"lstm": LSTMRule, "mlp": MLPRule}
@@ -92,11 +138,18 @@ def flat(tensors: Named) -> Tensor:
 
 
 def _typical(gradients: Named) -> Tensor:
-    """The root mean square of the gradients of a tensor, for each of its weights (weights,)."""
-    return torch.cat([g.square().mean().sqrt().expand(g.numel()) for g in gradients.values()])
+    """The root mean square of the gradients of a tensor, for each of its weights
+    (weights,).
+    """
+    return torch.cat(
+        [g.square().mean().sqrt().expand(g.numel()) for g in gradients.values()]
+    )
 
 
 def like(weights: Named, row: Tensor) -> Named:
     """A row in the shapes of the weights."""
     parts = row.split([w.numel() for w in weights.values()])
-    return {name: part.view_as(w) for (name, w), part in zip(weights.items(), parts, strict=True)}
+    return {
+        name: part.view_as(w)
+        for (name, w), part in zip(weights.items(), parts, strict=True)
+    }

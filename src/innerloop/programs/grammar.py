@@ -12,25 +12,44 @@ END = ""  # ends an expression that could go on
 
 
 class Grammar:
-    """Expressions as a deterministic automaton: a head and its arguments, then up to `most` modifiers with theirs, then END.
+    """Expressions as a deterministic automaton: a head and its arguments, then up to
+    `most` modifiers with theirs, then END.
 
-    heads, modifiers: the roles of their arguments, by name. roles: the symbols that an argument of a role may be. constants: heads that are
-    expressions by themselves, without END. After a symbol, `following[state][symbol number]` is the next state; state 0 is the beginning, 1 the end.
-    symbols: all of them, END first: a symbol's number is its place.
+    heads, modifiers: the roles of their arguments, by name. roles: the symbols that an
+    argument of a role may be. constants: heads that are expressions by themselves,
+    without END. After a symbol, `following[state][symbol number]` is the next state;
+    state 0 is the beginning, 1 the end. symbols: all of them, END first: a symbol's
+    number is its place.
     """
 
     START, DONE = 0, 1
 
     def __init__(
-        self, heads: Mapping[str, Sequence[str]], modifiers: Mapping[str, Sequence[str]], roles: Mapping[str, Sequence[Symbol]],
-        constants: Sequence[str] = (), most: int = 0,
-    ):  # fmt: skip
-        self.heads, self.modifiers, self.roles, self.constants, self.most = heads, modifiers, roles, frozenset(constants), most
-        names = [END, *heads, *modifiers, *dict.fromkeys(symbol for role in roles.values() for symbol in role)]
+        self,
+        heads: Mapping[str, Sequence[str]],
+        modifiers: Mapping[str, Sequence[str]],
+        roles: Mapping[str, Sequence[Symbol]],
+        constants: Sequence[str] = (),
+        most: int = 0,
+    ):
+        self.heads, self.modifiers, self.roles, self.constants, self.most = (
+            heads,
+            modifiers,
+            roles,
+            frozenset(constants),
+            most,
+        )
+        names = [
+            END,
+            *heads,
+            *modifiers,
+            *dict.fromkeys(symbol for role in roles.values() for symbol in role),
+        ]
         self.symbols: tuple[Symbol, ...] = tuple(dict.fromkeys([*names, *constants]))
         self.number = {symbol: i for i, symbol in enumerate(self.symbols)}
         self.following: list[dict[int, int]] = [{}, {}]
-        after: list[int] = [self._state() for _ in range(most + 1)]  # whole but for modifiers, of which there were 0, 1, ...
+        # whole but for modifiers, of which there were 0, 1, ...
+        after: list[int] = [self._state() for _ in range(most + 1)]
         for count, state in enumerate(after):
             self.following[state][0] = self.DONE
             if count < most:
@@ -50,18 +69,28 @@ class Grammar:
             for role in roles:
                 next_state = self._state()
                 self.following[state] |= dict.fromkeys(symbols, next_state)
-                state, symbols = next_state, [self.number[symbol] for symbol in self.roles[role]]
+                state, symbols = (
+                    next_state,
+                    [self.number[symbol] for symbol in self.roles[role]],
+                )
             self.following[state] |= dict.fromkeys(symbols, end)
 
     def encode(self, program: Program) -> list[int]:
-        """A program as the numbers of its symbols, every expression but the constants with its END. Raises ValueError where it is none."""
+        """A program as the numbers of its symbols, every expression but the constants
+        with its END. Raises ValueError where it is none.
+        """
         numbers: list[int] = []
         for expression in program:
             state = self.START
-            for symbol in (*expression, *([] if expression[:1] and expression[0] in self.constants else [END])):
+            for symbol in (
+                *expression,
+                *([] if expression[:1] and expression[0] in self.constants else [END]),
+            ):
                 number = self.number.get(symbol, -1)
                 if number not in self.following[state]:
-                    raise ValueError(f"{symbol!r} may not stand where it stands in {expression}")
+                    raise ValueError(
+                        f"{symbol!r} may not stand where it stands in {expression}"
+                    )
                 state = self.following[state][number]
                 numbers.append(number)
         return numbers

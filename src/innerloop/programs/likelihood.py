@@ -11,9 +11,11 @@ from innerloop.core.likelihood import Likelihood, Metrics
 
 @dataclass(frozen=True)
 class Exact(Likelihood):
-    """Outputs are the answers themselves: a row is right where its first `columns` numbers are those of the target, a task solved where all rows are.
+    """Outputs are the answers themselves: a row is right where its first `columns`
+    numbers are those of the target, a task solved where all rows are.
 
-    The negative log-likelihood is the share of wrong rows: there is nothing to differentiate.
+    The negative log-likelihood is the share of wrong rows: there is nothing to
+    differentiate.
     """
 
     columns: int

@@ -1,4 +1,6 @@
-"""The search for programs on lists: lines one after the other, the likeliest operations first."""
+"""The search for programs on lists: lines one after the other, the likeliest operations
+first.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-from innerloop.programs.lists import FUNCTIONS, OPERATIONS, Kind, Line, ListProgram, Value, apply, attributes
+from innerloop.programs.lists import (
+    FUNCTIONS,
+    OPERATIONS,
+    Kind,
+    Line,
+    ListProgram,
+    Value,
+    apply,
+    attributes,
+)
 from innerloop.programs.search import Budget
 
 UNIFORM: dict[str, float] = {}  # nothing is known
@@ -14,23 +25,41 @@ STEP = 1.0  # nats between two rounds of the search
 
 
 def operations(chances: Mapping[str, float]) -> list[tuple[float, str, str | None]]:
-    """Every operation with its cost in nats, cheapest first: -log of its share of the chances of functions, and of lambdas among theirs.
+    """Every operation with its cost in nats, cheapest first: -log of its share of the
+    chances of functions, and of lambdas among theirs.
 
     chances: of ATTRIBUTES, 1 for those that are not named.
     """
-    shares = {operation: math.prod(chances.get(name, 1.0) for name in attributes(Line(*operation, ()))) for operation in OPERATIONS}
+    shares = {
+        operation: math.prod(
+            chances.get(name, 1.0) for name in attributes(Line(*operation, ()))
+        )
+        for operation in OPERATIONS
+    }
     total = sum(shares.values())
-    return sorted((-math.log(max(share, 1e-9) / total), *operation) for operation, share in shares.items())  # pyright: ignore[reportReturnType]
+    return sorted(
+        (-math.log(max(share, 1e-9) / total), *operation)
+        for operation, share in shares.items()
+    )  # pyright: ignore[reportReturnType]
 
 
 def list_programs_by_cost(
-    inputs: Sequence[Sequence[Value]], outputs: Sequence[Value], kinds: tuple[Kind, ...], budget: Budget, *,
-    chances: Mapping[str, float] = UNIFORM, most: int = 4, pruned: bool = True,
-) -> Iterator[tuple[ListProgram, float]]:  # fmt: skip
-    """Programs of at most `most` lines that make the outputs of the inputs, each with its cost in nats, cheap ones first up to STEP.
+    inputs: Sequence[Sequence[Value]],
+    outputs: Sequence[Value],
+    kinds: tuple[Kind, ...],
+    budget: Budget,
+    *,
+    chances: Mapping[str, float] = UNIFORM,
+    most: int = 4,
+    pruned: bool = True,
+) -> Iterator[tuple[ListProgram, float]]:
+    """Programs of at most `most` lines that make the outputs of the inputs, each with
+    its cost in nats, cheap ones first up to STEP.
 
-    A line costs what its operation does, and the log of how many values each of its arguments could be. Round after round, the search goes as deep as
-    the cost allows; with `pruned` no line is followed that makes on all examples what an input or a line before it makes.
+    A line costs what its operation does, and the log of how many values each of its
+    arguments could be. Round after round, the search goes as deep as the cost allows;
+    with `pruned` no line is followed that makes on all examples what an input or a line
+    before it makes.
     """
     ranked, wanted = operations(chances), tuple(outputs)
     known: list[tuple[Value, ...]] = [*zip(*inputs, strict=True)]
@@ -38,9 +67,14 @@ def list_programs_by_cost(
     lines: list[Line] = []
     looked = 0
 
-    def deeper(cost: float, low: float, high: float) -> Iterator[tuple[ListProgram, float]]:
+    def deeper(
+        cost: float, low: float, high: float
+    ) -> Iterator[tuple[ListProgram, float]]:
         nonlocal looked
-        choices = {kind: [i for i, found in enumerate(types) if found == kind] for kind in ("int", "list")}
+        choices = {
+            kind: [i for i, found in enumerate(types) if found == kind]
+            for kind in ("int", "list")
+        }
         for price, name, told in ranked:
             if cost + price > high or budget.late:
                 return

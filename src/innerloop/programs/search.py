@@ -1,4 +1,6 @@
-"""The search for programs that fit examples: what is written so far must begin every output."""
+"""The search for programs that fit examples: what is written so far must begin every
+output.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Proposals = list[tuple[float, Expression]]  # log probabilities and expressions
 Evaluate = Callable[[Expression, str], str | None]
 
 
-FURTHER = math.log(2)  # a further expression makes a program that many nats less likely, where nothing is known
+# a further expression makes a program that many nats less likely, where nothing is
+# known
+FURTHER = math.log(2)
 
 
 class Found(NamedTuple):
@@ -28,7 +32,9 @@ class Found(NamedTuple):
 
 
 class Budget:
-    """How long a search may take: seconds of the processor, and how many places it may ask a guide about; infinite where it is not limited."""
+    """How long a search may take: seconds of the processor, and how many places it may
+    ask a guide about; infinite where it is not limited.
+    """
 
     def __init__(self, seconds: float = math.inf, places: float = math.inf):
         self.end, self.places = time.process_time() + seconds, places
@@ -43,15 +49,21 @@ class Budget:
 
 
 class Written:
-    """What expressions write on the inputs, computed once, and whether that goes on with the outputs."""
+    """What expressions write on the inputs, computed once, and whether that goes on
+    with the outputs.
+    """
 
-    def __init__(self, evaluate: Evaluate, inputs: Sequence[str], outputs: Sequence[str]):
+    def __init__(
+        self, evaluate: Evaluate, inputs: Sequence[str], outputs: Sequence[str]
+    ):
         self.evaluate, self.inputs, self.outputs = evaluate, inputs, tuple(outputs)
         self.end: Places = tuple(map(len, outputs))
         self.known: dict[Expression, tuple[str, ...] | None] = {}
 
     def by(self, expression: Expression) -> tuple[str, ...] | None:
-        """What an expression writes on every input; None where it writes nothing on one."""
+        """What an expression writes on every input; None where it writes nothing on
+        one.
+        """
         if expression not in self.known:
             told: list[str] | None = []
             for text in self.inputs:
@@ -64,22 +76,41 @@ class Written:
         return self.known[expression]
 
     def after(self, places: Places, expression: Expression) -> Places | None:
-        """The places after an expression; None where what it writes is not what comes next in every output, or is the end of some outputs only."""
+        """The places after an expression; None where what it writes is not what comes
+        next in every output, or is the end of some outputs only.
+        """
         told = self.by(expression)
-        if told is None or not all(output.startswith(part, at) for output, part, at in zip(self.outputs, told, places, strict=True)):
+        if told is None or not all(
+            output.startswith(part, at)
+            for output, part, at in zip(self.outputs, told, places, strict=True)
+        ):
             return None
         after = tuple(at + len(part) for at, part in zip(places, told, strict=True))
-        return None if after != self.end and any(at == end for at, end in zip(after, self.end, strict=True)) else after
+        return (
+            None
+            if after != self.end
+            and any(at == end for at, end in zip(after, self.end, strict=True))
+            else after
+        )
 
 
 def best_first(
-    propose: Callable[[list[Places]], list[Proposals]], written: Written, budget: Budget, *, wanted: int = 1, together: int = 8, longest: int = 64
+    propose: Callable[[list[Places]], list[Proposals]],
+    written: Written,
+    budget: Budget,
+    *,
+    wanted: int = 1,
+    together: int = 8,
+    longest: int = 64,
 ) -> list[Found]:
-    """Programs that fit, likeliest first: `wanted` of them, or those found within the budget, or all that are proposed.
+    """Programs that fit, likeliest first: `wanted` of them, or those found within the
+    budget, or all that are proposed.
 
-    The places where a guide has been asked are the nodes of a graph, and what it proposed and what fits are its edges; the likeliest unfinished path
-    is followed, as by Dijkstra 1959. A guide sees places only, not how they were reached. together: how many places it is asked about at a time.
-    longest: expressions in a program, of which a constant has one a character.
+    The places where a guide has been asked are the nodes of a graph, and what it
+    proposed and what fits are its edges; the likeliest unfinished path is followed, as
+    by Dijkstra 1959. A guide sees places only, not how they were reached. together: how
+    many places it is asked about at a time. longest: expressions in a program, of which
+    a constant has one a character.
     """
     ties = count()
     if not all(written.outputs):
@@ -101,43 +132,91 @@ def best_first(
                 continue
             asked = [places]
             for _, _, other, _ in heapq.nsmallest(2 * together, heap):
-                if other not in edges and other != written.end and other not in asked and len(asked) < min(together, budget.places):
+                if (
+                    other not in edges
+                    and other != written.end
+                    and other not in asked
+                    and len(asked) < min(together, budget.places)
+                ):
                     asked.append(other)
             budget.places -= len(asked)
             for node, proposals in zip(asked, propose(asked), strict=True):
-                fitting = [(log_p, expression, written.after(node, expression)) for log_p, expression in proposals]
-                edges[node] = [(log_p, expression, after) for log_p, expression, after in fitting if after is not None]
+                fitting = [
+                    (log_p, expression, written.after(node, expression))
+                    for log_p, expression in proposals
+                ]
+                edges[node] = [
+                    (log_p, expression, after)
+                    for log_p, expression, after in fitting
+                    if after is not None
+                ]
         visits[places] = visits.get(places, 0) + 1
         for log_p, expression, after in edges[places]:
-            heapq.heappush(heap, (cost - log_p, next(ties), after, (*program, expression)))
+            heapq.heappush(
+                heap, (cost - log_p, next(ties), after, (*program, expression))
+            )
     return found
 
 
-def readable(inputs: Sequence[str], outputs: Sequence[str], most: int = 8, cells: int = 250_000) -> list[int]:
-    """The places of the examples that a network reads: the shortest, at most so many, and so many pairs of their characters; at least one."""
-    sizes = sorted((len(text) * len(output), i) for i, (text, output) in enumerate(zip(inputs, outputs, strict=True)))
-    return [i for n, (size, i) in enumerate(sizes, 1) if n <= most and n * size <= cells] or [sizes[0][1]]
+def readable(
+    inputs: Sequence[str], outputs: Sequence[str], most: int = 8, cells: int = 250_000
+) -> list[int]:
+    """The places of the examples that a network reads: the shortest, at most so many,
+    and so many pairs of their characters; at least one.
+    """
+    sizes = sorted(
+        (len(text) * len(output), i)
+        for i, (text, output) in enumerate(zip(inputs, outputs, strict=True))
+    )
+    return [
+        i for n, (size, i) in enumerate(sizes, 1) if n <= most and n * size <= cells
+    ] or [sizes[0][1]]
 
 
 def by_size(grammar: Grammar) -> Iterator[tuple[float, Expression]]:
-    """Every expression of a language, likeliest first, with its log probability where nothing is known: every symbol that may follow is as likely as
-    any other, and a constant as any other head."""
-    costs: list[list[tuple[float, int, int]]] = []  # by state: cost, number and next state of every symbol
+    """Every expression of a language, likeliest first, with its log probability where
+    nothing is known: every symbol that may follow is as likely as any other, and a
+    constant as any other head.
+    """
+    # by state: cost, number and next state of every symbol
+    costs: list[list[tuple[float, int, int]]] = []
     for state, options in enumerate(grammar.following):
-        heads = sum(after != Grammar.DONE for after in options.values()) if state == Grammar.START else len(options)
+        heads = (
+            sum(after != Grammar.DONE for after in options.values())
+            if state == Grammar.START
+            else len(options)
+        )
         constants = len(options) - heads
-        shares = {n: (heads + bool(constants)) * (constants if constants and after == Grammar.DONE else 1) for n, after in options.items()}
+        shares = {
+            n: (heads + bool(constants))
+            * (constants if constants and after == Grammar.DONE else 1)
+            for n, after in options.items()
+        }
         costs.append([(math.log(shares[n]), n, after) for n, after in options.items()])
-    least, most = ([0.0 if state == Grammar.DONE else far for state in range(len(costs))] for far in (math.inf, 0.0))  # to the end
+    # to the end
+    least, most = (
+        [0.0 if state == Grammar.DONE else far for state in range(len(costs))]
+        for far in (math.inf, 0.0)
+    )
     for _ in costs:
-        least = [min((cost + least[after] for cost, _, after in some), default=0.0) for some in costs]
-        most = [max((cost + most[after] for cost, _, after in some), default=0.0) for some in costs]
+        least = [
+            min((cost + least[after] for cost, _, after in some), default=0.0)
+            for some in costs
+        ]
+        most = [
+            max((cost + most[after] for cost, _, after in some), default=0.0)
+            for some in costs
+        ]
 
-    def between(state: int, expression: Expression, cost: float, low: float, high: float) -> Iterator[tuple[float, Expression]]:
+    def between(
+        state: int, expression: Expression, cost: float, low: float, high: float
+    ) -> Iterator[tuple[float, Expression]]:
         for step, number, after in costs[state]:
             total = cost + step
             if total + least[after] <= high:
-                longer = (*expression, grammar.symbols[number]) if number else expression
+                longer = (
+                    (*expression, grammar.symbols[number]) if number else expression
+                )
                 if after != Grammar.DONE:
                     yield from between(after, longer, total, low, high)
                 elif total > low:
@@ -146,12 +225,16 @@ def by_size(grammar: Grammar) -> Iterator[tuple[float, Expression]]:
     low = -1.0
     while low <= most[Grammar.START]:
         high = low + math.log(2)
-        yield from sorted(between(Grammar.START, (), 0.0, low, high), key=lambda found: -found[0])
+        yield from sorted(
+            between(Grammar.START, (), 0.0, low, high), key=lambda found: -found[0]
+        )
         low = high
 
 
 class Enumerated:
-    """The expressions of a language in the order of `by_size`, made when they are first asked for, once for all searches."""
+    """The expressions of a language in the order of `by_size`, made when they are first
+    asked for, once for all searches.
+    """
 
     def __init__(self, grammar: Grammar):
         self.source = by_size(grammar)
@@ -165,7 +248,11 @@ class Enumerated:
 
     def at(self, i: int) -> tuple[float, Expression] | None:
         """The i-th, from 0; None after the last."""
-        return self.made[i] if i < len(self.made) or len(self.first(i + 1000)) > i else None
+        return (
+            self.made[i]
+            if i < len(self.made) or len(self.first(i + 1000)) > i
+            else None
+        )
 
 
 @cache
@@ -174,10 +261,14 @@ def enumerated(grammar: Grammar) -> Enumerated:
     return Enumerated(grammar)
 
 
-def pruned(known: Enumerated, written: Written, budget: Budget, *, wanted: int = 1) -> list[Found]:
-    """Enumeration that keeps what begins every output: the first 1,000 expressions of a language at every place, then twice as many, and so on.
+def pruned(
+    known: Enumerated, written: Written, budget: Budget, *, wanted: int = 1
+) -> list[Found]:
+    """Enumeration that keeps what begins every output: the first 1,000 expressions of a
+    language at every place, then twice as many, and so on.
 
-    Programs that fit, likeliest first where nothing is known; every further expression makes one half as likely.
+    Programs that fit, likeliest first where nothing is known; every further expression
+    makes one half as likely.
     """
     fitting: Proposals = []
     looked, n = 0, 1000
@@ -187,12 +278,17 @@ def pruned(known: Enumerated, written: Written, budget: Budget, *, wanted: int =
             break
         for log_p, expression in more:
             told = written.by(expression)
-            if told is not None and all(part in output for part, output in zip(told, written.outputs, strict=True)):
+            if told is not None and all(
+                part in output
+                for part, output in zip(told, written.outputs, strict=True)
+            ):
                 fitting.append((log_p - FURTHER, expression))
             looked += 1
             if not looked % 100 and budget.late:
                 break
-        found = best_first(lambda places: [fitting] * len(places), written, budget, wanted=wanted)
+        found = best_first(
+            lambda places: [fitting] * len(places), written, budget, wanted=wanted
+        )
         if found:
             return found
         n *= 2
@@ -200,13 +296,16 @@ def pruned(known: Enumerated, written: Written, budget: Budget, *, wanted: int =
 
 
 def plain(known: Enumerated, written: Written, budget: Budget) -> list[Found]:
-    """Enumeration of whole programs, likeliest first where nothing is known, each run on the examples: the first that fits, or none.
+    """Enumeration of whole programs, likeliest first where nothing is known, each run
+    on the examples: the first that fits, or none.
 
-    Every further expression makes a program half as likely. What an expression writes is computed once.
+    Every further expression makes a program half as likely. What an expression writes
+    is computed once.
     """
     ties = count()
     first = known.at(0)
-    # cost, places of the expressions in the order, what all but the last write, and cost of all but the last
+    # cost, places of the expressions in the order, what all but the last write, and
+    # cost of all but the last
     heap: list[tuple[float, int, tuple[int, ...], tuple[str, ...], float]] = []
     if first is not None:
         heap.append((-first[0], next(ties), (0,), ("",) * len(written.outputs), 0.0))
@@ -214,13 +313,34 @@ def plain(known: Enumerated, written: Written, budget: Budget) -> list[Found]:
         cost, tie, numbers, begun, before = heapq.heappop(heap)
         if not tie % 64 and budget.late:
             break
-        told, start = written.by(known.made[numbers[-1]][1]), before + FURTHER * (len(numbers) > 1)
+        told, start = (
+            written.by(known.made[numbers[-1]][1]),
+            before + FURTHER * (len(numbers) > 1),
+        )
         if told is not None:
             outputs = tuple(map(str.__add__, begun, told))
             if outputs == written.outputs:
                 return [Found(tuple(known.made[i][1] for i in numbers), -cost)]
-            heapq.heappush(heap, (cost + FURTHER - known.made[0][0], next(ties), (*numbers, 0), outputs, cost))
+            heapq.heappush(
+                heap,
+                (
+                    cost + FURTHER - known.made[0][0],
+                    next(ties),
+                    (*numbers, 0),
+                    outputs,
+                    cost,
+                ),
+            )
         following = known.at(numbers[-1] + 1)
         if following is not None:
-            heapq.heappush(heap, (start - following[0], next(ties), (*numbers[:-1], numbers[-1] + 1), begun, before))
+            heapq.heappush(
+                heap,
+                (
+                    start - following[0],
+                    next(ties),
+                    (*numbers[:-1], numbers[-1] + 1),
+                    begun,
+                    before,
+                ),
+            )
     return []

@@ -1,4 +1,6 @@
-"""Tasks of texts with a program that solves them, as they come in spreadsheets: rows of one form, and a program that works on all of them."""
+"""Tasks of texts with a program that solves them, as they come in spreadsheets: rows of
+one form, and a program that works on all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,22 @@ from random import Random
 from typing import NamedTuple
 
 from innerloop.programs.grammar import Expression, Program, Symbol
-from innerloop.programs.strings import COUNT, DELIMITERS, GRAMMAR, INDEX, KINDS, PLACE, evaluate, ignores_input
+from innerloop.programs.strings import (
+    COUNT,
+    DELIMITERS,
+    GRAMMAR,
+    INDEX,
+    KINDS,
+    PLACE,
+    evaluate,
+    ignores_input,
+)
 
 
 class StringTask(NamedTuple):
-    """A program, texts, what it makes of them, and where in each output every expression's part begins."""
+    """A program, texts, what it makes of them, and where in each output every
+    expression's part begins.
+    """
 
     program: Program
     inputs: list[str]
@@ -18,16 +31,70 @@ class StringTask(NamedTuple):
     begins: list[list[int]]  # of every row, of every expression
 
 
-BETWEEN = " " * 10 + ",,--..//:_;@#|+&('="  # delimiters between fields; a space is likelier
-CONSTANTS = (" ", ", ", "-", ".", ". ", "/", ":", ": ", "_", "@", "(", ")", ") ", " (", "#", "; ", "|", " - ", "+", "0", "1", "20", "$", "&", "%")
-ONSETS, NUCLEI, CODAS = (*"bcdfghjklmnprstvwz", "th", "ch", "st", "br"), (*"aeiou", "ai", "ea", "oo"), ("", "", *"nrslmtkd")
-WHOLE_WORDS = ("Mr", "Dr", "com", "org", "www", "USD", "kg", "Inc", "Street", "No", "ID", "Ltd", "EUR", "Jan", "Mar", "Sep", "Dec", "pm", "am")
+# delimiters between fields; a space is likelier
+BETWEEN = " " * 10 + ",,--..//:_;@#|+&('="
+CONSTANTS = (
+    " ",
+    ", ",
+    "-",
+    ".",
+    ". ",
+    "/",
+    ":",
+    ": ",
+    "_",
+    "@",
+    "(",
+    ")",
+    ") ",
+    " (",
+    "#",
+    "; ",
+    "|",
+    " - ",
+    "+",
+    "0",
+    "1",
+    "20",
+    "$",
+    "&",
+    "%",
+)
+ONSETS, NUCLEI, CODAS = (
+    (*"bcdfghjklmnprstvwz", "th", "ch", "st", "br"),
+    (*"aeiou", "ai", "ea", "oo"),
+    ("", "", *"nrslmtkd"),
+)
+WHOLE_WORDS = (
+    "Mr",
+    "Dr",
+    "com",
+    "org",
+    "www",
+    "USD",
+    "kg",
+    "Inc",
+    "Street",
+    "No",
+    "ID",
+    "Ltd",
+    "EUR",
+    "Jan",
+    "Mar",
+    "Sep",
+    "Dec",
+    "pm",
+    "am",
+)
 
 
 def word(random: Random) -> str:
     """A lower-case word of one to three syllables."""
     return "".join(
-        random.choice(ONSETS) * (random.random() < 0.85) + random.choice(NUCLEI) + random.choice(CODAS) for _ in range(random.choice((1, 1, 2, 2, 3)))
+        random.choice(ONSETS) * (random.random() < 0.85)
+        + random.choice(NUCLEI)
+        + random.choice(CODAS)
+        for _ in range(random.choice((1, 1, 2, 2, 3)))
     )
 
 
@@ -41,31 +108,57 @@ def field(kind: str, random: Random) -> str:
         case "caps":
             return word(random).upper()[:5]
         case "number":
-            return "".join(random.choices("0123456789", k=random.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))))
+            return "".join(
+                random.choices(
+                    "0123456789", k=random.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))
+                )
+            )
         case "code":
-            return word(random).upper()[: random.choice((1, 2, 3))] + str(random.randrange(10 ** random.choice((1, 2, 3, 4))))
+            return word(random).upper()[: random.choice((1, 2, 3))] + str(
+                random.randrange(10 ** random.choice((1, 2, 3, 4)))
+            )
         case "letter":
             return random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
         case _:
             return random.choice(WHOLE_WORDS)
 
 
-FIELDS = ("proper",) * 6 + ("lower",) * 4 + ("number",) * 5 + ("caps", "caps", "code", "code", "letter", "common")
+FIELDS = (
+    ("proper",) * 6
+    + ("lower",) * 4
+    + ("number",) * 5
+    + ("caps", "caps", "code", "code", "letter", "common")
+)
 
 
 def rows(n: int, longest: int, random: Random) -> list[str]:
-    """n different texts of one form: fields of fixed kinds and the delimiters between them, some fields absent in some rows."""
+    """n different texts of one form: fields of fixed kinds and the delimiters between
+    them, some fields absent in some rows.
+    """
     while True:
         count = random.choice((1, 2, 2, 2, 3, 3, 3, 4, 4, 5))
-        kinds, delimiters = [random.choice(FIELDS) for _ in range(count)], [random.choice(BETWEEN) for _ in range(count - 1)]
+        kinds, delimiters = (
+            [random.choice(FIELDS) for _ in range(count)],
+            [random.choice(BETWEEN) for _ in range(count - 1)],
+        )
         if count > 2 and random.random() < 0.4:  # one delimiter throughout, as in dates
             delimiters = [delimiters[0]] * (count - 1)
         if random.random() < 0.25:
             kinds = [kinds[0]] * count
         spaced = random.random() < 0.2
-        optional = random.randrange(1, count) if count > 1 and random.random() < 0.3 else None
-        fixed = {i: field(kind, random) for i, kind in enumerate(kinds) if random.random() < 0.05}
-        around = random.choice(("", "", "", "", "", "", "", "", "()", " ", "#", "$")) if count < 4 else ""
+        optional = (
+            random.randrange(1, count) if count > 1 and random.random() < 0.3 else None
+        )
+        fixed = {
+            i: field(kind, random)
+            for i, kind in enumerate(kinds)
+            if random.random() < 0.05
+        }
+        around = (
+            random.choice(("", "", "", "", "", "", "", "", "()", " ", "#", "$"))
+            if count < 4
+            else ""
+        )
         found: dict[str, None] = {}
         for _ in range(3 * n):
             parts = [around[:1]]
@@ -74,7 +167,9 @@ def rows(n: int, longest: int, random: Random) -> list[str]:
                     continue
                 if i:
                     delimiter = delimiters[i - 1]
-                    parts.append(delimiter + " " if spaced and delimiter in ",;:" else delimiter)
+                    parts.append(
+                        delimiter + " " if spaced and delimiter in ",;:" else delimiter
+                    )
                 parts.append(fixed.get(i) or field(kind, random))
             text = "".join(parts) + around[1:]
             if len(text) <= longest:
@@ -83,8 +178,20 @@ def rows(n: int, longest: int, random: Random) -> list[str]:
                 return list(found)
 
 
-HEADS = ("token",) * 8 + ("sub",) * 2 + ("span",) * 6 + ("before",) * 4 + ("after",) * 4 + ("all", "all", "whole")
-MODIFIERS = ("first",) * 4 + ("upper", "lower", "token") * 3 + ("before", "after", "last", "proper", "replace") * 2 + ("remove", "trim")
+HEADS = (
+    ("token",) * 8
+    + ("sub",) * 2
+    + ("span",) * 6
+    + ("before",) * 4
+    + ("after",) * 4
+    + ("all", "all", "whole")
+)
+MODIFIERS = (
+    ("first",) * 4
+    + ("upper", "lower", "token") * 3
+    + ("before", "after", "last", "proper", "replace") * 2
+    + ("remove", "trim")
+)
 
 
 def expression(texts: list[str], random: Random) -> Expression:
@@ -95,18 +202,47 @@ def expression(texts: list[str], random: Random) -> Expression:
     def argument(role: str) -> Symbol:
         match role:
             case "kind":
-                return random.choice(("Word", "Word", "Number", "Number", "Alnum", *KINDS))
+                return random.choice(
+                    ("Word", "Word", "Number", "Number", "Alnum", *KINDS)
+                )
             case "match":
-                return random.choice(there) if there and random.random() < 0.5 else random.choice(("Word", "Number", "Alnum", *KINDS))
+                return (
+                    random.choice(there)
+                    if there and random.random() < 0.5
+                    else random.choice(("Word", "Number", "Alnum", *KINDS))
+                )
             case "index":
-                return random.choice((1, 1, 1, 1, 2, 2, 2, 3, -1, -1, -1, -2, -2, -3, *range(1, INDEX + 1), *range(-INDEX, 0)))
+                return random.choice(
+                    (
+                        1,
+                        1,
+                        1,
+                        1,
+                        2,
+                        2,
+                        2,
+                        3,
+                        -1,
+                        -1,
+                        -1,
+                        -2,
+                        -2,
+                        -3,
+                        *range(1, INDEX + 1),
+                        *range(-INDEX, 0),
+                    )
+                )
             case "place":
                 place = random.randint(1, min(PLACE, len(text)))
                 return random.choice((place, place, -place))
             case "count":
                 return random.choice((1, 1, 1, 1, 2, 2, 3, 3, *range(1, COUNT + 1)))
             case "delimiter":
-                return random.choice(there) if there and random.random() < 0.7 else random.choice(DELIMITERS)
+                return (
+                    random.choice(there)
+                    if there and random.random() < 0.7
+                    else random.choice(DELIMITERS)
+                )
             case _:
                 return random.choice(GRAMMAR.roles[role])
 
@@ -118,8 +254,12 @@ def expression(texts: list[str], random: Random) -> Expression:
     return tuple(symbols)
 
 
-def part(texts: list[str], longest: int, random: Random) -> tuple[Expression, list[str]] | None:
-    """An expression in which nothing is idle and what it gives for the texts: something for each, not always the same. None where none was found."""
+def part(
+    texts: list[str], longest: int, random: Random
+) -> tuple[Expression, list[str]] | None:
+    """An expression in which nothing is idle and what it gives for the texts: something
+    for each, not always the same. None where none was found.
+    """
     for _ in range(30):
         drawn = expression(texts, random)
         outputs: list[str] = []
@@ -128,41 +268,74 @@ def part(texts: list[str], longest: int, random: Random) -> tuple[Expression, li
             if found is None or len(found) > longest:
                 break
             outputs.append(found)
-        if len(outputs) == len(texts) and len(set(outputs)) > 1 and not idle(drawn, texts, outputs) and not needless(drawn, texts, outputs):
+        if (
+            len(outputs) == len(texts)
+            and len(set(outputs)) > 1
+            and not idle(drawn, texts, outputs)
+            and not needless(drawn, texts, outputs)
+        ):
             return drawn, outputs
     return None
 
 
 def idle(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
     """Whether a modifier of an expression changes nothing in any of the texts."""
-    starts = [i for i, symbol in enumerate(drawn) if i and symbol in GRAMMAR.modifiers and len(str(symbol)) > 1]
+    starts = [
+        i
+        for i, symbol in enumerate(drawn)
+        if i and symbol in GRAMMAR.modifiers and len(str(symbol)) > 1
+    ]
     ends = [*starts, len(drawn)][1:]
-    return any([evaluate((*drawn[:i], *drawn[end:]), text) for text in texts] == outputs for i, end in zip(starts, ends, strict=True))
+    return any(
+        [evaluate((*drawn[:i], *drawn[end:]), text) for text in texts] == outputs
+        for i, end in zip(starts, ends, strict=True)
+    )
 
 
-SIMPLE: list[Expression] = [("token", kind, i) for kind in KINDS for i in GRAMMAR.roles["index"]]
-SIMPLE += [(side, what, i) for side in ("before", "after") for what in GRAMMAR.roles["match"] for i in (1, 2, -1, -2)]
+SIMPLE: list[Expression] = [
+    ("token", kind, i) for kind in KINDS for i in GRAMMAR.roles["index"]
+]
+SIMPLE += [
+    (side, what, i)
+    for side in ("before", "after")
+    for what in GRAMMAR.roles["match"]
+    for i in (1, 2, -1, -2)
+]
 
 
 def needless(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
-    """Whether an expression of more than a head and two arguments does what one of these does."""
+    """Whether an expression of more than a head and two arguments does what one of
+    these does.
+    """
     if len(drawn) <= 3:
         return False
     pairs = list(zip(texts, outputs, strict=True))
-    return any(all(evaluate(simple, text) == output for text, output in pairs) for simple in SIMPLE)
+    return any(
+        all(evaluate(simple, text) == output for text, output in pairs)
+        for simple in SIMPLE
+    )
 
 
-def string_task(random: Random, n: int, longest: int, most: int, symbols: int) -> StringTask:
-    """A task of n texts of at most `longest` characters, of a program of at most `most` expressions that are no constants and so many `symbols`.
+def string_task(
+    random: Random, n: int, longest: int, most: int, symbols: int
+) -> StringTask:
+    """A task of n texts of at most `longest` characters, of a program of at most `most`
+    expressions that are no constants and so many `symbols`.
 
-    Its outputs differ, none of them is longer, and neither the input nor a constant alone solves it.
+    Its outputs differ, none of them is longer, and neither the input nor a constant
+    alone solves it.
     """
     while True:
         texts = rows(n, longest, random)
         program: list[Expression] = []
         outputs, begins = [""] * n, [[] for _ in range(n)]
 
-        def add(drawn: Expression, given: list[str], program: list[Expression] = program, begins: list[list[int]] = begins) -> None:
+        def add(
+            drawn: Expression,
+            given: list[str],
+            program: list[Expression] = program,
+            begins: list[list[int]] = begins,
+        ) -> None:
             program.append(drawn)
             for i, told in enumerate(given):
                 begins[i].append(len(outputs[i]))  # noqa: B023
@@ -170,17 +343,29 @@ def string_task(random: Random, n: int, longest: int, most: int, symbols: int) -
 
         for i in range(min(most, random.choice((1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4)))):
             if random.random() < (0.25 if i == 0 else 0.65):
-                for character in random.choice(CONSTANTS) if random.random() < 0.9 else field("common", random):
+                for character in (
+                    random.choice(CONSTANTS)
+                    if random.random() < 0.9
+                    else field("common", random)
+                ):
                     add((character,), [character] * n)
             found = part(texts, longest, random)
             if found:
                 add(*found)
         if program and random.random() < 0.12:
-            for character in random.choice(CONSTANTS) if random.random() < 0.7 else field("common", random):
+            for character in (
+                random.choice(CONSTANTS)
+                if random.random() < 0.7
+                else field("common", random)
+            ):
                 add((character,), [character] * n)
         whole = tuple(program)
         if (
-            program and not ignores_input(whole) and max(map(len, outputs)) <= longest and outputs != texts and len(set(outputs)) > n // 2
+            program
+            and not ignores_input(whole)
+            and max(map(len, outputs)) <= longest
+            and outputs != texts
+            and len(set(outputs)) > n // 2
             and len(GRAMMAR.encode(whole)) <= symbols
-        ):  # fmt: skip
+        ):
             return StringTask(whole, texts, outputs, begins)

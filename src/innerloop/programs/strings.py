@@ -1,19 +1,25 @@
 """A language of programs that make a text from a text, as spreadsheets want them.
 
-A program is a sum of expressions: what they give, one after the other. An expression is a constant character, or a part of the input x
+A program is a sum of expressions: what they give, one after the other. An expression is
+a constant character, or a part of the input x
 
     x                                   all of it
-    sub(a, b)                           its characters a to b, from 1, or from the end: -1 is the last
+    sub(a, b)
+    its characters a to b, from 1, or from the end: -1 is the last
     token(Word, i)                      the i-th match of a kind, -1 the last
-    span(Word, i, start, ",", j, stop)  from the start of the i-th match of a kind or delimiter to the stop of the j-th of another
-    before(",", i), after(",", i)       all before, or after, the i-th match of a kind or delimiter
+    span(Word, i, start, ",", j, stop)  from the start of the i-th match of a kind or
+    delimiter to the stop of the j-th of another before(",", i), after(",", i)
+    all before, or after, the i-th match of a kind or delimiter
     all(Number)                         all matches of a kind, one after the other
 
-and up to three modifiers of what was found: .token(Word, i) .before(",", i) .after(",", i) .upper() .lower() .proper() .trim() .first(n) .last(n)
-.remove("-") .replace("-", " "). So the name of an e-mail's host is after("@", 1).before(".", 1).
-After Gulwani 2011, "Automating string processing in spreadsheets using input-output examples", section 3, and Devlin et al. 2017, "RobustFill: neural
-program learning under noisy I/O", arXiv:1703.07469, figure 2.
-An expression that finds nothing gives no output, nor does then the program: `run` never raises, and ends soon on every input.
+and up to three modifiers of what was found: .token(Word, i) .before(",", i) .after(",",
+i) .upper() .lower() .proper() .trim() .first(n) .last(n) .remove("-") .replace("-", "
+"). So the name of an e-mail's host is after("@", 1).before(".", 1).
+After Gulwani 2011, "Automating string processing in spreadsheets using input-output
+examples", section 3, and Devlin et al. 2017, "RobustFill: neural program learning under
+noisy I/O", arXiv:1703.07469, figure 2.
+An expression that finds nothing gives no output, nor does then the program: `run` never
+raises, and ends soon on every input.
 """
 
 from __future__ import annotations
@@ -48,22 +54,43 @@ LONGEST = 1000  # characters of a text; of what is longer there is no output
 _WHERE = ("match", "index", "edge") * 2
 GRAMMAR = Grammar(
     heads={
-        "whole": (), "sub": ("place", "place"), "token": ("kind", "index"), "span": _WHERE, "before": ("match", "index"), "after": ("match", "index"),
+        "whole": (),
+        "sub": ("place", "place"),
+        "token": ("kind", "index"),
+        "span": _WHERE,
+        "before": ("match", "index"),
+        "after": ("match", "index"),
         "all": ("kind",),
     },
     modifiers={
-        "token": ("kind", "index"), "before": ("match", "index"), "after": ("match", "index"), "upper": (), "lower": (), "proper": (), "trim": (),
-        "first": ("count",), "last": ("count",), "remove": ("delimiter",), "replace": ("delimiter", "delimiter"),
+        "token": ("kind", "index"),
+        "before": ("match", "index"),
+        "after": ("match", "index"),
+        "upper": (),
+        "lower": (),
+        "proper": (),
+        "trim": (),
+        "first": ("count",),
+        "last": ("count",),
+        "remove": ("delimiter",),
+        "replace": ("delimiter", "delimiter"),
     },
     roles={
-        "kind": tuple(KINDS), "edge": ("start", "stop"), "index": tuple(i for i in range(-INDEX, INDEX + 1) if i),
-        "place": tuple(i for i in range(-PLACE, PLACE + 1) if i), "count": tuple(range(1, COUNT + 1)), "delimiter": tuple(DELIMITERS),
+        "kind": tuple(KINDS),
+        "edge": ("start", "stop"),
+        "index": tuple(i for i in range(-INDEX, INDEX + 1) if i),
+        "place": tuple(i for i in range(-PLACE, PLACE + 1) if i),
+        "count": tuple(range(1, COUNT + 1)),
+        "delimiter": tuple(DELIMITERS),
         "match": (*KINDS, *DELIMITERS),
     },
     constants=tuple(CHARACTERS),
     most=3,
-)  # fmt: skip
-_PATTERNS = {**{name: re.compile(pattern) for name, pattern in KINDS.items()}, **{d: re.compile(re.escape(d)) for d in DELIMITERS}}
+)
+_PATTERNS = {
+    **{name: re.compile(pattern) for name, pattern in KINDS.items()},
+    **{d: re.compile(re.escape(d)) for d in DELIMITERS},
+}
 
 
 @lru_cache(1 << 16)
@@ -79,7 +106,9 @@ def _match(what: str, index: int, text: str) -> tuple[int, int] | None:
 
 
 def _sub(text: str, first: int, last: int) -> str:
-    begin, end = (place - 1 if place > 0 else len(text) + place for place in (first, last))
+    begin, end = (
+        place - 1 if place > 0 else len(text) + place for place in (first, last)
+    )
     return text[begin : end + 1] if 0 <= begin <= end < len(text) else ""
 
 
@@ -88,9 +117,19 @@ def _token(text: str, kind: str, index: int) -> str:
     return text[found[0] : found[1]] if found else ""
 
 
-def _span(text: str, what: str, index: int, edge: str, until: str, index_until: int, edge_until: str) -> str:
+def _span(
+    text: str,
+    what: str,
+    index: int,
+    edge: str,
+    until: str,
+    index_until: int,
+    edge_until: str,
+) -> str:
     begin, end = _match(what, index, text), _match(until, index_until, text)
-    return text[begin[edge == "stop"] : end[edge_until == "stop"]] if begin and end else ""
+    return (
+        text[begin[edge == "stop"] : end[edge_until == "stop"]] if begin and end else ""
+    )
 
 
 def _before(text: str, what: str, index: int) -> str:
@@ -104,21 +143,40 @@ def _after(text: str, what: str, index: int) -> str:
 
 
 _HEADS: dict[Symbol, Callable[..., str]] = {
-    "whole": lambda text: text, "token": _token, "sub": _sub, "span": _span, "before": _before, "after": _after,
-    "all": lambda text, kind: "".join(text[begin:end] for begin, end in matches(kind, text)),
-}  # fmt: skip
+    "whole": lambda text: text,
+    "token": _token,
+    "sub": _sub,
+    "span": _span,
+    "before": _before,
+    "after": _after,
+    "all": lambda text, kind: "".join(
+        text[begin:end] for begin, end in matches(kind, text)
+    ),
+}
 _MODIFIERS: dict[Symbol, Callable[..., str]] = {
-    "upper": str.upper, "lower": str.lower, "trim": str.strip,
-    "proper": lambda text: _PATTERNS["Word"].sub(lambda word: word[0].capitalize(), text),
-    "first": lambda text, n: text[:n] if len(text) >= n else "", "last": lambda text, n: text[-n:] if len(text) >= n else "",
-    "token": _token, "before": _before, "after": _after, "remove": lambda text, d: text.replace(d, ""),
+    "upper": str.upper,
+    "lower": str.lower,
+    "trim": str.strip,
+    "proper": lambda text: _PATTERNS["Word"].sub(
+        lambda word: word[0].capitalize(), text
+    ),
+    "first": lambda text, n: text[:n] if len(text) >= n else "",
+    "last": lambda text, n: text[-n:] if len(text) >= n else "",
+    "token": _token,
+    "before": _before,
+    "after": _after,
+    "remove": lambda text, d: text.replace(d, ""),
     "replace": lambda text, d, new: text.replace(d, new),
-}  # fmt: skip
-_ARGUMENTS = {name: len(roles) for name, roles in (GRAMMAR.heads | GRAMMAR.modifiers).items()}  # pyright: ignore[reportOperatorIssue]
+}
+_ARGUMENTS = {
+    name: len(roles) for name, roles in (GRAMMAR.heads | GRAMMAR.modifiers).items()
+}  # pyright: ignore[reportOperatorIssue]
 
 
 def evaluate(expression: Expression, text: str) -> str | None:
-    """What an expression of the language gives for a text of at most LONGEST characters, None where it finds nothing."""
+    """What an expression of the language gives for a text of at most LONGEST
+    characters, None where it finds nothing.
+    """
     head = expression[0]
     if _is_constant(expression):
         return str(head)
@@ -132,7 +190,9 @@ def evaluate(expression: Expression, text: str) -> str | None:
 
 
 def run(program: Program, text: str) -> str | None:
-    """What a program makes of a text; None where an expression finds nothing, or the text or the output is longer than LONGEST."""
+    """What a program makes of a text; None where an expression finds nothing, or the
+    text or the output is longer than LONGEST.
+    """
     if not program or len(text) > LONGEST:
         return None
     parts: list[str] = []
@@ -152,36 +212,62 @@ def show(program: Program) -> str:
     shown: list[str] = []
     for constant, group in groupby(program, _is_constant):
         some = list(group)
-        shown += [_quoted("".join(str(expression[0]) for expression in some))] if constant else map(_shown, some)
+        shown += (
+            [_quoted("".join(str(expression[0]) for expression in some))]
+            if constant
+            else map(_shown, some)
+        )
     return " + ".join(shown)
 
 
 def numbered(text: str, length: int) -> list[int]:
-    """A text as `length` numbers: 1 to 95 for CHARACTERS, 96 for any other, without its accent where that helps, and 0 after the end.
+    """A text as `length` numbers: 1 to 95 for CHARACTERS, 96 for any other, without its
+    accent where that helps, and 0 after the end.
 
     Raises ValueError for a longer text.
     """
     if len(text) > length:
-        raise ValueError(f"a text of {len(text)} characters is longer than {length}: {text[:20]!r}...")
+        raise ValueError(
+            f"a text of {len(text)} characters is longer than {length}: {text[:20]!r}..."
+        )
     if not text.isascii():
         bare = [unicodedata.normalize("NFKD", character)[0] for character in text]
         text = "".join(b if b in CHARACTERS else "\x7f" for b in bare)
-    return [code - 31 if 32 <= code < 128 else 96 for code in text.encode()] + [0] * (length - len(text))
+    return [code - 31 if 32 <= code < 128 else 96 for code in text.encode()] + [0] * (
+        length - len(text)
+    )
 
 
 def text_of(numbers: Sequence[int]) -> str:
     """The text that was numbered so."""
-    return "".join("\ufffd" if number == 96 else chr(number + 31) for number in numbers if 0 < number < VOCABULARY)
+    return "".join(
+        "\ufffd" if number == 96 else chr(number + 31)
+        for number in numbers
+        if 0 < number < VOCABULARY
+    )
 
 
 def classes() -> tuple[Tensor, Tensor, Tensor]:
-    """What an encoder may know of numbered characters: which belong to a kind (vocabulary, kinds), for the kinds of KINDS; whether a match of a kind
-    is as many as there are (kinds,); and the number of each in lower case (vocabulary,). Proper counts as its capitals."""
+    """What an encoder may know of numbered characters: which belong to a kind
+    (vocabulary, kinds), for the kinds of KINDS; whether a match of a kind is as many as
+    there are (kinds,); and the number of each in lower case (vocabulary,). Proper
+    counts as its capitals.
+    """
     short = {"Proper": KINDS["Caps"]}
     kinds = [re.compile(short.get(name, pattern)) for name, pattern in KINDS.items()]
-    members = [[0.0] * len(kinds), *([float(bool(kind.match(c))) for kind in kinds] for c in CHARACTERS), [0.0] * len(kinds)]
+    members = [
+        [0.0] * len(kinds),
+        *([float(bool(kind.match(c))) for kind in kinds] for c in CHARACTERS),
+        [0.0] * len(kinds),
+    ]
     folded = [0, *(numbered(c.lower(), 1)[0] for c in CHARACTERS), VOCABULARY - 1]
-    return torch.tensor(members), torch.tensor([float(p.endswith("+") and n != "Proper") for n, p in KINDS.items()]), torch.tensor(folded)
+    return (
+        torch.tensor(members),
+        torch.tensor(
+            [float(p.endswith("+") and n != "Proper") for n, p in KINDS.items()]
+        ),
+        torch.tensor(folded),
+    )
 
 
 def _is_constant(expression: Expression) -> bool:
@@ -201,7 +287,10 @@ def _shown(expression: Expression) -> str:
     at, calls = 0, []
     while at < len(expression):
         name, end = expression[at], at + 1 + _ARGUMENTS[expression[at]]  # pyright: ignore[reportArgumentType]
-        told = ", ".join(_quoted(str(a)) if a in GRAMMAR.constants else str(a) for a in expression[at + 1 : end])
+        told = ", ".join(
+            _quoted(str(a)) if a in GRAMMAR.constants else str(a)
+            for a in expression[at + 1 : end]
+        )
         calls.append("x" if name == "whole" else f"{name}({told})")
         at = end
     return ".".join(calls)
@@ -219,7 +308,9 @@ def parse(text: str) -> Program:
     def expect(*wanted: str) -> str:
         nonlocal at
         if words[at] not in wanted:
-            raise ValueError(f"{text!r} is no program: {' or '.join(wanted)} was expected, not {words[at]}")
+            raise ValueError(
+                f"{text!r} is no program: {' or '.join(wanted)} was expected, not {words[at]}"
+            )
         at += 1
         return words[at - 1]
 
@@ -232,8 +323,12 @@ def parse(text: str) -> Program:
             while True:
                 name = "whole" if not expression and words[at] == "x" else words[at]
                 at += 1
-                if name not in _ARGUMENTS or (name == "whole") != (words[at - 1] == "x"):
-                    raise ValueError(f"{text!r} is no program: there is no {words[at - 1]!r}, only x, {', '.join([*_ARGUMENTS][1:])}")
+                if name not in _ARGUMENTS or (name == "whole") != (
+                    words[at - 1] == "x"
+                ):
+                    raise ValueError(
+                        f"{text!r} is no program: there is no {words[at - 1]!r}, only x, {', '.join([*_ARGUMENTS][1:])}"
+                    )
                 expression.append(name)
                 if name != "whole":
                     expect("(")
@@ -242,8 +337,16 @@ def parse(text: str) -> Program:
                             expect(",")
                         word = words[at]
                         if at == len(words) - 1:
-                            raise ValueError(f"{text!r} is no program: it ends in the middle")
-                        expression.append(_unquoted(word) if word.startswith('"') else int(word) if re.fullmatch(r"-?\d+", word) else word)
+                            raise ValueError(
+                                f"{text!r} is no program: it ends in the middle"
+                            )
+                        expression.append(
+                            _unquoted(word)
+                            if word.startswith('"')
+                            else int(word)
+                            if re.fullmatch(r"-?\d+", word)
+                            else word
+                        )
                         at += 1
                     expect(")")
                 if words[at] != ".":

@@ -12,17 +12,53 @@ from innerloop.rl.navigation import Navigation, navigation
 from innerloop.rl.oracles import oracles
 from innerloop.rl.play import Played, examples_of, play
 from innerloop.rl.policy import Policy
-from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient, play_and_learn
+from innerloop.rl.policy_gradient import (
+    MetaPolicyGradient,
+    PolicyGradient,
+    play_and_learn,
+)
 from innerloop.rl.trial import play_test
 
 PLAYED: dict[str, Callable[..., Environment]] = {
-    "bandits": bandits, "mdps": mdps, "mazes": mazes, "navigation": navigation, "half-cheetah": half_cheetah,
-}  # as TASKS, of tasks that are played  # fmt: skip
-ACTING: dict[str, type[A2C] | type[MetaPolicyGradient]] = {"ppo": PPO, "a2c": A2C, "policy-gradient": MetaPolicyGradient}  # meta-gradients that play
-POLICIES: dict[str, type[Policy]] = {"Policy": Policy, "PolicyGradient": PolicyGradient}  # what outputs may mean, by the name in a run's settings
+    "bandits": bandits,
+    "mdps": mdps,
+    "mazes": mazes,
+    "navigation": navigation,
+    "half-cheetah": half_cheetah,
+}  # as TASKS, of tasks that are played
+# meta-gradients that play
+ACTING: dict[str, type[A2C] | type[MetaPolicyGradient]] = {
+    "ppo": PPO,
+    "a2c": A2C,
+    "policy-gradient": MetaPolicyGradient,
+}
+# what outputs may mean, by the name in a run's settings
+POLICIES: dict[str, type[Policy]] = {"Policy": Policy, "PolicyGradient": PolicyGradient}
 
 __all__ = [
-    "A2C", "ACTING", "PLAYED", "POLICIES", "PPO", "Bandits", "Environment", "MDPs", "Mazes", "MetaPolicyGradient", "Navigation", "Played", "Policy",
-    "PolicyGradient", "bandits", "examples_of", "generalised_advantages", "half_cheetah", "mazes", "mdps", "navigation", "oracles", "play",
-    "play_and_learn", "play_test",
-]  # fmt: skip
+    "A2C",
+    "ACTING",
+    "PLAYED",
+    "POLICIES",
+    "PPO",
+    "Bandits",
+    "Environment",
+    "MDPs",
+    "Mazes",
+    "MetaPolicyGradient",
+    "Navigation",
+    "Played",
+    "Policy",
+    "PolicyGradient",
+    "bandits",
+    "examples_of",
+    "generalised_advantages",
+    "half_cheetah",
+    "mazes",
+    "mdps",
+    "navigation",
+    "oracles",
+    "play",
+    "play_and_learn",
+    "play_test",
+]

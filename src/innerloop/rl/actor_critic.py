@@ -1,4 +1,6 @@
-"""The meta-gradients of learners that act with memory: raise the reward of whole trials."""
+"""The meta-gradients of learners that act with memory: raise the reward of whole
+trials.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,24 @@ from innerloop.rl.play import followed, play
 from innerloop.rl.policy import Policy
 
 
-def generalised_advantages(reward: Tensor, value: Tensor, discount: float, trace: float) -> Tensor:
-    """How much better an action was than expected (..., steps), from rewards and values (..., steps) of whole trials.
+def generalised_advantages(
+    reward: Tensor, value: Tensor, discount: float, trace: float
+) -> Tensor:
+    """How much better an action was than expected (..., steps), from rewards and values
+    (..., steps) of whole trials.
 
-    A_t = sum_k (discount trace)^k delta_(t+k), delta_t = r_t + discount V_(t+1) - V_t, and V = 0 when the trial is over
-    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation", arXiv:1506.02438, eq. (16). The sum goes on
-    over the ends of episodes, for so does the trial: what is found out in one episode is worth what it earns in the next ones.
+    A_t = sum_k (discount trace)^k delta_(t+k), delta_t = r_t + discount V_(t+1) - V_t,
+    and V = 0 when the trial is over
+    Schulman et al. 2016, "High-dimensional continuous control using generalized
+    advantage estimation", arXiv:1506.02438, eq. (16). The sum goes on over the ends of
+    episodes, for so does the trial: what is found out in one episode is worth what it
+    earns in the next ones.
     """
-    after, following, rows = torch.zeros_like(reward[..., 0]), torch.zeros_like(reward[..., 0]), []
+    after, following, rows = (
+        torch.zeros_like(reward[..., 0]),
+        torch.zeros_like(reward[..., 0]),
+        [],
+    )
     for r, v in zip(reward.unbind(-1)[::-1], value.unbind(-1)[::-1], strict=True):
         after = r + discount * following - v + discount * trace * after
         following = v
@@ -44,15 +56,20 @@ class Trials(NamedTuple):
 
 @dataclass
 class A2C:
-    """Advantage actor-critic: play, and make what was better than expected more probable.
+    """Advantage actor-critic: play, and make what was better than expected more
+    probable.
 
-    - log pi(a_t | h_t) A_t - entropy H(pi(. | h_t)) + critic ((V(h_t) - R_t) / left_t)^2, R_t = A_t + V(h_t), mean over all steps
-    Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", arXiv:1602.01783; with memory: Wang et al. 2016, arXiv:1611.05763.
-    The learner tells its value as a mean reward for each of the steps that are left, so that its size does not depend on the length of a trial.
+    - log pi(a_t | h_t) A_t - entropy H(pi(. | h_t)) + critic ((V(h_t) - R_t) /
+    left_t)^2, R_t = A_t + V(h_t), mean over all steps
+    Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning",
+    arXiv:1602.01783; with memory: Wang et al. 2016, arXiv:1611.05763. The learner tells
+    its value as a mean reward for each of the steps that are left, so that its size
+    does not depend on the length of a trial.
 
-    environment: whose tasks. discount, trace: of `generalised_advantages`. entropy, critic: their weights in the loss; that of the entropy falls to
-    nothing with `at`. lucky: go by the rewards as they were drawn, not by the environment's `credit`, which is the better guide.
-    generator: draws what is drawn.
+    environment: whose tasks. discount, trace: of `generalised_advantages`. entropy,
+    critic: their weights in the loss; that of the entropy falls to nothing with `at`.
+    lucky: go by the rewards as they were drawn, not by the environment's `credit`,
+    which is the better guide. generator: draws what is drawn.
     """
 
     environment: Environment
@@ -61,12 +78,22 @@ class A2C:
     entropy: float = 0.04
     critic: float = 0.5
     lucky: bool = False
-    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    generator: torch.Generator = field(
+        default_factory=lambda: torch.Generator().manual_seed(0)
+    )
 
     def __post_init__(self) -> None:
-        if not (0 <= self.discount <= 1 and 0 <= self.trace <= 1 and min(self.entropy, self.critic) >= 0):
-            told = f"got {self.discount}, {self.trace}, {self.entropy} and {self.critic}"
-            raise ValueError(f"discount and trace are from 0 to 1, entropy and critic 0 or more: {told}")
+        if not (
+            0 <= self.discount <= 1
+            and 0 <= self.trace <= 1
+            and min(self.entropy, self.critic) >= 0
+        ):
+            told = (
+                f"got {self.discount}, {self.trace}, {self.entropy} and {self.critic}"
+            )
+            raise ValueError(
+                f"discount and trace are from 0 to 1, entropy and critic 0 or more: {told}"
+            )
         self._progress = 0.0
 
     @classmethod
@@ -79,7 +106,9 @@ class A2C:
         self._progress = progress
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on as if it had never stopped, beside the generator."""
+        """What a training needs to go on as if it had never stopped, beside the
+        generator.
+        """
         return {"progress": self._progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -92,18 +121,26 @@ class A2C:
         return self.gradient(streaming, policy, trials, metrics)
 
     @torch.no_grad()
-    def round(self, learner: Streaming, policy: Policy, tasks: Task) -> tuple[Trials, Metrics]:
+    def round(
+        self, learner: Streaming, policy: Policy, tasks: Task
+    ) -> tuple[Trials, Metrics]:
         """Play a trial of every task."""
         played = play(learner, self.environment, tasks.support.x[:, 0], self.generator)
         x, y, outputs, credit = (part[:, 0] for part in played)
         value = self.value(policy, outputs)  # (n, steps)
-        advantage = generalised_advantages(y[..., -2] if self.lucky else credit, value, self.discount, self.trace)
+        advantage = generalised_advantages(
+            y[..., -2] if self.lucky else credit, value, self.discount, self.trace
+        )
         returns = advantage + value
         advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-8)
-        return Trials(x, y, policy.log_prob(outputs, y[..., :-2]), advantage, returns), {"reward": y[..., -2].sum(-1).mean()}
+        return Trials(
+            x, y, policy.log_prob(outputs, y[..., :-2]), advantage, returns
+        ), {"reward": y[..., -2].sum(-1).mean()}
 
     def left(self, outputs: Tensor) -> Tensor:
-        """What a reward of 1 in each of the steps that are left is worth (steps,), for outputs (n, steps, out_dim)."""
+        """What a reward of 1 in each of the steps that are left is worth (steps,), for
+        outputs (n, steps, out_dim).
+        """
         ones = outputs.new_ones(outputs.shape[1])
         return generalised_advantages(ones, torch.zeros_like(ones), self.discount, 1.0)
 
@@ -114,30 +151,47 @@ class A2C:
         return mean_reward * self.left(outputs)
 
     def surrogate(self, log_p: Tensor, trials: Trials) -> Tensor:
-        """What is to rise, step by step (n, steps), from the log probabilities of the actions as they are now."""
+        """What is to rise, step by step (n, steps), from the log probabilities of the
+        actions as they are now.
+        """
         return log_p * trials.advantage
 
-    def gradient(self, learner: Streaming, policy: Policy, trials: Trials, metrics: Metrics) -> tuple[Grads, Metrics]:
+    def gradient(
+        self, learner: Streaming, policy: Policy, trials: Trials, metrics: Metrics
+    ) -> tuple[Grads, Metrics]:
         """The gradient of the loss by name, and metrics."""
         theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
         outputs = followed(learner, Examples(trials.x, trials.y))  # (n, steps, out_dim)
         entropy = policy.entropy(outputs).mean()
-        error = ((self.value(policy, outputs) - trials.returns) / self.left(outputs)).square().mean()
-        rising = self.surrogate(policy.log_prob(outputs, trials.y[..., :-2]), trials).mean()
-        loss = self.critic * error - rising - self.entropy * (1 - self._progress) * entropy
+        error = (
+            ((self.value(policy, outputs) - trials.returns) / self.left(outputs))
+            .square()
+            .mean()
+        )
+        rising = self.surrogate(
+            policy.log_prob(outputs, trials.y[..., :-2]), trials
+        ).mean()
+        loss = (
+            self.critic * error - rising - self.entropy * (1 - self._progress) * entropy
+        )
         grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
         told = {"loss": loss, **metrics, "entropy": entropy, "value_error": error}
-        return dict(zip(theta, grads, strict=True)), {name: value.detach() for name, value in told.items()}
+        return dict(zip(theta, grads, strict=True)), {
+            name: value.detach() for name, value in told.items()
+        }
 
 
 @dataclass
 class PPO(A2C):
-    """Proximal policy optimisation: what was played is learned from several times, as long as the policy does not leave it far behind.
+    """Proximal policy optimisation: what was played is learned from several times, as
+    long as the policy does not leave it far behind.
 
-    min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) in the place of log pi(a_t | h_t) A_t, rho_t = pi(a_t | h_t) / pi_played(a_t | h_t)
-    Schulman et al. 2017, "Proximal policy optimization algorithms", arXiv:1707.06347, eq. (7), (9).
+    min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) in the place of log pi(a_t |
+    h_t) A_t, rho_t = pi(a_t | h_t) / pi_played(a_t | h_t) Schulman et al. 2017,
+    "Proximal policy optimization algorithms", arXiv:1707.06347, eq. (7), (9).
 
-    epochs: how often a trial is learned from before new ones are played. minibatches: meta-steps of an epoch, each of as many trials, whole ones.
+    epochs: how often a trial is learned from before new ones are played. minibatches:
+    meta-steps of an epoch, each of as many trials, whole ones.
     """
 
     epochs: int = 4
@@ -146,7 +200,9 @@ class PPO(A2C):
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.minibatches) < 1 or self.clip <= 0:
-            raise ValueError(f"PPO needs epochs, minibatches and a clip above 0, got {self.epochs}, {self.minibatches} and {self.clip}")
+            raise ValueError(
+                f"PPO needs epochs, minibatches and a clip above 0, got {self.epochs}, {self.minibatches} and {self.clip}"
+            )
         super().__post_init__()
         self._trials: Trials | None = None
         self._metrics: Metrics = {}
@@ -154,7 +210,12 @@ class PPO(A2C):
 
     def state_dict(self) -> dict[str, Any]:
         trials = self._trials and tuple(self._trials)
-        return {**super().state_dict(), "trials": trials, "metrics": self._metrics, "parts": self._parts}
+        return {
+            **super().state_dict(),
+            "trials": trials,
+            "metrics": self._metrics,
+            "parts": self._parts,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -165,20 +226,39 @@ class PPO(A2C):
         streaming, policy = acting(learner)
         if self._trials is None or not self._parts:
             self._trials, self._metrics = self.round(streaming, policy, tasks)
-            orders = [torch.randperm(len(self._trials.x), generator=self.generator) for _ in range(self.epochs)]
-            self._parts = [part for order in orders for part in order.chunk(self.minibatches)]
+            orders = [
+                torch.randperm(len(self._trials.x), generator=self.generator)
+                for _ in range(self.epochs)
+            ]
+            self._parts = [
+                part for order in orders for part in order.chunk(self.minibatches)
+            ]
         part = self._parts.pop(0)
-        return self.gradient(streaming, policy, Trials(*(t[part.to(t.device)] for t in self._trials)), self._metrics)
+        return self.gradient(
+            streaming,
+            policy,
+            Trials(*(t[part.to(t.device)] for t in self._trials)),
+            self._metrics,
+        )
 
     def surrogate(self, log_p: Tensor, trials: Trials) -> Tensor:
         ratio = (log_p - trials.log_p).exp()
-        return torch.minimum(ratio * trials.advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * trials.advantage)
+        return torch.minimum(
+            ratio * trials.advantage,
+            ratio.clamp(1 - self.clip, 1 + self.clip) * trials.advantage,
+        )
 
 
 def acting(learner: Learner) -> tuple[Streaming, Policy]:
-    """The learner and its policy. Raises TypeError where it does not stream, or its outputs are no policy with a value."""
+    """The learner and its policy. Raises TypeError where it does not stream, or its
+    outputs are no policy with a value.
+    """
     if not isinstance(learner, Streaming):
-        raise TypeError(f"learning by acting with memory needs a learner that streams, such as RL2 or LSTM; not {type(learner).__name__}")
+        raise TypeError(
+            f"learning by acting with memory needs a learner that streams, such as RL2 or LSTM; not {type(learner).__name__}"
+        )
     if not isinstance(learner.likelihood, Policy) or not learner.likelihood.value:
-        raise TypeError(f"its outputs must be a policy and a value: build it with likelihood=Policy(value=True), not {learner.likelihood}")
+        raise TypeError(
+            f"its outputs must be a policy and a value: build it with likelihood=Policy(value=True), not {learner.likelihood}"
+        )
     return learner, learner.likelihood

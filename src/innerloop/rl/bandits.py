@@ -1,4 +1,6 @@
-"""Bandits: slot machines with several arms, of which one is the best, and nobody knows which."""
+"""Bandits: slot machines with several arms, of which one is the best, and nobody knows
+which.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ from innerloop.tasks.parts import check_part
 
 
 class Bandits(Environment):
-    """k arms, n pulls. A task is the means (k,) of the arms; nothing is seen but the last arm and what it gave.
+    """k arms, n pulls. A task is the means (k,) of the arms; nothing is seen but the
+    last arm and what it gave.
 
-    rewards: "bernoulli": 1 with a probability that is uniform in 0..1, else 0 (Duan et al. 2016, arXiv:1611.02779, section 3.1); "gaussian": normal
-    with a deviation of 1 around a mean that is itself standard normal.
+    rewards: "bernoulli": 1 with a probability that is uniform in 0..1, else 0 (Duan et
+    al. 2016, arXiv:1611.02779, section 3.1); "gaussian": normal with a deviation of 1
+    around a mean that is itself standard normal.
     """
 
     def __init__(self, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli"):
@@ -23,7 +27,9 @@ class Bandits(Environment):
         self.rewards = rewards
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        return (torch.rand if self.rewards == "bernoulli" else torch.randn)(n, self.actions, generator=generator)
+        return (torch.rand if self.rewards == "bernoulli" else torch.randn)(
+            n, self.actions, generator=generator
+        )
 
     def start(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         return parameters.new_zeros(len(parameters), 1)
@@ -31,18 +37,30 @@ class Bandits(Environment):
     def look(self, parameters: Tensor, where: Tensor) -> Tensor:
         return where
 
-    def step(self, parameters: Tensor, where: Tensor, action: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self,
+        parameters: Tensor,
+        where: Tensor,
+        action: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         mean = (parameters * action).sum(-1)  # (n,)
         draw = torch.rand if self.rewards == "bernoulli" else torch.randn
         luck = draw(mean.shape, generator=generator, device=generator.device).to(mean)
-        reward = (luck < mean).to(mean.dtype) if self.rewards == "bernoulli" else mean + luck
+        reward = (
+            (luck < mean).to(mean.dtype) if self.rewards == "bernoulli" else mean + luck
+        )
         return where, reward, torch.zeros_like(mean, dtype=torch.bool)
 
     def expected(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor:
         return (parameters * action).sum(-1)
 
 
-def bandits(part: str = "train", *, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli") -> Bandits:
-    """Bandits of `arms` arms and `pulls` pulls; every part draws from the same continuum, in which no task comes twice."""
+def bandits(
+    part: str = "train", *, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli"
+) -> Bandits:
+    """Bandits of `arms` arms and `pulls` pulls; every part draws from the same
+    continuum, in which no task comes twice.
+    """
     check_part(part)
     return Bandits(arms, pulls, rewards)

@@ -13,11 +13,14 @@ NEAR = 0.01  # an episode is over so near to the goal
 
 
 class Navigation(Environment):
-    """A point walks in the plane, sees where it is, and is rewarded for being near to a goal that it does not see.
+    """A point walks in the plane, sees where it is, and is rewarded for being near to a
+    goal that it does not see.
 
-    Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast adaptation of deep networks", arXiv:1703.03400, section 5.3: goals anywhere
-    in the unit square around the start, the reward is minus the squared distance to the goal, an episode is over within 0.01 of it or after 100
-    steps, and 20 episodes are played before a step is taken. An action (2,) is clipped to 1, and 1 is a step of 0.1.
+    Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast adaptation of
+    deep networks", arXiv:1703.03400, section 5.3: goals anywhere in the unit square
+    around the start, the reward is minus the squared distance to the goal, an episode
+    is over within 0.01 of it or after 100 steps, and 20 episodes are played before a
+    step is taken. An action (2,) is clipped to 1, and 1 is a step of 0.1.
     """
 
     discrete = False
@@ -34,13 +37,23 @@ class Navigation(Environment):
     def look(self, parameters: Tensor, where: Tensor) -> Tensor:
         return where
 
-    def step(self, parameters: Tensor, where: Tensor, action: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def step(
+        self,
+        parameters: Tensor,
+        where: Tensor,
+        action: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         where = where + STEP * action.clamp(-1, 1)  # (n, 2)
         squared = (where - parameters).square().sum(-1)  # (n,)
         return where, -squared, squared < NEAR**2
 
 
-def navigation(part: str = "train", *, horizon: int = 100, episodes: int = 20) -> Navigation:
-    """Walking to unseen goals in the plane, Finn et al. 2017, arXiv:1703.03400; every part draws goals from the same square, none comes twice."""
+def navigation(
+    part: str = "train", *, horizon: int = 100, episodes: int = 20
+) -> Navigation:
+    """Walking to unseen goals in the plane, Finn et al. 2017, arXiv:1703.03400; every
+    part draws goals from the same square, none comes twice.
+    """
     check_part(part)
     return Navigation(horizon, episodes)

@@ -1,4 +1,6 @@
-"""The protocol of tasks that are played: the reward of trials on unseen tasks, with intervals, and the oracles beside it."""
+"""The protocol of tasks that are played: the reward of trials on unseen tasks, with
+intervals, and the oracles beside it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from innerloop.rl.oracles import oracles, strategy_rewards
 from innerloop.rl.play import play
 from innerloop.rl.policy_gradient import update_test
 
-UNSEEN = {"train": 0, "val": 1 << 40, "test": 1 << 41}  # parts draw from one continuum: from seeds of their own, so that no task comes twice
+# parts draw from one continuum: from seeds of their own, so that no task comes twice
+UNSEEN = {"train": 0, "val": 1 << 40, "test": 1 << 41}
 AT_ONCE = 500  # trials
 
 
@@ -24,34 +27,67 @@ def unseen(part: str, seed: int = 0) -> torch.Generator:
 
 
 def play_test(
-    learner: Learner, environment: Environment, *, n: int = 1000, generator: torch.Generator | None = None, updates: int | None = None
+    learner: Learner,
+    environment: Environment,
+    *,
+    n: int = 1000,
+    generator: torch.Generator | None = None,
+    updates: int | None = None,
 ) -> TestResult:
-    """Play one trial of each of `n` unseen tasks: the mean total reward, and that of the 1st, 2nd, ... episode of a trial, with 95 % intervals.
+    """Play one trial of each of `n` unseen tasks: the mean total reward, and that of
+    the 1st, 2nd, ... episode of a trial, with 95 % intervals.
 
-    Of a learner that descends: the mean return of an episode after its steps, and its curve after 0, 1, ... `updates` of them, a trial before each.
-    generator: draws the tasks, and then what is drawn in play (default: the test part's of seed 0).
+    Of a learner that descends: the mean return of an episode after its steps, and its
+    curve after 0, 1, ... `updates` of them, a trial before each. generator: draws the
+    tasks, and then what is drawn in play (default: the test part's of seed 0).
     """
     if n < 1:
         raise ValueError(f"a test needs at least one task, not {n}")
     begin = time.monotonic()
     generator = generator if generator is not None else unseen("test")
     if isinstance(learner, Descent):
-        return update_test(learner, environment, n=n, generator=generator, updates=updates)
+        return update_test(
+            learner, environment, n=n, generator=generator, updates=updates
+        )
     device = next(learner.parameters(), torch.empty(0)).device
     parameters = environment.draw(n, generator).to(device)
-    rewards = torch.cat([play(learner, environment, part, generator).reward[:, 0].cpu() for part in parameters.split(AT_ONCE)])  # (n, steps)
-    episodes = rewards.unflatten(1, (environment.episodes, environment.horizon)).sum(-1)  # (n, episodes)
+    # (n, steps)
+    rewards = torch.cat(
+        [
+            play(learner, environment, part, generator).reward[:, 0].cpu()
+            for part in parameters.split(AT_ONCE)
+        ]
+    )
+    # (n, episodes)
+    episodes = rewards.unflatten(1, (environment.episodes, environment.horizon)).sum(-1)
     return TestResult(
-        metrics={"reward": Estimate.of(rewards.sum(-1))}, tasks=n, transductive=False, seconds=time.monotonic() - begin, score="reward",
-        instances=[Estimate.of(values) for values in episodes.T] if environment.episodes > 1 else [],
-    )  # fmt: skip
+        metrics={"reward": Estimate.of(rewards.sum(-1))},
+        tasks=n,
+        transductive=False,
+        seconds=time.monotonic() - begin,
+        score="reward",
+        instances=[Estimate.of(values) for values in episodes.T]
+        if environment.episodes > 1
+        else [],
+    )
 
 
-def oracle_test(environment: Environment, *, n: int = 1000, part: str = "test", seed: int = 0) -> dict[str, Estimate]:
-    """The total reward of every strategy that knows the environment, on the tasks of `play_test`."""
+def oracle_test(
+    environment: Environment, *, n: int = 1000, part: str = "test", seed: int = 0
+) -> dict[str, Estimate]:
+    """The total reward of every strategy that knows the environment, on the tasks of
+    `play_test`.
+    """
     parameters = environment.draw(n, unseen(part, seed))
     found = {}
     for name, strategy in oracles(environment).items():
-        own, luck = (torch.Generator().manual_seed(UNSEEN[part] + seed + offset) for offset in (1, 2))
-        found[name] = Estimate.of(strategy_rewards(strategy(environment, own), environment, parameters, luck).sum(-1))
+        own, luck = (
+            torch.Generator().manual_seed(UNSEEN[part] + seed + offset)
+            for offset in (1, 2)
+        )
+        found[name] = Estimate.of(
+            strategy_rewards(
+                strategy(environment, own), environment, parameters, luck
+            ).sum(-1)
+        )
     return found

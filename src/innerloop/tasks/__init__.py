@@ -1,4 +1,6 @@
-"""Where tasks come from: each a function of a part ("train", "val", "test") and keywords that gives a TaskDistribution."""
+"""Where tasks come from: each a function of a part ("train", "val", "test") and
+keywords that gives a TaskDistribution.
+"""
 
 from collections.abc import Callable
 
@@ -23,14 +25,57 @@ from innerloop.tasks.tokens import Tokenizer
 from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
-    "strokes": strokes, "omniglot": omniglot, "sinusoid": sinusoid, "sums": sums, "folder": folder, "arrays": arrays, "text": text,
-    "clinc": clinc, "cloze": cloze, "tox21": tox21, "copy": copy, "repeat-copy": repeat_copy, "associative-recall": associative_recall,
-    "gp-curves": gp_curves, "completion": completion, "pools": pools, "xor": xor, "string-programs": string_programs, "list-programs": list_programs,
-    "quadratics": quadratics, "mlp-digits": mlp_digits, "mlp-omniglot": mlp_omniglot,
-}  # fmt: skip
+    "strokes": strokes,
+    "omniglot": omniglot,
+    "sinusoid": sinusoid,
+    "sums": sums,
+    "folder": folder,
+    "arrays": arrays,
+    "text": text,
+    "clinc": clinc,
+    "cloze": cloze,
+    "tox21": tox21,
+    "copy": copy,
+    "repeat-copy": repeat_copy,
+    "associative-recall": associative_recall,
+    "gp-curves": gp_curves,
+    "completion": completion,
+    "pools": pools,
+    "xor": xor,
+    "string-programs": string_programs,
+    "list-programs": list_programs,
+    "quadratics": quadratics,
+    "mlp-digits": mlp_digits,
+    "mlp-omniglot": mlp_omniglot,
+}
 
 __all__ = [
-    "TASKS", "ClassBank", "Episodes", "Preprocess", "Tokenizer", "Warp", "arrays", "associative_recall", "clinc", "cloze", "completion", "copy",
-    "folder", "gp_curves", "list_programs", "mlp_digits", "mlp_omniglot", "omniglot", "pools", "quadratics", "repeat_copy", "sinusoid",
-    "string_programs", "strokes", "sums", "text", "tox21", "xor",
-]  # fmt: skip
+    "TASKS",
+    "ClassBank",
+    "Episodes",
+    "Preprocess",
+    "Tokenizer",
+    "Warp",
+    "arrays",
+    "associative_recall",
+    "clinc",
+    "cloze",
+    "completion",
+    "copy",
+    "folder",
+    "gp_curves",
+    "list_programs",
+    "mlp_digits",
+    "mlp_omniglot",
+    "omniglot",
+    "pools",
+    "quadratics",
+    "repeat_copy",
+    "sinusoid",
+    "string_programs",
+    "strokes",
+    "sums",
+    "text",
+    "tox21",
+    "xor",
+]

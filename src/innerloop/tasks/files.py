@@ -9,21 +9,32 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """Where data is looked for: the environment variable INNERLOOP_DATA, else the user's cache folder."""
+    """Where data is looked for: the environment variable INNERLOOP_DATA, else the
+    user's cache folder.
+    """
     given = os.environ.get("INNERLOOP_DATA")
     return Path(given) if given else cache_folder()
 
 
 def cache_folder() -> Path:
-    """Where data is kept: INNERLOOP_CACHE, else innerloop/ in the user's cache folder."""
+    """Where data is kept: INNERLOOP_CACHE, else innerloop/ in the user's cache
+    folder.
+    """
     given = os.environ.get("INNERLOOP_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "innerloop"
+    return (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "innerloop"
+    )
 
 
 def find(data: str, relative: str, url: str, md5: str | None) -> Path:
-    """A file of a data set: from the data folder, else from the cache, else downloaded into the cache and checked.
+    """A file of a data set: from the data folder, else from the cache, else downloaded
+    into the cache and checked.
 
-    Raises FileNotFoundError where it is nowhere, and ValueError for a download with another checksum.
+    Raises FileNotFoundError where it is nowhere, and ValueError for a download with
+    another checksum.
     """
     for folder in (data_folder(), cache_folder()):
         if (folder / data / relative).is_file():
@@ -38,7 +49,9 @@ def find(data: str, relative: str, url: str, md5: str | None) -> Path:
             f"Put the official file at {data}/{relative} in a folder and name that folder in INNERLOOP_DATA"
         ) from error
     if md5 and hashlib.md5(content).hexdigest() != md5:
-        raise ValueError(f"{url} does not have the expected checksum {md5}: download it again, or report that the file has changed")
+        raise ValueError(
+            f"{url} does not have the expected checksum {md5}: download it again, or report that the file has changed"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + f".{os.getpid()}.part")
     partial.write_bytes(content)

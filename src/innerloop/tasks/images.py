@@ -1,4 +1,6 @@
-"""Image files to tensors: one way of reading them, shared by every image data set and by users' own folders."""
+"""Image files to tensors: one way of reading them, shared by every image data set and
+by users' own folders.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,14 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image file becomes a tensor; saved with every run, so that later images are read the same way.
+    """How an image file becomes a tensor; saved with every run, so that later images
+    are read the same way.
 
     channels: 1 (grey) or 3 (colour). size: height and width in pixels.
-    dark_background: turn an image whose border is light (ink on paper) into light ink on dark.
-    fit_ink: for drawings on a dark background: move the ink's centre of mass to the middle and scale the ink to fill the image.
+    dark_background: turn an image whose border is light (ink on paper) into light ink
+    on dark.
+    fit_ink: for drawings on a dark background: move the ink's centre of mass to the
+    middle and scale the ink to fill the image.
     """
 
     channels: int = 3
@@ -38,25 +43,39 @@ class Preprocess:
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
 
     def read(self, file: Path | IO[bytes]) -> Tensor:
-        """The image in `file` as bytes (channels, height, width). Raises ValueError where it cannot be read."""
+        """The image in `file` as bytes (channels, height, width). Raises ValueError
+        where it cannot be read.
+        """
         try:
             with Image.open(file) as opened:
                 return self.convert(opened)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (
+            UnidentifiedImageError,
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:
             raise ValueError(f"cannot read {file} as an image: {error}") from error
 
     def convert(self, image: Image.Image) -> Tensor:
-        """A Pillow image as bytes (channels, height, width); transparent parts become white paper."""
+        """A Pillow image as bytes (channels, height, width); transparent parts become
+        white paper.
+        """
         image = ImageOps.exif_transpose(image)  # phones store how they were held
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         if image.mode.startswith("I"):  # sixteen bits of grey
-            image = Image.fromarray((np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8))
+            image = Image.fromarray(
+                (np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8)
+            )
         image = image.convert("L" if self.channels == 1 else "RGB")
         if self.dark_background:
             pixels = np.asarray(image)
-            border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+            border = np.concatenate(
+                [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+            )
             if np.median(border) > 127:
                 image = ImageOps.invert(image)
         height, width = self.size
@@ -64,17 +83,37 @@ class Preprocess:
             image, box = _around_ink(image)
             image = image.resize((width, height), Image.Resampling.HAMMING, box)
         else:
-            image = image.resize((width, height), Image.Resampling.BOX if image.width > width else Image.Resampling.BILINEAR)
+            image = image.resize(
+                (width, height),
+                Image.Resampling.BOX
+                if image.width > width
+                else Image.Resampling.BILINEAR,
+            )
         pixels = np.array(image)
-        return torch.from_numpy(pixels[None] if self.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return torch.from_numpy(
+            pixels[None]
+            if self.channels == 1
+            else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        )
 
     def convert_all(self, images: NDArray[Any]) -> Tensor:
-        """Bytes (n, h, w), (n, h, w, channels) or (n, channels, h, w) of any size as bytes (n, channels, height, width)."""
-        if images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
+        """Bytes (n, h, w), (n, h, w, channels) or (n, channels, h, w) of any size as
+        bytes (n, channels, height, width).
+        """
+        if (
+            images.ndim == 4
+            and images.shape[1] in (1, 3, 4)
+            and images.shape[3] not in (1, 3, 4)
+        ):
             images = images.transpose(0, 2, 3, 1)
         if images.ndim == 4 and images.shape[3] == 1:
             images = images[..., 0]
-        return torch.stack([self.convert(Image.fromarray(np.ascontiguousarray(image))) for image in images])
+        return torch.stack(
+            [
+                self.convert(Image.fromarray(np.ascontiguousarray(image)))
+                for image in images
+            ]
+        )
 
     def read_all(self, files: Iterable[Path]) -> Tensor:
         """The images of several files as bytes (n, channels, height, width)."""
@@ -84,8 +123,11 @@ class Preprocess:
         return asdict(self)
 
 
-def _around_ink(image: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The image with dark margins, and the square in it that has the ink's centre of mass in the middle and the farthest ink near its edge.
+def _around_ink(
+    image: Image.Image,
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The image with dark margins, and the square in it that has the ink's centre of
+    mass in the middle and the farthest ink near its edge.
 
     Ink is what is nearer to the lightest pixel than to the darkest.
     """
@@ -94,7 +136,10 @@ def _around_ink(image: Image.Image) -> tuple[Image.Image, tuple[float, float, fl
     if not len(rows):  # an even image
         return image, (0, 0, image.width, image.height)
     middle = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
-    reach = max(float(np.abs(columns + 0.5 - middle[0]).max()), float(np.abs(rows + 0.5 - middle[1]).max()))
+    reach = max(
+        float(np.abs(columns + 0.5 - middle[0]).max()),
+        float(np.abs(rows + 0.5 - middle[1]).max()),
+    )
     half = max(INK_MARGIN * reach, 0.15 * max(image.size))  # a dot stays a dot
     margin = math.ceil(half)
     left, top = middle[0] + margin - half, middle[1] + margin - half
@@ -103,7 +148,11 @@ def _around_ink(image: Image.Image) -> tuple[Image.Image, tuple[float, float, fl
 
 def image_files(folder: Path) -> list[Path]:
     """The image files directly inside `folder`, in order of name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The parts of all data, and which classes or tasks of a user's own train, validate and test."""
+"""The parts of all data, and which classes or tasks of a user's own train, validate and
+test.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ def check_part(part: str) -> None:
 
 
 def part_of(names: Sequence[str], part: str) -> list[int]:
-    """The places of the names that belong to a part: 64, 16 and 20 % of them, in an order fixed by the names alone.
+    """The places of the names that belong to a part: 64, 16 and 20 % of them, in an
+    order fixed by the names alone.
 
     Raises ValueError for an unknown part.
     """
     check_part(part)
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
+    order = sorted(
+        range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest()
+    )
     low, high = (round(share * len(names)) for share in PARTS[part])
     return sorted(order[low:high])

@@ -11,7 +11,8 @@ from innerloop.tasks.parts import check_part
 
 
 class Sinusoid(TaskDistribution):
-    """y = A sin(x - phase), A in 0.1..5, phase in 0..pi, x in -5..5. Finn et al. 2017, arXiv:1703.03400, section 5.1.
+    """y = A sin(x - phase), A in 0.1..5, phase in 0..pi, x in -5..5. Finn et al. 2017,
+    arXiv:1703.03400, section 5.1.
 
     shots, queries: support and query points. Support x (n, shots, 1), y (n, shots, 1).
     """
@@ -20,7 +21,9 @@ class Sinusoid(TaskDistribution):
 
     def __init__(self, shots: int = 10, queries: int = 10):
         if min(shots, queries) < 1:
-            raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
+            raise ValueError(
+                f"shots and queries must be at least 1, got {shots}, {queries}"
+            )
         self.shots, self.queries = shots, queries
         self.spec = TaskSpec("reals", (1,), 1)
 
@@ -29,10 +32,15 @@ class Sinusoid(TaskDistribution):
         phase = torch.rand(n, 1, 1, generator=generator) * math.pi
         x = torch.rand(n, self.shots + self.queries, 1, generator=generator) * 10 - 5
         y = amplitude * (x - phase).sin()
-        return Task(Examples(x[:, : self.shots], y[:, : self.shots]), Examples(x[:, self.shots :], y[:, self.shots :]))
+        return Task(
+            Examples(x[:, : self.shots], y[:, : self.shots]),
+            Examples(x[:, self.shots :], y[:, self.shots :]),
+        )
 
 
 def sinusoid(part: str = "train", *, shots: int = 10, queries: int = 10) -> Sinusoid:
-    """Sinusoid tasks; every part draws from the same continuum, in which no task comes twice."""
+    """Sinusoid tasks; every part draws from the same continuum, in which no task comes
+    twice.
+    """
     check_part(part)
     return Sinusoid(shots, queries)

@@ -1,10 +1,12 @@
-"""Strokes: an endless supply of handwriting-like alphabets, the data set that is always there.
+"""Strokes: an endless supply of handwriting-like alphabets, the data set that is always
+there.
 
-A character is a small program: a few pen strokes, each a chain of moves that runs straight, bends, hooks, zigzags or curls, begun on its own or
-on an earlier stroke. The characters of an alphabet borrow strokes from a common stock, and some are near
+A character is a small program: a few pen strokes, each a chain of moves that runs
+straight, bends, hooks, zigzags or curls, begun on its own or on an earlier stroke. The
+characters of an alphabet borrow strokes from a common stock, and some are near
 variants of others, as in real scripts. A drawing of a character moves the pen
-as a hand does: every move, stroke and letter is a little off, slanted, stretched. In the spirit of Lake et al. 2015 (Science 350), with nothing
-fitted to any data.
+as a hand does: every move, stroke and letter is a little off, slanted, stretched. In
+the spirit of Lake et al. 2015 (Science 350), with nothing fitted to any data.
 """
 
 from __future__ import annotations
@@ -27,15 +29,17 @@ PEN = 0.035  # standard deviation of a pen's line, in the units of the knots
 _SEEDS = {"train": 11, "val": 12, "test": 13}
 _FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a part
 _LETTERS, _DRAWINGS = 26, 20
-_KINDS = torch.tensor([0.26, 0.24, 0.08, 0.13, 0.08, 0.06, 0.08, 0.07])  # straight, arc, S, hook, zigzag, curl, ring, square corners
+# straight, arc, S, hook, zigzag, curl, ring, square corners
+_KINDS = torch.tensor([0.26, 0.24, 0.08, 0.13, 0.08, 0.06, 0.08, 0.07])
 
 
 @dataclass(frozen=True)
 class Programs:
     """Characters as pen programs, n of them.
 
-    knots: the points a stroke passes (n, strokes, knots, 2), in a box of about -1 to 1. present: which strokes exist (n, strokes).
-    angular: which strokes turn at corners instead of curves (n, strokes).
+    knots: the points a stroke passes (n, strokes, knots, 2), in a box of about -1 to 1.
+    present: which strokes exist (n, strokes). angular: which strokes turn at corners
+    instead of curves (n, strokes).
     """
 
     knots: Tensor
@@ -46,12 +50,16 @@ class Programs:
         return Programs(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
-def _uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _uniform(
+    low: float, high: float, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
     return torch.rand(shape, generator=generator) * (high - low) + low
 
 
 def stroke_shapes(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`n` strokes: their knots from the origin (n, knots, 2), and whether they are angular (n,)."""
+    """`n` strokes: their knots from the origin (n, knots, 2), and whether they are
+    angular (n,).
+    """
     moves = KNOTS - 1
     kind = torch.multinomial(_KINDS, n, True, generator=generator)
     sign = torch.randint(0, 2, (n, 1), generator=generator) * 2.0 - 1
@@ -67,7 +75,10 @@ def stroke_shapes(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
                 bend.expand(n, moves),
                 bend * 1.4 * torch.where(place < corner, 1.0, -1.0),
                 sharp * (place == corner) + 0.25 * bend * (place > corner),
-                sharp * (place % (every + 1) == 0) * torch.where((place // (every + 1)) % 2 == 0, 1.0, -1.0) * (place > 0),
+                sharp
+                * (place % (every + 1) == 0)
+                * torch.where((place // (every + 1)) % 2 == 0, 1.0, -1.0)
+                * (place > 0),
                 (0.6 + 0.7 * bend).expand(n, moves),
                 torch.full((n, moves), 2 * math.pi / moves),
                 (math.pi / 2) * ((place - corner) % every == 0) * (place > 0),
@@ -75,69 +86,138 @@ def stroke_shapes(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         )[kind, torch.arange(n)]
         * sign
     )  # (n, moves)
-    turns = turns + torch.randn(n, moves, generator=generator) * torch.where(kind >= 6, 0.05, 0.12)[:, None]
-    compass = torch.randint(0, 8, (n, 1), generator=generator) * (math.pi / 4) + torch.randn(n, 1, generator=generator) * 0.25
+    turns = (
+        turns
+        + torch.randn(n, moves, generator=generator)
+        * torch.where(kind >= 6, 0.05, 0.12)[:, None]
+    )
+    compass = (
+        torch.randint(0, 8, (n, 1), generator=generator) * (math.pi / 4)
+        + torch.randn(n, 1, generator=generator) * 0.25
+    )
     heading = compass + turns.cumsum(1)
-    length = torch.exp(torch.randn(n, moves, generator=generator) * torch.where(kind == 6, 0.1, 0.35)[:, None])
+    length = torch.exp(
+        torch.randn(n, moves, generator=generator)
+        * torch.where(kind == 6, 0.1, 0.35)[:, None]
+    )
     path = torch.stack([heading.cos(), heading.sin()], -1) * length[..., None]
     knots = torch.cat([torch.zeros(n, 1, 2), path.cumsum(1)], 1)
     extent = (knots.amax(1) - knots.amin(1)).amax(-1)[:, None, None]
-    knots = knots / extent * torch.exp(torch.randn(n, 1, 1, generator=generator) * 0.45 + 0.1)
-    knots = knots * torch.where(torch.rand(n, 1, 1, generator=generator) < 0.07, 0.12, 1.0)  # dots
-    angular = ((torch.rand(n, generator=generator) < 0.35) & (kind != 6)) | (kind == 4) | (kind == 7)
+    knots = (
+        knots
+        / extent
+        * torch.exp(torch.randn(n, 1, 1, generator=generator) * 0.45 + 0.1)
+    )
+    # dots
+    knots = knots * torch.where(
+        torch.rand(n, 1, 1, generator=generator) < 0.07, 0.12, 1.0
+    )
+    angular = (
+        ((torch.rand(n, generator=generator) < 0.35) & (kind != 6))
+        | (kind == 4)
+        | (kind == 7)
+    )
     return knots, angular
 
 
 def programs(alphabets: int, letters: int, generator: torch.Generator) -> Programs:
-    """The characters of `alphabets` new alphabets, `letters` in each, alphabet by alphabet."""
+    """The characters of `alphabets` new alphabets, `letters` in each, alphabet by
+    alphabet.
+    """
     n = alphabets * letters
     stock_size = 8
     stock, stock_angular = stroke_shapes(alphabets * stock_size, generator)
     fresh, fresh_angular = stroke_shapes(n * STROKES, generator)
-    borrowed = torch.randint(stock_size, (n, STROKES), generator=generator) + (torch.arange(n) // letters * stock_size)[:, None]
+    borrowed = (
+        torch.randint(stock_size, (n, STROKES), generator=generator)
+        + (torch.arange(n) // letters * stock_size)[:, None]
+    )
     borrow = torch.rand(n, STROKES, generator=generator) < 0.5
-    shapes = torch.where(borrow[..., None, None], stock[borrowed], fresh.view(n, STROKES, KNOTS, 2))
-    angular = torch.where(borrow, stock_angular[borrowed], fresh_angular.view(n, STROKES))
-    usual = _uniform(0.0, 1.0, (alphabets, 1), generator).repeat_interleave(letters, 0)  # simple or intricate scripts
-    weights = torch.tensor([0.40, 0.35, 0.17, 0.08]) * (1 - usual) + torch.tensor([0.12, 0.33, 0.32, 0.23]) * usual
+    shapes = torch.where(
+        borrow[..., None, None], stock[borrowed], fresh.view(n, STROKES, KNOTS, 2)
+    )
+    angular = torch.where(
+        borrow, stock_angular[borrowed], fresh_angular.view(n, STROKES)
+    )
+    # simple or intricate scripts
+    usual = _uniform(0.0, 1.0, (alphabets, 1), generator).repeat_interleave(letters, 0)
+    weights = (
+        torch.tensor([0.40, 0.35, 0.17, 0.08]) * (1 - usual)
+        + torch.tensor([0.12, 0.33, 0.32, 0.23]) * usual
+    )
     count = torch.multinomial(weights, 1, generator=generator)[:, 0] + 1
 
-    # where strokes begin: anywhere, or at the start, the end or inside of the stroke before; sometimes crossing it
-    how = torch.multinomial(torch.tensor([0.30, 0.15, 0.20, 0.35]), n * STROKES, True, generator=generator).view(n, STROKES)
+    # where strokes begin: anywhere, or at the start, the end or inside of the stroke
+    # before; sometimes crossing it
+    how = torch.multinomial(
+        torch.tensor([0.30, 0.15, 0.20, 0.35]), n * STROKES, True, generator=generator
+    ).view(n, STROKES)
     placed = [shapes[:, 0] - shapes[:, 0].mean(1, keepdim=True)]
     rows = torch.arange(n)
     for s in range(1, STROKES):
-        before = placed[int(torch.randint(s, (), generator=generator))] if s > 1 else placed[0]
+        before = (
+            placed[int(torch.randint(s, (), generator=generator))]
+            if s > 1
+            else placed[0]
+        )
         inside = before[rows, torch.randint(1, KNOTS - 1, (n,), generator=generator)]
         anywhere = torch.randn(n, 2, generator=generator) * 0.5 + before.mean(1)
-        at = torch.stack([anywhere, before[:, 0], before[:, -1], inside])[how[:, s], rows]
-        cross = (torch.rand(n, generator=generator) < 0.35) & ((how[:, s] == 3) | (how[:, s] == 0))
+        at = torch.stack([anywhere, before[:, 0], before[:, -1], inside])[
+            how[:, s], rows
+        ]
+        cross = (torch.rand(n, generator=generator) < 0.35) & (
+            (how[:, s] == 3) | (how[:, s] == 0)
+        )
         anchor = torch.where(cross[:, None], shapes[:, s, KNOTS // 2], shapes[:, s, 0])
         placed.append(shapes[:, s] + (at - anchor)[:, None])
     knots = torch.stack(placed, 1)  # (n, strokes, knots, 2)
     size = _uniform(0.25, 1.0, (n, 1), generator).sqrt()
-    knots, present, angular, size = _siblings(knots, count, angular, size, letters, generator)
+    knots, present, angular, size = _siblings(
+        knots, count, angular, size, letters, generator
+    )
 
     seen = torch.where(present[..., None, None], knots, torch.nan).flatten(1, 2)
     low, high = seen.nan_to_num(math.inf).amin(1), seen.nan_to_num(-math.inf).amax(1)
     half = (high - low).clamp_min(1e-3) / 2
     even = half.amax(-1, keepdim=True)
-    fit = size / torch.exp(torch.lerp(half.clamp_min(0.2 * even).log(), even.log(), _uniform(0.5, 1.0, (n, 1), generator)))
+    fit = size / torch.exp(
+        torch.lerp(
+            half.clamp_min(0.2 * even).log(),
+            even.log(),
+            _uniform(0.5, 1.0, (n, 1), generator),
+        )
+    )
     knots = (knots - ((low + high) / 2)[:, None, None]) * fit[:, None, None]
     return Programs(knots, present, angular)
 
 
 def _siblings(
-    knots: Tensor, count: Tensor, angular: Tensor, size: Tensor, letters: int, generator: torch.Generator
+    knots: Tensor,
+    count: Tensor,
+    angular: Tensor,
+    size: Tensor,
+    letters: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Near half of an alphabet's characters become variants of others: a stroke exchanged, one more, one less, or the whole mirrored."""
+    """Near half of an alphabet's characters become variants of others: a stroke
+    exchanged, one more, one less, or the whole mirrored.
+    """
     n = len(knots)
-    parent = torch.arange(n) // letters * letters + torch.randint(letters, (n,), generator=generator)
+    parent = torch.arange(n) // letters * letters + torch.randint(
+        letters, (n,), generator=generator
+    )
     variant = torch.rand(n, generator=generator) < 0.45
-    how = torch.multinomial(torch.tensor([0.45, 0.25, 0.15, 0.15]), n, True, generator=generator)
+    how = torch.multinomial(
+        torch.tensor([0.45, 0.25, 0.15, 0.15]), n, True, generator=generator
+    )
     exchanged = (torch.rand(n, generator=generator) * count[parent]).long()
-    own = ~variant[:, None] | ((how == 0)[:, None] & (torch.arange(STROKES) == exchanged[:, None]))  # (n, strokes)
-    flips = torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[torch.randint(3, (n,), generator=generator)]
+    # (n, strokes)
+    own = ~variant[:, None] | (
+        (how == 0)[:, None] & (torch.arange(STROKES) == exchanged[:, None])
+    )
+    flips = torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[
+        torch.randint(3, (n,), generator=generator)
+    ]
     flips = torch.where((variant & (how == 3))[:, None], flips, 1.0)
     more = torch.where(how == 1, 1, torch.where(how == 2, -1, 0))
     counts = torch.where(variant, (count[parent] + more).clamp(1, STROKES), count)
@@ -151,53 +231,94 @@ def _siblings(
 
 @lru_cache(maxsize=1)
 def _curves() -> tuple[Tensor, Tensor]:
-    """Matrices (samples, knots) from knots to points along a stroke: with corners, and as a Catmull-Rom curve."""
+    """Matrices (samples, knots) from knots to points along a stroke: with corners, and
+    as a Catmull-Rom curve.
+    """
     t = torch.linspace(0, KNOTS - 1, SAMPLES)
     corners = (1 - (t[:, None] - torch.arange(KNOTS)).abs()).clamp_min(0)
     i = t.floor().clamp_max(KNOTS - 2).long()
     u = (t - i)[:, None]
-    basis = torch.cat([-u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, -(u**2) + u**3], 1) / 2
+    basis = (
+        torch.cat(
+            [
+                -u + 2 * u**2 - u**3,
+                2 - 5 * u**2 + 3 * u**3,
+                u + 4 * u**2 - 3 * u**3,
+                -(u**2) + u**3,
+            ],
+            1,
+        )
+        / 2
+    )
     smooth = torch.zeros(SAMPLES, KNOTS)
     for offset in range(4):
-        smooth.scatter_add_(1, (i + offset - 1).clamp(0, KNOTS - 1)[:, None], basis[:, offset : offset + 1])
+        smooth.scatter_add_(
+            1,
+            (i + offset - 1).clamp(0, KNOTS - 1)[:, None],
+            basis[:, offset : offset + 1],
+        )
     return corners, smooth
 
 
 def draw(characters: Programs, generator: torch.Generator) -> Tensor:
-    """One drawing of every character: bytes' worth of ink as floats in 0..1, (n, 1, 28, 28)."""
+    """One drawing of every character: bytes' worth of ink as floats in 0..1, (n, 1, 28,
+    28).
+    """
     n = len(characters.knots)
     noise = torch.randn(n, STROKES, KNOTS, 2, generator=generator)
-    drift = F.avg_pool1d(noise.flatten(0, 1).mT, 3, 1, 1, count_include_pad=False).mT.view(n, STROKES, KNOTS, 2)  # neighbours err together
-    care = torch.exp(torch.randn(n, 1, 1, 1, generator=generator) * 0.35)  # some hands are neater
+    # neighbours err together
+    drift = F.avg_pool1d(
+        noise.flatten(0, 1).mT, 3, 1, 1, count_include_pad=False
+    ).mT.view(n, STROKES, KNOTS, 2)
+    # some hands are neater
+    care = torch.exp(torch.randn(n, 1, 1, 1, generator=generator) * 0.35)
     knots = characters.knots + care * (0.085 * drift + 0.015 * noise)
     centre = knots.mean(2, keepdim=True)
     bend = 1 + 0.07 * torch.randn(n, STROKES, 1, 2, generator=generator)
     turn = 0.07 * torch.randn(n, STROKES, 1, 1, generator=generator)
     offset = (knots - centre) * bend
     offset = offset + turn * torch.stack([-offset[..., 1], offset[..., 0]], -1)
-    knots = centre + offset + care * 0.035 * torch.randn(n, STROKES, 1, 2, generator=generator)
+    knots = (
+        centre
+        + offset
+        + care * 0.035 * torch.randn(n, STROKES, 1, 2, generator=generator)
+    )
 
     # the whole letter: turned, slanted, stretched
     angle = 0.10 * torch.randn(n, generator=generator)
-    matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(n, 2, 2)
+    matrix = torch.stack(
+        [angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1
+    ).view(n, 2, 2)
     skew = torch.diag_embed(torch.exp(0.13 * torch.randn(n, 2, generator=generator)))
     skew[:, 0, 1] = 0.15 * torch.randn(n, generator=generator)
     knots = knots @ (matrix @ skew).mT[:, None]
 
     corners, smooth = _curves()
-    points = torch.where(characters.angular[..., None, None], corners @ knots, smooth @ knots)  # (n, strokes, samples, 2)
+    # (n, strokes, samples, 2)
+    points = torch.where(
+        characters.angular[..., None, None], corners @ knots, smooth @ knots
+    )
     step = F.pad((points[:, :, 1:] - points[:, :, :-1]).norm(dim=-1), (1, 0)) + 0.02
     ink = step * characters.present[..., None]
-    return _ink(points.flatten(1, 2), ink.flatten(1, 2), _uniform(0.75, 1.25, (n, 1, 1, 1), generator))
+    return _ink(
+        points.flatten(1, 2),
+        ink.flatten(1, 2),
+        _uniform(0.75, 1.25, (n, 1, 1, 1), generator),
+    )
 
 
 def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
-    """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1, 28, 28): fitted as `Preprocess(fit_ink=True)` fits an
-    image, so that a small character has a wide pen; dropped on a finer grid, spread to the width of the pen, saturated."""
+    """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1,
+    28, 28): fitted as `Preprocess(fit_ink=True)` fits an image, so that a small
+    character has a wide pen; dropped on a finer grid, spread to the width of the pen,
+    saturated.
+    """
     n, fine = len(points), 2 * SIZE
     middle = (points * ink[..., None]).sum(1, keepdim=True) / ink.sum(1)[:, None, None]
     points = points - middle
-    half = ((points.abs() * (ink > 0)[..., None]).amax((1, 2)) * INK_MARGIN).clamp_min(0.35)[:, None, None]
+    half = ((points.abs() * (ink > 0)[..., None]).amax((1, 2)) * INK_MARGIN).clamp_min(
+        0.35
+    )[:, None, None]
     at = ((points / half + 1) * SIZE - 0.5).clamp(0, fine - 1.001)
     corner = at.floor()
     frac = at - corner
@@ -205,13 +326,28 @@ def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
     image = torch.zeros(n, fine * fine)
     for dx in (0, 1):
         for dy in (0, 1):
-            share = (frac[..., 0] if dx else 1 - frac[..., 0]) * (frac[..., 1] if dy else 1 - frac[..., 1])
-            image.scatter_add_(1, (corner[..., 1] + dy) * fine + corner[..., 0] + dx, ink * share)
+            share = (frac[..., 0] if dx else 1 - frac[..., 0]) * (
+                frac[..., 1] if dy else 1 - frac[..., 1]
+            )
+            image.scatter_add_(
+                1, (corner[..., 1] + dy) * fine + corner[..., 0] + dx, ink * share
+            )
     width = PEN * SIZE / half  # standard deviation of the pen, (n, 1, 1)
-    fading = torch.exp(-torch.arange(fine).square() / (2 * width[:, 0] ** 2)) / width[:, 0]  # (n, fine)
-    spread = fading.index_select(1, _apart(fine)).view(n, fine, fine)  # a product with it is far faster than a one-channel convolution
+    # (n, fine)
+    fading = (
+        torch.exp(-torch.arange(fine).square() / (2 * width[:, 0] ** 2)) / width[:, 0]
+    )
+    # a product with it is far faster than a one-channel convolution
+    spread = fading.index_select(1, _apart(fine)).view(n, fine, fine)
     image = spread @ image.view(n, fine, fine) @ spread
-    return F.avg_pool2d(image[:, None].mul_(pressure).mul_((SIZE / half * width)[:, None]).mul_(0.85).clamp_max_(1), 2)
+    return F.avg_pool2d(
+        image[:, None]
+        .mul_(pressure)
+        .mul_((SIZE / half * width)[:, None])
+        .mul_(0.85)
+        .clamp_max_(1),
+        2,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -221,30 +357,52 @@ def _apart(size: int) -> Tensor:
 
 
 class FreshEpisodes(TaskDistribution):
-    """Episodes of characters that were never seen before and never will be again, each drawn anew.
+    """Episodes of characters that were never seen before and never will be again, each
+    drawn anew.
 
-    ways, shots, queries as usual; alphabets: how many the classes of a task come from (0: every class from one of its own).
+    ways, shots, queries as usual; alphabets: how many the classes of a task come from
+    (0: every class from one of its own).
     """
 
     ahead = True
 
-    def __init__(self, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0):
+    def __init__(
+        self, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0
+    ):
         if min(ways, shots, queries) < 1 or alphabets < 0:
-            raise ValueError(f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}")
-        self.ways, self.shots, self.queries, self.alphabets = ways, shots, queries, min(alphabets or ways, ways)
+            raise ValueError(
+                f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}"
+            )
+        self.ways, self.shots, self.queries, self.alphabets = (
+            ways,
+            shots,
+            queries,
+            min(alphabets or ways, ways),
+        )
         self.spec = TaskSpec("classes", (1, SIZE, SIZE), ways)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         letters = -(-self.ways // self.alphabets)
         characters = programs(n * self.alphabets, letters, generator)
         first = torch.arange(n)[:, None] * self.alphabets * letters
-        chosen = first + torch.rand(n, self.alphabets * letters, generator=generator).argsort(-1)[:, : self.ways]
+        chosen = (
+            first
+            + torch.rand(n, self.alphabets * letters, generator=generator).argsort(-1)[
+                :, : self.ways
+            ]
+        )
         parts = []
         for drawings in (self.shots, self.queries):
             labels = torch.arange(self.ways).repeat(drawings).expand(n, -1)
-            labels = labels.gather(1, torch.rand(labels.shape, generator=generator).argsort(-1))
+            labels = labels.gather(
+                1, torch.rand(labels.shape, generator=generator).argsort(-1)
+            )
             x = draw(characters[chosen.gather(1, labels).flatten()], generator)
-            parts.append(Examples(x.view(n, -1, 1, SIZE, SIZE), F.one_hot(labels, self.ways).float()))
+            parts.append(
+                Examples(
+                    x.view(n, -1, 1, SIZE, SIZE), F.one_hot(labels, self.ways).float()
+                )
+            )
         return Task(*parts)
 
     def labelled(self, size: int = 64) -> LabelledExamples:
@@ -259,13 +417,32 @@ def bank(part: str) -> ClassBank:
     characters = programs(_FIXED[part], _LETTERS, generator)
     classes = _FIXED[part] * _LETTERS
     rows = torch.arange(classes).repeat_interleave(_DRAWINGS)
-    images = torch.cat([(draw(characters[some], generator) * 255).round().to(torch.uint8) for some in rows.split(2000)])
-    names = [f"{part}{i // _LETTERS:03d}/character{i % _LETTERS + 1:02d}" for i in range(classes)]
-    return ClassBank.of(images, [_DRAWINGS] * classes, names, [i // _LETTERS for i in range(classes)])
+    images = torch.cat(
+        [
+            (draw(characters[some], generator) * 255).round().to(torch.uint8)
+            for some in rows.split(2000)
+        ]
+    )
+    names = [
+        f"{part}{i // _LETTERS:03d}/character{i % _LETTERS + 1:02d}"
+        for i in range(classes)
+    ]
+    return ClassBank.of(
+        images, [_DRAWINGS] * classes, names, [i // _LETTERS for i in range(classes)]
+    )
 
 
-def strokes(part: str = "train", *, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0) -> FreshEpisodes | Episodes:
-    """Stroke characters: endless in training; for validation and testing 10 and 20 fixed alphabets of 26 characters, 20 drawings each."""
+def strokes(
+    part: str = "train",
+    *,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    alphabets: int = 0,
+) -> FreshEpisodes | Episodes:
+    """Stroke characters: endless in training; for validation and testing 10 and 20
+    fixed alphabets of 26 characters, 20 drawings each.
+    """
     check_part(part)
     if part == "train":
         return FreshEpisodes(ways, shots, queries, alphabets)

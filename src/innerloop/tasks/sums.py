@@ -25,16 +25,22 @@ PAIRS = tuple(combinations(FUNCTIONS, 2))
 
 
 class Sums(TaskDistribution):
-    """y = f(x) + g(x), x in -1..1, f and g two of eight functions. As the sums of Alet et al. 2018, arXiv:1806.10166.
+    """y = f(x) + g(x), x in -1..1, f and g two of eight functions. As the sums of Alet
+    et al. 2018, arXiv:1806.10166.
 
-    pairs: the names of f and g that tasks have. shots, queries: support and query points. Support x (n, shots, 1), y (n, shots, 1).
+    pairs: the names of f and g that tasks have. shots, queries: support and query
+    points. Support x (n, shots, 1), y (n, shots, 1).
     """
 
     ahead = True
 
-    def __init__(self, pairs: list[tuple[str, str]], shots: int = 10, queries: int = 10):
+    def __init__(
+        self, pairs: list[tuple[str, str]], shots: int = 10, queries: int = 10
+    ):
         if min(shots, queries) < 1:
-            raise ValueError(f"shots and queries must be at least 1, got {shots}, {queries}")
+            raise ValueError(
+                f"shots and queries must be at least 1, got {shots}, {queries}"
+            )
         self.pairs, self.shots, self.queries = pairs, shots, queries
         self.spec = TaskSpec("reals", (1,), 1)
 
@@ -43,11 +49,19 @@ class Sums(TaskDistribution):
         pairs = torch.tensor([[places[name] for name in pair] for pair in self.pairs])
         drawn = pairs[torch.randint(len(pairs), (n,), generator=generator)]  # (n, 2)
         x = torch.rand(n, self.shots + self.queries, 1, generator=generator) * 2 - 1
-        every = torch.stack([f(x) for f in FUNCTIONS.values()], 1)  # (n, functions, points, 1)
+        # (n, functions, points, 1)
+        every = torch.stack([f(x) for f in FUNCTIONS.values()], 1)
         y = every[torch.arange(n)[:, None], drawn].sum(1)
-        return Task(Examples(x[:, : self.shots], y[:, : self.shots]), Examples(x[:, self.shots :], y[:, self.shots :]))
+        return Task(
+            Examples(x[:, : self.shots], y[:, : self.shots]),
+            Examples(x[:, self.shots :], y[:, self.shots :]),
+        )
 
 
 def sums(part: str = "train", *, shots: int = 10, queries: int = 10) -> Sums:
     """Sums of two of eight functions; no pair is in two parts."""
-    return Sums([PAIRS[i] for i in part_of(["+".join(pair) for pair in PAIRS], part)], shots, queries)
+    return Sums(
+        [PAIRS[i] for i in part_of(["+".join(pair) for pair in PAIRS], part)],
+        shots,
+        queries,
+    )

@@ -18,10 +18,13 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Texts to numbers of tokens: pairs of symbols that are often side by side become symbols.
+    """Texts to numbers of tokens: pairs of symbols that are often side by side become
+    symbols.
 
-    Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units", arXiv:1508.07909, section 3.2
-    symbols: the letters known. merges: pairs of symbols, in the order in which they were found. length: tokens of a text; what is longer is cut.
+    Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with
+    subword units", arXiv:1508.07909, section 3.2 symbols: the letters known. merges:
+    pairs of symbols, in the order in which they were found. length: tokens of a text;
+    what is longer is cut.
     """
 
     symbols: tuple[str, ...]
@@ -29,14 +32,26 @@ class Tokenizer:
     length: int = 24
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "symbols", tuple(self.symbols))  # they may come from JSON
-        object.__setattr__(self, "merges", tuple((left, right) for left, right in self.merges))
-        numbers = {s: i for i, s in enumerate([*self.symbols, *("".join(pair) for pair in self.merges)], UNKNOWN + 1)}
+        # they may come from JSON
+        object.__setattr__(self, "symbols", tuple(self.symbols))
+        object.__setattr__(
+            self, "merges", tuple((left, right) for left, right in self.merges)
+        )
+        numbers = {
+            s: i
+            for i, s in enumerate(
+                [*self.symbols, *("".join(pair) for pair in self.merges)], UNKNOWN + 1
+            )
+        }
         object.__setattr__(self, "_numbers", numbers)
-        object.__setattr__(self, "_ranks", {pair: rank for rank, pair in enumerate(self.merges)})
+        object.__setattr__(
+            self, "_ranks", {pair: rank for rank, pair in enumerate(self.merges)}
+        )
 
     @classmethod
-    def trained(cls, texts: Iterable[str], size: int = 2000, length: int = 24) -> Tokenizer:
+    def trained(
+        cls, texts: Iterable[str], size: int = 2000, length: int = 24
+    ) -> Tokenizer:
         """A tokeniser of about `size` tokens, from texts."""
         counts = Counter(word for text in texts for word in _words(text))
         words, often = [list(word) for word in counts], list(counts.values())
@@ -75,7 +90,9 @@ class Tokenizer:
         for word in _words(text):
             parts = list(word)
             while len(parts) > 1:
-                best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
+                best = min(
+                    pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks))
+                )
                 if best not in ranks:
                     break
                 parts = _merged(parts, best)
@@ -87,12 +104,18 @@ class Tokenizer:
         numbers: dict[str, int] = vars(self)["_numbers"]
         rows = torch.zeros(len(texts), self.length)
         for row, text in zip(rows, texts, strict=True):
-            known = [numbers.get(token, UNKNOWN) for token in self.tokens(text)][: self.length]
+            known = [numbers.get(token, UNKNOWN) for token in self.tokens(text)][
+                : self.length
+            ]
             row[: len(known)] = torch.tensor(known, dtype=torch.float32)
         return rows
 
     def settings(self) -> dict[str, Any]:
-        return {"symbols": list(self.symbols), "merges": [list(pair) for pair in self.merges], "length": self.length}
+        return {
+            "symbols": list(self.symbols),
+            "merges": [list(pair) for pair in self.merges],
+            "length": self.length,
+        }
 
 
 def _words(text: str) -> list[str]:

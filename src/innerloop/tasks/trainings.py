@@ -14,32 +14,40 @@ from innerloop.tasks.images import Preprocess
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.parts import check_part
 
-DIGITS = {"train": (0, 1000), "val": (1000, 1400), "test": (1400, 1797)}  # which of scikit-learn's digits a part has
+# which of scikit-learn's digits a part has
+DIGITS = {"train": (0, 1000), "val": (1000, 1400), "test": (1400, 1797)}
 
 
 class Quadratics(TaskDistribution):
-    """f(w) = |W w - b|^2, every entry of W (size, size) and of b (size,) normal. Andrychowicz et al. 2016, arXiv:1606.04474, section 3.1.
+    """f(w) = |W w - b|^2, every entry of W (size, size) and of b (size,) normal.
+    Andrychowicz et al. 2016, arXiv:1606.04474, section 3.1.
 
-    As a regression: the examples are the rows of W, times the root of `size`, so that the mean squared error of w is f(w). Support and query are the
-    same: x (n, size, size), y (n, size, 1).
+    As a regression: the examples are the rows of W, times the root of `size`, so that
+    the mean squared error of w is f(w). Support and query are the same: x (n, size,
+    size), y (n, size, 1).
     """
 
     ahead = True
 
     def __init__(self, size: int = 10):
         if size < 1:
-            raise ValueError(f"a quadratic function needs at least one variable, got {size}")
+            raise ValueError(
+                f"a quadratic function needs at least one variable, got {size}"
+            )
         self.size = size
         self.spec = TaskSpec("reals", (size,), 1)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        numbers = math.sqrt(self.size) * torch.randn(n, self.size, self.size + 1, generator=generator)
+        numbers = math.sqrt(self.size) * torch.randn(
+            n, self.size, self.size + 1, generator=generator
+        )
         examples = Examples(numbers[..., :-1], numbers[..., -1:])
         return Task(examples, examples)
 
 
 class Digits(TaskDistribution):
-    """Handwritten digits, 8x8, ten classes whose labels never change: `shots` support and `queries` query examples, drawn anew for every task.
+    """Handwritten digits, 8x8, ten classes whose labels never change: `shots` support
+    and `queries` query examples, drawn anew for every task.
 
     Support x (n, shots, 64) in 0..1, y (n, shots, 10).
     """
@@ -48,14 +56,23 @@ class Digits(TaskDistribution):
 
     def __init__(self, x: Tensor, y: Tensor, shots: int, queries: int):
         if min(shots, queries) < 1 or shots + queries > len(y):
-            raise ValueError(f"shots and queries must be at least 1 and together at most {len(y)}, got {shots}, {queries}")
+            raise ValueError(
+                f"shots and queries must be at least 1 and together at most {len(y)}, got {shots}, {queries}"
+            )
         self.x, self.y, self.shots, self.queries = x, y, shots, queries
         self.spec = TaskSpec("classes", (64,), 10)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        drawn = torch.rand(n, len(self.y), generator=generator).topk(self.shots + self.queries).indices
+        drawn = (
+            torch.rand(n, len(self.y), generator=generator)
+            .topk(self.shots + self.queries)
+            .indices
+        )
         x, y = self.x[drawn], self.y[drawn]
-        return Task(Examples(x[:, : self.shots], y[:, : self.shots]), Examples(x[:, self.shots :], y[:, self.shots :]))
+        return Task(
+            Examples(x[:, : self.shots], y[:, : self.shots]),
+            Examples(x[:, self.shots :], y[:, self.shots :]),
+        )
 
 
 @lru_cache(maxsize=1)
@@ -63,26 +80,48 @@ def _digits() -> tuple[Tensor, Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("the digits come with scikit-learn: pip install 'innerloop[digits]'") from error
+        raise ImportError(
+            "the digits come with scikit-learn: pip install 'innerloop[digits]'"
+        ) from error
     x, y = load_digits(return_X_y=True)
-    return torch.from_numpy(x).float() / 16, torch.nn.functional.one_hot(torch.from_numpy(y), 10).float()
+    return torch.from_numpy(x).float() / 16, torch.nn.functional.one_hot(
+        torch.from_numpy(y), 10
+    ).float()
 
 
 def quadratics(part: str = "train") -> Quadratics:
-    """Quadratic functions of ten variables; every part draws from the same continuum, in which none comes twice."""
+    """Quadratic functions of ten variables; every part draws from the same continuum,
+    in which none comes twice.
+    """
     check_part(part)
     return Quadratics()
 
 
 def mlp_digits(part: str = "train", *, shots: int = 256, queries: int = 64) -> Digits:
-    """Training on scikit-learn's digits: 1,000 images to train optimisers on, 400 to validate and 397 to test them."""
+    """Training on scikit-learn's digits: 1,000 images to train optimisers on, 400 to
+    validate and 397 to test them.
+    """
     check_part(part)
     first, last = DIGITS[part]
     x, y = _digits()
     return Digits(x[first:last], y[first:last], shots, queries)
 
 
-def mlp_omniglot(part: str = "train", *, ways: int = 10, shots: int = 15, queries: int = 5, protocol: str = "lake") -> Episodes:
+def mlp_omniglot(
+    part: str = "train",
+    *,
+    ways: int = 10,
+    shots: int = 15,
+    queries: int = 5,
+    protocol: str = "lake",
+) -> Episodes:
     """Training to tell ten Omniglot characters apart, at 14x14 pixels."""
     small = Preprocess(1, (14, 14), dark_background=True, fit_ink=True)
-    return omniglot(part, protocol=protocol, ways=ways, shots=shots, queries=queries, preprocess=small)
+    return omniglot(
+        part,
+        protocol=protocol,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        preprocess=small,
+    )

@@ -17,11 +17,13 @@ from innerloop.nets.decoder import perceptron
 
 
 class CNP(Learner):
-    """Conditional neural process: the support set becomes the mean of its encoded examples, from which a decoder answers for any x.
+    """Conditional neural process: the support set becomes the mean of its encoded
+    examples, from which a decoder answers for any x.
 
-    r = mean of h(x_i, y_i) over the support set, outputs = g(x, r): the mean and the scale of a Gaussian
-    Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and Eslami 2018, "Conditional neural processes", arXiv:1807.01613,
-    eq. (1)-(3)
+    r = mean of h(x_i, y_i) over the support set, outputs = g(x, r): the mean and the
+    scale of a Gaussian
+    Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and Eslami
+    2018, "Conditional neural processes", arXiv:1807.01613, eq. (1)-(3)
     State: r (width,).
 
     pairs: h. decoder: g. width: units of their layers, and of r.
@@ -38,9 +40,14 @@ class CNP(Learner):
     recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         width = given.get("width", cls.width)
-        return {"pairs": Pairs(spec.x_size, spec.y_dim, width), "decoder": perceptron(spec.x_size + width, out_dim, width, 3)}
+        return {
+            "pairs": Pairs(spec.x_size, spec.y_dim, width),
+            "decoder": perceptron(spec.x_size + width, out_dim, width, 3),
+        }
 
     def adapt(self, support: Examples) -> Tensor:
         return self.pairs(support).mean(0)  # (width,)

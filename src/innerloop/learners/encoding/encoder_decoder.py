@@ -17,15 +17,21 @@ from innerloop.nets.decoder import perceptron
 
 
 class EncoderDecoder(Learner):
-    """Encoder and decoder: a task is written down as a short code, from which it can be read again; both are learned together, over all tasks.
+    """Encoder and decoder: a task is written down as a short code, from which it can be
+    read again; both are learned together, over all tasks.
 
-    min over encoder and decoder of sum over tasks of L(decoder(code, x), y), code = encoder(support), for what was seen and for what was not
-    The scheme of the autoencoder (Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks") on sets of examples
-    Its objective is the loss of the query set (prediction) plus `reconstruction` times that of the support set (reconstruction).
+    min over encoder and decoder of sum over tasks of L(decoder(code, x), y), code =
+    encoder(support), for what was seen and for what was not The scheme of the
+    autoencoder (Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data
+    with neural networks") on sets of examples Its objective is the loss of the query
+    set (prediction) plus `reconstruction` times that of the support set
+    (reconstruction).
     State: the code (code,).
 
-    pairs, squeeze: the encoder: a perceptron of every example, whose mean another squeezes into the code. decoder: of code and x. code: numbers that
-        a task is written down as. width: units of a layer. reconstruction: what reading the support set again counts for.
+    pairs, squeeze: the encoder: a perceptron of every example, whose mean another
+        squeezes into the code. decoder: of code and x. code: numbers that a task is
+        written down as. width: units of a layer. reconstruction: what reading the
+        support set again counts for.
     """
 
     pairs: nn.Module
@@ -41,10 +47,16 @@ class EncoderDecoder(Learner):
     recipe = Recipe(batch=16, optimizer="Adam", lr=1e-3)
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         width, code = given.get("width", cls.width), given.get("code", cls.code)
         decoder = perceptron(spec.x_size + code, out_dim, width, 3)
-        return {"pairs": Pairs(spec.x_size, spec.y_dim, width), "squeeze": perceptron(width, code, width, 1), "decoder": decoder}
+        return {
+            "pairs": Pairs(spec.x_size, spec.y_dim, width),
+            "squeeze": perceptron(width, code, width, 1),
+            "decoder": decoder,
+        }
 
     def adapt(self, support: Examples) -> Tensor:
         return self.squeeze(self.pairs(support).mean(0))  # (code,)
@@ -54,7 +66,15 @@ class EncoderDecoder(Learner):
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         code = self.adapt(task.support)
-        outputs, again = self.predict(code, task.query.x), self.predict(code, task.support.x)
+        outputs, again = (
+            self.predict(code, task.query.x),
+            self.predict(code, task.support.x),
+        )
         reconstruction = self.likelihood.nll(again, task.support.y)
-        metrics = {**self.likelihood.metrics(outputs, task.query.y), "reconstruction": reconstruction.detach()}
-        return self.likelihood.nll(outputs, task.query.y) + self.reconstruction * reconstruction, metrics
+        metrics = {
+            **self.likelihood.metrics(outputs, task.query.y),
+            "reconstruction": reconstruction.detach(),
+        }
+        return self.likelihood.nll(
+            outputs, task.query.y
+        ) + self.reconstruction * reconstruction, metrics

@@ -11,7 +11,9 @@ from innerloop.nets.decoder import perceptron
 
 
 class Pairs(nn.Module):
-    """A representation (n, width) of every example: x (n, *x_shape) and y (n, y_dim) together through a perceptron."""
+    """A representation (n, width) of every example: x (n, *x_shape) and y (n, y_dim)
+    together through a perceptron.
+    """
 
     def __init__(self, x_size: int, y_dim: int, width: int, depth: int = 2):
         super().__init__()
@@ -22,11 +24,16 @@ class Pairs(nn.Module):
 
 
 class Latent(nn.Module):
-    """What a whole set says about the task: mean and standard deviation (latent,) of z, from the mean of its examples' representations."""
+    """What a whole set says about the task: mean and standard deviation (latent,) of z,
+    from the mean of its examples' representations.
+    """
 
     def __init__(self, x_size: int, y_dim: int, width: int, latent: int):
         super().__init__()
-        self.pairs, self.moments = Pairs(x_size, y_dim, width), perceptron(width, 2 * latent, width, 1)
+        self.pairs, self.moments = (
+            Pairs(x_size, y_dim, width),
+            perceptron(width, 2 * latent, width, 1),
+        )
 
     def forward(self, examples: Examples) -> tuple[Tensor, Tensor]:
         mean, raw = self.moments(self.pairs(examples).mean(0)).chunk(2)
@@ -34,13 +41,17 @@ class Latent(nn.Module):
 
 
 def divergence(q: tuple[Tensor, Tensor], p: tuple[Tensor, Tensor]) -> Tensor:
-    """KL(q || p) in nats (...) of Gaussians with independent coordinates, each as mean and standard deviation (..., d)."""
+    """KL(q || p) in nats (...) of Gaussians with independent coordinates, each as mean
+    and standard deviation (..., d).
+    """
     ratio = (q[1] / p[1]).square()
     return 0.5 * (ratio + ((q[0] - p[0]) / p[1]).square() - 1 - ratio.log()).sum(-1)
 
 
 def mixed(outputs: Tensor) -> Tensor:
-    """Outputs (draws, m, 2 y_dim) of a Gaussian with a learned scale as those (m, 2 y_dim) with the mean and variance of their mixture."""
+    """Outputs (draws, m, 2 y_dim) of a Gaussian with a learned scale as those (m, 2
+    y_dim) with the mean and variance of their mixture.
+    """
     mean, raw = outputs.chunk(2, -1)
     scale = 0.01 + 0.99 * F.softplus(raw)
     centre = mean.mean(0)

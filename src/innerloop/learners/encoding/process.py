@@ -18,7 +18,8 @@ Told = Any  # what the support set says without chance: a pytree of tensors
 
 
 class LatentProcess(Learner):
-    """A learner that answers from what the support set says, and from a random z for what it leaves open; trained by its evidence bound.
+    """A learner that answers from what the support set says, and from a random z for
+    what it leaves open; trained by its evidence bound.
 
     State: what the support set says, and draws of z (draws, latent).
     """
@@ -37,8 +38,15 @@ class LatentProcess(Learner):
 
     def __post_init__(self) -> None:
         if self.likelihood != Gaussian(learned_scale=True):
-            raise ValueError(f"a mixture over z has a mean and a scale, which {self.likelihood} does not read")
-        self.register_buffer("noise", torch.randn(self.draws, self.latent, generator=torch.Generator().manual_seed(0)))
+            raise ValueError(
+                f"a mixture over z has a mean and a scale, which {self.likelihood} does not read"
+            )
+        self.register_buffer(
+            "noise",
+            torch.randn(
+                self.draws, self.latent, generator=torch.Generator().manual_seed(0)
+            ),
+        )
         super().__post_init__()
 
     @abstractmethod
@@ -62,9 +70,14 @@ class LatentProcess(Learner):
         both = Examples(*(torch.cat(pair) for pair in zip(*task, strict=True)))
         q, prior = self.posterior(both), self.posterior(task.support)
         noise = torch.randn_like(q[0]) if self.training else self.get_buffer("noise")[0]
-        outputs = self._decode(both.x, self.found(self.told(task.support), both.x), q[0] + q[1] * noise)
+        outputs = self._decode(
+            both.x, self.found(self.told(task.support), both.x), q[0] + q[1] * noise
+        )
         spread = divergence(q, prior) / len(both.y)
-        metrics = {**self.likelihood.metrics(outputs[len(task.support.y) :], task.query.y), "kl": spread.detach()}
+        metrics = {
+            **self.likelihood.metrics(outputs[len(task.support.y) :], task.query.y),
+            "kl": spread.detach(),
+        }
         return self.likelihood.nll(outputs, both.y) + spread, metrics
 
     def _decode(self, x: Tensor, r: Tensor, z: Tensor) -> Tensor:

@@ -21,19 +21,26 @@ from innerloop.nets.named import encoder, flat_features, headed
 
 
 class GTN(Descent):
-    """Generative teaching network: a generator adds examples to the support set, such that a network trained on them does well on the query set.
+    """Generative teaching network: a generator adds examples to the support set, such
+    that a network trained on them does well on the query set.
 
-    x_jk = G(noise_j, class k), j = 1..count; weights <- weights - inner_lr * grad(loss of support and made examples), from weights that are not
-    learned; the generator moves by the gradient of the query loss through all of these steps
-    Such, Rawal, Lehman, Stanley and Clune 2020, "Generative teaching networks", arXiv:1912.07768, section 2; made examples as meta-parameters:
-    Wang, Zhu, Torralba and Efros 2018, "Dataset distillation", arXiv:1811.10959, section 3
-    State: the trained weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
+    x_jk = G(noise_j, class k), j = 1..count; weights <- weights - inner_lr * grad(loss
+    of support and made examples), from weights that are not learned; the generator
+    moves by the gradient of the query loss through all of these steps
+    Such, Rawal, Lehman, Stanley and Clune 2020, "Generative teaching networks",
+    arXiv:1912.07768, section 2; made examples as meta-parameters: Wang, Zhu, Torralba
+    and Efros 2018, "Dataset distillation", arXiv:1811.10959, section 3
+    State: the trained weights of `net`, a dict name -> tensor; nothing of `net` is
+    meta-learned.
 
-    net: the network that is taught; two layers of 256 units. (With batch normalisation its training is chaotic, and so is the gradient.)
-    taught: "all" of it, from random weights, or a new linear "head" on an encoder that stays as it is: that of a trained FineTune, say.
-    encoder: that encoder. features: of a support example, for the generator. generator: from these and noise to an input, added to the mean of the
-        class. count: examples made for each class; with 0, the network learns from the support set alone. noise: random numbers of each.
-    width: features, and units of a layer. inner_lr, inner_steps: how the network learns.
+    net: the network that is taught; two layers of 256 units. (With batch normalisation
+    its training is chaotic, and so is the gradient.) taught: "all" of it, from random
+    weights, or a new linear "head" on an encoder that stays as it is: that of a trained
+    FineTune, say. encoder: that encoder. features: of a support example, for the
+    generator. generator: from these and noise to an input, added to the mean of the
+    class. count: examples made for each class; with 0, the network learns from the
+    support set alone. noise: random numbers of each. width: features, and units of a
+    layer. inner_lr, inner_steps: how the network learns.
     """
 
     net: nn.Module
@@ -57,24 +64,39 @@ class GTN(Descent):
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)
         self.encoder.requires_grad_(False)
-        if not self.count:  # nothing is made, so there is nothing to learn for making it
+        # nothing is made, so there is nothing to learn for making it
+        if not self.count:
             self.requires_grad_(False)
-        self.register_buffer("noises", torch.randn(64, self.noise, generator=torch.Generator().manual_seed(0)))
+        self.register_buffer(
+            "noises",
+            torch.randn(64, self.noise, generator=torch.Generator().manual_seed(0)),
+        )
         if not 0 <= self.count <= len(self.get_buffer("noises")):
-            raise ValueError(f"a class gets 0 to {len(self.get_buffer('noises'))} made examples, not {self.count}")
+            raise ValueError(
+                f"a class gets 0 to {len(self.get_buffer('noises'))} made examples, not {self.count}"
+            )
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         width = given.get("width", cls.width)
-        parts = {"features": Features(spec, width), "generator": decoder(spec, width + given.get("noise", cls.noise))}
+        parts = {
+            "features": Features(spec, width),
+            "generator": decoder(spec, width + given.get("noise", cls.noise)),
+        }
         if given.get("taught") == "head":
             body = encoder(spec, given.get("encoder"))
             head = nn.Linear(flat_features(body, spec), out_dim)
             for p in head.parameters():
                 p.data.zero_()  # as a fine-tuned head begins
             return {"net": head, "encoder": body, **parts}
-        return {"net": headed(spec, out_dim, given.get("net") or "wide-mlp"), "encoder": nn.Identity(), **parts}
+        return {
+            "net": headed(spec, out_dim, given.get("net") or "wide-mlp"),
+            "encoder": nn.Identity(),
+            **parts,
+        }
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support)
@@ -91,21 +113,36 @@ class GTN(Descent):
             return super().predict(state, self.encoder(x))
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Mean loss and metrics over tasks; examples are made for all of them at once, so that the generator's layers are normalised together."""
+        """Mean loss and metrics over tasks; examples are made for all of them at once,
+        so that the generator's layers are normalised together.
+        """
 
         def outcome(support: Examples, query: Examples) -> tuple[Tensor, Metrics]:
             outputs = self.predict(super(GTN, self).adapt(self._seen(support)), query.x)
-            return self.likelihood.nll(outputs, query.y), self.likelihood.metrics(outputs, query.y)
+            return self.likelihood.nll(outputs, query.y), self.likelihood.metrics(
+                outputs, query.y
+            )
 
-        losses, metrics = self.mapped(outcome, self._enriched(tasks.support), tasks.query)
+        losses, metrics = self.mapped(
+            outcome, self._enriched(tasks.support), tasks.query
+        )
         return losses.mean(), {name: values.mean() for name, values in metrics.items()}
 
     def enriched(self, support: Examples) -> Examples:
         """The support set, and the examples made for it."""
-        return Examples(*(part[0] for part in self._enriched(Examples(support.x[None], support.y[None]))))
+        return Examples(
+            *(
+                part[0]
+                for part in self._enriched(Examples(support.x[None], support.y[None]))
+            )
+        )
 
-    def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
-        noise = normal(generator, 1, support.y.shape[1], count, self.noise, like=support.y)
+    def imagine(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
+        noise = normal(
+            generator, 1, support.y.shape[1], count, self.noise, like=support.y
+        )
         return self._made(Examples(support.x[None], support.y[None]), noise)[0]
 
     def _seen(self, examples: Examples) -> Examples:
@@ -114,21 +151,47 @@ class GTN(Descent):
             return Examples(self.encoder(examples.x), examples.y)
 
     def _enriched(self, support: Examples) -> Examples:
-        """Support sets x (tasks, n, *x_shape), y (tasks, n, ways), and the examples made for them."""
+        """Support sets x (tasks, n, *x_shape), y (tasks, n, ways), and the examples
+        made for them.
+        """
         if not self.count:
             return support
         tasks, _, ways = support.y.shape
-        made = self._made(support, self.get_buffer("noises")[: self.count].expand(tasks, ways, -1, -1))
-        labels = torch.eye(ways, device=support.y.device, dtype=support.y.dtype).repeat_interleave(self.count, 0).expand(tasks, -1, -1)
-        return Examples(torch.cat([support.x, made.flatten(1, 2)], 1), torch.cat([support.y, labels], 1))
+        made = self._made(
+            support, self.get_buffer("noises")[: self.count].expand(tasks, ways, -1, -1)
+        )
+        labels = (
+            torch.eye(ways, device=support.y.device, dtype=support.y.dtype)
+            .repeat_interleave(self.count, 0)
+            .expand(tasks, -1, -1)
+        )
+        return Examples(
+            torch.cat([support.x, made.flatten(1, 2)], 1),
+            torch.cat([support.y, labels], 1),
+        )
 
     def _made(self, support: Examples, noise: Tensor) -> Tensor:
-        """New inputs (tasks, ways, count, *x_shape) from noise (tasks, ways, count, noise)."""
+        """New inputs (tasks, ways, count, *x_shape) from noise (tasks, ways, count,
+        noise).
+        """
         z = self.features(support.x.flatten(0, 1)).unflatten(0, support.x.shape[:2])
         means = torch.vmap(class_means)(z, support.y)  # (tasks, ways, width)
-        mean = torch.vmap(class_means)(support.x.flatten(2), support.y).unflatten(-1, support.x.shape[2:])  # (tasks, ways, *x_shape)
-        code = torch.cat([means[:, :, None].expand(-1, -1, noise.shape[2], -1), noise.to(means.dtype)], -1)
-        change = self.generator(code.flatten(0, 2)).to(support.x.dtype).unflatten(0, code.shape[:3])
+        # (tasks, ways, *x_shape)
+        mean = torch.vmap(class_means)(support.x.flatten(2), support.y).unflatten(
+            -1, support.x.shape[2:]
+        )
+        code = torch.cat(
+            [
+                means[:, :, None].expand(-1, -1, noise.shape[2], -1),
+                noise.to(means.dtype),
+            ],
+            -1,
+        )
+        change = (
+            self.generator(code.flatten(0, 2))
+            .to(support.x.dtype)
+            .unflatten(0, code.shape[:3])
+        )
         if support.x.dim() < 5:
             return mean[:, :, None] + change
         return (torch.logit(mean.clamp(0.05, 0.95))[:, :, None] + change).sigmoid()

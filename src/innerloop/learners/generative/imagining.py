@@ -16,17 +16,27 @@ from innerloop.nets.named import encoder, flat_features
 class Imagining(Protocol):
     """A learner that makes new examples of a task's classes."""
 
-    def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
-        """`count` new inputs of every class of the support set: (ways, count, *x_shape), images in 0..1."""
+    def imagine(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """`count` new inputs of every class of the support set: (ways, count,
+        *x_shape), images in 0..1.
+        """
         ...
 
 
 class Features(nn.Module):
-    """Inputs (n, *x_shape) to features (n, width) that tell where things are: convolutions that end in maps, and a linear layer with ReLU."""
+    """Inputs (n, *x_shape) to features (n, width) that tell where things are:
+    convolutions that end in maps, and a linear layer with ReLU.
+    """
 
     def __init__(self, spec: TaskSpec, width: int):
         super().__init__()
-        self.encoder = Conv4(spec.x_shape, blocks=3, pooled=3) if spec.is_image else encoder(spec, "flatten")
+        self.encoder = (
+            Conv4(spec.x_shape, blocks=3, pooled=3)
+            if spec.is_image
+            else encoder(spec, "flatten")
+        )
         self.linear = nn.Linear(flat_features(self.encoder, spec), width)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,18 +24,24 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 class MetaGAN(Learner):
-    """Meta-GAN: a generator makes fake examples of a task's classes, and the few-shot classifier must tell them from real ones, too.
+    """Meta-GAN: a generator makes fake examples of a task's classes, and the few-shot
+    classifier must tell them from real ones, too.
 
-    p(k | x) of ways + 1 classes, softmax over 0 (fake) and s_k = bias - scale |f(x) - c_k|^2, c_k the class means of a prototypical network;
-    fake = G(noise, h_k), h_k the state of an LSTM that has read the support examples of class k
-    Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an adversarial approach to few-shot learning", NeurIPS, eq. (2)-(8); the loss of the
-    generator is the non-saturating one of Goodfellow et al. 2014, arXiv:1406.2661, section 3
-    Its objective is two in one: the classifier lowers the query loss, and `adversarial` times that of telling real from fake; the generator, whose
-    gradient the classifier never sees, lowers that of being taken for its class.
-    State: the prototypes (ways, d), and what the LSTM has read of every class (ways, hidden).
+    p(k | x) of ways + 1 classes, softmax over 0 (fake) and s_k = bias - scale |f(x) -
+    c_k|^2, c_k the class means of a prototypical network; fake = G(noise, h_k), h_k the
+    state of an LSTM that has read the support examples of class k
+    Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an adversarial approach to
+    few-shot learning", NeurIPS, eq. (2)-(8); the loss of the generator is the
+    non-saturating one of Goodfellow et al. 2014, arXiv:1406.2661, section 3
+    Its objective is two in one: the classifier lowers the query loss, and `adversarial`
+    times that of telling real from fake; the generator, whose gradient the classifier
+    never sees, lowers that of being taken for its class.
+    State: the prototypes (ways, d), and what the LSTM has read of every class (ways,
+    hidden).
 
-    encoder: f. generator: G. noise: how many random numbers G gets. hidden: of the LSTM. fakes: of each class in a task. adversarial: its weight.
-    scale: where the learned scale of distances begins.
+    encoder: f. generator: G. noise: how many random numbers G gets. hidden: of the
+    LSTM. fakes: of each class in a task. adversarial: its weight. scale: where the
+    learned scale of distances begins.
     """
 
     encoder: nn.Module
@@ -51,18 +57,36 @@ class MetaGAN(Learner):
 
     kinds = ("classes",)
     two_losses: ClassVar[bool] = True  # the gradient is not that of the loss
-    recipe = Recipe(ways=20, shots=1, queries=4, alphabets=0, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+    recipe = Recipe(
+        ways=20,
+        shots=1,
+        queries=4,
+        alphabets=0,
+        batch=1,
+        optimizer="AdamW",
+        lr=1e-3,
+        weight_decay=0.01,
+    )
 
     def __post_init__(self) -> None:
         self.reader = LSTMCell(self.features, self.hidden)
-        self.log_scale, self.bias = positive(self.scale, "the scale of distances"), nn.Parameter(torch.tensor(0.0))
+        self.log_scale, self.bias = (
+            positive(self.scale, "the scale of distances"),
+            nn.Parameter(torch.tensor(0.0)),
+        )
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         body = encoder(spec, given.get("encoder"))
         into = given.get("noise", cls.noise) + given.get("hidden", cls.hidden)
-        return {"encoder": body, "features": flat_features(body, spec), "generator": decoder(spec, into)}
+        return {
+            "encoder": body,
+            "features": flat_features(body, spec),
+            "generator": decoder(spec, into),
+        }
 
     def adapt(self, support: Examples) -> tuple[Tensor, Tensor]:
         z = self.encoder(support.x)
@@ -74,28 +98,52 @@ class MetaGAN(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         shots, y = len(task.support.y), task.query.y
         z = self.encoder(torch.cat([task.support.x, task.query.x]))
-        prototypes, read = class_means(z[:shots], task.support.y), self._read(z[:shots].detach(), task.support.y)
+        prototypes, read = (
+            class_means(z[:shots], task.support.y),
+            self._read(z[:shots].detach(), task.support.y),
+        )
         real = self._scores(z[shots:], prototypes)
         noise = z.new_zeros(len(read), self.fakes, self.noise)
-        made = self._made(torch.randn_like(noise) if self.training else noise, read)  # (ways, fakes, *x_shape)
+        # (ways, fakes, *x_shape)
+        made = self._made(torch.randn_like(noise) if self.training else noise, read)
         loss, metrics = self.likelihood.nll(real, y), self.likelihood.metrics(real, y)
-        if not self.training:  # nor are statistics of fakes mixed with those of real images
+        # nor are statistics of fakes mixed with those of real images
+        if not self.training:
             return loss, metrics
         wanted = torch.eye(len(read), device=y.device).repeat_interleave(self.fakes, 0)
         fake = self._scores(self.encoder(made.detach().flatten(0, 1)), prototypes)
-        loss = loss + self.adversarial * (F.softplus(-real.logsumexp(-1)).mean() + F.softplus(fake.logsumexp(-1)).mean())
+        loss = loss + self.adversarial * (
+            F.softplus(-real.logsumexp(-1)).mean()
+            + F.softplus(fake.logsumexp(-1)).mean()
+        )
         fixed = {name: p.detach() for name, p in self.encoder.named_parameters()}
-        fooled = self._scores(functional_call(self.encoder, fixed, (made.flatten(0, 1),)), prototypes.detach(), still=True)
-        cheat = F.softplus(-fooled.logsumexp(-1)).mean() + Categorical().nll(fooled, wanted)
-        return loss + cheat, {**metrics, "taken_for_real": (fake.detach().logsumexp(-1) > 0).float().mean()}
+        fooled = self._scores(
+            functional_call(self.encoder, fixed, (made.flatten(0, 1),)),
+            prototypes.detach(),
+            still=True,
+        )
+        cheat = F.softplus(-fooled.logsumexp(-1)).mean() + Categorical().nll(
+            fooled, wanted
+        )
+        return loss + cheat, {
+            **metrics,
+            "taken_for_real": (fake.detach().logsumexp(-1) > 0).float().mean(),
+        }
 
-    def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
+    def imagine(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
         read = self.adapt(support)[1]
-        return self._made(normal(generator, len(read), count, self.noise, like=read), read)
+        return self._made(
+            normal(generator, len(read), count, self.noise, like=read), read
+        )
 
     def _scores(self, z: Tensor, prototypes: Tensor, *, still: bool = False) -> Tensor:
         scale, bias = self.log_scale.exp(), self.bias
-        return (bias.detach() if still else bias) - (scale.detach() if still else scale) * squared_distance(z, prototypes)  # (m, ways)
+        # (m, ways)
+        return (bias.detach() if still else bias) - (
+            scale.detach() if still else scale
+        ) * squared_distance(z, prototypes)
 
     def _read(self, z: Tensor, y: Tensor) -> Tensor:
         """What the LSTM has read of every class (ways, hidden), example by example."""
@@ -103,11 +151,18 @@ class MetaGAN(Learner):
         h, c = self.reader.start(z.new_zeros(y.shape[1], z.shape[1]))
         for example, label in zip(z, y, strict=True):
             after = self.reader(example.expand(y.shape[1], -1), (h, c))
-            h, c = (torch.where(label[:, None] > 0.5, new, old) for new, old in zip(after, (h, c), strict=True))
+            h, c = (
+                torch.where(label[:, None] > 0.5, new, old)
+                for new, old in zip(after, (h, c), strict=True)
+            )
         return h
 
     def _made(self, noise: Tensor, read: Tensor) -> Tensor:
-        """Noise (ways, count, noise) and what was read (ways, hidden) to inputs (ways, count, *x_shape)."""
-        code = torch.cat([noise, read[:, None].expand(-1, noise.shape[1], -1).to(noise.dtype)], -1)
+        """Noise (ways, count, noise) and what was read (ways, hidden) to inputs (ways,
+        count, *x_shape).
+        """
+        code = torch.cat(
+            [noise, read[:, None].expand(-1, noise.shape[1], -1).to(noise.dtype)], -1
+        )
         x = widened(self.generator(code.flatten(0, 1))).unflatten(0, code.shape[:2])
         return x.sigmoid() if x.dim() == 5 else x  # images are in 0..1

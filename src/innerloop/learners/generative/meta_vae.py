@@ -23,19 +23,27 @@ Gaussians = tuple[Tensor, Tensor]  # means and standard deviations
 
 
 class MetaVAE(Learner):
-    """Meta-VAE: a class is a random variable that its examples are generated from; learned without labels beyond "these belong together".
+    """Meta-VAE: a class is a random variable that its examples are generated from;
+    learned without labels beyond "these belong together".
 
-    c ~ N(0, 1) for a class, z ~ p(z | c) and x ~ p(x | z, c) for an example; q(c | D) from the mean of the features of D, q(z | x, c)
+    c ~ N(0, 1) for a class, z ~ p(z | c) and x ~ p(x | z, c) for an example; q(c | D)
+    from the mean of the features of D, q(z | x, c)
     A query belongs to the class with the smallest KL(q(c | D_k) || q(c | x)).
-    Edwards and Storkey 2017, "Towards a neural statistician", arXiv:1606.02185, eq. (3)-(5) and section 5.3
-    Its objective is the evidence bound of all examples of a class, in nats an example, with q(c | D) from all of them or, for half of the classes in
-    training, from the support examples alone; and `discriminative` times the query loss of the classifier, as in Kingma et al. 2014,
-    arXiv:1406.5298, eq. (9). In the first half of training the weight of the divergences rises from 0 to 1 (Sonderby et al. 2016, arXiv:1602.02282).
-    State: means and standard deviations (ways, context) of q(c | D_k).
+    Edwards and Storkey 2017, "Towards a neural statistician", arXiv:1606.02185, eq.
+    (3)-(5) and section 5.3
+    Its objective is the evidence bound of all examples of a class, in nats an example,
+    with q(c | D) from all of them or, for half of the classes in training, from the
+    support examples alone; and `discriminative` times the query loss of the classifier,
+    as in Kingma et al. 2014, arXiv:1406.5298, eq. (9). In the first half of training
+    the weight of the divergences rises from 0 to 1 (Sonderby et al. 2016,
+    arXiv:1602.02282). State: means and standard deviations (ways, context) of q(c |
+    D_k).
 
-    features: of an input. statistic: from their mean to q(c | D). prior, posterior: of z. decoder: from c and z to x. context, latent: numbers in
-        c and in z. width: features, and units of a layer. discriminative: the weight of the query loss; the statistician has 0. pixels: x is
-        brightness in 0..1 ("bernoulli"), or anything ("gaussian", variance 1), which `build` takes for vectors.
+    features: of an input. statistic: from their mean to q(c | D). prior, posterior: of
+        z. decoder: from c and z to x. context, latent: numbers in c and in z. width:
+        features, and units of a layer. discriminative: the weight of the query loss;
+        the statistician has 0. pixels: x is brightness in 0..1 ("bernoulli"), or
+        anything ("gaussian", variance 1), which `build` takes for vectors.
     """
 
     features: nn.Module
@@ -52,7 +60,9 @@ class MetaVAE(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(ways=20, shots=1, queries=4, batch=1, optimizer="Adam", lr=1e-3, clip=1000.0)
+    recipe = Recipe(
+        ways=20, shots=1, queries=4, batch=1, optimizer="Adam", lr=1e-3, clip=1000.0
+    )
 
     def __post_init__(self) -> None:
         self.weight = 1.0  # of the divergences
@@ -62,13 +72,21 @@ class MetaVAE(Learner):
         self.weight = min(1.0, 2 * progress)
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
-        width, context, latent = (given.get(name, getattr(cls, name)) for name in ("width", "context", "latent"))
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
+        width, context, latent = (
+            given.get(name, getattr(cls, name))
+            for name in ("width", "context", "latent")
+        )
         return {
-            "features": Features(spec, width), "statistic": perceptron(width, 2 * context, width, 1), "decoder": decoder(spec, latent + context),
-            "prior": perceptron(context, 2 * latent, width, 1), "posterior": perceptron(width + context, 2 * latent, width, 1),
+            "features": Features(spec, width),
+            "statistic": perceptron(width, 2 * context, width, 1),
+            "decoder": decoder(spec, latent + context),
+            "prior": perceptron(context, 2 * latent, width, 1),
+            "posterior": perceptron(width + context, 2 * latent, width, 1),
             "pixels": given.get("pixels", "bernoulli" if spec.is_image else "gaussian"),
-        }  # fmt: skip
+        }
 
     def adapt(self, support: Examples) -> Gaussians:
         return self._classes(self.features(support.x), support.y)
@@ -77,22 +95,43 @@ class MetaVAE(Learner):
         return self._scores(state, self.features(x))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        shots, x, y = len(task.support.y), torch.cat([task.support.x, task.query.x]), torch.cat([task.support.y, task.query.y])
+        shots, x, y = (
+            len(task.support.y),
+            torch.cat([task.support.x, task.query.x]),
+            torch.cat([task.support.y, task.query.y]),
+        )
         h = self.features(x)
         some, classes = self._classes(h[:shots], y[:shots]), self._classes(h, y)
         outputs = self._scores(some, h[shots:])
         if self.training:
             coin = torch.rand_like(classes[0][:, :1]) < 0.5
-            classes = torch.where(coin, some[0], classes[0]), torch.where(coin, some[1], classes[1])
+            classes = (
+                torch.where(coin, some[0], classes[0]),
+                torch.where(coin, some[1], classes[1]),
+            )
         error, divergences = self._bound(x, y, h, classes)
-        loss = self.discriminative * self.likelihood.nll(outputs, task.query.y) + error + (self.weight if self.training else 1.0) * divergences
-        return loss, {**self.likelihood.metrics(outputs, task.query.y), "bound": -(error + divergences).detach()}
+        loss = (
+            self.discriminative * self.likelihood.nll(outputs, task.query.y)
+            + error
+            + (self.weight if self.training else 1.0) * divergences
+        )
+        return loss, {
+            **self.likelihood.metrics(outputs, task.query.y),
+            "bound": -(error + divergences).detach(),
+        }
 
-    def imagine(self, support: Examples, count: int, generator: torch.Generator) -> Tensor:
+    def imagine(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
         mean, scale = self.adapt(support)
-        c = mean[:, None] + scale[:, None] * normal(generator, len(mean), count, mean.shape[1], like=mean)  # (ways, count, context)
+        # (ways, count, context)
+        c = mean[:, None] + scale[:, None] * normal(
+            generator, len(mean), count, mean.shape[1], like=mean
+        )
         mean, scale = _gaussians(self.prior(c))
-        code = torch.cat([c, mean + scale * normal(generator, *mean.shape, like=mean)], -1)
+        code = torch.cat(
+            [c, mean + scale * normal(generator, *mean.shape, like=mean)], -1
+        )
         x = self.decoder(code.flatten(0, 1)).unflatten(0, code.shape[:2])
         return x.sigmoid() if self.pixels == "bernoulli" else x
 
@@ -103,16 +142,31 @@ class MetaVAE(Learner):
         mean, scale = _gaussians(self.statistic(h.to(classes[0].dtype)))  # (m, context)
         return -divergence(classes, (mean[:, None], scale[:, None]))  # (m, ways)
 
-    def _bound(self, x: Tensor, y: Tensor, h: Tensor, q: Gaussians) -> tuple[Tensor, Tensor]:
-        """The two parts of the evidence bound, with the signs turned, in nats an example, with q(c) (ways, context): error and divergences."""
+    def _bound(
+        self, x: Tensor, y: Tensor, h: Tensor, q: Gaussians
+    ) -> tuple[Tensor, Tensor]:
+        """The two parts of the evidence bound, with the signs turned, in nats an
+        example, with q(c) (ways, context): error and divergences.
+        """
         c = y @ self._drawn(q)  # (n, context)
-        z_prior, z_posterior = _gaussians(self.prior(c)), _gaussians(self.posterior(torch.cat([h.to(c.dtype), c], -1)))
-        made = self.decoder(torch.cat([c, self._drawn(z_posterior)], -1)).to(x.dtype).flatten(1)
+        z_prior, z_posterior = (
+            _gaussians(self.prior(c)),
+            _gaussians(self.posterior(torch.cat([h.to(c.dtype), c], -1))),
+        )
+        made = (
+            self.decoder(torch.cat([c, self._drawn(z_posterior)], -1))
+            .to(x.dtype)
+            .flatten(1)
+        )
         if self.pixels == "bernoulli":
-            error = F.binary_cross_entropy_with_logits(made, x.flatten(1), reduction="none")
+            error = F.binary_cross_entropy_with_logits(
+                made, x.flatten(1), reduction="none"
+            )
         else:
             error = 0.5 * (made - x.flatten(1)).square()
-        of_c = divergence(q, (torch.zeros_like(q[0]), torch.ones_like(q[1]))).sum() / len(x)
+        of_c = divergence(
+            q, (torch.zeros_like(q[0]), torch.ones_like(q[1]))
+        ).sum() / len(x)
         return error.sum(-1).mean(), divergence(z_posterior, z_prior).mean() + of_c
 
     def _drawn(self, q: Gaussians) -> Tensor:

@@ -1,4 +1,6 @@
-"""Learners that remember: what they learn of a task is written to a memory, not to their weights."""
+"""Learners that remember: what they learn of a task is written to a memory, not to
+their weights.
+"""
 
 from innerloop.learners.memory.in_context import InContext
 from innerloop.learners.memory.lstm import LSTM

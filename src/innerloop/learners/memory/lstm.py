@@ -13,14 +13,18 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 class LSTM(Recurrent):
-    """A plain LSTM that learns in its activations: the baseline of the learners with an outside memory.
+    """A plain LSTM that learns in its activations: the baseline of the learners with an
+    outside memory.
 
     h_t, c_t = LSTM([x_t, y_(t-1)], h_(t-1), c_(t-1)); the answer is linear in h_t
-    Hochreiter, Younger and Conwell 2001, "Learning to learn using gradient descent", section 2; the cell: Hochreiter and Schmidhuber 1997
-    Its objective is the loss of every answer: for each support example before its label is shown, and for the query set.
+    Hochreiter, Younger and Conwell 2001, "Learning to learn using gradient descent",
+    section 2; the cell: Hochreiter and Schmidhuber 1997 Its objective is the loss of
+    every answer: for each support example before its label is shown, and for the query
+    set.
     State: h and c of every layer, and the label still to come.
 
-    encoder: what an input goes through first. hidden: the size of h. layers: how many cells lie one above the other.
+    encoder: what an input goes through first. hidden: the size of h. layers: how many
+    cells lie one above the other.
     """
 
     _: KW_ONLY
@@ -32,7 +36,9 @@ class LSTM(Recurrent):
 
     def __post_init__(self) -> None:
         sizes = [self.features + self.y_dim, *[self.hidden] * self.layers]
-        self.cells = nn.ModuleList(LSTMCell(before, self.hidden) for before in sizes[:-1])
+        self.cells = nn.ModuleList(
+            LSTMCell(before, self.hidden) for before in sizes[:-1]
+        )
         self.head = nn.Linear(self.hidden, self.out_dim)
         super().__post_init__()
 

@@ -20,18 +20,23 @@ from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.rules import preprocessed
 
 Memory = tuple[Tensor, Tensor, Tensor]
-CODER = 20  # hidden units of the networks that turn gradients into weights (section 3.1)
+# hidden units of the networks that turn gradients into weights (section 3.1)
+CODER = 20
 
 
 class MetaNet(Encoded):
-    """Meta networks: slow weights are learned over tasks, fast ones are made for each example from the gradient of its loss, and remembered.
+    """Meta networks: slow weights are learned over tasks, fast ones are made for each
+    example from the gradient of its loss, and remembered.
 
-    W*_i = m(grad_W L(b(W, x_i), y_i)), kept under r_i = u(Q, Q*, x_i), Q* = d(grad_Q L_i); for a query, W* = softmax(scale cosine(r_i, r)) W*_i
-    Munkhdalai and Yu 2017, "Meta networks", arXiv:1703.00837, Algorithm 1
-    State: the fast weights of every support example (n, weights), the keys (n, d) that they are kept under, and the fast weights of u.
+    W*_i = m(grad_W L(b(W, x_i), y_i)), kept under r_i = u(Q, Q*, x_i), Q* = d(grad_Q
+    L_i); for a query, W* = softmax(scale cosine(r_i, r)) W*_i Munkhdalai and Yu 2017,
+    "Meta networks", arXiv:1703.00837, Algorithm 1
+    State: the fast weights of every support example (n, weights), the keys (n, d) that
+    they are kept under, and the fast weights of u.
 
-    encoder: slow features of an input, shared by u and b; only the fully connected layers above have fast weights. hidden: units of these.
-    scale: where the learned sharpness of attention begins; the paper has 1, fixed.
+    encoder: slow features of an input, shared by u and b; only the fully connected
+    layers above have fast weights. hidden: units of these. scale: where the learned
+    sharpness of attention begins; the paper has 1, fixed.
     """
 
     encoder: nn.Module
@@ -50,10 +55,25 @@ class MetaNet(Encoded):
         def slow(out: int, into: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(out, into) / into**0.5)
 
-        self.embedding, self.embedded = slow(self.hidden, self.features), slow(self.out_dim, self.hidden)  # Q, and what its loss is taken from
-        self.layer, self.head = slow(self.hidden, self.features), slow(self.out_dim, self.hidden)  # W
+        # Q, and what its loss is taken from
+        self.embedding, self.embedded = (
+            slow(self.hidden, self.features),
+            slow(self.out_dim, self.hidden),
+        )
+        # W
+        self.layer, self.head = (
+            slow(self.hidden, self.features),
+            slow(self.out_dim, self.hidden),
+        )
         self.reader, self.read = LSTMCell(2, CODER), nn.Linear(CODER, 1)  # d
-        self.coder = nn.Sequential(nn.Linear(2, CODER), nn.ReLU(), nn.Linear(CODER, CODER), nn.ReLU(), nn.Linear(CODER, 1))  # m
+        # m
+        self.coder = nn.Sequential(
+            nn.Linear(2, CODER),
+            nn.ReLU(),
+            nn.Linear(CODER, CODER),
+            nn.ReLU(),
+            nn.Linear(CODER, 1),
+        )
         self.log_scale = positive(self.scale, "the scale of attention")
         super().__post_init__()
 
@@ -62,7 +82,9 @@ class MetaNet(Encoded):
         return False
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         return reading(spec, out_dim, given.get("encoder"), "mlp")
 
     def embed(self, x: Tensor) -> Tensor:
@@ -70,29 +92,46 @@ class MetaNet(Encoded):
 
     def learned(self, z: Tensor, y: Tensor) -> Memory:
         def embedding_loss(Q: Tensor, z: Tensor, y: Tensor) -> Tensor:
-            return self.likelihood.nll((F.relu(z @ Q.T) @ self.embedded.T)[None], y[None])
+            return self.likelihood.nll(
+                (F.relu(z @ Q.T) @ self.embedded.T)[None], y[None]
+            )
 
         def task_loss(W: tuple[Tensor, Tensor], z: Tensor, y: Tensor) -> Tensor:
             return self.likelihood.nll((F.relu(z @ W[0].T) @ W[1].T)[None], y[None])
 
         z = z.to(y.dtype)
-        gradients = torch.vmap(torch.func.grad(embedding_loss), (None, 0, 0))(self.embedding, z, y)  # (n, hidden, features)
+        # (n, hidden, features)
+        gradients = torch.vmap(torch.func.grad(embedding_loss), (None, 0, 0))(
+            self.embedding, z, y
+        )
         state = self.reader.start(preprocessed(gradients[0]))
         for gradient in gradients:
             state = self.reader(preprocessed(gradient), state)
         fast = self.read(state[0])[..., 0]  # Q* (hidden, features)
-        of_layer, of_head = torch.vmap(torch.func.grad(task_loss), (None, 0, 0))((self.layer, self.head), z, y)
-        gradients = torch.cat([of_layer.flatten(1), of_head.flatten(1)], 1)  # (n, weights)
+        of_layer, of_head = torch.vmap(torch.func.grad(task_loss), (None, 0, 0))(
+            (self.layer, self.head), z, y
+        )
+        # (n, weights)
+        gradients = torch.cat([of_layer.flatten(1), of_head.flatten(1)], 1)
         return self.coder(preprocessed(gradients))[..., 0], self._key(fast, z), fast
 
     def _key(self, fast: Tensor, z: Tensor) -> Tensor:
-        return F.normalize(F.relu(z @ self.embedding.T) + F.relu(z @ fast.T), dim=-1)  # (m, hidden)
+        # (m, hidden)
+        return F.normalize(F.relu(z @ self.embedding.T) + F.relu(z @ fast.T), dim=-1)
 
     def answers(self, state: Memory, z: Tensor) -> Tensor:
         kept, keys, fast = state
         z = z.to(keys.dtype)
-        attention = (self.log_scale.exp() * self._key(fast, z) @ keys.T).softmax(-1)  # (m, n)
-        of_layer, of_head = (attention @ kept).split([self.layer.numel(), self.head.numel()], -1)
-        own = (of_layer.view(-1, *self.layer.shape) @ z[..., None])[..., 0]  # (m, hidden)
+        # (m, n)
+        attention = (self.log_scale.exp() * self._key(fast, z) @ keys.T).softmax(-1)
+        of_layer, of_head = (attention @ kept).split(
+            [self.layer.numel(), self.head.numel()], -1
+        )
+        # (m, hidden)
+        own = (of_layer.view(-1, *self.layer.shape) @ z[..., None])[..., 0]
         h = F.relu(z @ self.layer.T) + F.relu(own)
-        return h @ self.head.T + (of_head.view(-1, *self.head.shape) @ h[..., None])[..., 0]  # (m, out_dim)
+        # (m, out_dim)
+        return (
+            h @ self.head.T
+            + (of_head.view(-1, *self.head.shape) @ h[..., None])[..., 0]
+        )

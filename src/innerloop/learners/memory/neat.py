@@ -17,15 +17,20 @@ from innerloop.nets.wired import Wired
 
 
 class NEAT(Streaming):
-    """NEAT: a recurrent network of a few nodes that learns in its activations; its wiring is evolved along with its weights.
+    """NEAT: a recurrent network of a few nodes that learns in its activations; its
+    wiring is evolved along with its weights.
 
-    a <- tanh(W^T [x, y, 1, 1, a]), `passes` times for an example; an answer is what the outputs sum up where x comes without label, [x, 0, 0, 1, a]
-    Stanley and Miikkulainen 2002, "Evolving neural networks through augmenting topologies", Evolutionary Computation 10 (2), section 3
-    Its objective is the loss of every answer: for each support example before its label is shown, and for the query set.
+    a <- tanh(W^T [x, y, 1, 1, a]), `passes` times for an example; an answer is what the
+    outputs sum up where x comes without label, [x, 0, 0, 1, a] Stanley and Miikkulainen
+    2002, "Evolving neural networks through augmenting topologies", Evolutionary
+    Computation 10 (2), section 3 Its objective is the loss of every answer: for each
+    support example before its label is shown, and for the query set.
     State: the activations a (nodes,), zero at first.
 
-    x_size, y_dim: numbers in an input and in a label. hidden: the most hidden nodes that may grow. passes: how far activations spread in one example.
-        The outer loop "neat" grows the wiring, from inputs connected to outputs; "es", "cma-es" and "backprop" find weights for all wires there are.
+    x_size, y_dim: numbers in an input and in a label. hidden: the most hidden nodes
+        that may grow. passes: how far activations spread in one example. The outer loop
+        "neat" grows the wiring, from inputs connected to outputs; "es", "cma-es" and
+        "backprop" find weights for all wires there are.
     """
 
     x_size: int
@@ -41,7 +46,9 @@ class NEAT(Streaming):
     recipe = Recipe(queries=5, batch=32, meta_gradient="neat")
 
     def __post_init__(self) -> None:
-        self.wired = Wired(self.x_size + self.y_dim + 1, self.out_dim, self.hidden, self.passes)
+        self.wired = Wired(
+            self.x_size + self.y_dim + 1, self.out_dim, self.hidden, self.passes
+        )
         super().__post_init__()
 
     @classmethod
@@ -49,7 +56,9 @@ class NEAT(Streaming):
         return False
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         return {"x_size": spec.x_size, "y_dim": spec.y_dim, "out_dim": out_dim}
 
     def init(self) -> Tensor:

@@ -17,15 +17,18 @@ from innerloop.learners.encoded import Encoded
 from innerloop.nets.named import reading
 from innerloop.nets.norm import LayerNorm
 
-Memory = Any  # what a recurrent network carries from one step to the next: a pytree of tensors
+# what a recurrent network carries from one step to the next: a pytree of tensors
+Memory = Any
 
 
 class Recurrent(Encoded, Streaming):
     """A learner that is a recurrent network, whose memory is what it has learned.
 
-    An example goes in together with the label of the one before it: labels arrive one step late, so that every step may answer (Hochreiter, Younger
-    and Conwell 2001; Santoro et al. 2016, section 2). State: the memory and the label still to come. Queries are answered independently of each
-    other, from the same state; where support and query are one sequence, in order and without labels.
+    An example goes in together with the label of the one before it: labels arrive one
+    step late, so that every step may answer (Hochreiter, Younger and Conwell 2001;
+    Santoro et al. 2016, section 2). State: the memory and the label still to come.
+    Queries are answered independently of each other, from the same state; where support
+    and query are one sequence, in order and without labels.
     """
 
     encoder: nn.Module
@@ -38,17 +41,24 @@ class Recurrent(Encoded, Streaming):
 
     kinds = ("classes", "reals", "bits")
     sequences = True
-    side_by_side: ClassVar[bool] = False  # whether `step` takes many tasks at once, memory and inputs with a leading axis
+    # whether `step` takes many tasks at once, memory and inputs with a leading axis
+    side_by_side: ClassVar[bool] = False
 
     @classmethod
     def any_ways(cls, given: Mapping[str, Any]) -> bool:
         return False
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         found = reading(spec, out_dim, given.get("encoder"))
-        # what a convolution block gives is mostly the same for all images, and a memory then finds them all alike
-        return {**found, "normal": LayerNorm(found["features"]) if spec.is_image else nn.Identity()}
+        # what a convolution block gives is mostly the same for all images, and a memory
+        # then finds them all alike
+        return {
+            **found,
+            "normal": LayerNorm(found["features"]) if spec.is_image else nn.Identity(),
+        }
 
     @abstractmethod
     def start(self) -> Memory:
@@ -56,10 +66,14 @@ class Recurrent(Encoded, Streaming):
 
     @abstractmethod
     def step(self, memory: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
-        """One step: inputs (features + y_dim,) to an answer (out_dim,), and the memory after it."""
+        """One step: inputs (features + y_dim,) to an answer (out_dim,), and the memory
+        after it.
+        """
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) as features (m, features), in full precision: a memory is read and written many times."""
+        """x (m, *x_shape) as features (m, features), in full precision: a memory is
+        read and written many times.
+        """
         return self.normal(self.encoder(x)).to(next(self.parameters()).dtype)
 
     def init(self) -> State:
@@ -69,18 +83,26 @@ class Recurrent(Encoded, Streaming):
         return self._read(state, self.embed(x[None]), y[None])[0]
 
     def respond(self, state: State, x: Tensor) -> tuple[Tensor, Memory]:
-        """Outputs (n, out_dim) for x (n, *x_shape) in n tasks at once, and the memories after it: with the label to come, the state.
+        """Outputs (n, out_dim) for x (n, *x_shape) in n tasks at once, and the memories
+        after it: with the label to come, the state.
 
-        A memory does not wait for the label, so that one who acts need not take every step twice.
+        A memory does not wait for the label, so that one who acts need not take every
+        step twice.
         """
         memory, late = state
-        step = self.step if self.side_by_side else torch.vmap(self.step, randomness="different")
+        step = (
+            self.step
+            if self.side_by_side
+            else torch.vmap(self.step, randomness="different")
+        )
         with torch.autocast(x.device.type, enabled=False):
             return step(memory, torch.cat([self.embed(x), late], -1))
 
     def along(self, examples: Examples) -> Tensor:
         """The outputs (n, steps, out_dim) of `follow` for n tasks at once."""
-        return torch.vmap(lambda examples: self.follow(examples)[1], randomness="different")(examples)
+        return torch.vmap(
+            lambda examples: self.follow(examples)[1], randomness="different"
+        )(examples)
 
     def follow(self, examples: Examples) -> tuple[State, Tensor]:
         return self._read(self.init(), self.embed(examples.x), examples.y)
@@ -88,20 +110,27 @@ class Recurrent(Encoded, Streaming):
     def learned(self, z: Tensor, y: Tensor) -> State:
         return self._read(self.init(), z, y)[0]
 
-    def outcome(self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor) -> tuple[Tensor, Metrics]:
+    def outcome(
+        self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Metrics]:
         state, before = self._read(self.init(), z, y)
         outputs = self.answers(state, asked)
         metrics = self.likelihood.metrics(outputs, wanted)
-        if self._ordered:  # of the whole answer: a short sequence counts less than a long one
+        # of the whole answer: a short sequence counts less than a long one
+        if self._ordered:
             return len(wanted) * self.likelihood.nll(outputs, wanted), metrics
-        return self.likelihood.nll(torch.cat([before, outputs]), torch.cat([y, wanted])), metrics
+        return self.likelihood.nll(
+            torch.cat([before, outputs]), torch.cat([y, wanted])
+        ), metrics
 
     @property
     def _ordered(self) -> bool:
         return self.spec is not None and self.spec.ordered
 
     def _read(self, state: State, z: Tensor, y: Tensor) -> tuple[State, Tensor]:
-        """The state after features z (n, features) with labels y (n, y_dim), and the answers (n, out_dim) on the way."""
+        """The state after features z (n, features) with labels y (n, y_dim), and the
+        answers (n, out_dim) on the way.
+        """
         (memory, late), answers = state, []
         with torch.autocast(z.device.type, enabled=False):
             for features, label in zip(z, y, strict=True):
@@ -115,4 +144,7 @@ class Recurrent(Encoded, Streaming):
         if self._ordered:
             return self._read(state, z, late.new_zeros(len(z), self.y_dim))[1]
         with torch.autocast(z.device.type, enabled=False):
-            return torch.vmap(lambda features: self.step(memory, torch.cat([features, late]))[0], randomness="different")(z)
+            return torch.vmap(
+                lambda features: self.step(memory, torch.cat([features, late]))[0],
+                randomness="different",
+            )(z)

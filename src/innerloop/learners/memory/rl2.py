@@ -15,14 +15,19 @@ from innerloop.nets.recurrent import GRUCell
 
 
 class RL2(Recurrent):
-    """RL squared: a recurrent network whose activations are the learning algorithm of an agent, and whose weights are learned by acting.
+    """RL squared: a recurrent network whose activations are the learning algorithm of
+    an agent, and whose weights are learned by acting.
 
-    h_t = GRU([x_t, a_(t-1), r_(t-1), d_(t-1)], h_(t-1)); policy and value are linear in h_t
-    Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared: fast reinforcement learning via slow reinforcement learning",
-    arXiv:1611.02779, section 2.2, figure 1; the same, found at the same time: Wang et al. 2016, arXiv:1611.05763. x_t is what is seen, a the action
-    before, r its reward, and d says that it ended an episode. h is kept from one episode to the next, and forgotten at the end of a trial
-    Its objective is the reward of whole trials, raised by the meta-gradient `ppo`: exploring is worth what it finds out for later episodes.
-    State: h, and the last action, its reward and whether it ended an episode, one row.
+    h_t = GRU([x_t, a_(t-1), r_(t-1), d_(t-1)], h_(t-1)); policy and value are linear in
+    h_t
+    Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared: fast
+    reinforcement learning via slow reinforcement learning", arXiv:1611.02779, section
+    2.2, figure 1; the same, found at the same time: Wang et al. 2016, arXiv:1611.05763.
+    x_t is what is seen, a the action before, r its reward, and d says that it ended an
+    episode. h is kept from one episode to the next, and forgotten at the end of a trial
+    Its objective is the reward of whole trials, raised by the meta-gradient `ppo`:
+    exploring is worth what it finds out for later episodes. State: h, and the last
+    action, its reward and whether it ended an episode, one row.
 
     encoder: what an input goes through first. hidden: the size of h.
     """
@@ -33,7 +38,9 @@ class RL2(Recurrent):
 
     kinds = ("reals",)
     side_by_side = True
-    recipe = Recipe(batch=512, optimizer="Adam", lr=4e-3, warmup=20, clip=0.5, meta_gradient="ppo")
+    recipe = Recipe(
+        batch=512, optimizer="Adam", lr=4e-3, warmup=20, clip=0.5, meta_gradient="ppo"
+    )
 
     def __post_init__(self) -> None:
         self.cell = GRUCell(self.features + self.y_dim, self.hidden)
@@ -48,6 +55,7 @@ class RL2(Recurrent):
         return self.head(memory), memory
 
     def along(self, examples: Examples) -> Tensor:
-        z = self.embed(examples.x.flatten(0, 1)).unflatten(0, examples.x.shape[:2])  # (n, steps, features)
+        # (n, steps, features)
+        z = self.embed(examples.x.flatten(0, 1)).unflatten(0, examples.x.shape[:2])
         late = torch.cat([torch.zeros_like(examples.y[:, :1]), examples.y[:, :-1]], 1)
         return self.head(self.cell.along(torch.cat([z, late], -1)))

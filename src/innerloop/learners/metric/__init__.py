@@ -7,4 +7,11 @@ from innerloop.learners.metric.relation import RelationNet
 from innerloop.learners.metric.siamese import SiameseNet
 from innerloop.learners.metric.triplet import TripletNet
 
-__all__ = ["CentreLossNet", "MatchingNet", "ProtoNet", "RelationNet", "SiameseNet", "TripletNet"]
+__all__ = [
+    "CentreLossNet",
+    "MatchingNet",
+    "ProtoNet",
+    "RelationNet",
+    "SiameseNet",
+    "TripletNet",
+]

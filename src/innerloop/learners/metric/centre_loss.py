@@ -17,15 +17,19 @@ from innerloop.nets.named import encoder, flat_features
 
 
 class CentreLossNet(Learner):
-    """Centre loss: features that classify all training classes and lie close to their class's centre; then the nearest class mean wins.
+    """Centre loss: features that classify all training classes and lie close to their
+    class's centre; then the nearest class mean wins.
 
     cross-entropy + strength/2 * |f(x) - centre of its class|^2
-    Wen, Zhang, Li and Qiao 2016, "A discriminative feature learning approach for deep face recognition", ECCV, eq. (5).
+    Wen, Zhang, Li and Qiao 2016, "A discriminative feature learning approach for deep
+    face recognition", ECCV, eq. (5).
     The centres are learned by descending the same loss.
-    Its objective is that loss over all training classes at once (labels never change): no query likelihood.
+    Its objective is that loss over all training classes at once (labels never change):
+    no query likelihood.
     State: the mean embeddings of the classes (ways, d).
 
-    encoder: f. base: the classifier of the training classes, dropped after training. strength: lambda; the paper has 0.003.
+    encoder: f. base: the classifier of the training classes, dropped after training.
+    strength: lambda; the paper has 0.003.
     """
 
     encoder: nn.Module
@@ -42,7 +46,9 @@ class CentreLossNet(Learner):
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         body = encoder(spec, given.get("encoder"), vector="wide-mlp")
         return {"encoder": body, "base": nn.Linear(flat_features(body, spec), out_dim)}
 
@@ -60,4 +66,6 @@ class CentreLossNet(Learner):
         z, y = widened(self.embed(task.query.x)), task.query.y
         outputs = self.base(z)
         centre = (z - y @ self.centres).square().sum(-1).mean() / 2
-        return self.likelihood.nll(outputs, y) + self.strength * centre, self.likelihood.metrics(outputs, y)
+        return self.likelihood.nll(
+            outputs, y
+        ) + self.strength * centre, self.likelihood.metrics(outputs, y)

@@ -18,14 +18,27 @@ class Embedding(Protocol):
     def embed(self, x: Tensor) -> Tensor: ...
 
 
-def cluster(learner: Embedding, x: Tensor, k: int, *, generator: torch.Generator | None = None, restarts: int = 10, steps: int = 50) -> Tensor:
-    """Labels 0..k-1 (m,) for x (m, *x_shape) by k-means in the learner's embedding; in cosine metrics on the unit sphere.
+def cluster(
+    learner: Embedding,
+    x: Tensor,
+    k: int,
+    *,
+    generator: torch.Generator | None = None,
+    restarts: int = 10,
+    steps: int = 50,
+) -> Tensor:
+    """Labels 0..k-1 (m,) for x (m, *x_shape) by k-means in the learner's embedding; in
+    cosine metrics on the unit sphere.
 
-    Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding"; the best of `restarts`.
-    Raises TypeError for a learner without an embedding and ValueError where there are fewer examples than clusters or NaN.
+    Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding"; the
+    best of `restarts`.
+    Raises TypeError for a learner without an embedding and ValueError where there are
+    fewer examples than clusters or NaN.
     """
     if not isinstance(learner, Embedding):
-        raise TypeError(f"{type(learner).__name__} has no embedding to cluster in: use a metric learner, such as ProtoNet")
+        raise TypeError(
+            f"{type(learner).__name__} has no embedding to cluster in: use a metric learner, such as ProtoNet"
+        )
     if not 1 <= k <= len(x):
         raise ValueError(f"cannot make {k} clusters of {len(x)} examples")
     with torch.no_grad():
@@ -41,7 +54,11 @@ def cluster(learner: Embedding, x: Tensor, k: int, *, generator: torch.Generator
         for _ in range(steps):
             assigned = squared_distance(z, centres).argmin(-1)
             members = F.one_hot(assigned, k).to(z.dtype)  # (m, k)
-            moved = torch.where(members.sum(0)[:, None] > 0, members.T @ z / members.sum(0).clamp_min(1)[:, None], centres)
+            moved = torch.where(
+                members.sum(0)[:, None] > 0,
+                members.T @ z / members.sum(0).clamp_min(1)[:, None],
+                centres,
+            )
             if torch.equal(moved, centres):
                 break
             centres = moved
@@ -52,7 +69,9 @@ def cluster(learner: Embedding, x: Tensor, k: int, *, generator: torch.Generator
 
 
 def _seed(z: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k-means++: every further centre is drawn in proportion to its squared distance from those before."""
+    """k-means++: every further centre is drawn in proportion to its squared distance
+    from those before.
+    """
     chosen = [int(torch.randint(len(z), (), generator=generator))]
     for _ in range(k - 1):
         away = squared_distance(z, z[chosen]).amin(-1).cpu() + 1e-12
@@ -61,11 +80,16 @@ def _seed(z: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
-    """Agreement of two groupings (m,) of the same examples: 1 for the same, about 0 by chance. Hubert and Arabie 1985, "Comparing partitions"."""
-    table = F.one_hot(a).double().T @ F.one_hot(b).double()  # (groups of a, groups of b)
+    """Agreement of two groupings (m,) of the same examples: 1 for the same, about 0 by
+    chance. Hubert and Arabie 1985, "Comparing partitions".
+    """
+    # (groups of a, groups of b)
+    table = F.one_hot(a).double().T @ F.one_hot(b).double()
     if len(a) < 2:
         return 1.0
-    pairs, rows, columns = (float((t * (t - 1) / 2).sum()) for t in (table, table.sum(1), table.sum(0)))
+    pairs, rows, columns = (
+        float((t * (t - 1) / 2).sum()) for t in (table, table.sum(1), table.sum(0))
+    )
     expected = rows * columns / (len(a) * (len(a) - 1) / 2)
     most = (rows + columns) / 2
     return 1.0 if most == expected else (pairs - expected) / (most - expected)

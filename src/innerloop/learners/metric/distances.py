@@ -19,14 +19,20 @@ def class_means(z: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances, a (m, d), b (n, d) to (m, n), by one matrix product."""
+    """Squared Euclidean distances, a (m, d), b (n, d) to (m, n), by one matrix
+    product.
+    """
     a, b = widened(a), widened(b)
     with torch.autocast(a.device.type, enabled=False):
-        return (a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.T).clamp_min(0)
+        return (
+            a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.T
+        ).clamp_min(0)
 
 
 def distance(a: Tensor, b: Tensor, metric: Metric, p: float = 1.0) -> Tensor:
-    """Distances a (m, d), b (n, d) to (m, n): squared Euclidean, one minus cosine, or the p-norm to the power p."""
+    """Distances a (m, d), b (n, d) to (m, n): squared Euclidean, one minus cosine, or
+    the p-norm to the power p.
+    """
     if metric == "euclidean":
         return squared_distance(a, b)
     if metric == "cosine":
@@ -35,7 +41,9 @@ def distance(a: Tensor, b: Tensor, metric: Metric, p: float = 1.0) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarities, a (m, d), b (n, d) to (m, n), in single precision whatever the precision around it."""
+    """Cosine similarities, a (m, d), b (n, d) to (m, n), in single precision whatever
+    the precision around it.
+    """
     with torch.autocast(a.device.type, enabled=False):
         return F.normalize(widened(a), dim=-1) @ F.normalize(widened(b), dim=-1).T
 
@@ -46,5 +54,7 @@ def same_class(y: Tensor) -> Tensor:
 
 
 def nearest(distances: Tensor, y: Tensor) -> Tensor:
-    """Distance to the nearest example of every class: (m, n) and one-hot y (n, ways) to (m, ways)."""
+    """Distance to the nearest example of every class: (m, n) and one-hot y (n, ways) to
+    (m, ways).
+    """
     return torch.where(y.T > 0.5, distances[:, None], torch.inf).amin(-1)

@@ -19,16 +19,21 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 class MatchingNet(Learner):
-    """Matching networks: an answer is the average of the support answers, weighted by attention to the support examples.
+    """Matching networks: an answer is the average of the support answers, weighted by
+    attention to the support examples.
 
     y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine)
-    Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for one shot learning", arXiv:1606.04080, eq. (1) and
-    section 2.1.1
-    State: the embedded support set (n, d) and its targets (n, y_dim). Works for reals as it does for classes.
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for
+    one shot learning", arXiv:1606.04080, eq. (1) and section 2.1.1
+    State: the embedded support set (n, d) and its targets (n, y_dim). Works for reals
+    as it does for classes.
 
-    encoder: f' and g', shared. contextual: full-context embeddings (section 2.1.2, appendices A.1 and A.2): a bidirectional LSTM reads the
-        support set, an attending LSTM reads it again for every query; the order of the support set then matters.
-    reads: steps of the attending LSTM. scale: where the learned sharpness of the attention begins; the paper has 1, fixed.
+    encoder: f' and g', shared. contextual: full-context embeddings (section 2.1.2,
+        appendices A.1 and A.2): a bidirectional LSTM reads the support set, an
+        attending LSTM reads it again for every query; the order of the support set then
+        matters.
+    reads: steps of the attending LSTM. scale: where the learned sharpness of the
+    attention begins; the paper has 1, fixed.
     """
 
     encoder: nn.Module
@@ -39,19 +44,34 @@ class MatchingNet(Learner):
     scale: float = 10.0
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+    recipe = Recipe(
+        ways=20,
+        shots=1,
+        queries=5,
+        batch=1,
+        optimizer="AdamW",
+        lr=1e-3,
+        weight_decay=0.01,
+    )
 
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
-            raise ValueError(f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them")
+            raise ValueError(
+                f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them"
+            )
         self.log_scale = positive(self.scale, "the scale of similarities")
         if self.contextual:
-            self.forwards, self.backwards = LSTMCell(self.features, self.features), LSTMCell(self.features, self.features)
+            self.forwards, self.backwards = (
+                LSTMCell(self.features, self.features),
+                LSTMCell(self.features, self.features),
+            )
             self.attending = LSTMCell(2 * self.features, self.features)
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         body = encoder(spec, given.get("encoder"))
         return {"encoder": body, "features": flat_features(body, spec)}
 
@@ -71,12 +91,20 @@ class MatchingNet(Learner):
         attention = (self.log_scale.exp() * cosine(f, g)).softmax(-1)  # (m, n)
         with torch.autocast(x.device.type, enabled=False):
             answers = attention @ y
-        return (answers + 1e-6).log() if isinstance(self.likelihood, Categorical) else answers  # (m, y_dim)
+        # (m, y_dim)
+        return (
+            (answers + 1e-6).log()
+            if isinstance(self.likelihood, Categorical)
+            else answers
+        )
 
     def _in_context(self, z: Tensor) -> Tensor:
         """g: every support embedding plus what both readers say at its place."""
         sums = list(z)
-        for cell, order in ((self.forwards, range(len(z))), (self.backwards, reversed(range(len(z))))):
+        for cell, order in (
+            (self.forwards, range(len(z))),
+            (self.backwards, reversed(range(len(z)))),
+        ):
             state = cell.start(z[0])
             for i in order:
                 state = cell(z[i], state)

@@ -19,13 +19,18 @@ from innerloop.nets.named import encoder
 
 
 class TripletNet(Learner):
-    """Triplet networks: an example lies nearer to its own class than to any other, by a margin.
+    """Triplet networks: an example lies nearer to its own class than to any other, by a
+    margin.
 
     max(0, |a - p|^2 - |a - n|^2 + margin), embeddings on the unit sphere
-    Schroff, Kalenichenko and Philbin 2015, "FaceNet: a unified embedding for face recognition and clustering", arXiv:1503.03832, eq. (1)-(3)
-    Negatives are semi-hard, eq. (4): the nearest one that is farther than the positive, else the farthest there is.
-    Its objective is that loss, averaged over all pairs of one class among the task's examples: no query likelihood.
-    State: the embedded support set (n, d) and its targets (n, ways). Outputs are negative squared distances over a temperature of 0.1.
+    Schroff, Kalenichenko and Philbin 2015, "FaceNet: a unified embedding for face
+    recognition and clustering", arXiv:1503.03832, eq. (1)-(3) Negatives are semi-hard,
+    eq. (4): the nearest one that is farther than the positive, else the farthest there
+    is.
+    Its objective is that loss, averaged over all pairs of one class among the task's
+    examples: no query likelihood.
+    State: the embedded support set (n, d) and its targets (n, ways). Outputs are
+    negative squared distances over a temperature of 0.1.
 
     encoder: the embedding before normalisation. margin: alpha, 0.2 in the paper.
     """
@@ -36,10 +41,20 @@ class TripletNet(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(ways=20, shots=1, queries=4, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+    recipe = Recipe(
+        ways=20,
+        shots=1,
+        queries=4,
+        batch=1,
+        optimizer="AdamW",
+        lr=1e-3,
+        weight_decay=0.01,
+    )
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         return {"encoder": encoder(spec, given.get("encoder"), vector="wide-mlp")}
 
     def embed(self, x: Tensor) -> Tensor:
@@ -50,22 +65,37 @@ class TripletNet(Learner):
         return self.embed(support.x), support.y
 
     def predict(self, state: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return -nearest(squared_distance(self.embed(x), state[0]), state[1]) / 0.1  # (m, ways)
+        # (m, ways)
+        return -nearest(squared_distance(self.embed(x), state[0]), state[1]) / 0.1
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         shots = len(task.support.x)
-        z, y = self.embed(torch.cat([task.support.x, task.query.x])), torch.cat([task.support.y, task.query.y])
+        z, y = (
+            self.embed(torch.cat([task.support.x, task.query.x])),
+            torch.cat([task.support.y, task.query.y]),
+        )
         squared = squared_distance(z, z)  # (n, n)
         same = same_class(y)
         positive = same * (1 - torch.eye(len(y), dtype=y.dtype, device=y.device))
-        loss = ((squared - semi_hard(squared, same) + self.margin).clamp_min(0) * positive).sum() / positive.sum().clamp_min(1)
-        return loss, self.likelihood.metrics(-nearest(squared[shots:, :shots], task.support.y), task.query.y)
+        loss = (
+            (squared - semi_hard(squared, same) + self.margin).clamp_min(0) * positive
+        ).sum() / positive.sum().clamp_min(1)
+        return loss, self.likelihood.metrics(
+            -nearest(squared[shots:, :shots], task.support.y), task.query.y
+        )
 
 
 def semi_hard(squared: Tensor, same: Tensor) -> Tensor:
-    """Distance of the semi-hard negative of every (anchor, positive) pair: (n, n) distances, (n, n) which pairs share a class, to (n, n)."""
+    """Distance of the semi-hard negative of every (anchor, positive) pair: (n, n)
+    distances, (n, n) which pairs share a class, to (n, n).
+    """
     negative = same < 0.5  # (anchor, candidate)
-    farther = negative[:, None] & (squared[:, None] > squared[:, :, None])  # (anchor, positive, candidate)
+    # (anchor, positive, candidate)
+    farther = negative[:, None] & (squared[:, None] > squared[:, :, None])
     nearest_farther = torch.where(farther, squared[:, None], torch.inf).amin(-1)
-    farthest = torch.where(negative, squared, -torch.inf).amax(-1, keepdim=True).expand_as(squared)
+    farthest = (
+        torch.where(negative, squared, -torch.inf)
+        .amax(-1, keepdim=True)
+        .expand_as(squared)
+    )
     return torch.where(torch.isfinite(nearest_farther), nearest_farther, farthest)

@@ -1,4 +1,6 @@
-"""Learners that adapt by gradient steps from something meta-learned, or by solving for a head."""
+"""Learners that adapt by gradient steps from something meta-learned, or by solving for
+a head.
+"""
 
 from innerloop.learners.optimization.cavia import CAVIA
 from innerloop.learners.optimization.dkt import DKT
@@ -13,4 +15,17 @@ from innerloop.learners.optimization.metaoptnet import MetaOptNet
 from innerloop.learners.optimization.prompt_tuning import PromptTuning
 from innerloop.learners.optimization.r2d2 import R2D2
 
-__all__ = ["CAVIA", "DKT", "ESMAML", "IMAML", "L2O", "LRD2", "MAML", "R2D2", "MetaLSTM", "MetaOptNet", "MetaSGD", "PromptTuning"]
+__all__ = [
+    "CAVIA",
+    "DKT",
+    "ESMAML",
+    "IMAML",
+    "L2O",
+    "LRD2",
+    "MAML",
+    "R2D2",
+    "MetaLSTM",
+    "MetaOptNet",
+    "MetaSGD",
+    "PromptTuning",
+]

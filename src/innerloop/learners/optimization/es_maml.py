@@ -18,16 +18,22 @@ from innerloop.nets.named import Headed, encoder, flat_features
 
 
 class ESMAML(Remembering):
-    """ES-MAML: a learned initialisation that adapts by losses alone, those of random changes of the weights; nothing need be differentiable.
+    """ES-MAML: a learned initialisation that adapts by losses alone, those of random
+    changes of the weights; nothing need be differentiable.
 
-    weights <- weights - inner_lr / (2 K sigma) sum_k (f(weights + sigma e_k) - f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I)
-    Song, Gao, Yang, Choromanski, Pacchiano and Tang 2020, "ES-MAML: simple Hessian-free meta learning", arXiv:1910.01215, section 3.2, Algorithm 3;
-    hill climbing: section 3.3. Its initialisation is learned by the meta-gradient `es`, and may be by others.
+    weights <- weights - inner_lr / (2 K sigma) sum_k (f(weights + sigma e_k) -
+    f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I) Song, Gao, Yang,
+    Choromanski, Pacchiano and Tang 2020, "ES-MAML: simple Hessian-free meta learning",
+    arXiv:1910.01215, section 3.2, Algorithm 3; hill climbing: section 3.3. Its
+    initialisation is learned by the meta-gradient `es`, and may be by others.
     State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network; images too go through a small perceptron, for every weight costs evaluations. inner_lr, inner_steps: the step size and the
-        number of steps. inner_pairs: K, how many changes are tried, each both ways. inner_sigma: how large they are. by: step along their mean, the
-        "gradient"; or "climb" to the best of them, where it lowers the loss. Changes are drawn anew for every task in training, else always alike.
+    net: the task network; images too go through a small perceptron, for every weight
+        costs evaluations. inner_lr, inner_steps: the step size and the number of steps.
+        inner_pairs: K, how many changes are tried, each both ways. inner_sigma: how
+        large they are. by: step along their mean, the "gradient"; or "climb" to the
+        best of them, where it lowers the loss. Changes are drawn anew for every task in
+        training, else always alike.
     """
 
     net: nn.Module
@@ -43,7 +49,9 @@ class ESMAML(Remembering):
     recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="es")
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         if isinstance(net := given.get("net"), nn.Module):
             return {"net": net}
         body = encoder(spec, net, image="mlp")
@@ -51,28 +59,60 @@ class ESMAML(Remembering):
 
     def __post_init__(self) -> None:
         if self.inner_sigma <= 0:
-            raise ValueError(f"inner_sigma, the size of the changes that are tried, must be positive, not {self.inner_sigma}")
-        size, generator = sum(w.numel() for w in self.net.parameters()), torch.Generator().manual_seed(0)
-        self.register_buffer("changes", torch.randn(max(self.inner_steps, 1), self.inner_pairs, size, generator=generator), persistent=False)
+            raise ValueError(
+                f"inner_sigma, the size of the changes that are tried, must be positive, not {self.inner_sigma}"
+            )
+        size, generator = (
+            sum(w.numel() for w in self.net.parameters()),
+            torch.Generator().manual_seed(0),
+        )
+        self.register_buffer(
+            "changes",
+            torch.randn(
+                max(self.inner_steps, 1), self.inner_pairs, size, generator=generator
+            ),
+            persistent=False,
+        )
         super().__post_init__()
 
     def start(self, weights: Weights) -> list[Tensor]:
         """How many steps were taken ()."""
         return [next(iter(weights.values())).new_zeros(())]
 
-    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
+    def move(
+        self, weights: Weights, memory: list[Tensor], support: Examples
+    ) -> tuple[Weights, list[Tensor]]:
         drawn: Tensor = self.get_buffer("changes")
-        e = torch.randn_like(drawn[0]) if self.training else drawn[memory[0].long() % len(drawn)]  # (pairs, size)
+        # (pairs, size)
+        e = (
+            torch.randn_like(drawn[0])
+            if self.training
+            else drawn[memory[0].long() % len(drawn)]
+        )
         tried = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
-        losses = torch.vmap(lambda change: self.support_loss(self._changed(weights, change), support), randomness="same")(tried)  # (2 pairs,)
+        # (2 pairs,)
+        losses = torch.vmap(
+            lambda change: self.support_loss(self._changed(weights, change), support),
+            randomness="same",
+        )(tried)
         if self.by == "gradient":
-            slopes = (losses[: self.inner_pairs] - losses[self.inner_pairs :]) / (2 * self.inner_sigma)  # (pairs,)
-            return self._changed(weights, -self.inner_lr * slopes @ e / self.inner_pairs), [memory[0] + 1]
+            # (pairs,)
+            slopes = (losses[: self.inner_pairs] - losses[self.inner_pairs :]) / (
+                2 * self.inner_sigma
+            )
+            return self._changed(
+                weights, -self.inner_lr * slopes @ e / self.inner_pairs
+            ), [memory[0] + 1]
         best = losses.argmin()
         lower = losses[best] < self.support_loss(weights, support)
-        return self._changed(weights, torch.where(lower, tried[best], 0.0)), [memory[0] + 1]
+        return self._changed(weights, torch.where(lower, tried[best], 0.0)), [
+            memory[0] + 1
+        ]
 
     def _changed(self, weights: Weights, change: Tensor) -> Weights:
         """The weights after a change (size,)."""
         parts = change.split([w.numel() for w in weights.values()])
-        return {name: w + part.view(w.shape) for (name, w), part in zip(weights.items(), parts, strict=True)}
+        return {
+            name: w + part.view(w.shape)
+            for (name, w), part in zip(weights.items(), parts, strict=True)
+        }

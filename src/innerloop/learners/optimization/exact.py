@@ -20,9 +20,11 @@ from innerloop.nets.positive import positive
 
 
 class ExactHead(Encoded):
-    """A learner whose linear head is the solution of a convex problem on the encoded support set; the encoder is learned through the solution.
+    """A learner whose linear head is the solution of a convex problem on the encoded
+    support set; the encoder is learned through the solution.
 
-    The state is the head's weight (ways, d + 1): features are divided by the root of their number, and a 1 is added, whose weight is the bias.
+    The state is the head's weight (ways, d + 1): features are divided by the root of
+    their number, and a 1 is added, whose weight is the bias.
     """
 
     encoder: nn.Module
@@ -30,22 +32,39 @@ class ExactHead(Encoded):
     scale: float = 10.0
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(ways=20, shots=1, queries=5, batch=1, optimizer="AdamW", lr=1e-3, weight_decay=0.01)
+    recipe = Recipe(
+        ways=20,
+        shots=1,
+        queries=5,
+        batch=1,
+        optimizer="AdamW",
+        lr=1e-3,
+        weight_decay=0.01,
+    )
     for_reals: ClassVar[dict[str, Any]] = {"scale": 1.0}
 
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
-            raise ValueError(f"a head is solved for scores or means: {self.likelihood} cannot read them")
-        self.log_scale, self.shift = positive(self.scale, "the scale of the answers"), nn.Parameter(torch.tensor(0.0))
+            raise ValueError(
+                f"a head is solved for scores or means: {self.likelihood} cannot read them"
+            )
+        self.log_scale, self.shift = (
+            positive(self.scale, "the scale of the answers"),
+            nn.Parameter(torch.tensor(0.0)),
+        )
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         return {"encoder": encoder(spec, given.get("encoder"))}
 
     @abstractmethod
     def solve(self, z: Tensor, y: Tensor) -> Tensor:
-        """The weight (ways, d) of the head, from features z (n, d) and targets y (n, ways)."""
+        """The weight (ways, d) of the head, from features z (n, d) and targets y (n,
+        ways).
+        """
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) as features (m, d + 1), the last of them 1."""

@@ -16,15 +16,19 @@ from innerloop.nets.named import headed
 
 
 class IMAML(Descent):
-    """Implicit MAML: many regularised steps near the initialisation, and a meta-gradient that does not look at their path.
+    """Implicit MAML: many regularised steps near the initialisation, and a
+    meta-gradient that does not look at their path.
 
     weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
-    Rajeswaran, Finn, Kakade and Levine 2019, "Meta-learning with implicit gradients", arXiv:1909.04630, eq. (3), Algorithm 1; its
-    meta-gradient, eq. (6), is `innerloop.core.metagrad.implicit`.
+    Rajeswaran, Finn, Kakade and Levine 2019, "Meta-learning with implicit gradients",
+    arXiv:1909.04630, eq. (3), Algorithm 1; its meta-gradient, eq. (6), is
+    `innerloop.core.metagrad.implicit`.
     State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network. inner_lr, inner_steps: gradient descent on the support set; 16 steps for Omniglot (appendix E).
-    proximal: lambda, how strongly the weights are held to the initialisation; 2 for Omniglot.
+    net: the task network. inner_lr, inner_steps: gradient descent on the support set;
+    16 steps for Omniglot (appendix E).
+    proximal: lambda, how strongly the weights are held to the initialisation; 2 for
+    Omniglot.
     """
 
     net: nn.Module
@@ -35,13 +39,20 @@ class IMAML(Descent):
     likelihood: Likelihood = Categorical()
 
     for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="implicit")
+    recipe = Recipe(
+        queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="implicit"
+    )
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, given.get("net"))}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         theta = dict(self.net.named_parameters())
         grads = self.gradient(weights, support)
-        return {name: w - self.inner_lr * (grads[name] + self.proximal * (w - theta[name])) for name, w in weights.items()}
+        return {
+            name: w - self.inner_lr * (grads[name] + self.proximal * (w - theta[name]))
+            for name, w in weights.items()
+        }

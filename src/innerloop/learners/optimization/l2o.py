@@ -19,18 +19,25 @@ from innerloop.nets.rules import RULES
 
 
 class L2O(Remembering):
-    """Learned optimiser: a network, the same for every weight, says from its gradients how it changes next.
+    """Learned optimiser: a network, the same for every weight, says from its gradients
+    how it changes next.
 
-    weights, memory <- weights + change, memory', (change, memory') = rule(grad(support loss), memory)
-    Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de Freitas 2016, "Learning to learn by gradient descent by gradient
-    descent", arXiv:1606.04474, eq. (2)-(3)
-    Its objective is the query loss averaged over all steps of a training of `net` from random weights; gradients flow through `unroll` steps at most.
-    State: the trained weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
+    weights, memory <- weights + change, memory', (change, memory') = rule(grad(support
+    loss), memory)
+    Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de Freitas 2016,
+    "Learning to learn by gradient descent by gradient descent", arXiv:1606.04474, eq.
+    (2)-(3)
+    Its objective is the query loss averaged over all steps of a training of `net` from
+    random weights; gradients flow through `unroll` steps at most. State: the trained
+    weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
 
-    net: what is trained. For reals it is linear without a bias, which makes the loss a quadratic function; for classes it has 20 sigmoid units
-        (section 3.2). rule: "lstm", the paper's; or "mlp", a perceptron that sees averages of the gradient (Metz et al. 2019, arXiv:1810.10180).
-    inner_steps: of a training. minibatch: examples of the support set that a step sees, in order and over again; 0 for all.
-    first_order: treat gradients of the support loss as mere inputs, as the paper does.
+    net: what is trained. For reals it is linear without a bias, which makes the loss a
+        quadratic function; for classes it has 20 sigmoid units (section 3.2). rule:
+        "lstm", the paper's; or "mlp", a perceptron that sees averages of the gradient
+        (Metz et al. 2019, arXiv:1810.10180). inner_steps: of a training. minibatch:
+        examples of the support set that a step sees, in order and over again; 0 for
+        all. first_order: treat gradients of the support loss as mere inputs, as the
+        paper does.
     """
 
     net: nn.Module
@@ -51,26 +58,52 @@ class L2O(Remembering):
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         if given.get("net") is not None:
             return {"net": headed(spec, out_dim, given["net"])}
         if spec.kind == "reals":
-            return {"net": nn.Sequential(nn.Flatten(), nn.Linear(spec.x_size, out_dim, bias=False))}
-        return {"net": nn.Sequential(nn.Flatten(), nn.Linear(spec.x_size, 20), nn.Sigmoid(), nn.Linear(20, out_dim))}
+            return {
+                "net": nn.Sequential(
+                    nn.Flatten(), nn.Linear(spec.x_size, out_dim, bias=False)
+                )
+            }
+        return {
+            "net": nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(spec.x_size, 20),
+                nn.Sigmoid(),
+                nn.Linear(20, out_dim),
+            )
+        }
 
     def init(self, support: Examples) -> Weights:
-        """The weights of `net`; in training mode each tensor is shuffled, with random signs: other weights that are as likely."""
+        """The weights of `net`; in training mode each tensor is shuffled, with random
+        signs: other weights that are as likely.
+        """
         weights = super().init(support)
-        return {name: _shuffled(w) for name, w in weights.items()} if self.training else weights
+        return (
+            {name: _shuffled(w) for name, w in weights.items()}
+            if self.training
+            else weights
+        )
 
     def start(self, weights: Weights) -> list[Tensor]:
         """How many steps were taken (), and the memory of the rule."""
         return [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]
 
-    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
-        grads = self.gradient(weights, self.part(support, memory[0]), first_order=self.first_order)
+    def move(
+        self, weights: Weights, memory: list[Tensor], support: Examples
+    ) -> tuple[Weights, list[Tensor]]:
+        grads = self.gradient(
+            weights, self.part(support, memory[0]), first_order=self.first_order
+        )
         changes, after = self.change(grads, weights, memory[1:])
-        return {name: w + changes[name] for name, w in weights.items()}, [memory[0] + 1, *after]
+        return {name: w + changes[name] for name, w in weights.items()}, [
+            memory[0] + 1,
+            *after,
+        ]
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         weights, losses, metrics = self.init(task.support), [], {}
@@ -87,10 +120,14 @@ class L2O(Remembering):
         """The examples that a step sees."""
         if not 0 < self.minibatch < len(support.y):
             return support
-        places = (steps * self.minibatch + torch.arange(self.minibatch, device=steps.device)).long() % len(support.y)
+        places = (
+            steps * self.minibatch + torch.arange(self.minibatch, device=steps.device)
+        ).long() % len(support.y)
         return Examples(support.x[places], support.y[places])
 
 
 def _shuffled(w: Tensor) -> Tensor:
     flat = w.flatten()
-    return (flat[torch.rand_like(flat).argsort()] * (torch.rand_like(flat) - 0.5).sign()).view_as(w)
+    return (
+        flat[torch.rand_like(flat).argsort()] * (torch.rand_like(flat) - 0.5).sign()
+    ).view_as(w)

@@ -13,14 +13,17 @@ from innerloop.nets.positive import positive
 
 
 class LRD2(ExactHead):
-    """LR-D2: the head is the logistic regression of every class against the others on the encoded support set, by Newton's method.
+    """LR-D2: the head is the logistic regression of every class against the others on
+    the encoded support set, by Newton's method.
 
-    w_k = argmin_w sum_i log(1 + exp(w z_i)) - y_ik w z_i + strength / 2 |w|^2; outputs = scale W f(x) + shift, all three learned
-    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136, section 3.3
-    State: W (ways, d + 1); the last column is the bias.
+    w_k = argmin_w sum_i log(1 + exp(w z_i)) - y_ik w z_i + strength / 2 |w|^2; outputs
+    = scale W f(x) + shift, all three learned Bertinetto, Henriques, Torr and Vedaldi
+    2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136,
+    section 3.3 State: W (ways, d + 1); the last column is the bias.
 
-    encoder: f; its d features are divided by the root of d. scale, strength: where the learned scale of the outputs and the learned strength of
-        regularisation begin. newton_steps: each a weighted ridge regression.
+    encoder: f; its d features are divided by the root of d. scale, strength: where the
+        learned scale of the outputs and the learned strength of regularisation begin.
+        newton_steps: each a weighted ridge regression.
     """
 
     _: KW_ONLY

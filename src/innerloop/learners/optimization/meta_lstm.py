@@ -20,15 +20,19 @@ from innerloop.nets.rules import flat, like, preprocessed
 
 
 class MetaLSTM(Remembering):
-    """Meta-LSTM: the weights are the cell state of an LSTM, whose gates say how much of each to keep, and how far to follow its gradient.
+    """Meta-LSTM: the weights are the cell state of an LSTM, whose gates say how much of
+    each to keep, and how far to follow its gradient.
 
-    weights <- f * weights - i * grad(support loss), f = sigmoid(F [h, weights, f']), i = sigmoid(I [h, weights, i']), h = LSTM(gradient, loss)
-    Ravi and Larochelle 2017, "Optimization as a model for few-shot learning", ICLR, eq. (2)-(4) and section 3.2
+    weights <- f * weights - i * grad(support loss), f = sigmoid(F [h, weights, f']), i
+    = sigmoid(I [h, weights, i']), h = LSTM(gradient, loss) Ravi and Larochelle 2017,
+    "Optimization as a model for few-shot learning", ICLR, eq. (2)-(4) and section 3.2
     State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network, whose initial weights, the cell state before the first step, are learned. hidden: of the LSTM, the same for every weight.
-    inner_steps: the paper takes 12 for one shot, 5 for five. initial_rate, initial_decay: where the gates i and 1 - f begin.
-    first_order: treat gradients of the support loss as mere inputs, as the paper does.
+    net: the task network, whose initial weights, the cell state before the first step,
+    are learned. hidden: of the LSTM, the same for every weight. inner_steps: the paper
+    takes 12 for one shot, 5 for five. initial_rate, initial_decay: where the gates i
+    and 1 - f begin. first_order: treat gradients of the support loss as mere inputs, as
+    the paper does.
     """
 
     net: nn.Module
@@ -45,27 +49,53 @@ class MetaLSTM(Remembering):
 
     def __post_init__(self) -> None:
         if not (0 < self.initial_rate < 1 and 0 < self.initial_decay < 1):
-            raise ValueError(f"gates begin between 0 and 1, not at {self.initial_rate} and {self.initial_decay}")
-        self.reader, self.gates = LSTMCell(4, self.hidden), nn.ModuleList([nn.Linear(self.hidden + 2, 1) for _ in range(2)])
-        for gate, begin in zip(self.gates, (self.initial_rate, 1 - self.initial_decay), strict=True):
+            raise ValueError(
+                f"gates begin between 0 and 1, not at {self.initial_rate} and {self.initial_decay}"
+            )
+        self.reader, self.gates = (
+            LSTMCell(4, self.hidden),
+            nn.ModuleList([nn.Linear(self.hidden + 2, 1) for _ in range(2)]),
+        )
+        for gate, begin in zip(
+            self.gates, (self.initial_rate, 1 - self.initial_decay), strict=True
+        ):
             gate.weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]
             gate.bias.data.copy_(torch.tensor(begin).logit())  # pyright: ignore[reportCallIssue]
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, given.get("net"))}
 
     def start(self, weights: Weights) -> list[Tensor]:
         """h and c of the LSTM (weights, hidden), and the gates i and f (weights,)."""
         all_weights = flat(weights)
-        return [*self.reader.start(all_weights[:, None]), torch.zeros_like(all_weights), torch.ones_like(all_weights)]
+        return [
+            *self.reader.start(all_weights[:, None]),
+            torch.zeros_like(all_weights),
+            torch.ones_like(all_weights),
+        ]
 
-    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
+    def move(
+        self, weights: Weights, memory: list[Tensor], support: Examples
+    ) -> tuple[Weights, list[Tensor]]:
         grads = self.gradient(weights, support, first_order=self.first_order)
-        loss = self.support_loss({name: w.detach() for name, w in weights.items()} if self.first_order else weights, support)
+        loss = self.support_loss(
+            {name: w.detach() for name, w in weights.items()}
+            if self.first_order
+            else weights,
+            support,
+        )
         g, w = flat(grads), flat(weights)
-        seen = torch.cat([preprocessed(g, 10.0), preprocessed(loss, 10.0).expand(len(g), -1)], -1)  # (weights, 4)
+        # (weights, 4)
+        seen = torch.cat(
+            [preprocessed(g, 10.0), preprocessed(loss, 10.0).expand(len(g), -1)], -1
+        )
         h, c = self.reader(seen, (memory[0], memory[1]))
-        i, f = (gate(torch.cat([h, w[:, None], before[:, None]], -1))[:, 0].sigmoid() for gate, before in zip(self.gates, memory[2:], strict=True))
+        i, f = (
+            gate(torch.cat([h, w[:, None], before[:, None]], -1))[:, 0].sigmoid()
+            for gate, before in zip(self.gates, memory[2:], strict=True)
+        )
         return like(weights, f * w - i * g), [h, c, i, f]

@@ -17,14 +17,18 @@ from innerloop.nets.named import headed
 
 
 class MetaSGD(Remembering):
-    """Meta-SGD: MAML whose step size and direction are learned too, one rate for every weight.
+    """Meta-SGD: MAML whose step size and direction are learned too, one rate for every
+    weight.
 
-    weights <- weights - alpha * grad(support loss), alpha a meta-parameter of the weights' shape, or one number for every tensor and step
-    Li, Zhou, Chen and Li 2017, "Meta-SGD: learning to learn quickly for few-shot learning", arXiv:1707.09835, eq. (2), Algorithm 1.
-    State: the adapted weights of `net`, a dict name -> tensor.
+    weights <- weights - alpha * grad(support loss), alpha a meta-parameter of the
+    weights' shape, or one number for every tensor and step Li, Zhou, Chen and Li 2017,
+    "Meta-SGD: learning to learn quickly for few-shot learning", arXiv:1707.09835, eq.
+    (2), Algorithm 1. State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network. initial_rate: where every rate begins. inner_steps: the paper takes one. rates: one for every "weight"; or for every
-        "tensor" and step, as in MAML++ (Antoniou et al. 2019, arXiv:1810.09502, section 4), steps beyond the last taking its rate.
+    net: the task network. initial_rate: where every rate begins. inner_steps: the paper
+        takes one. rates: one for every "weight"; or for every "tensor" and step, as in
+        MAML++ (Antoniou et al. 2019, arXiv:1810.09502, section 4), steps beyond the
+        last taking its rate.
     """
 
     net: nn.Module
@@ -41,23 +45,36 @@ class MetaSGD(Remembering):
         rates = {}
         for name, w in self.net.named_parameters():
             rates[name.replace(".", "/")] = nn.Parameter(
-                w.new_full(w.shape if self.rates == "weight" else (max(self.inner_steps, 1),), self.initial_rate)
+                w.new_full(
+                    w.shape if self.rates == "weight" else (max(self.inner_steps, 1),),
+                    self.initial_rate,
+                )
             )
         self.alpha = nn.ParameterDict(rates)
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, given.get("net"))}
 
     def start(self, weights: Weights) -> list[Tensor]:
         """How many steps were taken (), where rates depend on it."""
-        return [next(iter(weights.values())).new_zeros(())] if self.rates == "tensor" else []
+        return (
+            [next(iter(weights.values())).new_zeros(())]
+            if self.rates == "tensor"
+            else []
+        )
 
-    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
+    def move(
+        self, weights: Weights, memory: list[Tensor], support: Examples
+    ) -> tuple[Weights, list[Tensor]]:
         grads = self.gradient(weights, support)
         alpha = {name: self.alpha[name.replace(".", "/")] for name in weights}
         if self.rates == "tensor":
             at = memory[0].long().clamp_max(self.inner_steps - 1)
             alpha = {name: rates[at] for name, rates in alpha.items()}
-        return {name: w - alpha[name] * grads[name] for name, w in weights.items()}, [taken + 1 for taken in memory]
+        return {name: w - alpha[name] * grads[name] for name, w in weights.items()}, [
+            taken + 1 for taken in memory
+        ]

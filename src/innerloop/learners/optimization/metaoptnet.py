@@ -12,15 +12,18 @@ from innerloop.learners.optimization.exact import ExactHead
 
 
 class MetaOptNet(ExactHead):
-    """MetaOptNet: the head is a multi-class support vector machine on the encoded support set, solved to the end.
+    """MetaOptNet: the head is a multi-class support vector machine on the encoded
+    support set, solved to the end.
 
-    W = argmin 1/2 |W|^2 + C sum_i xi_i, w_(y_i) z_i - w_k z_i >= [k is not y_i] - xi_i; outputs = scale W f(x), with the scale learned
-    Lee, Maji, Ravichandran and Soatto 2019, "Meta-learning with differentiable convex optimization", arXiv:1904.03758, eq. (4)-(8); the machine:
-    Crammer and Singer 2001
+    W = argmin 1/2 |W|^2 + C sum_i xi_i, w_(y_i) z_i - w_k z_i >= [k is not y_i] - xi_i;
+    outputs = scale W f(x), with the scale learned Lee, Maji, Ravichandran and Soatto
+    2019, "Meta-learning with differentiable convex optimization", arXiv:1904.03758, eq.
+    (4)-(8); the machine: Crammer and Singer 2001
     State: W (ways, d + 1); the last column is the bias.
 
-    encoder: f; its d features are divided by the root of d. C: the price of a slack. scale: where the learned scale of the outputs begins.
-    solver_steps: of the interior-point method.
+    encoder: f; its d features are divided by the root of d. C: the price of a slack.
+    scale: where the learned scale of the outputs begins. solver_steps: of the
+    interior-point method.
     """
 
     _: KW_ONLY

@@ -13,14 +13,17 @@ from innerloop.nets.positive import positive
 
 
 class R2D2(ExactHead):
-    """R2-D2: the head is the ridge regression of the targets on the encoded support set, in closed form.
+    """R2-D2: the head is the ridge regression of the targets on the encoded support
+    set, in closed form.
 
-    W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with strength, scale and shift learned
-    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136, eq. (4)-(8)
-    State: W (ways, d + 1); the last column is the bias.
+    W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with strength,
+    scale and shift learned
+    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable
+    closed-form solvers", arXiv:1805.08136, eq. (4)-(8) State: W (ways, d + 1); the last
+    column is the bias.
 
-    encoder: f; its d features are divided by the root of d. scale, strength: where the learned scale of the outputs and the learned strength of
-        regularisation begin.
+    encoder: f; its d features are divided by the root of d. scale, strength: where the
+        learned scale of the outputs and the learned strength of regularisation begin.
     """
 
     _: KW_ONLY

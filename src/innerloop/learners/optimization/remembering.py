@@ -13,14 +13,18 @@ MARK = "~"  # what the names of remembered tensors begin with
 
 
 class Remembering(Descent):
-    """A learner whose steps remember: between steps, tensors go with the weights, under names that begin with a mark."""
+    """A learner whose steps remember: between steps, tensors go with the weights, under
+    names that begin with a mark.
+    """
 
     @abstractmethod
     def start(self, weights: Weights) -> list[Tensor]:
         """What is remembered before the first step."""
 
     @abstractmethod
-    def move(self, weights: Weights, memory: list[Tensor], support: Examples) -> tuple[Weights, list[Tensor]]:
+    def move(
+        self, weights: Weights, memory: list[Tensor], support: Examples
+    ) -> tuple[Weights, list[Tensor]]:
         """The weights after one more step, and what is remembered."""
 
     def init(self, support: Examples) -> Weights:

@@ -13,11 +13,15 @@ from innerloop.programs.search import Places, Written
 MOST = 16  # expressions in a program
 
 
-def draw_programs(writer: Writer, left: Tensor, written: list[Written], draws: int) -> tuple[list[Program | None], Tensor]:
-    """For every task, as many random programs as `draws`, and the log probability (tasks draws,) of what was drawn of each.
+def draw_programs(
+    writer: Writer, left: Tensor, written: list[Written], draws: int
+) -> tuple[list[Program | None], Tensor]:
+    """For every task, as many random programs as `draws`, and the log probability
+    (tasks draws,) of what was drawn of each.
 
-    Expressions are drawn one after the other, from what is left of the outputs; one that does not go on with them ends a draw: its program is None.
-    left (tasks, shots, length, features): what is left from every place on.
+    Expressions are drawn one after the other, from what is left of the outputs; one
+    that does not go on with them ends a draw: its program is None. left (tasks, shots,
+    length, features): what is left from every place on.
     """
     of = [task for task in range(len(written)) for _ in range(draws)]
     log_p = widened(left).new_zeros(len(of))
@@ -28,9 +32,15 @@ def draw_programs(writer: Writer, left: Tensor, written: list[Written], draws: i
     for _ in range(MOST):
         if not going:
             break
-        task, at = torch.tensor([of[i] for i in going]), torch.tensor([places[i] for i in going])  # (going,), (going, shots)
+        # (going,), (going, shots)
+        task, at = (
+            torch.tensor([of[i] for i in going]),
+            torch.tensor([places[i] for i in going]),
+        )
         drawn = writer.draw(left[task[:, None], torch.arange(left.shape[1]), at])
-        log_p = log_p.index_add(0, torch.tensor(going, device=log_p.device), drawn.log_p)
+        log_p = log_p.index_add(
+            0, torch.tensor(going, device=log_p.device), drawn.log_p
+        )
         still = []
         for i, numbers in zip(going, drawn.symbols.tolist(), strict=True):
             expression = writer.expression(numbers)

@@ -19,7 +19,8 @@ Search = Literal["guided", "pruned", "plain"]
 
 
 class Searching(Learner):
-    """A learner whose state is the symbols of a program by number, -1 after its end, or all -1 where none was found.
+    """A learner whose state is the symbols of a program by number, -1 after its end, or
+    all -1 where none was found.
 
     Searches read values, so tasks are adapted to in a loop; only losses are mapped.
     """
@@ -31,11 +32,16 @@ class Searching(Learner):
 
     @abstractmethod
     def found(self, support: Examples, search: Search, seconds: float) -> Tensor:
-        """The state that a search finds within so many seconds of the processor: guided by the network, by enumeration that leaves out what cannot
-        fit or is there already, or by plain enumeration."""
+        """The state that a search finds within so many seconds of the processor: guided
+        by the network, by enumeration that leaves out what cannot fit or is there
+        already, or by plain enumeration.
+        """
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
-        each = [function(*tree_map(lambda leaf: leaf[i], trees)) for i in range(len(tree_leaves(trees)[0]))]  # noqa: B023
+        each = [
+            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
+            for i in range(len(tree_leaves(trees)[0]))
+        ]
         return tree_map(lambda *leaves: torch.stack(leaves), *each)
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:

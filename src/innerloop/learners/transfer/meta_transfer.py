@@ -22,15 +22,19 @@ from innerloop.nets.named import encoder, flat_features
 
 
 class MetaTransfer(Encoded):
-    """Meta-transfer learning: trained features stay frozen, and are scaled and shifted as is learned over tasks; a task trains the head alone.
+    """Meta-transfer learning: trained features stay frozen, and are scaled and shifted
+    as is learned over tasks; a task trains the head alone.
 
-    f uses W * scale and b + shift in the place of its weights W and biases b, one scale for every kernel
+    f uses W * scale and b + shift in the place of its weights W and biases b, one scale
+    for every kernel
     head <- head - inner_lr * grad(support loss), from a learned start
-    Sun, Liu, Chua and Schiele 2019, "Meta-transfer learning for few-shot learning", arXiv:1812.02391, eq. (2)-(5)
+    Sun, Liu, Chua and Schiele 2019, "Meta-transfer learning for few-shot learning",
+    arXiv:1812.02391, eq. (2)-(5)
     State: weight (ways, d) and bias (ways,) of the head.
 
-    encoder: f, never trained itself: take that of a trained FineTune (`train --from`). head: where a task begins. inner_lr, inner_steps: gradient
-        descent on it; the paper takes 100 steps in training.
+    encoder: f, never trained itself: take that of a trained FineTune (`train --from`).
+        head: where a task begins. inner_lr, inner_steps: gradient descent on it; the
+        paper takes 100 steps in training.
     """
 
     encoder: nn.Module
@@ -44,9 +48,23 @@ class MetaTransfer(Encoded):
 
     def __post_init__(self) -> None:
         self.encoder.requires_grad_(False)
-        weights = {name.replace(".", "/"): p for name, p in self.encoder.named_parameters()}
-        self.scales = nn.ParameterDict({name: p.new_ones(*p.shape[:2], *[1] * (p.dim() - 2)) for name, p in weights.items() if p.dim() > 1})
-        self.shifts = nn.ParameterDict({name: torch.zeros_like(p) for name, p in weights.items() if name.endswith("bias")})
+        weights = {
+            name.replace(".", "/"): p for name, p in self.encoder.named_parameters()
+        }
+        self.scales = nn.ParameterDict(
+            {
+                name: p.new_ones(*p.shape[:2], *[1] * (p.dim() - 2))
+                for name, p in weights.items()
+                if p.dim() > 1
+            }
+        )
+        self.shifts = nn.ParameterDict(
+            {
+                name: torch.zeros_like(p)
+                for name, p in weights.items()
+                if name.endswith("bias")
+            }
+        )
         super().__post_init__()
 
     @classmethod
@@ -54,7 +72,9 @@ class MetaTransfer(Encoded):
         return False
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, Any]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
         body = encoder(spec, given.get("encoder"))
         return {"encoder": body, "head": nn.Linear(flat_features(body, spec), out_dim)}
 
@@ -65,14 +85,26 @@ class MetaTransfer(Encoded):
 
     def embed(self, x: Tensor) -> Tensor:
         weights: dict[str, Tensor] = dict(self.encoder.named_parameters())
-        weights |= {name.replace("/", "."): weights[name.replace("/", ".")] * scale for name, scale in self.scales.items()}
-        weights |= {name.replace("/", "."): weights[name.replace("/", ".")] + shift for name, shift in self.shifts.items()}
+        weights |= {
+            name.replace("/", "."): weights[name.replace("/", ".")] * scale
+            for name, scale in self.scales.items()
+        }
+        weights |= {
+            name.replace("/", "."): weights[name.replace("/", ".")] + shift
+            for name, shift in self.shifts.items()
+        }
         with settled():
-            return widened(functional_call(self.encoder, weights, (x,)).flatten(1))  # (m, d)
+            # (m, d)
+            return widened(functional_call(self.encoder, weights, (x,)).flatten(1))
 
     def learned(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         start = dict(self.head.named_parameters())
-        return descended(lambda at: self.likelihood.nll(self.answers(at, z), y), start, dict.fromkeys(start, self.inner_lr), self.inner_steps)
+        return descended(
+            lambda at: self.likelihood.nll(self.answers(at, z), y),
+            start,
+            dict.fromkeys(start, self.inner_lr),
+            self.inner_steps,
+        )
 
     def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):

@@ -15,14 +15,17 @@ from innerloop.nets.named import headed
 
 
 class Scratch(Descent):
-    """No meta-learning: a randomly initialised network trained on the support set alone, the baseline of every claim.
+    """No meta-learning: a randomly initialised network trained on the support set
+    alone, the baseline of every claim.
 
     weights <- weights - inner_lr * grad(support loss)
-    The baseline of Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for one shot learning", arXiv:1606.04080,
-    section 4.1
-    State: the trained weights of `net`, a dict name -> tensor. It has nothing to meta-train.
+    The baseline of Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016,
+    "Matching networks for one shot learning", arXiv:1606.04080, section 4.1
+    State: the trained weights of `net`, a dict name -> tensor. It has nothing to
+    meta-train.
 
-    net: the task network. inner_lr, inner_steps: gradient descent until the support set is learned.
+    net: the task network. inner_lr, inner_steps: gradient descent until the support set
+    is learned.
     """
 
     net: nn.Module
@@ -38,9 +41,14 @@ class Scratch(Descent):
         super().__post_init__()
 
     @classmethod
-    def networks(cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int) -> dict[str, nn.Module]:
+    def networks(
+        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+    ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, given.get("net"))}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support, first_order=True)
-        return {name: w.detach() - self.inner_lr * grads[name] for name, w in weights.items()}
+        return {
+            name: w.detach() - self.inner_lr * grads[name]
+            for name, w in weights.items()
+        }
