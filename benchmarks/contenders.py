@@ -328,7 +328,7 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
     spec = TaskSpec("classes", shape, case.tasks[0][1].shape[-1])
     return meta_step(
         case,
-        library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, in_turn=False),
+        library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, rotate_support=False),
         "encoder",
         bf16,
     )
@@ -336,7 +336,7 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
 
 def meta_step(case: Case, learner: Any, net: str, bf16: bool) -> Step:
     """One of innerloop's."""
-    from innerloop.core.metagrad import backprop
+    from innerloop.metagrad import backprop
     from innerloop.core.task import Examples, Task
 
     names = place(case, getattr(learner, net))

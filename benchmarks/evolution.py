@@ -27,7 +27,7 @@ from innerloop import (
     meta_train,
 )
 from innerloop.core.meta_test import Estimate
-from innerloop.core.metagrad import MetaGradient
+from innerloop.metagrad import MetaGradient
 from innerloop.engine import population
 from innerloop.tasks import sinusoid, strokes
 

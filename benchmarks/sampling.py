@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from innerloop.core.meta_train import build_optimizer
-from innerloop.core.metagrad import backprop
+from innerloop.metagrad.meta_train import build_optimizer
+from innerloop.metagrad import backprop
 from innerloop.core.task import TaskDistribution
 from innerloop.learners import LEARNERS
 from innerloop.tasks import omniglot, sinusoid, strokes
@@ -97,7 +97,7 @@ def step_of(
 ) -> Callable[[], object]:
     """A meta-step without its sampling."""
     learner = LEARNERS[name].build(tasks.spec).train()
-    optimizer = build_optimizer(learner, learner.recipe)
+    optimizer = build_optimizer(learner, learner.defaults)
     drawn = tasks.sample(batch, torch.Generator().manual_seed(0))
 
     def step() -> None:
@@ -126,7 +126,7 @@ def rates(rounds: int = 15) -> list[Rate]:
         ),
         (
             "Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet",
-            lambda: omniglot("train", ways=60, queries=4, alphabets=3),
+            lambda: omniglot("train", ways=60, queries=4, groups=3),
             1,
             "protonet",
         ),
@@ -138,7 +138,7 @@ def rates(rounds: int = 15) -> list[Rate]:
         ),
         (
             "strokes, 60-way 1-shot, 4 queries, warped; ProtoNet",
-            lambda: strokes("train", ways=60, queries=4, alphabets=3),
+            lambda: strokes("train", ways=60, queries=4, groups=3),
             1,
             "protonet",
         ),

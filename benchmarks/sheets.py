@@ -14,7 +14,7 @@ import innerloop
 from innerloop.cli.plot import pyplot
 from innerloop.core.meta_test import Estimate
 from innerloop.core.task import Task
-from innerloop.learners.generative.imagining import Imagining
+from innerloop.learners.generative.example_generator import ExampleGenerator
 from innerloop.runs import Run
 from innerloop.tasks import omniglot
 
@@ -22,7 +22,7 @@ WAYS, SHOTS, SHOWN = 5, 5, 8
 
 
 @torch.no_grad()
-def judged(learner: Imagining, judge: innerloop.Learner, tasks: Task) -> Estimate:
+def judged(learner: ExampleGenerator, judge: innerloop.Learner, tasks: Task) -> Estimate:
     """How many of the imagined images the judge reads as their class, told the same
     support set.
     """
@@ -61,7 +61,7 @@ def main() -> None:
     ]
     for run in options.runs:
         learner = innerloop.load(run).eval()
-        if not isinstance(learner, Imagining):
+        if not isinstance(learner, ExampleGenerator):
             parser.error(f"{run} imagines nothing")
         name = Run(run).settings().learner
         print(

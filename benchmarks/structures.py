@@ -14,9 +14,9 @@ from torch import Tensor
 
 import innerloop
 from innerloop.cli.plot import pyplot
-from innerloop.learners.program.modular import Modular
+from innerloop.learners.amortized.modular import Modular
 from innerloop.tasks import sums
-from innerloop.tasks.sums import FUNCTIONS, Sums
+from innerloop.tasks.function_sums import FUNCTIONS, Sums
 
 
 @torch.no_grad()

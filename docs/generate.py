@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from innerloop.cli.catalogue import catalogue, source
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskSpec
-from innerloop.evolution import STRATEGIES
+from innerloop.metagrad import STRATEGIES
 from innerloop.learners import FAMILIES, LEARNERS, family_of
 from innerloop.rl import ACTING
 
@@ -34,7 +34,7 @@ PAGES = ROOT / "docs" / "learners"
 EXAMPLES = {
     "classes": (
         "strokes",
-        ("ways", "shots", "queries", "alphabets"),
+        ("ways", "shots", "queries", "groups"),
         TaskSpec("classes", (1, 28, 28), 5),
     ),
     "reals": ("sinusoid", (), TaskSpec("reals", (1,), 1)),
@@ -87,7 +87,7 @@ RECIPE = {
     "ways": "classes in a task",
     "shots": "support examples of a class",
     "queries": "query examples of a class",
-    "alphabets": "groups that a task's classes come from, 0 for any",
+    "groups": "groups that a task's classes come from, 0 for any",
     "batch": "tasks in a meta-step",
     "optimizer": "optimiser, from `torch.optim`",
     "lr": "its learning rate",
@@ -98,7 +98,7 @@ RECIPE = {
     "meta_gradient": "how the meta-parameters move",
     "supervised": "trained on all classes at once, with labels that never change",
 }
-EPISODES = ("ways", "shots", "queries", "alphabets")
+EPISODES = ("ways", "shots", "queries", "groups")
 
 
 def plain(text: str) -> str:
@@ -163,8 +163,8 @@ def field_table(learner: type[Learner]) -> list[str]:
     lines = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
     for entry in learner.fields():
         meaning = said.get(entry.name) or COMMON.get(entry.name, "")
-        if entry.name in learner.for_reals and "reals" in learner.kinds:
-            meaning += f"; for reals `build` sets {learner.for_reals[entry.name]}"
+        if entry.name in learner.regression_defaults and "reals" in learner.kinds:
+            meaning += f"; for reals `build` sets {learner.regression_defaults[entry.name]}"
         lines.append(
             f"| `{entry.name}` | {plain(f'`{kind_of(hints[entry.name])}`')} | {plain(default_of(entry))} | {plain(meaning)} |"
         )
@@ -240,7 +240,7 @@ def trainable(learner: type[Learner]) -> bool:
     )
 
 
-def recipe_table(recipe: Recipe) -> list[str]:
+def recipe_table(recipe: MetaTrainConfig) -> list[str]:
     lines = ["| setting | value | meaning |", "| --- | --- | --- |"]
     for entry in fields(recipe):
         value = getattr(recipe, entry.name)
@@ -279,19 +279,19 @@ def command(learner: type[Learner], tasks: str) -> list[str]:
 
 def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[str]:
     tasks = tasks.replace("-", "_")
-    name, recipe = learner.__name__, learner.recipe
+    name, recipe = learner.__name__, learner.defaults
     small = ", ".join(
-        f"{key}={getattr(Recipe(), key)}" for key in asked if key != "alphabets"
+        f"{key}={getattr(MetaTrainConfig(), key)}" for key in asked if key != "groups"
     )
     if recipe.meta_gradient in ACTING:
         method = ACTING[recipe.meta_gradient].__name__
         return [
             "```python",
             f"from innerloop import {name}, meta_train",
-            "from innerloop.core.meta_train import build_optimizer, warmup_cosine",
+            "from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine",
             f"from innerloop.rl import {method}, {tasks}, play_test",
             "",
-            f"recipe, environment = {name}.recipe, {tasks}()",
+            f"recipe, environment = {name}.defaults, {tasks}()",
             f"learner = {name}.build(environment.spec, likelihood={method}.policy(environment))",
             f"player = {method}(environment)",
             "loop = meta_train(",
@@ -314,7 +314,7 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
             "",
             f'tasks = {tasks}("train")',
             f"learner = {name}.build(tasks.spec)",
-            f"for step in evolve(learner, tasks, {strategy}(learner), steps=300, batch={name}.recipe.batch):",
+            f"for step in evolve(learner, tasks, {strategy}(learner), steps=300, batch={name}.defaults.batch):",
             "    if step.number % 100 == 0:",
             '        print(step.number, float(step.metrics["loss"]))',
             f'result = meta_test(learner, {tasks}("test"), n=1000)',
@@ -353,10 +353,10 @@ def snippet(learner: type[Learner], tasks: str, asked: tuple[str, ...]) -> list[
     return [
         "```python",
         f"from innerloop import {', '.join(public)}",
-        "from innerloop.core.meta_train import build_optimizer, warmup_cosine",
+        "from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine",
         f"from innerloop.tasks import {tasks}",
         "",
-        f"recipe = {name}.recipe",
+        f"recipe = {name}.defaults",
         f"tasks = {train}",
         f"learner = {name}.build(tasks.spec)",
         "loop = meta_train(",
@@ -386,7 +386,7 @@ def paper_link(entry: dict[str, Any]) -> str:
 def page(entry: dict[str, Any]) -> str:
     """The page of one learner."""
     learner = LEARNERS[entry["name"]]
-    title, recipe, found = learner.__name__, learner.recipe, example(learner)
+    title, recipe, found = learner.__name__, learner.defaults, example(learner)
     code = Path(inspect.getfile(learner)).resolve().relative_to(ROOT).as_posix()
     facts = [
         "| family | answers for | paper | code |",
@@ -421,7 +421,7 @@ def page(entry: dict[str, Any]) -> str:
         ]
     else:
         lines += [
-            "## Recipe",
+            "## MetaTrainConfig",
             "",
             "How it is meta-trained where nothing else is said:",
             "",

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from innerloop import MAML, OML, MatchingNet, ProtoNet, continual_test
-from innerloop.continual import forgotten, further, one_stream, stream
+from innerloop.evaluation.class_incremental import forgotten, further, one_stream, stream
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples
-from innerloop.learners.incremental import Incremental
+from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.tasks.episodes import ClassBank, Episodes
 
 
@@ -34,7 +34,7 @@ def tasks(groups: int = 4, apart: float = 3.0) -> Episodes:
     )
 
 
-class Forgetful(Incremental):
+class Forgetful(ClassIncremental):
     """Knows the class that came last, and says so. State: how many classes there are.
     Nobody 2026.
     """

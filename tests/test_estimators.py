@@ -174,7 +174,7 @@ def test_bytes_of_any_size_are_read_as_the_run_s_training_images(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    preprocess = Preprocess(1, (28, 28), dark_background=True, fit_ink=True)
+    preprocess = Preprocess(1, (28, 28), dark_background=True, normalize_strokes=True)
     spec = {"kind": "classes", "x_shape": [1, 28, 28], "y_dim": 5}
     settings = Settings(
         "protonet",

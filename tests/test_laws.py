@@ -99,4 +99,4 @@ def test_law(
         pytest.skip("a first-order meta-gradient is not the gradient")
     torch.manual_seed(0)
     given = dict(fields)
-    check_learner(learner.build(SPECS[spec], **given), SPECS[spec], laws=[law])
+    check_learner(learner.build(SPECS[spec], **build_args), SPECS[spec], laws=[law])

@@ -22,12 +22,13 @@ from torch import Tensor
 from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Categorical, Gaussian
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet
+from innerloop.readers.image import Preprocess
+from innerloop.readers.table import Columns
+from innerloop.readers.text import Tokenizer
 from innerloop.runs import RunError, load, reader, write_atomically
-from innerloop.tasks.columns import Columns
-from innerloop.tasks.images import Preprocess
-from innerloop.tasks.tokens import Tokenizer
 
 
 class _FewShot:
@@ -55,7 +56,7 @@ class _FewShot:
         """
         for name, value in params.items():
             if name not in self.get_params():
-                raise ValueError(
+                raise InnerloopError(
                     f"Invalid parameter {name!r} for estimator {self!r}: it has {', '.join(self.get_params())}"
                 )
             setattr(self, name, value)
@@ -77,7 +78,7 @@ class _FewShot:
         )
         if learner.spec is not None and learner.spec.kind != self.kind:
             what = f"this {type(learner).__name__} was built for {learner.spec.kind}"
-            raise ValueError(
+            raise InnerloopError(
                 f"{type(self).__name__} needs a learner of {self.kind}, but {what}"
             )
         return learner
@@ -97,7 +98,7 @@ class _FewShot:
             else None
         )
         if hasattr(X, "toarray"):
-            raise TypeError("sparse input is not supported: pass X.toarray()")
+            raise InnerloopTypeError("sparse input is not supported: pass X.toarray()")
         if isinstance(
             read_as := getattr(learner, "read_as", None), Columns
         ) and not isinstance(X, Tensor | np.ndarray):
@@ -106,7 +107,7 @@ class _FewShot:
         array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
         if isinstance(read_as, Columns) and array.ndim == 2:
             if read_as.words or array.shape[1] != len(read_as.numbers):
-                raise ValueError(
+                raise InnerloopError(
                     f"this learner reads a table: pass a data frame, or dicts, with {', '.join((*read_as.numbers, *read_as.words))}"
                 )
             return read_as.read_all(
@@ -115,28 +116,30 @@ class _FewShot:
         if isinstance(read_as, Tokenizer) and array.ndim == 1:
             for place, entry in enumerate(array.tolist()):
                 if not isinstance(entry, str) or not entry.strip():
-                    raise ValueError(f"X[{place}] is {entry!r}, and a text is needed")
+                    raise InnerloopError(
+                        f"X[{place}] is {entry!r}, and a text is needed"
+                    )
         if (
             array.ndim == 1
             and len(array)
             and all(isinstance(entry, str) for entry in array)
         ):
             if not isinstance(read_as, Tokenizer):
-                raise ValueError(
+                raise InnerloopError(
                     "X holds texts, which only a learner from a run on texts can read (tasks clinc, text)"
                 )
             return read_as.read_all(array.tolist())
         if np.iscomplexobj(array):
-            raise ValueError("Complex data not supported")
+            raise InnerloopError("Complex data not supported")
         if array.dtype == object:
             array = array.astype(np.float64)
         if array.ndim < 2:
-            raise ValueError(
+            raise InnerloopError(
                 f"Expected 2D array or images, got {array.ndim}D array instead. Reshape your data: one row, or one image, an example"
             )
         if array.shape[0] == 0 or 0 in array.shape[1:]:
             found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
-            raise ValueError(
+            raise InnerloopError(
                 f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required."
             )
         bytes_of_images = (
@@ -150,7 +153,7 @@ class _FewShot:
         if bytes_of_images and isinstance(read_as, Preprocess):
             array = read_as.convert_all(array.astype(np.uint8)).numpy()
         if not np.isfinite(array).all():
-            raise ValueError(
+            raise InnerloopError(
                 "Input X contains NaN or infinity: fill or drop those examples first"
             )
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / (
@@ -162,7 +165,7 @@ class _FewShot:
             and float(x.max()) > 1.5
             and (getattr(learner, "read_as", None) or bool((x == x.round()).all()))
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"images are bytes 0..255 or reals 0..1, but these are {array.dtype} up to {array.max():.6g}: divide them, or use uint8"
             )
         if shape is None or tuple(x.shape[1:]) == shape:
@@ -174,10 +177,10 @@ class _FewShot:
         if tuple(x.shape[1:]) == shape:
             return x
         if len(shape) == 1 and x.dim() == 2:
-            raise ValueError(
+            raise InnerloopError(
                 f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {shape[0]} features as input"
             )
-        raise ValueError(
+        raise InnerloopError(
             f"X has inputs of shape {tuple(array.shape[1:])}, but this learner takes {shape}: resize or convert them first"
         )
 
@@ -197,7 +200,7 @@ class _FewShot:
             and learner.spec is not None
             and y.shape[1] != learner.spec.y_dim
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"this {type(learner).__name__} was built for {learner.spec.y_dim} targets an example and got {y.shape[1]}"
             )
         if (
@@ -207,7 +210,7 @@ class _FewShot:
         ):
             room = learner.spec.y_dim - y.shape[1]
             if room < 0:
-                raise ValueError(
+                raise InnerloopError(
                     f"this {type(learner).__name__} was built for {learner.spec.y_dim} classes and got {y.shape[1]}: meta-train it with "
                     f"--ways {y.shape[1]}, or a MAML with --head prototype, or a metric learner such as ProtoNet, for any number of classes"
                 )
@@ -225,7 +228,7 @@ class _FewShot:
         self._check_fitted()
         x = self._inputs(X, self._learner)
         if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
-            raise ValueError(
+            raise InnerloopError(
                 f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input"
             )
         like = next(self._learner.parameters(), torch.empty(0))
@@ -251,15 +254,15 @@ class _FewShot:
         if learner.spec is None or not all(
             isinstance(v, bool | int | float | str) for v in learner.given.values()
         ):
-            raise ValueError(
+            raise InnerloopError(
                 "only learners made by build(spec, ...), with networks by name, can be saved as an estimator"
             )
         if learner.likelihood != (
             Categorical()
             if self.kind == "classes"
-            else learner.for_reals.get("likelihood", Gaussian())
+            else learner.regression_defaults.get("likelihood", Gaussian())
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"an estimator with the likelihood {learner.likelihood} cannot be saved"
             )
         read_as = getattr(learner, "read_as", None)
@@ -275,7 +278,7 @@ class _FewShot:
         try:
             text = json.dumps(told, indent=2)
         except TypeError as error:
-            raise ValueError(
+            raise InnerloopError(
                 f"labels that are neither strings nor numbers cannot be saved: {error}"
             ) from error
         tensors = {
@@ -299,7 +302,7 @@ class _FewShot:
             told = json.loads((folder / "estimator.json").read_text())
             tensors = load_file(folder / "estimator.safetensors")
             if told["estimator"] != cls.__name__:
-                raise ValueError(f"it holds a {told['estimator']}")
+                raise InnerloopError(f"it holds a {told['estimator']}")
             spec = TaskSpec(**told["spec"])
             learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
             learner.read_as = reader(told["read_as"])  # pyright: ignore[reportArgumentType]
@@ -351,7 +354,7 @@ class FewShotClassifier(_FewShot):
         learner = self._resolve()
         x = self._inputs(X, learner)
         if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
+            raise InnerloopError("requires y to be passed, but the target y is None")
         labels = _array(y)
         if labels.ndim == 2 and labels.shape[1] == 1:
             warnings.warn(
@@ -361,24 +364,24 @@ class FewShotClassifier(_FewShot):
             )
             labels = labels[:, 0]
         if labels.ndim != 1 or len(labels) != len(x):
-            raise ValueError(
+            raise InnerloopError(
                 f"y needs one label for each of the {len(x)} examples, got an array of shape {labels.shape}"
             )
         if labels.dtype.kind == "f":
             if not np.isfinite(labels).all():
-                raise ValueError("Input y contains NaN or infinity")
+                raise InnerloopError("Input y contains NaN or infinity")
             if (labels != np.round(labels)).any():
-                raise ValueError(
+                raise InnerloopError(
                     "Unknown label type: continuous. A classifier needs classes, for numbers use FewShotRegressor"
                 )
         try:
             classes, numbers = np.unique(labels, return_inverse=True)
         except TypeError as error:
-            raise ValueError(
+            raise InnerloopError(
                 f"labels of one kind are needed, all strings or all numbers: {error}"
             ) from error
         if len(classes) < 2:
-            raise ValueError(
+            raise InnerloopError(
                 f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}"
             )
         self.classes_, self.n_features_in_ = classes, int(x.shape[1])
@@ -440,7 +443,7 @@ class FewShotRegressor(_FewShot):
         """
         learner = self._resolve()
         if learner is None:
-            raise ValueError(
+            raise InnerloopError(
                 "FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)"
             )
         x = self._inputs(X, learner)
@@ -452,7 +455,7 @@ class FewShotRegressor(_FewShot):
             or len(targets) != len(x)
             or not torch.isfinite(targets).all()
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"y needs one finite target for each of the {len(x)} examples, got shape {tuple(targets.shape)}"
             )
         self.n_features_in_ = int(x.shape[1])
@@ -470,7 +473,7 @@ class FewShotRegressor(_FewShot):
         truth, found = _array(y).astype(np.float64), self.predict(X)
         truth, found = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
         if truth.shape != found.shape:
-            raise ValueError(
+            raise InnerloopError(
                 f"y has shape {truth.shape}, the predictions have {found.shape}"
             )
         return float(

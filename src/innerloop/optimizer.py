@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from innerloop.engine.errors import InnerloopTypeError
 from innerloop.learners.optimization.l2o import L2O
 from innerloop.runs import load
 
@@ -30,7 +31,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], learner: L2O
     ):
         if not isinstance(learner, L2O):
-            raise TypeError(
+            raise InnerloopTypeError(
                 f"an update rule is learned by L2O, and this is a {type(learner).__name__}"
             )
         self.rule = copy.deepcopy(learner.change).requires_grad_(False)

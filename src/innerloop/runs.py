@@ -26,10 +26,11 @@ from safetensors.torch import load_file, save
 
 from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners import LEARNERS
+from innerloop.readers.table import Columns
 from innerloop.rl import PLAYED, POLICIES
 from innerloop.tasks import TASKS, Episodes, Preprocess, Tokenizer
-from innerloop.tasks.columns import Columns
 from innerloop.tasks.pools import Pools
 
 ALL_TASKS: dict[str, Callable[..., TaskDistribution]] = {**TASKS, **PLAYED}
@@ -196,16 +197,16 @@ class Run:
         try:
             stored = json.loads((self.folder / "settings.json").read_text())
             if not isinstance(stored, dict) or "learner" not in stored:
-                raise ValueError("no learner is named in it")
+                raise InnerloopError("no learner is named in it")
             if stored.get("format") != FORMAT:
-                raise ValueError(
+                raise InnerloopError(
                     f"it has format {stored.get('format')}, this innerloop reads {FORMAT}"
                 )
             settings = Settings(
                 **{f.name: stored[f.name] for f in fields(Settings) if f.name in stored}
             )
             if settings.learner not in LEARNERS or settings.tasks not in ALL_TASKS:
-                raise ValueError(
+                raise InnerloopError(
                     f"this innerloop has no {settings.learner} on {settings.tasks}"
                 )
         except (ValueError, TypeError, KeyError) as error:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from innerloop.learners.program.robustfill import RobustFill
+from innerloop.engine.errors import InnerloopError
+from innerloop.learners.synthesis.robustfill import RobustFill
 from innerloop.programs import strings
 from innerloop.programs.grammar import Program
 from innerloop.programs.search import Budget, Found, Written, enumerated, pruned
@@ -75,17 +76,19 @@ def synthesize(
     for row, output in examples:
         text = joined(row)
         if not output:
-            raise ValueError(f"the example {text!r} has no output")
+            raise InnerloopError(f"the example {text!r} has no output")
         if known.setdefault(text, output) != output:
-            raise ValueError(
+            raise InnerloopError(
                 f"two examples contradict each other: {text!r} gives both {known[text]!r} and {output!r}"
             )
         if max(len(text), len(output)) > strings.LONGEST:
-            raise ValueError(
+            raise InnerloopError(
                 f"texts may have {strings.LONGEST} characters, and {text[:20]!r}... has {len(text)}, its output {len(output)}"
             )
     if not known:
-        raise ValueError("there is no example: give at least one input with its output")
+        raise InnerloopError(
+            "there is no example: give at least one input with its output"
+        )
     inputs, outputs = list(known), list(known.values())
     guided = guide(run) if run is not None else None
     budget = Budget(seconds)
@@ -102,7 +105,7 @@ def synthesize(
     # a constant only where nothing else fits
     found = [one for one in found if not strings.ignores_input(one.program)] or found
     if not found:
-        raise ValueError(
+        raise InnerloopError(
             f"no program was found that fits the {len(known)} examples: is one of them mistyped? More seconds may help, but seldom do"
         )
     return Synthesis(strings.show(found[0].program), shares(found))

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, Streaming
-from innerloop.core.meta_train import Step, meta_train
 from innerloop.core.metagrad import META_GRADIENTS, backprop
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.evolution import STRATEGIES, evolve
+from innerloop.metagrad import STRATEGIES, evolve
+from innerloop.metagrad.meta_train import Step, meta_train
 
 
 class Blobs(TaskDistribution):
@@ -130,7 +130,7 @@ def adapt_changes_nothing(learner: Learner, tasks: TaskDistribution) -> None:
     learner.train()
     learner.loss(batch.unbind()[0])
     _close(learner.state_dict(), before, "meta-parameters or buffers", 0.0)
-    _close(batch, given, "inputs", 0.0)
+    _close(batch, build_args, "inputs", 0.0)
     assert all(p.grad is None for p in learner.parameters()), (
         "a gradient was left behind"
     )
@@ -289,8 +289,8 @@ def following_is_observing(learner: Learner, tasks: TaskDistribution) -> None:
     if not isinstance(learner, Streaming):
         return
     support = _tasks(tasks).unbind()[0].support
-    state, outputs = Streaming.follow(learner, support)
-    _close(learner.follow(support), (state, outputs), "state and outputs")
+    state, outputs = Streaming.scan(learner, support)
+    _close(learner.scan(support), (state, outputs), "state and outputs")
     _close(learner.adapt(support), state, "state")
 
 
@@ -354,7 +354,7 @@ def _meta_trained(
     """Meta-training in the way of the learner's recipe, with a small population; by
     `backprop` where it is by playing.
     """
-    how = student.recipe.meta_gradient
+    how = student.defaults.meta_gradient
     if how in STRATEGIES:
         return evolve(
             student,

@@ -99,7 +99,7 @@ def test_a_run_holds_what_it_should(run_folder: Path) -> None:
         "channels": 1,
         "size": [28, 28],
         "dark_background": True,
-        "fit_ink": True,
+        "normalize_strokes": True,
     }
     assert settings["versions"]["torch"] == str(torch.__version__)
     log = Run(run_folder).read_log()
@@ -856,7 +856,7 @@ def test_drawings_in_a_folder_are_fitted_where_asked(
             "channels": 1,
             "size": [28, 28],
             "dark_background": fitted,
-            "fit_ink": fitted,
+            "normalize_strokes": fitted,
         }
     assert "cannot change" in fails(
         capsys, *arguments, "--no-fit-ink", "--out", str(tmp_path / "True"), "--resume"

@@ -1,4 +1,4 @@
-"""Asking and going on learning from the command line."""
+"""ActiveLearner and going on learning from the command line."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from innerloop.cli import main
-from innerloop.cli.imagine import picture
+from innerloop.cli.generate import picture
 from innerloop.tasks import strokes
 
 

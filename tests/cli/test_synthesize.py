@@ -219,7 +219,7 @@ def test_a_run_guides_the_search(
         tmp_path,
         "a,output\nx-y,y\nzz-w,w\nlong text of more than thirty-two characters-q,q\n",
     )
-    assert main(["synthesize", "--examples", given, "--run", run_folder]) == 0
+    assert main(["synthesize", "--examples", build_args, "--run", run_folder]) == 0
     assert "program: " in capsys.readouterr().out
 
 
@@ -287,10 +287,10 @@ def test_other_bad_input_is_refused(
     assert "there is no file" in fails(capsys, "--examples", str(tmp_path / "none.csv"))
     given = table(tmp_path, NAMES)
     assert "no folder" in fails(
-        capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv")
+        capsys, "--examples", build_args, "--out", str(tmp_path / "none" / "x.csv")
     )
     assert "no run folder" in fails(
-        capsys, "--examples", given, "--run", str(tmp_path / "none")
+        capsys, "--examples", build_args, "--run", str(tmp_path / "none")
     )
     (tmp_path / "table.csv").write_bytes(b"a,output\n\xff,x\n")
     assert "UTF-8" in fails(capsys, "--examples", str(tmp_path / "table.csv"))

@@ -35,14 +35,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def maml(**given: object) -> MAML:
+def maml(**build_args: object) -> MAML:
     torch.manual_seed(0)
-    return MAML.build(SPEC, inner_lr=0.1, inner_steps=2, **given)
+    return MAML.build(SPEC, inner_lr=0.1, inner_steps=2, **build_args)
 
 
 def protonet() -> ProtoNet:
     torch.manual_seed(0)
-    return ProtoNet(nn.Linear(4, 3), in_turn=False)
+    return ProtoNet(nn.Linear(4, 3), rotate_support=False)
 
 
 @pytest.mark.parametrize("n", [2, 7, 500])

@@ -22,15 +22,16 @@ from innerloop import (
     backprop,
     meta_train,
 )
-from innerloop.core.learner import Recipe
-from innerloop.core.meta_train import (
+from innerloop.core.learner import MetaTrainConfig
+from innerloop.metagrad.meta_train import (
     CALIBRATION_SEED,
     Step,
     build_optimizer,
     calibrate,
     warmup_cosine,
 )
-from innerloop.core.metagrad import Grads, Metrics
+from innerloop.core.likelihood import Metrics
+from innerloop.metagrad.base import Grads
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -89,7 +90,7 @@ def test_steps_are_counted_and_progress_reaches_one() -> None:
 def fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
     monkeypatch.setattr(
-        "innerloop.core.meta_train.time",
+        "innerloop.metagrad.meta_train.time",
         SimpleNamespace(monotonic=lambda: float(next(ticks))),
     )
 
@@ -300,7 +301,7 @@ def test_a_resumed_training_ends_at_the_same_bits(
 ) -> None:
     def optimizer_of(student: Learner) -> torch.optim.Optimizer:
         return build_optimizer(
-            student, Recipe(optimizer="AdamW", lr=1e-2, weight_decay=0.01)
+            student, MetaTrainConfig(optimizer="AdamW", lr=1e-2, weight_decay=0.01)
         )
 
     whole, schedule = learner(), warmup_cosine(2)
@@ -478,7 +479,7 @@ def test_build_optimizer_follows_the_recipe() -> None:
     learner = protonet()
     learner.log_scale.requires_grad_(False)
     optimizer = build_optimizer(
-        learner, Recipe(optimizer="SGD", lr=0.3, weight_decay=0.2)
+        learner, MetaTrainConfig(optimizer="SGD", lr=0.3, weight_decay=0.2)
     )
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
@@ -490,10 +491,10 @@ def test_build_optimizer_follows_the_recipe() -> None:
 
 def test_build_optimizer_refuses_what_it_cannot_build() -> None:
     with pytest.raises(ValueError, match="Scratch has nothing to meta-train"):
-        build_optimizer(Scratch.build(SPEC), Recipe())
+        build_optimizer(Scratch.build(SPEC), MetaTrainConfig())
     for name in ("Addam", "Tensor", "lr_scheduler"):
         with pytest.raises(ValueError, match=f"no optimizer '{name}': try Adam"):
-            build_optimizer(protonet(), Recipe(optimizer=name))
+            build_optimizer(protonet(), MetaTrainConfig(optimizer=name))
 
 
 def test_tasks_are_drawn_from_the_generator() -> None:
@@ -524,7 +525,7 @@ class Slow(TaskDistribution):
 
     def __init__(self, wait: float, ahead: bool = True):
         self.spec, self.wait, self.threads = SPEC, wait, list[int]()
-        self.ahead = ahead  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.prefetch = ahead  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         time.sleep(self.wait)
@@ -553,7 +554,7 @@ def test_what_does_not_say_so_is_never_drawn_in_a_thread() -> None:
     tasks = Slow(0.02, ahead=False)
     drain(meta_train(maml(), tasks, steps=9, batch=2))
     assert set(tasks.threads) == {threading.get_ident()}
-    assert not TaskDistribution.ahead
+    assert not TaskDistribution.prefetch
 
 
 def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:

@@ -25,7 +25,7 @@ from innerloop import (
     reptile,
 )
 from innerloop.core import metagrad
-from innerloop.core.metagrad import META_GRADIENTS, Grads, MetaGradient
+from innerloop.metagrad import META_GRADIENTS
 from innerloop.engine import population
 from innerloop.testing import Blobs
 
@@ -105,7 +105,7 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(also, means)
 
 
-def recomputing(recompute: bool, **given: Any) -> tuple[Learner, Task]:
+def recomputing(recompute: bool, **build_args: Any) -> tuple[Learner, Task]:
     torch.manual_seed(0)
     kind = given.pop("kind", MAML)
     net = nn.Sequential(
@@ -117,7 +117,7 @@ def recomputing(recompute: bool, **given: Any) -> tuple[Learner, Task]:
         nn.Linear(64, 3),
     )
     return kind.build(
-        SPEC, net=net, inner_steps=20, recompute=recompute, **given
+        SPEC, net=net, inner_steps=20, recompute=recompute, **build_args
     ).train(), tasks(3)
 
 
@@ -128,7 +128,7 @@ def recomputing(recompute: bool, **given: Any) -> tuple[Learner, Task]:
 def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
     grads = []
     for recompute in (False, True):
-        learner, some = recomputing(recompute, **given)
+        learner, some = recomputing(recompute, **build_args)
         torch.manual_seed(1)  # dropout draws the same again on the way back
         loss, _ = learner(some.split(0)[0] if n == 1 else some)
         grads.append(torch.autograd.grad(loss, list(learner.parameters())))
@@ -258,7 +258,7 @@ def test_es_repeats_itself_with_one_seed() -> None:
 
 
 def es_both_ways(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch, **given: Any
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, **build_args: Any
 ) -> list[Grads]:
     """The gradient of es, its members evaluated all at once and one by one."""
     found = []
@@ -271,7 +271,7 @@ def es_both_ways(
                 tasks(),
                 pairs=3,
                 generator=torch.Generator().manual_seed(0),
-                **given,
+                **build_args,
             )[0]
         )
     return found

@@ -24,13 +24,13 @@ from innerloop import (
     evolve,
     meta_test,
 )
-from innerloop.evolution import STRATEGIES, Strategy
-from innerloop.evolution.neat import Gene
-from innerloop.nets.wired import Wired
+from innerloop.metagrad import STRATEGIES, Strategy
+from innerloop.metagrad.neat import Gene
+from innerloop.nets.neat_network import NEATNetwork
 from innerloop.rl import Bandits, Environment, MDPs, Policy, oracles, play_test
-from innerloop.rl.fitness import Fitness
-from innerloop.rl.trial import oracle_test
-from innerloop.tasks.logic import ExclusiveOr
+from innerloop.rl.objective import Fitness
+from innerloop.rl.evaluation import oracle_test
+from innerloop.tasks.xor import ExclusiveOr
 from innerloop.testing import Blobs
 
 REALS = TaskSpec("reals", (2,), 1)
@@ -64,8 +64,8 @@ def net(hidden: int = 4, passes: int = 3, spec: TaskSpec = REALS) -> NEAT:
     return NEAT.build(spec, hidden=hidden, passes=passes)
 
 
-def small(learner: NEAT, **given: Any) -> AugmentingTopologies:
-    return AugmentingTopologies(learner, **{"population": 12, **given})
+def small(learner: NEAT, **build_args: Any) -> AugmentingTopologies:
+    return AugmentingTopologies(learner, **{"population": 12, **build_args})
 
 
 # CMA-ES
@@ -75,7 +75,7 @@ def small(learner: NEAT, **given: Any) -> AugmentingTopologies:
 def test_cma_es_finds_the_bottom_of_an_ellipsoid(
     full: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("innerloop.evolution.cma.FULL", full)
+    monkeypatch.setattr("innerloop.metagrad.cma_es.FULL", full)
     learner = Ellipsoid()
     for _ in evolve(
         learner, Blobs(REALS), CMAES(learner, sigma=0.5), steps=120, batch=1
@@ -211,7 +211,7 @@ def test_what_cannot_be_evolved_is_refused(
     name: str, learner: Learner, given: dict[str, Any], match: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=match):
-        STRATEGIES[name](learner, **given)
+        STRATEGIES[name](learner, **build_args)
 
 
 # NEAT
@@ -219,7 +219,7 @@ def test_what_cannot_be_evolved_is_refused(
 
 def test_a_wired_network_is_its_equation() -> None:
     torch.manual_seed(0)
-    wired = Wired(2, 1, 3, passes=2).double()
+    wired = NEATNetwork(2, 1, 3, passes=2).double()
     nn.init.normal_(wired.weight)
     x, a = torch.randn(2, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     w, inputs, activations = (
@@ -352,7 +352,7 @@ def test_of_species_that_do_not_improve_the_two_leading_ones_live_on() -> None:
     assert died > 0
 
 
-def solved(agree: float, **given: Any) -> dict[str, Any]:
+def solved(agree: float, **build_args: Any) -> dict[str, Any]:
     tasks = ExclusiveOr(agree=agree)
     torch.manual_seed(1)
     learner = NEAT.build(tasks.spec)
@@ -362,7 +362,7 @@ def solved(agree: float, **given: Any) -> dict[str, Any]:
         AugmentingTopologies(learner, seed=1),
         batch=16,
         generator=seeded(1),
-        **given,
+        **build_args,
     ):
         pass
     return meta_test(learner, tasks, n=200).metrics
@@ -388,7 +388,7 @@ def test_members_that_play_at_once_gain_what_each_gains_alone(
     kind: type[Learner], given: dict[str, Any], environment: Environment
 ) -> None:
     torch.manual_seed(0)
-    learner = kind.build(environment.spec, likelihood=Policy(), **given)
+    learner = kind.build(environment.spec, likelihood=Policy(), **build_args)
     strategy = CMAES(learner, sigma=2.0, population=4)
     members = {name: tensor.float() for name, tensor in strategy.ask().items()}
     fitness, tasks = Fitness(environment), environment.sample(4000, seeded())

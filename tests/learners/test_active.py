@@ -1,4 +1,4 @@
-"""Asking for labels: what it may know, how distances to means come of those between
+"""ActiveLearner for labels: what it may know, how distances to means come of those between
 points, and that asking is learned.
 """
 
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop import Asking, asking_curves, meta_train
+from innerloop import ActiveLearner, asking_curves, meta_train
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.learners.active.situation import FEATURES, situation, to_means
+from innerloop.learners.active.pool_features import FEATURES, situation, to_means
 from innerloop.learners.metric.distances import class_means, squared_distance
 
 
@@ -56,9 +56,9 @@ def pool(seed: int = 0) -> Task:
     return Crowds().sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
 
 
-def built(**given: object) -> Asking:
+def built(**build_args: object) -> ActiveLearner:
     torch.manual_seed(0)
-    return Asking.build(Crowds.spec, encoder="flatten", **given)
+    return ActiveLearner.build(Crowds.spec, encoder="flatten", **build_args)
 
 
 def test_distances_to_means_are_those_to_the_means() -> None:

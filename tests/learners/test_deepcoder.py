@@ -13,10 +13,10 @@ from innerloop.tasks import list_programs
 from innerloop.testing import LAWS
 
 
-def built(**given: object) -> DeepCoder:
+def built(**build_args: object) -> DeepCoder:
     torch.manual_seed(0)
     return DeepCoder.build(
-        list_programs().spec, **{"width": 24, "embedded": 4, "seconds": 60.0, **given}
+        list_programs().spec, **{"width": 24, "embedded": 4, "seconds": 60.0, **build_args}
     )
 
 

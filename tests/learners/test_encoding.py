@@ -19,7 +19,7 @@ from innerloop import (
     meta_test,
     meta_train,
 )
-from innerloop.learners.encoding.layers import divergence, mixed, unsoftplus
+from innerloop.learners.neural_processes.layers import divergence, mixed, unsoftplus
 from innerloop.tasks import completion, gp_curves
 from innerloop.tasks.gp_curves import LENGTH, NOISE, PERIOD, Kernel
 from innerloop.testing import Blobs
@@ -27,9 +27,9 @@ from innerloop.testing import Blobs
 SPEC = TaskSpec("reals", (2,), 1)
 
 
-def built(learner: type[Learner], **given: object) -> Learner:
+def built(learner: type[Learner], **build_args: object) -> Learner:
     torch.manual_seed(0)
-    return learner.build(SPEC, width=8, **given).double()
+    return learner.build(SPEC, width=8, **build_args).double()
 
 
 def task(seed: int = 0) -> Task:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from innerloop import ESMAML, NEAT, Bernoulli, Examples, Task, TaskSpec
 from innerloop.tasks import xor
-from innerloop.tasks.logic import ExclusiveOr
+from innerloop.tasks.xor import ExclusiveOr
 
 Array = npt.NDArray[np.float64]
 
@@ -25,12 +25,12 @@ def lines(n: int = 12) -> Task:
     return Task(Examples(x[:n], y[:n]), Examples(x[n:], y[n:]))
 
 
-def adapting(**given: object) -> ESMAML:
+def adapting(**build_args: object) -> ESMAML:
     torch.manual_seed(0)
     return ESMAML.build(
         TaskSpec("reals", (2,), 1),
         net=nn.Linear(2, 1),
-        **{"inner_lr": 0.1, "inner_steps": 3, "inner_pairs": 4, **given},
+        **{"inner_lr": 0.1, "inner_steps": 3, "inner_pairs": 4, **build_args},
     ).double()
 
 

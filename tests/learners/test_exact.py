@@ -20,16 +20,16 @@ from innerloop import (
     Task,
     TaskSpec,
 )
-from innerloop.engine.convex import logistic, ridge, support_vectors
+from innerloop.engine.solvers import logistic, ridge, support_vectors
 from innerloop.testing import Blobs
 
 WAYS = 3
 SPEC = TaskSpec("classes", (6,), WAYS)
 
 
-def built(learner: type[Learner], spec: TaskSpec = SPEC, **given: object) -> Learner:
+def built(learner: type[Learner], spec: TaskSpec = SPEC, **build_args: object) -> Learner:
     torch.manual_seed(0)
-    return learner.build(spec, **given).double()
+    return learner.build(spec, **build_args).double()
 
 
 def task(spec: TaskSpec = SPEC, shots: int = 2) -> Task:
@@ -191,7 +191,7 @@ def test_an_exact_head_answers_by_its_solution(learner: type[Learner]) -> None:
     elif learner is LRD2:
         given = {"C": 10.0, "fit_intercept": False, "tol": 1e-12, "max_iter": 10_000}
         W = np.stack(
-            [LogisticRegression(**given).fit(z, y[:, k]).coef_[0] for k in range(WAYS)]
+            [LogisticRegression(**build_args).fit(z, y[:, k]).coef_[0] for k in range(WAYS)]
         )
     else:
         W = (
@@ -273,4 +273,4 @@ def test_settings_that_have_no_solution_are_refused(
     learner: type[Learner], given: dict[str, float]
 ) -> None:
     with pytest.raises(ValueError, match="must be positive"):
-        learner.build(SPEC, **given)
+        learner.build(SPEC, **build_args)

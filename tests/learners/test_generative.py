@@ -19,16 +19,16 @@ from innerloop import (
     Task,
     TaskSpec,
 )
-from innerloop.learners.generative.imagining import Imagining
+from innerloop.learners.generative.example_generator import ExampleGenerator
 from innerloop.testing import Blobs
 
 SPEC, IMAGES = TaskSpec("classes", (4,), 3), TaskSpec("classes", (1, 12, 10), 3)
 LEARNERS: list[type[Learner]] = [GTN, MetaGAN, MetaVAE]
 
 
-def built(learner: type[Learner], spec: TaskSpec = SPEC, **given: Any) -> Any:
+def built(learner: type[Learner], spec: TaskSpec = SPEC, **build_args: Any) -> Any:
     torch.manual_seed(0)
-    return learner.build(spec, **given).double()
+    return learner.build(spec, **build_args).double()
 
 
 def task(spec: TaskSpec = SPEC, seed: int = 0) -> Task:
@@ -126,7 +126,7 @@ def test_meta_vae_weighs_divergences_less_in_the_first_half_of_training() -> Non
     learner, some = built(MetaVAE).train(), task()
     losses = []
     for progress in (0.0, 0.25, 0.5, 1.0):
-        learner.at(progress)
+        learner.on_progress(progress)
         torch.manual_seed(1)
         losses.append(learner.loss(some)[0].item())
     assert losses[2] == losses[3]
@@ -134,7 +134,7 @@ def test_meta_vae_weighs_divergences_less_in_the_first_half_of_training() -> Non
     assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1])
     estimates = []
     for progress in (0.0, 1.0):
-        learner.eval().at(progress)
+        learner.eval().on_progress(progress)
         estimates.append(learner.loss(some)[0].item())
     assert estimates[0] == estimates[1]  # which count them in full
 
@@ -304,7 +304,7 @@ def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(
     kind: type[Learner], spec: TaskSpec
 ) -> None:
     learner, some = built(kind, spec), task(spec)
-    assert isinstance(learner, Imagining)
+    assert isinstance(learner, ExampleGenerator)
     first, again, other = (
         learner.imagine(some.support, 4, torch.Generator().manual_seed(seed))
         for seed in (0, 0, 1)

@@ -18,16 +18,16 @@ from innerloop import (
     InContext,
     Learner,
     MetaNet,
-    Recipe,
+    MetaTrainConfig,
     Streaming,
     Task,
     TaskSpec,
     meta_test,
     meta_train,
 )
-from innerloop.engine.statistics import measured
+from innerloop.engine.norm_stats import use_batch
 from innerloop.nets.recurrent import GRUCell
-from innerloop.nets.rules import preprocessed
+from innerloop.nets.learned_update_rules import preprocessed
 from innerloop.tasks import associative_recall, copy, repeat_copy
 from innerloop.testing import Blobs
 
@@ -35,9 +35,9 @@ Array = NDArray[np.float64]
 SPEC = TaskSpec("classes", (4,), 3)
 
 
-def built(learner: type[Learner], **given: object) -> Learner:
+def built(learner: type[Learner], **build_args: object) -> Learner:
     torch.manual_seed(0)
-    return learner.build(SPEC, **given).double()
+    return learner.build(SPEC, **build_args).double()
 
 
 def task(seed: int = 0) -> Task:
@@ -109,7 +109,7 @@ def test_lstm_is_torchs() -> None:
     torch.testing.assert_close(
         learner.predict(learner.adapt(some.support), some.query.x)[0], outputs[-1]
     )
-    torch.testing.assert_close(learner.follow(some.support)[1], outputs[:-1])
+    torch.testing.assert_close(learner.scan(some.support)[1], outputs[:-1])
 
 
 def test_rl2_is_torchs_gru() -> None:
@@ -135,7 +135,7 @@ def test_rl2_is_torchs_gru() -> None:
     expected = torch.stack(answers, 1)
     torch.testing.assert_close(learner.along(Examples(x, y)), expected)
     torch.testing.assert_close(
-        torch.vmap(lambda x, y: learner.follow(Examples(x, y))[1])(x, y), expected
+        torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(x, y), expected
     )
 
 
@@ -334,7 +334,7 @@ def test_every_answer_counts_towards_the_loss(learner: type[Learner]) -> None:
     assert isinstance(student, Streaming)
     outputs = torch.cat(
         [
-            student.follow(some.support)[1],
+            student.scan(some.support)[1],
             student.predict(student.adapt(some.support), some.query.x),
         ]
     )
@@ -350,7 +350,7 @@ def test_tasks_are_normalised_together(learner: type[Learner]) -> None:
         learner.build(spec).train(),
         Blobs(spec).sample(4, torch.Generator().manual_seed(0)),
     )
-    with measured(student) as notes:
+    with use_batch(student) as notes:
         loss = student(tasks)[0]
     for name, moments in notes.moments().items():
         student.get_buffer(name).copy_(moments)
@@ -369,7 +369,7 @@ class Parrot(Streaming):
     counted.
     """
 
-    recipe = Recipe()
+    defaults = MetaTrainConfig()
 
     def __init__(self) -> None:
         self.likelihood = LSTM.likelihood

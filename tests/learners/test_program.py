@@ -14,9 +14,9 @@ from innerloop.testing import Blobs
 SPEC = TaskSpec("classes", (4,), 3)
 
 
-def built(learner: type[Learner], **given: object) -> Learner:
+def built(learner: type[Learner], **build_args: object) -> Learner:
     torch.manual_seed(0)
-    return learner.build(SPEC, **given).double()
+    return learner.build(SPEC, **build_args).double()
 
 
 def task() -> Task:
@@ -148,7 +148,7 @@ def test_modular_finds_the_structure_that_fits_the_support_set(compose: str) -> 
     torch.testing.assert_close(
         learner.loss(some)[0], (share * torch.stack(queries)).sum()
     )
-    learner.at(0.5)
+    learner.on_progress(0.5)
     share = (-len(some.support.y) * torch.stack(losses) / 0.2).softmax(0)
     torch.testing.assert_close(
         learner.loss(some)[0], (share * torch.stack(queries)).sum()
@@ -179,4 +179,4 @@ def test_structures_that_cannot_be_tried_are_refused(
     given: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Modular.build(TaskSpec("reals", (2,), 1), **given)
+        Modular.build(TaskSpec("reals", (2,), 1), **build_args)

@@ -40,7 +40,7 @@ from innerloop import (
     implicit,
     reptile,
 )
-from innerloop.engine.statistics import given, measured
+from innerloop.engine.norm_stats import use_batch, use_stored
 from innerloop.nets import BatchNorm, Headed, LSTMCell
 
 Array = NDArray[np.float64]
@@ -279,17 +279,17 @@ def test_meta_sgd_is_the_loop_by_hand(n: int, steps: int) -> None:
     learner, tasks = MetaSGD(two_layers(), 0.2, inner_steps=steps), class_tasks(n)
     for i, rate in enumerate(learner.alpha.values()):
         rate.data += 0.05 * normal(*rate.shape, seed=i)
-    by_name = {
+    named_networks = {
         name: p for name, p in learner.named_parameters() if name.startswith("net.")
     }
     rates = [
         dict(learner.alpha.items())[name.removeprefix("net.").replace(".", "/")]
-        for name in by_name
+        for name in named_networks
     ]
     same_meta_gradient(
         learner,
         tasks,
-        unrolled(list(by_name.values()), list(rates), tasks, steps),
+        unrolled(list(named_networks.values()), list(rates), tasks, steps),
         list(learner.parameters()),
     )
     close(
@@ -325,7 +325,7 @@ def test_maml_weighs_its_steps_and_the_second_order_by_progress(
         MAML(two_layers(), 0.2, inner_steps=3, multi_step=0.5, second_order_after=0.3),
         class_tasks(),
     )
-    learner.at(progress)
+    learner.on_progress(progress)
     theta, detached = list(learner.net.parameters()), progress < 0.3
     after = [
         unrolled(theta, 0.2, tasks, steps, detached=detached) for steps in (1, 2, 3)
@@ -557,7 +557,7 @@ def test_protonet_is_numpy(metric: str) -> None:
     prototypes = np.stack([z[y[:, k] == 1].mean(0) for k in range(WAYS)])
     scores = -0.7 * distances(zq, prototypes, metric)
     close(learner.predict(learner.adapt(uneven.support), uneven.query.x), scores, 1e-6)
-    learner.in_turn = False
+    learner.rotate_support = False
     close(
         learner.loss(uneven)[0],
         -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(),
@@ -886,7 +886,7 @@ def test_batch_norm_in_training_is_torchs() -> None:
     (ours, torchs), x = norms(), 2 + 3 * normal(6, 3, 4, 5)
     wanted = torchs.train()(x)
     close(ours.train()(x), wanted)
-    with measured(ours.eval()):
+    with use_batch(ours.eval()):
         close(ours(x), wanted)
     close(torch.vmap(ours.train())(x[None]), wanted[None])
 
@@ -895,7 +895,7 @@ def test_batch_norm_in_evaluation_is_torchs() -> None:
     (ours, torchs), x = norms(), 2 + 3 * normal(6, 3, 4, 5)
     wanted = torchs.eval()(x)
     close(ours.eval()(x), wanted)
-    with given():
+    with use_stored():
         close(ours.train()(x), wanted)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from innerloop import MAML, Examples, RobustFill, Task, TaskSpec, meta_test, meta_train
-from innerloop.learners.program.drawing import draw_programs
-from innerloop.nets.aligned import runs
+from innerloop.learners.synthesis.sampling import draw_programs
+from innerloop.nets.string_pair_encoder import runs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
 from innerloop.programs.search import Written, readable
@@ -29,9 +29,9 @@ SMALL = {
 }
 
 
-def built(**given: object) -> RobustFill:
+def built(**build_args: object) -> RobustFill:
     torch.manual_seed(0)
-    return RobustFill.build(string_programs().spec, **{**SMALL, **given})
+    return RobustFill.build(string_programs().spec, **{**SMALL, **build_args})
 
 
 def some_tasks(n: int = 3, part: str = "val", seed: int = 0) -> Task:
@@ -229,7 +229,7 @@ def test_reward_teaches_what_examples_alone_do() -> None:
     task = Task(Examples(rows[0][:2], y[:2]), Examples(rows[0][2:], y[2:]))
     tasks = Task(*(Examples(part.x[None], part.y[None]) for part in task))
     learner.train()
-    learner.at(0.5)
+    learner.on_progress(0.5)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
     rewards = []
     for _ in range(25):

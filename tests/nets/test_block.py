@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import innerloop
-from innerloop.core.metagrad import backprop
+from innerloop.metagrad import backprop
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.nets import conv, native
-from innerloop.nets.block import block
+from innerloop.nets.fused_conv.autograd import block
 
 Shape = tuple[int, int, int, int, int]
 # (images, in, out, height, width), pool, relu, eps

@@ -22,10 +22,10 @@ from innerloop.rl import (
 ENVIRONMENT = MDPs(3, 2, 2, 2)
 
 
-def built(learner: type[Learner] = RL2, **given: object) -> Learner:
+def built(learner: type[Learner] = RL2, **build_args: object) -> Learner:
     torch.manual_seed(0)
     return learner.build(
-        ENVIRONMENT.spec, likelihood=Policy(value=True), **{"hidden": 5, **given}
+        ENVIRONMENT.spec, likelihood=Policy(value=True), **{"hidden": 5, **build_args}
     ).double()
 
 
@@ -62,7 +62,7 @@ def test_advantages_are_the_papers_sum() -> None:
 def test_the_loss_is_the_papers_in_numpy(name: str) -> None:
     learner, some = built(), tasks()
     player = ACTING[name](ENVIRONMENT, discount=0.9, trace=0.8, entropy=0.3, critic=0.7)
-    player.at(0.5)
+    player.on_progress(0.5)
     policy = learner.likelihood
     assert isinstance(policy, Policy)
     trials = player.round(learner, policy, some)[0]  # pyright: ignore[reportArgumentType]
@@ -70,7 +70,7 @@ def test_the_loss_is_the_papers_in_numpy(name: str) -> None:
         for p in learner.parameters():
             p.add_(0.2 * torch.randn_like(p))  # a policy that has moved on
     outputs = (
-        torch.vmap(lambda x, y: learner.follow(Examples(x, y))[1])(trials.x, trials.y)
+        torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(trials.x, trials.y)
         .detach()
         .numpy()
     )  # pyright: ignore
@@ -139,7 +139,7 @@ def test_what_was_said_in_play_is_what_is_said_again(learner: type[Learner]) -> 
         torch.Generator().manual_seed(1),
         times=3,
     )
-    follow = torch.vmap(torch.vmap(lambda x, y: student.follow(Examples(x, y))[1]))  # pyright: ignore[reportAttributeAccessIssue]
+    follow = torch.vmap(torch.vmap(lambda x, y: student.scan(Examples(x, y))[1]))  # pyright: ignore[reportAttributeAccessIssue]
     torch.testing.assert_close(follow(played.x, played.y), played.outputs)
     # memory outlives an episode
     assert (played.outputs[:, :, 2] != played.outputs[:, :, 0]).any()
@@ -163,7 +163,7 @@ def test_the_entropy_counts_less_and_less() -> None:
     grads = {}
     for entropy, progress in ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0)):
         player = A2C(ENVIRONMENT, entropy=entropy)
-        player.at(progress)
+        player.on_progress(progress)
         grads[entropy, progress] = player(learner, some)[0]["head.weight"]
     assert torch.equal(*(grads[key] for key in ((0.0, 0.0), (1.0, 1.0))))  # pyright: ignore[reportArgumentType]
     assert not torch.equal(*(grads[key] for key in ((0.0, 0.0), (1.0, 0.0))))  # pyright: ignore[reportArgumentType]

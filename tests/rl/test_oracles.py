@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from innerloop.rl import Bandits, MDPs, oracles
-from innerloop.rl.oracles import Gittins, gittins, solved, strategy_rewards
+from innerloop.rl.baselines import Gittins, gittins, solved, strategy_rewards
 
 
 def one_arm_and_sure(m: int, s: int, f: int, sure: float) -> float:

@@ -12,8 +12,8 @@ from innerloop.cli import main
 from innerloop.estimators import FewShotClassifier
 from innerloop.tasks import Episodes, arrays
 from innerloop.tasks.arrays import GroupedRows, read_table
-from innerloop.tasks.columns import Columns
-from innerloop.tasks.parts import PARTS
+from innerloop.readers.table import Columns
+from innerloop.tasks.splits import SPLITS
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -66,7 +66,7 @@ def test_labels_make_episodes_of_their_rows() -> None:
 
 def test_parts_share_no_class_and_miss_none() -> None:
     x, y = labelled()
-    names = [arrays(part, x=x, y=y, ways=2, queries=5).bank.names for part in PARTS]
+    names = [arrays(part, x=x, y=y, ways=2, queries=5).bank.names for part in SPLITS]
     assert [len(part) for part in names] == [16, 4, 5]
     assert sorted(name for part in names for name in part) == sorted(
         str(i) for i in range(25)
@@ -85,7 +85,7 @@ def test_labels_may_be_anything(labels: list[object]) -> None:
     y = np.repeat(np.array(labels), 3)
     names = [
         name
-        for part in PARTS
+        for part in SPLITS
         for name in arrays(part, x=np.zeros((24, 2)), y=y, ways=1, queries=1).bank.names
     ]
     assert sorted(names) == sorted(str(label) for label in labels)
@@ -144,7 +144,7 @@ def test_a_task_column_makes_regression_tasks_of_its_rows() -> None:
 def test_regression_parts_share_no_task_and_miss_none() -> None:
     x, y, task = grouped()
     seen = []
-    for part in PARTS:
+    for part in SPLITS:
         targets = (
             arrays(part, x=x, y=y, task=task, shots=1, queries=1)
             .sample(200, seeded())

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, build_args, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -181,10 +181,10 @@ def test_one_alphabet_keeps_all_classes_in_one_group(
             ValueError,
             match=f"no alphabet has the {ways} classes .* largest has {int(sizes.max())}",
         ):
-            Episodes(bank, ways, shots, queries, alphabets=1)
+            Episodes(bank, ways, shots, queries, groups=1)
         return
     for groups in drawn_groups(
-        Episodes(bank, ways, shots, queries, alphabets=1).sample(4, seeded(seed)), bank
+        Episodes(bank, ways, shots, queries, groups=1).sample(4, seeded(seed)), bank
     ):
         assert len(groups) == ways
         assert len(set(groups)) == 1
@@ -197,7 +197,7 @@ def test_alphabets_share_the_ways(
 ) -> None:
     groups = [g for g in range(alphabets + 2) for _ in range(share + more)]
     bank = numbered([2] * len(groups), groups)
-    tasks = Episodes(bank, alphabets * share, 1, 1, alphabets=alphabets).sample(
+    tasks = Episodes(bank, alphabets * share, 1, 1, groups=groups).sample(
         4, seeded(seed)
     )
     for found in drawn_groups(tasks, bank):
@@ -209,7 +209,7 @@ def test_alphabets_share_the_ways(
 def test_a_small_alphabet_gives_all_and_another_makes_up_the_rest(seed: int) -> None:
     bank = numbered([2] * 10, [0, 1, 1, 1, 1, 1, 2, 2, 2, 2])
     for found in drawn_groups(
-        Episodes(bank, 6, 1, 1, alphabets=2).sample(8, seeded(seed)), bank
+        Episodes(bank, 6, 1, 1, groups=2).sample(8, seeded(seed)), bank
     ):
         assert len(found) == 6
         assert max(found.count(g) for g in set(found)) <= 3
@@ -219,7 +219,7 @@ def test_a_small_alphabet_gives_all_and_another_makes_up_the_rest(seed: int) -> 
 def test_every_class_is_drawn_equally_often() -> None:
     for alphabets in (0, 1, 2):
         bank = numbered([3] * 12, [i // 4 for i in range(12)])
-        tasks = Episodes(bank, 4, 1, 1, alphabets=alphabets).sample(3000, seeded())
+        tasks = Episodes(bank, 4, 1, 1, groups=alphabets).sample(3000, seeded())
         share = (
             torch.bincount(tasks.support.x[..., 1].flatten().long(), minlength=12)
             / 3000
@@ -228,7 +228,7 @@ def test_every_class_is_drawn_equally_often() -> None:
 
 
 def test_labels_and_places_are_dealt_anew() -> None:
-    tasks = Episodes(numbered([6] * 4), 4, 2, 2, alphabets=1).sample(400, seeded())
+    tasks = Episodes(numbered([6] * 4), 4, 2, 2, groups=1).sample(400, seeded())
     for part in tasks:
         for place in range(8):
             share = part.y[:, place].mean(0)
@@ -240,7 +240,7 @@ def test_labels_and_places_are_dealt_anew() -> None:
 
 def test_labels_say_nothing_about_the_alphabet() -> None:
     episodes, generator, partners = (
-        Episodes(numbered([2] * 8, [0, 0, 1, 1, 2, 2, 3, 3]), 4, 1, 1, alphabets=2),
+        Episodes(numbered([2] * 8, [0, 0, 1, 1, 2, 2, 3, 3]), 4, 1, 1, groups=2),
         seeded(),
         [],
     )
@@ -370,17 +370,17 @@ def test_largest_gives_what_is_asked_where_it_can() -> None:
 
 
 def test_largest_lowers_the_queries_then_the_ways() -> None:
-    episodes = Episodes(numbered([6] * 4), 2, 1, 1, alphabets=1, warp=Warp())
+    episodes = Episodes(numbered([6] * 4), 2, 1, 1, groups=1, warp=Warp())
     found = episodes.largest(5, 1, 15)
     assert sizes(found) == (4, 1, 5)
-    assert (found.alphabets, found.warp) == (1, episodes.warp)
+    assert (found.groups, found.warp) == (1, episodes.warp)
     assert sizes(episodes.largest(3, 5, 15)) == (3, 5, 1)
 
 
 def test_largest_within_an_alphabet_counts_that_alphabet() -> None:
     assert sizes(
         Episodes(
-            numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, alphabets=1
+            numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, groups=1
         ).largest(5, 1, 3)
     ) == (3, 1, 3)
 
@@ -399,9 +399,9 @@ def test_largest_fits_more_than_the_largest_class() -> None:
 
 
 def test_reshaped_keeps_the_classes() -> None:
-    episodes = Episodes(numbered([6] * 5), 5, 1, 1, alphabets=4)
+    episodes = Episodes(numbered([6] * 5), 5, 1, 1, groups=4)
     assert sizes(episodes.reshaped(2, 3, 2)) == (2, 3, 2)
-    assert episodes.reshaped(2, 3, 2).alphabets == 2
+    assert episodes.reshaped(2, 3, 2).groups == 2
     assert episodes.reshaped(2, 3, 2).bank is episodes.bank
 
 
@@ -555,7 +555,7 @@ def test_examples_are_drawn_with_the_generator_alone() -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
     episodes = Episodes(
-        pictures([4] * 4, [0, 0, 1, 1]).turned(), 4, 1, 2, alphabets=2, warp=Warp()
+        pictures([4] * 4, [0, 0, 1, 1]).turned(), 4, 1, 2, groups=2, warp=Warp()
     )
     found: list[Examples] = [
         episodes.sample(2, seeded()).query,

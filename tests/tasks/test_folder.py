@@ -9,7 +9,7 @@ from PIL import Image
 
 from innerloop.tasks import Preprocess, folder
 from innerloop.tasks.folder import group_by_label, read_classes
-from innerloop.tasks.parts import PARTS
+from innerloop.tasks.splits import SPLITS
 
 
 def fill(
@@ -60,7 +60,7 @@ def test_episodes_come_from_one_part(tmp_path: Path) -> None:
     )
     names = [
         name
-        for part in PARTS
+        for part in SPLITS
         for name in folder(
             part, root=str(tmp_path), preprocess=GREY, ways=2, queries=1
         ).bank.names
@@ -71,7 +71,7 @@ def test_episodes_come_from_one_part(tmp_path: Path) -> None:
 def test_only_training_is_augmented_unless_said_otherwise(tmp_path: Path) -> None:
     fill(tmp_path, images=2)
     read = {"root": tmp_path, "preprocess": GREY, "ways": 2, "queries": 1}
-    assert [folder(part, **read).warp is not None for part in PARTS] == [
+    assert [folder(part, **read).warp is not None for part in SPLITS] == [
         True,
         False,
         False,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from innerloop.tasks import Preprocess
-from innerloop.tasks.images import image_files, to_unit
+from innerloop.readers.image import image_files, to_unit
 
 
 def on_paper(paper: int, ink: int, size: int = 12) -> Image.Image:
@@ -19,8 +19,8 @@ def on_paper(paper: int, ink: int, size: int = 12) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def grey(image: Image.Image, **given: bool) -> Tensor:
-    return Preprocess(1, (12, 12), **given).convert(image)
+def grey(image: Image.Image, **build_args: bool) -> Tensor:
+    return Preprocess(1, (12, 12), **build_args).convert(image)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_only_grey_and_colour_exist(channels: int) -> None:
 
 def test_settings_bring_back_the_same_preprocessing() -> None:
     given = Preprocess(1, (28, 30), True)
-    assert Preprocess(**given.settings()) == given
-    assert Preprocess(**{**given.settings(), "size": [28, 30]}) == given
+    assert Preprocess(**build_args.settings()) == given
+    assert Preprocess(**{**build_args.settings(), "size": [28, 30]}) == given
 
 
 def test_image_files_are_found_in_order_whatever_the_case(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def drawn(
 
 def fitted(image: Image.Image) -> Tensor:
     return (
-        Preprocess(1, (28, 28), dark_background=True, fit_ink=True)
+        Preprocess(1, (28, 28), dark_background=True, normalize_strokes=True)
         .convert(image)[0]
         .float()
         / 255

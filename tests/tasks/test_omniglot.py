@@ -11,7 +11,7 @@ from innerloop.cli.test import test_tasks as tasks_to_test
 from innerloop.runs import Settings
 from innerloop.tasks import Episodes, omniglot
 from innerloop.tasks.omniglot import bank
-from innerloop.tasks.parts import PARTS
+from innerloop.tasks.splits import SPLITS
 
 HELD_OUT = {"Armenian", "Futurama", "Gujarati", "Hebrew", "Japanese_(hiragana)"}
 
@@ -52,7 +52,7 @@ def test_protocols_have_their_classes(
 
 @pytest.mark.parametrize("protocol", ["lake", "lake-minimal-1", "lake-minimal-2"])
 def test_parts_share_no_class_and_no_alphabet_under_holdout(protocol: str) -> None:
-    parts = [set(bank(protocol, part, True).names) for part in PARTS]
+    parts = [set(bank(protocol, part, True).names) for part in SPLITS]
     assert len(set.union(*parts)) == sum(len(part) for part in parts)
     alphabets = [{name.split("/")[0] for name in part} for part in parts]
     assert len(set.union(*alphabets)) == sum(len(part) for part in alphabets)
@@ -60,7 +60,7 @@ def test_parts_share_no_class_and_no_alphabet_under_holdout(protocol: str) -> No
 
 
 def test_vinyals_parts_share_no_class_but_the_known_alphabet() -> None:
-    parts = {part: set(bank("vinyals", part, True).names) for part in PARTS}
+    parts = {part: set(bank("vinyals", part, True).names) for part in SPLITS}
     assert not parts["train"] & parts["val"]
     assert not parts["val"] & parts["test"]
     assert {name.split("/")[0] for name in parts["train"] & parts["test"]} <= {
@@ -105,14 +105,14 @@ def test_background_has_thirty_alphabets_and_evaluation_twenty() -> None:
         assert len(
             {
                 (alphabet, int(group))
-                for alphabet, group in zip(alphabets, one.groups, strict=True)
+                for alphabet, group in zip(groups, one.groups, strict=True)
             }
-        ) == len(set(alphabets))
+        ) == len(set(groups))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_episodes_within_an_alphabet_come_from_one(part: str) -> None:
-    tasks = omniglot(part, ways=20, shots=1, queries=1, alphabets=1, augment=False)
+    tasks = omniglot(part, ways=20, shots=1, queries=1, groups=1, augment=False)
     found = tasks.sample(10, torch.Generator().manual_seed(0))
     owner = torch.full((len(tasks.bank.values),), -1)
     for start, count, group in zip(
@@ -173,7 +173,7 @@ def test_a_split_has_one_fingerprint() -> None:
         len(
             {
                 bank("lake", part, holdout).fingerprint()
-                for part in PARTS
+                for part in SPLITS
                 for holdout in (False, True)
             }
         )

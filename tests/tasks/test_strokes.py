@@ -16,8 +16,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def sample(seed: int = 0, n: int = 4, **given: int) -> Task:
-    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **given}).sample(
+def sample(seed: int = 0, n: int = 4, **build_args: int) -> Task:
+    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **build_args}).sample(
         n, seeded(seed)
     )
 
@@ -31,9 +31,9 @@ def two_alphabets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bank.__wrapped__.__globals__, "bank", bank.__wrapped__)
 
 
-@pytest.mark.parametrize("alphabets", [0, 1, 2, 3, 9])
-def test_shapes_and_balance(alphabets: int) -> None:
-    tasks = sample(alphabets=alphabets)
+@pytest.mark.parametrize("groups", [0, 1, 2, 3, 9])
+def test_shapes_and_balance(groups: int) -> None:
+    tasks = sample(groups=groups)
     assert tasks.support.x.shape == (4, 10, 1, 28, 28)
     assert tasks.query.x.shape == (4, 15, 1, 28, 28)
     assert torch.equal(tasks.support.y.sum(1), torch.full((4, 5), 2.0))
@@ -81,9 +81,9 @@ def nearness(tasks: Task) -> tuple[Tensor, Tensor]:
     return torch.stack(inside), torch.stack(outside)
 
 
-@pytest.mark.parametrize("alphabets", [0, 1])
-def test_drawings_of_a_character_resemble_each_other(alphabets: int) -> None:
-    inside, outside = nearness(sample(n=40, alphabets=alphabets))
+@pytest.mark.parametrize("groups", [0, 1])
+def test_drawings_of_a_character_resemble_each_other(groups: int) -> None:
+    inside, outside = nearness(sample(n=40, groups=groups))
     assert float(inside.mean()) < 0.85 * float(outside.mean())
     assert float((inside < outside).float().mean()) > 0.95
 
@@ -115,7 +115,7 @@ def test_fixed_parts_are_the_same_every_time() -> None:
 @pytest.mark.usefixtures("two_alphabets")
 def test_validation_and_testing_are_episodes_of_fixed_characters() -> None:
     for part in ("val", "test"):
-        tasks = strokes(part, ways=20, shots=1, queries=2, alphabets=1)
+        tasks = strokes(part, ways=20, shots=1, queries=2, groups=1)
         assert isinstance(tasks, Episodes)
         assert tasks.warp is None
         assert all(name.startswith(part) for name in tasks.bank.names)
@@ -135,7 +135,7 @@ def test_labelled_characters_are_a_fixed_stock() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="one of train, val, test, not 'dev'"):
         strokes("dev")
-    for given in ({"ways": 0}, {"shots": 0}, {"queries": 0}, {"alphabets": -1}):
+    for given in ({"ways": 0}, {"shots": 0}, {"queries": 0}, {"groups": -1}):
         with pytest.raises(ValueError, match="at least 1"):
-            strokes(**given)
+            strokes(**build_args)
     assert module_function is strokes

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from innerloop.tasks import sums
-from innerloop.tasks.sums import FUNCTIONS, PAIRS, Sums
+from innerloop.tasks.function_sums import FUNCTIONS, PAIRS, Sums
 
 
 def test_no_pair_is_in_two_parts_and_every_function_is_learned_from() -> None:

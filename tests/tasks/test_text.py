@@ -13,7 +13,7 @@ from innerloop.estimators import FewShotClassifier
 from innerloop.runs import Run, reader
 from innerloop.tasks import Tokenizer, clinc, cloze, text
 from innerloop.tasks.text import DOMAINS, read_texts, requests
-from innerloop.tasks.tokens import UNKNOWN
+from innerloop.readers.text import UNKNOWN
 
 CORPUS = [
     "low low low low low",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 class Parser(argparse.ArgumentParser):
@@ -247,7 +247,7 @@ def _test(commands: Any) -> None:
     )
     test.add_argument("--protocol", help="another protocol of the data")
     test.add_argument(
-        "--part", choices=PARTS, default="test", help="the part of the data"
+        "--part", choices=SPLITS, default="test", help="the part of the data"
     )
     test.add_argument(
         "--within-alphabet",
@@ -292,7 +292,7 @@ def _test(commands: Any) -> None:
         "--continual",
         type=positive,
         metavar="GROUPS",
-        help="let the classes of so many groups (alphabets) arrive one after the other",
+        help="let the classes of so many groups (groups) arrive one after the other",
     )
     test.add_argument(
         "--streams",
@@ -508,7 +508,7 @@ def _train(commands: Any, arguments: Sequence[str]) -> None:
         help="of a runner (half-cheetah, direction)",
     )
     data.add_argument(
-        "--alphabets",
+        "--groups",
         type=int,
         help="from how many alphabets the classes of a task come, 0 for any (strokes, omniglot)",
     )

@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 
 from innerloop.cli.fields import check_device
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.estimators import FewShotClassifier
+from innerloop.readers.image import SUFFIXES, to_unit
+from innerloop.readers.table import Columns
 from innerloop.runs import Run, RunError, reader, write_atomically
 from innerloop.tasks import Tokenizer
 from innerloop.tasks.arrays import read_table
-from innerloop.tasks.columns import Columns
 from innerloop.tasks.folder import read_classes
-from innerloop.tasks.images import SUFFIXES, to_unit
 from innerloop.tasks.text import read_texts
 
 
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             writer.writerow([name, classifier.classes_[int(best)], f"{chance:.4f}"])
     out = Path(options.out)
     if not out.parent.is_dir():
-        raise FileNotFoundError(
+        raise InnerloopFileError(
             f"there is no folder {out.parent} to write {out.name} into"
         )
     write_atomically(out, memory.getvalue().encode())
@@ -90,12 +91,14 @@ def below(folder: Path) -> list[Path]:
     none, and ValueError where it holds none.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise InnerloopFileError(f"there is no folder {folder}")
     files = sorted(
         p
         for p in folder.rglob("*")
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
     )
     if not files:
-        raise ValueError(f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)")
+        raise InnerloopError(
+            f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)"
+        )
     return files

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from innerloop.cli.fields import find_learner
 from innerloop.core.metagrad import META_GRADIENTS
-from innerloop.evolution import STRATEGIES
 from innerloop.learners import LEARNERS, family_of
+from innerloop.metagrad import STRATEGIES
 from innerloop.rl import ACTING
 from innerloop.runs import ALL_TASKS
 

@@ -16,9 +16,9 @@ from innerloop.cli.train import train
 from innerloop.core.learner import Learner
 from innerloop.core.meta_test import TestResult, meta_test
 from innerloop.core.task import Task, TaskDistribution, TaskSpec
+from innerloop.evaluation.head_start import HeadStart, head_start
 from innerloop.learners import LEARNERS
 from innerloop.learners.transfer.scratch import Scratch
-from innerloop.race import HeadStart, head_start
 from innerloop.runs import Run, RunError, Settings, versions
 from innerloop.tasks import strokes
 from innerloop.tasks.omniglot import PREPROCESS
@@ -76,12 +76,12 @@ def _trained(
     name: str, minutes: float, seed: int, out: Path, console: Console
 ) -> Learner:
     """A learner meta-trained on strokes into a run folder, which is made anew."""
-    recipe = LEARNERS[name].recipe
+    defaults = LEARNERS[name].defaults
     options: dict[str, Any] = {
         "ways": recipe.ways,
         "shots": recipe.shots,
         "queries": recipe.queries,
-        "alphabets": recipe.alphabets,
+        "groups": recipe.groups,
     }
     y_dim = strokes("train").labelled().spec.y_dim if recipe.supervised else recipe.ways
     settings = Settings(

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from innerloop.core.learner import Learner
-from innerloop.engine.names import instead
+from innerloop.engine.did_you_mean import did_you_mean
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners import LEARNERS
 from innerloop.nets import ENCODERS
 
@@ -35,9 +36,9 @@ def find_learner(name: str) -> type[Learner]:
     known = LEARNERS.get(plain_name(name))
     if known is None:
         if (form := FORMS.get(plain_name(name))) is not None:
-            raise ValueError(f"{name} is a form of MAML: maml {form}")
-        raise ValueError(
-            f"there is no learner {name!r}{instead(name.lower(), LEARNERS)}"
+            raise InnerloopError(f"{name} is a form of MAML: maml {form}")
+        raise InnerloopError(
+            f"there is no learner {name!r}{did_you_mean(name.lower(), LEARNERS)}"
         )
     return known
 
@@ -51,7 +52,7 @@ def learner_fields(learner: type[Learner]) -> dict[str, tuple[Any, Field[Any]]]:
     for entry in learner.fields():
         kind = hints[entry.name]
         if isinstance(kind, type) and issubclass(kind, nn.Module):
-            if entry.name in learner.by_name:
+            if entry.name in learner.named_networks:
                 found[entry.name] = (str, entry)
         elif (
             kind in (int, float, bool, str) or get_origin(kind) is Literal
@@ -68,7 +69,7 @@ def check_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
+        raise InnerloopError(
             f"there is no device {name!r} here: {str(error).splitlines()[0]}"
         ) from error
     return device
@@ -95,8 +96,8 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
     if learner is None:
         return
     for action in parser._actions:
-        if action.dest in vars(learner.recipe) and action.help:
-            action.help += f" (default: {getattr(learner.recipe, action.dest)})"
+        if action.dest in vars(learner.defaults) and action.help:
+            action.help += f" (default: {getattr(learner.defaults, action.dest)})"
     group = parser.add_argument_group(
         f"fields of {learner.__name__}", (learner.__doc__ or "").split("\n\n", 1)[0]
     )
@@ -111,8 +112,10 @@ def add_fields(parser: argparse.ArgumentParser, words: list[str]) -> None:
             if entry.default is not MISSING
             else f"a network by name: {', '.join(ENCODERS)}"
         )
-        if field_name in learner.for_reals:
-            shown += f"; {learner.for_reals[field_name]} where targets are reals"
+        if field_name in learner.regression_defaults:
+            shown += (
+                f"; {learner.regression_defaults[field_name]} where targets are reals"
+            )
         if kind is bool:
             group.add_argument(
                 flag, action=argparse.BooleanOptionalAction, help=shown, **told

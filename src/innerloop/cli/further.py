@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from innerloop.asking import asking_curves
-from innerloop.continual import continual_test
 from innerloop.core.learner import Learner
 from innerloop.core.meta_test import Estimate
 from innerloop.core.task import TaskDistribution
-from innerloop.learners.active.asking import Asking
+from innerloop.engine.errors import InnerloopError
+from innerloop.evaluation.active import asking_curves
+from innerloop.evaluation.class_incremental import continual_test
+from innerloop.learners.active.active_learner import ActiveLearner
 from innerloop.runs import Settings, seen_classes, write_atomically
 from innerloop.tasks import Episodes
 
@@ -30,7 +31,7 @@ def percent(estimate: Estimate, sign: str = "") -> str:
 
 
 def show_asking(
-    learner: Asking,
+    learner: ActiveLearner,
     tasks: TaskDistribution,
     options: argparse.Namespace,
     console: Console,
@@ -89,7 +90,7 @@ def show_continual(
         else None
     )
     if not isinstance(tasks, Episodes):
-        raise ValueError(
+        raise InnerloopError(
             f"--continual needs tasks of classes, and {settings.tasks} has none"
         )
     with console.status(f"{options.streams} streams of classes"):

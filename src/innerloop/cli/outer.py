@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.metagrad import META_GRADIENTS, MetaGradient, es
 from innerloop.core.task import TaskDistribution
-from innerloop.evolution import STRATEGIES
+from innerloop.engine.errors import InnerloopError
+from innerloop.metagrad import STRATEGIES
 from innerloop.rl import ACTING, Environment
-from innerloop.rl.fitness import Fitness
+from innerloop.rl.objective import Fitness
 
 OPTIONS = (
     "sigma",
@@ -42,17 +43,17 @@ def outer_options(options: argparse.Namespace, how: str) -> dict[str, Any]:
     }
     for name in told:
         if name not in accepted:
-            raise ValueError(f"--{name} means nothing to --meta-gradient {how}")
+            raise InnerloopError(f"--{name} means nothing to --meta-gradient {how}")
     if how in STRATEGIES:
         for name in DESCENT:
             if getattr(options, name) is not None:
-                raise ValueError(
+                raise InnerloopError(
                     f"--{name.replace('_', '-')} means nothing to --meta-gradient {how}, which takes steps of its own: see --sigma"
                 )
     return told
 
 
-def stepping(recipe: Recipe) -> Recipe:
+def stepping(recipe: MetaTrainConfig) -> MetaTrainConfig:
     """The recipe, and for a strategy plain descent at a rate of 1: what it gives is
     where to go.
     """

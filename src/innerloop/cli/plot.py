@@ -11,6 +11,7 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian
 from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopError
 from innerloop.tasks.completion import Completion, places
 from innerloop.tasks.gp_curves import Curves
 from innerloop.tasks.sinusoid import Sinusoid
@@ -21,11 +22,11 @@ COLUMNS = 4
 def drawable(to: str, settings: list[TaskDistribution]) -> None:
     """Raises ValueError for tasks that are no picture, and for a file that is none."""
     if not all(isinstance(tasks, Curves | Sinusoid | Completion) for tasks in settings):
-        raise ValueError(
+        raise InnerloopError(
             "--plot draws curves (gp-curves, sinusoid) and images to complete (completion)"
         )
     if Path(to).suffix.lower() not in (".png", ".pdf", ".svg", ".jpg"):
-        raise ValueError(f"--plot writes a .png, .pdf, .svg or .jpg, not {to}")
+        raise InnerloopError(f"--plot writes a .png, .pdf, .svg or .jpg, not {to}")
 
 
 def pyplot() -> Any:

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_map
 
 from innerloop.core.meta_test import Estimate
 from innerloop.core.task import Task
-from innerloop.learners.program.robustfill import RobustFill
-from innerloop.learners.program.searching import Search, Searching
+from innerloop.engine.errors import InnerloopFileError
+from innerloop.learners.synthesis.robustfill import RobustFill
+from innerloop.learners.synthesis.synthesizer import Search, Synthesizer
 from innerloop.programs import strings
 from innerloop.programs.search import enumerated
 from innerloop.runs import RunError, Settings, write_atomically
@@ -33,7 +34,7 @@ READY = 500_000  # expressions that are enumerated beforehand, in nobody's time
 def show_programs(
     options: argparse.Namespace,
     settings: Settings,
-    learner: Searching,
+    learner: Synthesizer,
     console: Console,
 ) -> None:
     """Test a run and print the table; the results go to `options.json`, where that is
@@ -44,7 +45,7 @@ def show_programs(
             f"{options.run} writes programs for {settings.tasks}, and there is nothing of that kind in {options.on}"
         )
     if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise FileNotFoundError(
+        raise InnerloopFileError(
             f"there is no folder {Path(options.json).parent} to write {Path(options.json).name} into"
         )
     told = {
@@ -99,7 +100,7 @@ def show_programs(
 
 
 def measured(
-    learner: Searching, search: Search, tasks: list[Task], seconds: float
+    learner: Synthesizer, search: Search, tasks: list[Task], seconds: float
 ) -> dict[str, Estimate]:
     """How many tasks a search solves in time, all held-out rows right; for how many it
     finds in time what fits what is shown; its time.

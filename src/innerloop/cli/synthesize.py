@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.programs.strings import LONGEST
 from innerloop.runs import write_atomically
 from innerloop.synthesis import joined, synthesize
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     inputs, rows = read_rows(options.examples)
     out = Path(options.out) if options.out else None
     if out and not out.parent.is_dir():
-        raise FileNotFoundError(
+        raise InnerloopFileError(
             f"there is no folder {out.parent} to write {out.name} into"
         )
     columns = {name: [row[name] for row in rows] for name in inputs}
@@ -108,25 +109,25 @@ def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
     """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise InnerloopFileError(f"there is no file {file}")
     try:
         lines = list(csv.reader(io.StringIO(file.read_text("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} is no .csv file in UTF-8: {error}") from error
+        raise InnerloopError(f"{file} is no .csv file in UTF-8: {error}") from error
     lines = [(number, line) for number, line in enumerate(lines, 1) if line]
     header = [name.strip() for name in lines[0][1]] if lines else []
     if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
-        raise ValueError(
+        raise InnerloopError(
             f"{file} needs a header with the column output and one column of inputs or more, each of another name, not {header}"
         )
     for number, line in lines[1:]:
         if len(line) != len(header):
-            raise ValueError(
+            raise InnerloopError(
                 f"row {number} of {file} has {len(line)} cells, and the header has {len(header)}"
             )
     rows = [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
     if not any(row[OUTPUT] for row in rows):
-        raise ValueError(
+        raise InnerloopError(
             f"no row of {file} has an output: fill in one or more, as examples"
         )
     return [name for name in header if name != OUTPUT], rows

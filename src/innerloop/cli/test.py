@@ -25,14 +25,16 @@ from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Gaussian
 from innerloop.core.meta_test import Estimate, chunks, meta_test
 from innerloop.core.task import Examples, Task, TaskDistribution
-from innerloop.learners.active.asking import Asking
-from innerloop.learners.generative.imagining import Imagining
-from innerloop.learners.metric.clustering import adjusted_rand_index, cluster
-from innerloop.learners.program.searching import Searching
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.evaluation.clustering import adjusted_rand_index, cluster
+from innerloop.evaluation.head_start import head_start
+from innerloop.learners.active.active_learner import ActiveLearner
+from innerloop.learners.generative.example_generator import ExampleGenerator
+from innerloop.learners.synthesis.synthesizer import Synthesizer
 from innerloop.learners.transfer.scratch import Scratch
-from innerloop.race import head_start
+from innerloop.readers.image import Preprocess
 from innerloop.rl import Environment, play_test
-from innerloop.rl.trial import oracle_test, unseen
+from innerloop.rl.evaluation import oracle_test, unseen
 from innerloop.runs import (
     ALL_TASKS,
     Run,
@@ -44,10 +46,9 @@ from innerloop.runs import (
     write_atomically,
 )
 from innerloop.tasks import Episodes
+from innerloop.tasks.algorithmic import Sequences
 from innerloop.tasks.folder import read_classes
 from innerloop.tasks.gp_curves import Curves
-from innerloop.tasks.images import Preprocess
-from innerloop.tasks.sequences import Sequences
 
 UPDATES = 3  # of learners that descend and act
 
@@ -61,21 +62,21 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.steps:
         if not isinstance(learner, Descent):
-            raise ValueError(
+            raise InnerloopError(
                 f"{type(learner).__name__} takes no gradient steps, so --steps means nothing to it"
             )
         learner.inner_steps = options.steps
     if options.continual:
         show_continual(options, settings, learner, console)
         return
-    if isinstance(learner, Searching):
+    if isinstance(learner, Synthesizer):
         show_programs(options, settings, learner, console)
         return
     rows = []
     found = all_tasks(options, settings, console)
     for name in filter(None, (options.json, options.plot)):
         if not Path(name).absolute().parent.is_dir():
-            raise FileNotFoundError(
+            raise InnerloopFileError(
                 f"there is no folder {Path(name).parent} to write {Path(name).name} into"
             )
     if options.plot:
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
             and not isinstance(learner, Scratch)
             and not isinstance(tasks, Environment)
         )
-        if isinstance(learner, Asking):
+        if isinstance(learner, ActiveLearner):
             show_asking(learner, tasks, options, console, rows[-1])
         elif raced and tasks.spec.kind in Scratch.kinds:
             rows[0]["race"] = race(learner, tasks, options.race, options.seed)
@@ -139,13 +140,13 @@ def settings_to_test(
     trained = settings.task_options
     if settings.spec["kind"] != "classes" or "ways" not in trained:
         if options.ways:
-            raise ValueError(f"{settings.tasks} has no ways")
+            raise InnerloopError(f"{settings.tasks} has no ways")
         if settings.tasks == "gp-curves" and not options.shots and not options.on:
             return [(None, 5), (None, 10), (None, 20)]
         return [(None, options.shots or trained.get("shots"))]
     if fixed_ways(settings):
         if options.ways and options.ways != settings.spec["y_dim"]:
-            raise ValueError(
+            raise InnerloopError(
                 f"this {settings.learner} was trained for {settings.spec['y_dim']} ways and cannot answer for {options.ways}: "
                 f"train it with --ways {options.ways}"
                 + (
@@ -166,7 +167,11 @@ class Enlarged(TaskDistribution):
     """
 
     def __init__(
-        self, tasks: TaskDistribution, imagining: Imagining, count: int, seed: int
+        self,
+        tasks: TaskDistribution,
+        imagining: ExampleGenerator,
+        count: int,
+        seed: int,
     ):
         self.tasks, self.imagining, self.count, self.spec = (
             tasks,
@@ -195,12 +200,12 @@ class Enlarged(TaskDistribution):
         return Task(Examples(x[:, order], y[:, order]), tasks.query)
 
 
-def imagining(run: str, settings: Settings) -> Imagining:
+def imagining(run: str, settings: Settings) -> ExampleGenerator:
     """The learner of another run, to imagine examples. Raises RunError where it
     imagines nothing, or for other inputs.
     """
     learner, theirs = Run(run).learner(), Run(run).settings()
-    if not isinstance(learner, Imagining):
+    if not isinstance(learner, ExampleGenerator):
         raise RunError(f"{run} is a run of {theirs.learner}, which imagines nothing")
     if theirs.spec["x_shape"] != settings.spec["x_shape"]:
         raise RunError(
@@ -226,7 +231,7 @@ def all_tasks(
                 f"{ways}-way {shots}-shot is left out: {error}", highlight=False
             )
     if not found:
-        raise ValueError(
+        raise InnerloopError(
             "the test part has too few classes or images for the usual settings: name smaller ones with --ways, --shots and --queries"
         )
     return found
@@ -238,14 +243,14 @@ def test_tasks(
     """The tasks of one setting."""
     name = options.on or settings.tasks
     if name not in ALL_TASKS:
-        raise ValueError(
+        raise InnerloopError(
             f"there are no tasks {name!r}: choose one of {', '.join(ALL_TASKS)}"
         )
     accepted = inspect.signature(ALL_TASKS[name]).parameters
     asked: dict[str, Any] = {
         key: value
         for key, value in settings.task_options.items()
-        if key in accepted and key not in ("alphabets", "holdout")
+        if key in accepted and key not in ("groups", "holdout")
     }
     told = {
         "ways": ways,
@@ -255,22 +260,22 @@ def test_tasks(
         "kernel": options.kernel,
         "of": options.of,
         "protocol": options.protocol,
-        "alphabets": 1 if options.within_alphabet else None,
+        "groups": 1 if options.within_alphabet else None,
     }
     asked |= {key: value for key, value in told.items() if value is not None}
-    for key in ("protocol", "alphabets", "length", "repeats", "kernel", "of"):
+    for key in ("protocol", "groups", "length", "repeats", "kernel", "of"):
         if key in asked and key not in accepted:
-            raise ValueError(
+            raise InnerloopError(
                 f"{name} has no {'alphabets' if key == 'alphabets' else key}"
             )
     if options.root and name != "folder":
-        raise ValueError("--root is for tasks of a folder: add --on folder")
+        raise InnerloopError("--root is for tasks of a folder: add --on folder")
     if (
         name in ("folder", "arrays", "text")
         and name != settings.tasks
         and not options.root
     ):
-        raise ValueError(
+        raise InnerloopError(
             f"{name} needs --root, a folder of class folders"
             if name == "folder"
             else f"only a run on {name} can be tested on {name}"
@@ -285,7 +290,7 @@ def test_tasks(
             options.queries,
         )
     if shots is not None and "shots" not in accepted:
-        raise ValueError(f"{name} has no shots")
+        raise InnerloopError(f"{name} has no shots")
     asked = {
         key: value
         for key, value in {**asked, "reader": reader(settings.reads)}.items()
@@ -325,7 +330,7 @@ def test_tasks(
             f"{spec['kind']} ({spec['y_dim']}) of inputs {tuple(spec['x_shape'])}"
             for spec in (given, told)
         )
-        raise ValueError(
+        raise InnerloopError(
             f"this {settings.learner} was trained for {want}, but {name} has {got}"
         )
     return tasks

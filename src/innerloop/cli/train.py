@@ -22,18 +22,19 @@ from torch.utils._pytree import tree_map
 from innerloop.cli.fields import check_device, find_learner, given_fields
 from innerloop.cli.outer import OPTIONS, outer, outer_options, stepping
 from innerloop.core.descent import Descent
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.meta_test import Estimate, meta_test
-from innerloop.core.meta_train import (
+from innerloop.core.metagrad import META_GRADIENTS
+from innerloop.core.task import TaskDistribution
+from innerloop.engine.errors import InnerloopError
+from innerloop.learners.memory.rl2 import RL2
+from innerloop.metagrad import STRATEGIES, Strategy
+from innerloop.metagrad.meta_train import (
     build_optimizer,
     calibrate,
     meta_train,
     warmup_cosine,
 )
-from innerloop.core.metagrad import META_GRADIENTS
-from innerloop.core.task import TaskDistribution
-from innerloop.evolution import STRATEGIES, Strategy
-from innerloop.learners.memory.rl2 import RL2
 from innerloop.rl import (
     A2C,
     ACTING,
@@ -43,8 +44,8 @@ from innerloop.rl import (
     PolicyGradient,
     play_test,
 )
+from innerloop.rl.evaluation import unseen as seeded
 from innerloop.rl.policy import Policy
-from innerloop.rl.trial import unseen as seeded
 from innerloop.runs import (
     ALL_TASKS,
     Run,
@@ -70,7 +71,7 @@ TASK_OPTIONS = (
     "repeats",
     "kernel",
     "of",
-    "alphabets",
+    "groups",
     "protocol",
     "holdout",
     "root",
@@ -124,7 +125,7 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
     its length and device may change.
     """
     begun = {
-        **settings.recipe,
+        **settings.defaults,
         **settings.task_options,
         "seed": settings.seed,
         "precision": settings.precision,
@@ -137,7 +138,7 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
         begun |= {
             "size": read_as["size"][0],
             "channels": read_as["channels"],
-            "fit_ink": read_as["fit_ink"],
+            "normalize_strokes": read_as["normalize_strokes"],
         }
     begun |= {"estimator": (settings.policy or {}).get("estimator")}
     unsaid: dict[str, Any] = {"seed": 0, "precision": "auto"}
@@ -146,7 +147,14 @@ def refuse_other_flags(options: argparse.Namespace, settings: Settings) -> None:
             name in begun
             or name.startswith("field_")
             or name
-            in (*TASK_OPTIONS, *OPTIONS, "size", "channels", "fit_ink", "source")
+            in (
+                *TASK_OPTIONS,
+                *OPTIONS,
+                "size",
+                "channels",
+                "normalize_strokes",
+                "source",
+            )
         )
         if name in ("root", "file", "source") and value is not None:
             value = str(Path(value).resolve())
@@ -160,24 +168,24 @@ def settings_from(options: argparse.Namespace) -> Settings:
     """What the command line asks for, completed by the learner's recipe."""
     learner = find_learner(options.learner)
     if options.tasks not in ALL_TASKS:
-        raise ValueError(
+        raise InnerloopError(
             f"there are no tasks {options.tasks!r}: choose one of {', '.join(ALL_TASKS)}"
         )
     given = {
         f.name: getattr(options, f.name)
-        for f in fields(Recipe)
+        for f in fields(MetaTrainConfig)
         if getattr(options, f.name, None) is not None
     }
     played = options.tasks in PLAYED
     by_playing = (
-        MetaPolicyGradient.recipe if issubclass(learner, Descent) else RL2.recipe
+        MetaPolicyGradient.defaults if issubclass(learner, Descent) else RL2.defaults
     )
-    recipe = (
+    defaults = (
         by_playing
-        if played and learner.recipe.meta_gradient not in (*ACTING, *STRATEGIES)
-        else learner.recipe
+        if played and learner.defaults.meta_gradient not in (*ACTING, *STRATEGIES)
+        else learner.defaults
     )
-    recipe = stepping(replace(recipe, **given))
+    defaults = stepping(replace(recipe, **given))
     fitting = {**(ACTING if played else META_GRADIENTS), **STRATEGIES}
     if recipe.meta_gradient not in fitting:
         is_played = f"tasks that are played ({', '.join(PLAYED)})"
@@ -187,7 +195,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
             else f"{options.tasks} is none of the {is_played}"
         )
         how = "cannot play" if played else "learns by playing"
-        raise ValueError(
+        raise InnerloopError(
             f"{recipe.meta_gradient} {how}, and {what}: give a --meta-gradient of {', '.join(fitting)}"
         )
     told = outer_options(options, recipe.meta_gradient)
@@ -196,11 +204,11 @@ def settings_from(options: argparse.Namespace) -> Settings:
     explicit = {name: value for name, value in explicit.items() if value is not None}
     for name in explicit:
         if name not in accepted:
-            raise ValueError(f"{options.tasks} has no option --{name}")
+            raise InnerloopError(f"{options.tasks} has no option --{name}")
     if options.tasks == "folder" and "root" not in explicit:
-        raise ValueError("folder needs --root, a folder of class folders")
+        raise InnerloopError("folder needs --root, a folder of class folders")
     if options.tasks in ("arrays", "text") and "file" not in explicit:
-        raise ValueError(
+        raise InnerloopError(
             f"{options.tasks} needs --file, {'an .npz or .csv file' if options.tasks == 'arrays' else 'a .csv file with the columns text and label'}"
         )
     for name in {"root", "file"} & set(explicit):
@@ -227,16 +235,16 @@ def settings_from(options: argparse.Namespace) -> Settings:
         )
         defaults = {
             name: getattr(recipe, name)
-            for name in ("ways", "shots", "queries", "alphabets")
+            for name in ("ways", "shots", "queries", "groups")
             if name in accepted
         }
         if isinstance(whole, Episodes) and not {"ways", "queries"} & set(explicit):
             fitting = whole.largest(recipe.ways, recipe.shots, recipe.queries)
             defaults |= {"ways": fitting.ways, "queries": fitting.queries}
-        if "ways" in explicit and "alphabets" in defaults:
-            defaults["alphabets"] = (
-                min(defaults["alphabets"], max(1, explicit["ways"] // 5))
-                if defaults["alphabets"]
+        if "ways" in explicit and "groups" in defaults:
+            defaults["groups"] = (
+                min(defaults["groups"], max(1, explicit["ways"] // 5))
+                if defaults["groups"]
                 else 0
             )
         task_options = {**defaults, **task_options}
@@ -246,7 +254,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
             task_options = {
                 name: value
                 for name, value in task_options.items()
-                if name not in ("ways", "alphabets")
+                if name not in ("ways", "groups")
             } | rows
     # what its networks know
     inherited = (
@@ -294,7 +302,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
 
 
 def policy_of(
-    tasks: TaskDistribution, recipe: Recipe, estimator: str | None
+    tasks: TaskDistribution, recipe: MetaTrainConfig, estimator: str | None
 ) -> Policy | None:
     """How the outputs of who plays are read. Raises ValueError for an estimator where
     none is asked for.
@@ -307,13 +315,13 @@ def policy_of(
             else Policy(tasks.discrete)
         )
     if estimator and not isinstance(policy, PolicyGradient):
-        raise ValueError(
+        raise InnerloopError(
             "--estimator is of the meta-gradient policy-gradient, on tasks that are played"
         )
     return replace(policy, estimator=estimator) if estimator and policy else policy  # pyright: ignore[reportCallIssue]
 
 
-def played_with(learner: type[Learner], recipe: Recipe) -> dict[str, Any]:
+def played_with(learner: type[Learner], recipe: MetaTrainConfig) -> dict[str, Any]:
     """The learner's fields as its meta-gradient would have them, where they are not
     set.
     """
@@ -333,11 +341,11 @@ def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
     """How images are read, for tasks that are images."""
     asked = {
         name: getattr(options, name)
-        for name in ("size", "channels", "fit_ink")
+        for name in ("size", "channels", "normalize_strokes")
         if getattr(options, name) is not None
     }
     if asked and options.tasks not in ("omniglot", "folder", "pools"):
-        raise ValueError(
+        raise InnerloopError(
             f"{options.tasks} has no option --{next(iter(asked)).replace('_', '-')}"
         )
     if options.tasks not in ("omniglot", "strokes", "folder", "pools"):
@@ -346,7 +354,9 @@ def preprocess_from(options: argparse.Namespace) -> dict[str, Any] | None:
         asked["size"] = (asked["size"], asked["size"])
     own = options.tasks == "folder" or options.root
     usual = (
-        Preprocess(channels=1, size=(28, 28), dark_background=bool(options.fit_ink))
+        Preprocess(
+            channels=1, size=(28, 28), dark_background=bool(options.normalize_strokes)
+        )
         if own
         else PREPROCESS
     )
@@ -364,7 +374,7 @@ def _fast_bf16(device: str) -> bool:
 
 
 def training_tasks(
-    name: str, options: dict[str, Any], recipe: Recipe
+    name: str, options: dict[str, Any], recipe: MetaTrainConfig
 ) -> TaskDistribution:
     """The tasks to train on: episodes, or all classes at once where the recipe says
     so.
@@ -372,12 +382,12 @@ def training_tasks(
     tasks = build_tasks(name, "train", options)
     if not recipe.supervised:
         if isinstance(tasks, Cloze):
-            raise ValueError(
+            raise InnerloopError(
                 f"the labels of {name} never change, and this learner learns new ones in every task: take finetune or centrelossnet"
             )
         return tasks
     if not hasattr(tasks, "labelled"):
-        raise ValueError(
+        raise InnerloopError(
             f"this learner trains on all classes at once, and {name} has no classes"
         )
     return tasks.labelled(recipe.batch)  # pyright: ignore[reportAttributeAccessIssue]
@@ -411,7 +421,7 @@ def described(settings: Settings, tasks: TaskDistribution) -> str:
     episodes = (
         tasks if isinstance(tasks, Episodes) else getattr(tasks, "episodes", None)
     )
-    told, recipe = settings.task_options, settings.recipe
+    told, recipe = settings.task_options, settings.defaults
     if isinstance(tasks, GroupedRows):
         left_out = (
             f"; {tasks.left_out} with fewer than {tasks.shots + tasks.queries} rows are left out"
@@ -449,7 +459,7 @@ def train(
 ) -> Learner:
     """Meta-train into a run folder, from the beginning or from a checkpoint."""
     torch.manual_seed(settings.seed)
-    recipe = Recipe(**settings.recipe)
+    defaults = MetaTrainConfig(**settings.defaults)
     learner = settings.build().to(check_device(settings.device))
     tasks = training_tasks(
         settings.tasks,
@@ -616,7 +626,7 @@ def train(
             for number, values, progress in loop:
                 step = number + 1
                 if isinstance(meta_gradient, A2C):
-                    meta_gradient.at(progress)
+                    meta_gradient.on_progress(progress)
                 metrics = {name: float(value) for name, value in values.items()}
                 report.stepped(
                     step, progress, metrics, 1 if recipe.supervised else recipe.batch

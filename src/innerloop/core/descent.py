@@ -5,9 +5,8 @@ set.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import KW_ONLY
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,9 @@ from torch.func import functional_call
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
-from innerloop.engine.recompute import recomputed
-from innerloop.engine.statistics import Normaliser, given, measured
+from innerloop.engine.checkpointing import checkpointed
+from innerloop.engine.norm_stats import Normaliser, use_batch, use_stored
+from innerloop.engine.options import CountOrZero
 
 # the parameters of `net` by name, and the normalisation statistics that go with them
 Weights = dict[str, Tensor]
@@ -35,14 +35,14 @@ class Descent(Learner):
 
     net: nn.Module
     _: KW_ONLY
-    inner_steps: int = 1
+    inner_steps: CountOrZero = 1
     transductive: bool = False
     recompute: bool = False
     likelihood: Likelihood = Categorical()
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
+    learned_initialization = True  # False where a part of `init` is computed per task
+    proximal = 0.0  # weight of a proximal term in the inner loss
 
     def init(self, support: Examples) -> Weights:
         """The weights before the first step."""
@@ -52,7 +52,7 @@ class Descent(Learner):
     def step(self, weights: Weights, support: Examples) -> Weights:
         """The weights after one more step."""
 
-    def finish(self, weights: Weights, support: Examples) -> Weights:
+    def finalize(self, weights: Weights, support: Examples) -> Weights:
         """The state to predict from: the weights with the support set's statistics,
         where the net has any and they count.
         """
@@ -60,7 +60,7 @@ class Descent(Learner):
             isinstance(module, Normaliser) for module in self.net.modules()
         ):
             return weights
-        with measured(self.net) as notes:
+        with use_batch(self.net) as notes:
             functional_call(self.net, weights, (support.x,))
         return {**weights, **notes.moments()}
 
@@ -68,32 +68,32 @@ class Descent(Learner):
         weights = self.init(support)
         for _ in range(self.inner_steps):
             weights = (
-                recomputed(self, self.step, weights, support)
+                checkpointed(self, self.step, weights, support)
                 if self.recompute
                 else self.step(weights, support)
             )
-        return self.finish(weights, support)
+        return self.finalize(weights, support)
 
     def trajectory(self, support: Examples, steps: int) -> Iterator[Weights]:
         """The states after 0, 1, ..., `steps` steps."""
         weights = self.init(support)
-        yield self.finish(weights, support)
+        yield self.finalize(weights, support)
         for _ in range(steps):
             weights = self.step(weights, support)
-            yield self.finish(weights, support)
+            yield self.finalize(weights, support)
 
     def predict(self, state: Weights, x: Tensor) -> Tensor:
         if self.transductive:
-            with measured():
+            with use_batch():
                 return functional_call(self.net, state, (x,))
-        with given():
+        with use_stored():
             return functional_call(self.net, state, (x,))
 
     def support_loss(self, weights: Weights, support: Examples) -> Tensor:
         """The loss that the steps descend: the negative log-likelihood of the support
         set, normalised by its own statistics.
         """
-        with measured():
+        with use_batch():
             return self.likelihood.nll(
                 functional_call(self.net, weights, (support.x,)), support.y
             )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -18,39 +18,62 @@ from innerloop.core.likelihood import (
     Likelihood,
     Metrics,
 )
-from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.core.task import Examples, Kind, Task, TaskSpec
+from innerloop.engine.did_you_mean import did_you_mean
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.memory import keep_memory
-from innerloop.engine.names import instead
-from innerloop.engine.statistics import Normaliser, measured
+from innerloop.engine.norm_stats import Normaliser, use_batch
+from innerloop.engine.options import (
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    Option,
+    Positive,
+    check_options,
+    options,
+)
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a learner is meta-trained where nothing else is said: the episodes and the
-    outer loop.
+class MetaTrainConfig:
+    """How a learner is meta-trained: the episodes and the outer loop.
 
-    ways, shots, queries: the episodes trained on; alphabets: how many groups their
-    classes come from (0: any), where the data has groups. batch: tasks in a meta-step.
-    optimizer: a name in torch.optim. lr: its rate, after `warmup` steps and under
-    cosine decay, or constant. clip: the largest norm of the meta-gradient. supervised:
-    all classes at once, with labels that never change, `batch` examples at a time.
+    Args:
+        ways: classes in a training task.
+        shots: support examples of a class.
+        queries: query examples of a class.
+        groups: from how many groups (alphabets, domains) the classes of a task come; 0
+            takes any classes.
+        batch: tasks in a meta-step, or examples for supervised training.
+        meta_gradient: how the meta-parameters move.
+        optimizer: name of an optimizer in torch.optim.
+        lr: its learning rate.
+        weight_decay: its weight decay.
+        warmup: share of training in which the learning rate rises linearly.
+        decay: whether the learning rate falls to zero, along half a cosine.
+        clip: largest norm of the meta-gradient.
+        supervised: train on all classes at once, with labels that never change.
     """
 
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    alphabets: int = 0
-    batch: int = 16
-    optimizer: str = "AdamW"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    warmup: int = 100
-    decay: bool = True
-    clip: float = 10.0
+    ways: Count = 5
+    shots: Count = 1
+    queries: Count = 15
+    groups: CountOrZero = 0
+    batch: Count = 16
     meta_gradient: str = "backprop"
+    optimizer: str = "AdamW"
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    warmup: Fraction = 0.03
+    decay: bool = True
+    clip: Positive = 10.0
     supervised: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
@@ -59,23 +82,36 @@ class Learner(nn.Module, ABC):
     ONE task, without side effects.
 
     A subclass is a dataclass by itself: annotate its networks and hyperparameters. A
-    new learner is in evaluation mode;
-    `meta_train` switches to training mode while it trains.
+    new learner is in evaluation mode; `meta_train` switches to training mode while it
+    trains.
+
+    Class variables, which an instance may override where they depend on its fields:
+        kinds: the kinds of targets that it can predict.
+        defaults: how it is meta-trained unless something else is asked for.
+        regression_defaults: other default fields of `build` where targets are reals.
+        named_networks: the fields whose networks can be chosen by name.
+        sequences: whether it can answer ordered queries.
+        fixed_ways: whether it answers only for the number of ways it was built for.
+        encode_jointly: whether `forward` encodes all tasks at once.
+        transductive: whether a prediction uses the other query examples.
+        recompute: whether intermediate results are recomputed to save memory.
+        recordable: whether its operations depend on its parameters, buffers, fields and
+            the task alone, so that a recording of them can be replayed.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("classes", "reals")
-    recipe: ClassVar[Recipe] = Recipe()
+    kinds: ClassVar[tuple[Kind, ...]] = ("classes", "reals")
+    defaults: ClassVar[MetaTrainConfig] = MetaTrainConfig()
     likelihood: Likelihood
-    spec: ClassVar[TaskSpec | None] = None  # what `build` was told
-    given: ClassVar[dict[str, Any]] = {}
-    # the networks that may be chosen by name
-    by_name: ClassVar[tuple[str, ...]] = ("encoder", "net")
-    # defaults of `build` where targets are reals
-    for_reals: ClassVar[dict[str, Any]] = {}
-    sequences: ClassVar[bool] = False  # whether it can answer queries in order
-    # whether `forward` encodes all tasks at once, so that they are normalised together
-    together: ClassVar[bool] = False
-    or_zero: ClassVar[tuple[str, ...]] = ("inner_steps",)  # whole numbers that may be 0
+    spec: ClassVar[TaskSpec | None] = None  # the argument of `build`
+    build_args: ClassVar[dict[str, Any]] = {}  # its keyword arguments
+    named_networks: ClassVar[tuple[str, ...]] = ("encoder", "net")
+    regression_defaults: ClassVar[dict[str, Any]] = {}
+    sequences: ClassVar[bool] = False
+    encode_jointly: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
+    fixed_ways = False
+    transductive = False
+    recompute = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -87,6 +123,7 @@ class Learner(nn.Module, ABC):
         return self
 
     def __post_init__(self) -> None:
+        check_options(self)
         self.eval()
 
     @abstractmethod
@@ -100,17 +137,22 @@ class Learner(nn.Module, ABC):
         """Outputs (m, out_dim) for x (m, *x_shape), to be read by `self.likelihood`."""
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        """What meta-training lowers: the negative log-likelihood of the query set after
-        adapting, a scalar, and its metrics.
+        """What meta-training minimizes: by default the negative log-likelihood of the
+        query set after adapting, a scalar; and metrics.
         """
         outputs = self.predict(self.adapt(task.support), task.query.x)
-        return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(
-            outputs, task.query.y
-        )
+        nll = self.likelihood.nll(outputs, task.query.y)
+        return nll, self.likelihood.metrics(outputs, task.query.y)
 
-    def at(self, progress: float) -> None:
-        """Told before every meta-step how far meta-training is, from 0 to 1, and 1 at
-        its end: for what changes on the way.
+    def trajectory(self, support: Examples, steps: int) -> Iterator[State]:
+        """The states after 0, 1, ... up to `steps` gradient steps; a single state for
+        learners that take no steps.
+        """
+        yield self.adapt(support)
+
+    def on_progress(self, progress: float) -> None:
+        """Called before every meta-step with the share of meta-training done, from 0 to
+        1, and with 1 at its end: for what changes on the way.
         """
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
@@ -134,22 +176,22 @@ class Learner(nn.Module, ABC):
         if not looped:
             return torch.vmap(function, randomness="different")(*trees)
         results = [
-            function(*tree_map(lambda leaf: leaf[i], trees))
-            for i in range(len(first))  # noqa: B023
+            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
+            for i in range(len(first))
         ]
         return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
     @torch.no_grad()
     def calibrate(self, tasks: Task) -> None:
-        """Re-estimate the statistics of normalisation layers on training tasks, exactly
+        """Re-estimate the statistics of normalization layers on training tasks, exactly
         instead of by a moving average.
 
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
         section 3. Called by `meta_train`.
         """
         if any(isinstance(module, Normaliser) for module in self.modules()):
-            with measured(self) as notes:
-                for part in [tasks] if self.together else tasks.split(0):
+            with use_batch(self) as notes:
+                for part in [tasks] if self.encode_jointly else tasks.split(0):
                     self(part)
             buffers = dict(self.named_buffers())
             for name, value in notes.moments().items():
@@ -161,79 +203,94 @@ class Learner(nn.Module, ABC):
         return fields(cls)  # pyright: ignore[reportArgumentType]
 
     @classmethod
+    def options(cls) -> dict[str, Option]:
+        """The fields that can be set by plain values: hyperparameters, and networks
+        that can be chosen by name.
+        """
+        found = {}
+        for name, option in options(cls).items():
+            if name in cls.network_fields():
+                if name in cls.named_networks:
+                    text = option.help or "the network, by name"
+                    found[name] = Option(name, str, None, optional=True, help=text)
+            elif option.is_plain:
+                found[name] = option
+        return found
+
+    @classmethod
+    def network_fields(cls) -> tuple[str, ...]:
+        """The names of the fields that hold networks."""
+        hints = get_type_hints(cls)
+        return tuple(
+            entry.name
+            for entry in cls.fields()
+            if isinstance(kind := hints[entry.name], type)
+            and issubclass(kind, nn.Module)
+        )
+
+    @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
-    ) -> dict[str, nn.Module]:
-        """Suitable networks for `spec`, by field; `given` holds the fields that were
-        set, networks as modules or by name.
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
+    ) -> dict[str, Any]:
+        """Suitable networks for `spec`, by field; `build_args` holds the fields that
+        were set, networks as modules or by name.
         """
         return {}
 
     @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        """Whether, with these fields, it answers for any number of ways, not only for
-        the one it was built for: labels are mere symbols to it.
-        """
-        return True
+    def build(cls, spec: TaskSpec, **build_args: Any) -> Self:
+        """This learner with suitable networks for `spec`; `build_args` sets fields,
+        networks too, by module or by name ("conv4").
 
-    @classmethod
-    def build(cls, spec: TaskSpec, **given: Any) -> Self:
-        """This learner with suitable networks for `spec`; `given` sets fields, networks
-        too, by module or by name ("conv4").
-
-        Raises TypeError for a field that does not exist and ValueError for a kind of
-        task that this learner cannot answer for.
+        Raises InnerloopTypeError for a field that does not exist, and InnerloopError
+        for a value out of range or a kind of task that this learner cannot predict.
         """
-        known = [entry.name for entry in cls.fields()]
-        for name in given:
-            if name not in known:
-                raise TypeError(
-                    f"{cls.__name__} has no field {name!r}{instead(name, known, 'it has')}"
-                )
+        name = cls.__name__
+        known = options(cls)
+        for key, value in build_args.items():
+            if key not in known:
+                guess = did_you_mean(key, list(known), "it has")
+                raise InnerloopTypeError(f"{name} has no field {key!r}{guess}")
+            if key in cls.network_fields():
+                if value is None or isinstance(value, nn.Module):
+                    continue
+                if not isinstance(value, str) or key not in cls.named_networks:
+                    by = " or by name" if key in cls.named_networks else ""
+                    raise InnerloopTypeError(
+                        f"{name} takes {key} as a module{by}; got {value!r}"
+                    )
+            else:
+                build_args[key] = known[key].check(value, name)
         if spec.kind not in cls.kinds:
-            raise ValueError(
-                f"{cls.__name__} answers for {' and '.join(cls.kinds)}, but the targets of these tasks are {spec.kind}"
+            raise InnerloopError(
+                f"{name} predicts {' and '.join(cls.kinds)}, but the targets of these "
+                f"tasks are {spec.kind}"
             )
         if spec.ordered and not cls.sequences:
-            raise ValueError(
-                f"{cls.__name__} answers every query by itself, and these tasks are sequences: try NTM, MANN or LSTM"
+            raise InnerloopError(
+                f"{name} answers every query by itself, and these tasks are sequences: "
+                "try NTM, MANN or LSTM"
             )
-        for name, value in given.items():
-            if (
-                isinstance(value, int)
-                and not isinstance(value, bool)
-                and value < (0 if name in cls.or_zero else 1)
-            ):
-                raise ValueError(
-                    f"{name} must be at least {0 if name in cls.or_zero else 1}, not {value}"
-                )
-        given = {**(cls.for_reals if spec.kind == "reals" else {}), **given}
-        for entry in cls.fields():
-            if (
-                isinstance(given.get(entry.name), str)
-                and "Module" in str(entry.type)
-                and entry.name not in cls.by_name
-            ):
-                raise ValueError(
-                    f"{cls.__name__} takes {entry.name} as a module, not by name"
-                )
-        likelihood = given.setdefault(
-            "likelihood",
-            {"classes": Categorical(), "bits": Bernoulli()}.get(spec.kind, Gaussian()),
+        usual = cls.regression_defaults if spec.kind == "reals" else {}
+        build_args = {**usual, **build_args}
+        of_kind: dict[str, Likelihood] = {
+            "classes": Categorical(),
+            "bits": Bernoulli(),
+        }
+        likelihood = build_args.setdefault(
+            "likelihood", of_kind.get(spec.kind, Gaussian())
         )
-        told = {name: value for name, value in given.items() if name != "likelihood"}
-        wired = cls.networks(spec, given, likelihood.out_dim(spec.y_dim))
-        learner = cls(
-            **{
-                **given,
-                **{
-                    name: value
-                    for name, value in wired.items()
-                    if not isinstance(given.get(name), nn.Module)
-                },
-            }
-        )
-        learner.spec, learner.given = spec, told  # pyright: ignore[reportAttributeAccessIssue]
+        wired = cls.networks(spec, build_args, likelihood.out_dim(spec.y_dim))
+        made = {
+            key: module
+            for key, module in wired.items()
+            if not isinstance(build_args.get(key), nn.Module)
+        }
+        learner = cls(**{**build_args, **made})
+        learner.spec = spec  # pyright: ignore[reportAttributeAccessIssue]
+        learner.build_args = {  # pyright: ignore[reportAttributeAccessIssue]
+            key: value for key, value in build_args.items() if key != "likelihood"
+        }
         return learner
 
 
@@ -241,9 +298,9 @@ class Streaming(Learner):
     """A learner that takes one example at a time: `adapt` is the fold of `observe` over
     the support set.
 
-    Its objective is the loss of everything that it can be asked: of every support
-    example before its label is shown, and of the query set. Where support and query are
-    one sequence, it is that of the query set.
+    Its objective is the loss of every prediction: for each support example before its
+    label is shown, and for the query set. Where support and query are one sequence, it
+    is that of the query set.
     """
 
     @abstractmethod
@@ -254,9 +311,9 @@ class Streaming(Learner):
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         """The state after one more example x (*x_shape), y (y_dim,)."""
 
-    def follow(self, examples: Examples) -> tuple[State, Tensor]:
+    def scan(self, examples: Examples) -> tuple[State, Tensor]:
         """The state after the examples, and the outputs (n, out_dim) for each of them,
-        given before its label was shown.
+        predicted before its label was shown.
         """
         state, outputs = self.init(), []
         for x, y in zip(*examples, strict=True):
@@ -273,7 +330,7 @@ class Streaming(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         if self.spec is not None and self.spec.ordered:
             return super().loss(task)
-        state, before = self.follow(task.support)
+        state, before = self.scan(task.support)
         after = self.predict(state, task.query.x)
         nll = self.likelihood.nll(
             torch.cat([before, after]), torch.cat([task.support.y, task.query.y])

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner, Streaming
-from innerloop.core.meta_train import Precision
 from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.precision import Precision
 
 
 class Estimate(NamedTuple):
@@ -143,7 +144,7 @@ def chunks(
     generator: torch.Generator | None,
 ) -> Iterator[Task]:
     if n < 1:
-        raise ValueError(f"a test needs at least one task, not {n}")
+        raise InnerloopError(f"a test needs at least one task, not {n}")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     device = next(learner.parameters(), torch.empty(0)).device
     for begin in range(0, n, chunk):
@@ -173,7 +174,7 @@ def _by_instance(learner: Streaming, support: Examples) -> Tensor:
     every class has as many.
     """
     # (n,)
-    right = (learner.follow(support)[1].argmax(-1) == support.y.argmax(-1)).float()
+    right = (learner.scan(support)[1].argmax(-1) == support.y.argmax(-1)).float()
     instance = (support.y * support.y.cumsum(0)).sum(-1)  # (n,) 1, 2, ...
     shots, ways = len(support.y) // support.y.shape[1], support.y.shape[1]
     # (n, shots)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from innerloop.engine.errors import InnerloopError
+
+if TYPE_CHECKING:
+    from innerloop.core.learner import Learner
+    from innerloop.core.likelihood import Likelihood
+    from innerloop.core.report import Report, TestPlan
 
 
 class Examples(NamedTuple):
@@ -17,13 +24,12 @@ class Examples(NamedTuple):
     """
 
     x: Tensor  # (n, *x_shape)
-    # (n, y_dim)  one-hot rows for classes, reals for regression, zeros and ones for
-    # bits
+    # (n, y_dim)  one-hot rows for classes, reals for regression, zeros and ones for bits
     y: Tensor
 
 
 class Task(NamedTuple):
-    """One task: learn from `support`, answer for `query`. A batch of tasks is the same
+    """One task: learn from `support`, predict for `query`. A batch of tasks is the same
     type with one more leading axis.
     """
 
@@ -32,46 +38,55 @@ class Task(NamedTuple):
 
     def to(self, device: torch.device | str) -> Task:
         """The same task with every tensor on `device`."""
+        # a copy to the CPU that does not block could be read before it has arrived
+        ahead = torch.device(device).type != "cpu"
         return Task(
             *(
-                Examples(*(t.to(device, non_blocking=True) for t in part))
-                for part in self
+                Examples(*(t.to(device, non_blocking=ahead) for t in examples))
+                for examples in self
             )
         )
 
     def split(self, numbers: int) -> list[Task]:
-        """A batch of tasks as batches of as many tasks as have at most so many numbers
-        in their inputs, or one.
+        """A batch of tasks as smaller batches, each of as many tasks as have at most so
+        many numbers in their inputs, and at least one.
         """
-        size = max(1, numbers // sum(part.x[0].numel() for part in self))
-        parts = zip(*(t.split(size) for part in self for t in part), strict=True)
+        size = max(1, numbers // sum(examples.x[0].numel() for examples in self))
+        columns = (t.split(size) for examples in self for t in examples)
         return [
             Task(Examples(x, y), Examples(query_x, query_y))
-            for x, y, query_x, query_y in parts
+            for x, y, query_x, query_y in zip(*columns, strict=True)
         ]
 
     def unbind(self) -> list[Task]:
         """The single tasks of a batch of tasks."""
         return [
-            Task(*(Examples(part.x[i], part.y[i]) for part in self))
+            Task(*(Examples(examples.x[i], examples.y[i]) for examples in self))
             for i in range(len(self.query.x))
         ]
+
+
+Kind = Literal["classes", "reals", "bits", "programs"]
 
 
 @dataclass(frozen=True)
 class TaskSpec:
     """The shape of a task: all that a learner must know to be built for it.
 
-    kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
-    (independent zeros and ones) or "programs" (what a program makes of the input, and
-    the program). x_shape: the shape of one input, `(channels, height, width)` for
-    images, `(features,)` for vectors. y_dim: the number of ways for classes, of numbers
-    for the others. ordered: support and query are one sequence, and every query is
-    answered after those before it. vocabulary: how many tokens there are, where an
-    input is a row of tokens by number, 0 for none; 0 where it is not.
+    Args:
+        kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
+            (independent zeros and ones) or "programs" (the outputs of a program, and
+            the program).
+        x_shape: shape of one input, `(channels, height, width)` for images,
+            `(features,)` for vectors.
+        y_dim: number of ways for classes, of values for the other kinds.
+        ordered: support and query are one sequence, and every query is answered after
+            those before it.
+        vocabulary: number of tokens where an input is a row of token numbers, in which
+            0 is padding; 0 where inputs are no tokens.
     """
 
-    kind: Literal["classes", "reals", "bits", "programs"]
+    kind: Kind
     x_shape: tuple[int, ...]
     y_dim: int
     ordered: bool = False
@@ -79,13 +94,15 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("classes", "reals", "bits", "programs"):
-            raise ValueError(
-                f'TaskSpec.kind is "classes", "reals", "bits" or "programs", not {self.kind!r}'
+            raise InnerloopError(
+                'TaskSpec.kind must be "classes", "reals", "bits" or "programs"; got '
+                f"{self.kind!r}"
             )
         object.__setattr__(self, "x_shape", tuple(int(size) for size in self.x_shape))
         if not self.x_shape or min(self.x_shape) < 1 or self.y_dim < 1:
-            raise ValueError(
-                f"TaskSpec needs positive sizes, got x_shape={self.x_shape}, y_dim={self.y_dim}"
+            raise InnerloopError(
+                "TaskSpec needs positive sizes; got "
+                f"x_shape={self.x_shape}, y_dim={self.y_dim}"
             )
 
     @property
@@ -97,20 +114,99 @@ class TaskSpec:
         """The number of values in one input."""
         return math.prod(self.x_shape)
 
+    def same_inputs(self, other: TaskSpec) -> bool:
+        """Whether a learner built for one of them can read tasks of the other; the
+        number of ways may differ.
+        """
+        fixed = ("kind", "x_shape", "ordered", "vocabulary")
+        same = all(getattr(self, name) == getattr(other, name) for name in fixed)
+        return same and (self.kind == "classes" or self.y_dim == other.y_dim)
+
+    def __str__(self) -> str:
+        return f"{self.y_dim} {self.kind} from inputs of shape {self.x_shape}"
+
 
 class TaskDistribution(ABC):
     """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
 
     Every random choice is drawn from the generator that is passed in, so a seed fixes
-    the tasks. With `ahead`, `sample` may run in a thread of its own while the batch
-    before is learned: for distributions that do not change and depend on nothing else.
+    the tasks. All other members have defaults that suit tasks with given labels.
+
+    Class variables:
+        prefetch: whether `sample` may run in a thread of its own while the previous
+            batch is learned; for distributions that never change.
+        played: whether a learner acts in these tasks (see `innerloop.rl`).
     """
 
     spec: TaskSpec
-    ahead: ClassVar[bool] = False
+    prefetch: ClassVar[bool] = False
+    played: ClassVar[bool] = False
+    reader: Any = None  # what turned raw inputs into tensors, or None
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
         """`n` tasks with one leading axis: support x (n, s, *x_shape), y (n, s, y_dim);
         query likewise.
         """
+
+    def describe(self) -> str:
+        """What the tasks are, in a few words without a verb."""
+        return f"tasks with {self.spec}"
+
+    def likelihood(self) -> Likelihood | None:
+        """How outputs must be read on these tasks, or None for the usual reading."""
+        return None
+
+    def objective(self) -> Any:
+        """What evolution strategies minimize (see `innerloop.metagrad.population`), or
+        None for the learner's loss.
+        """
+        return None
+
+    def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
+        """The options under which papers report results on these tasks, one dictionary
+        for each row of a result table; `fixed_ways` is the number of ways of a learner
+        that cannot change it, or None.
+        """
+        return [{}]
+
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
+        """Measure the learner on these tasks: by default few-shot, see `meta_test`."""
+        from innerloop.core.meta_test import evaluate
+
+        return evaluate(learner, self, plan)
+
+    def for_supervised(self, batch: int) -> TaskDistribution:
+        """The same data as one problem with all classes at once and fixed labels,
+        `batch` examples at a time.
+
+        Raises InnerloopError where there are no classes.
+        """
+        raise InnerloopError(
+            "this learner trains on all classes at once, and these tasks have none"
+        )
+
+    def for_validation(self, fixed_ways: bool) -> TaskDistribution | None:
+        """Smaller tasks from the same data to validate on, or None where there is too
+        little data.
+        """
+        return self
+
+    def class_keys(self) -> frozenset[str]:
+        """Keys of the classes by content, to find classes that two sources share; empty
+        where tasks are drawn from no fixed classes.
+        """
+        return frozenset()
+
+    def item_keys(self) -> frozenset[str]:
+        """Keys of the single examples by content, to find examples that two splits
+        share; empty where examples are generated.
+        """
+        return frozenset()
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """Draw what the learner predicts on one task into a matplotlib (sub)figure.
+
+        Raises InnerloopError where these tasks have no picture.
+        """
+        raise InnerloopError("--plot cannot draw these tasks")

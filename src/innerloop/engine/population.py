@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
-from innerloop.engine.recompute import Calling
+from innerloop.engine.checkpointing import Calling
 
 # members that are evaluated at once have so many numbers in their inputs, or there is
 # only one

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "bf16"]
 
 
 def widened(values: Tensor) -> Tensor:

@@ -3,32 +3,35 @@
 from innerloop.core.learner import Learner
 from innerloop.learners import (
     active,
-    continual,
-    encoding,
+    amortized,
+    class_incremental,
     generative,
     memory,
     metric,
+    neural_processes,
     optimization,
-    program,
+    synthesis,
     transfer,
 )
 
 FAMILIES = {
     "metric": metric,
-    "memory": memory,
-    "encoding": encoding,
-    "generative": generative,
     "optimization": optimization,
-    "program": program,
+    "memory": memory,
+    "neural processes": neural_processes,
+    "amortized": amortized,
+    "synthesis": synthesis,
+    "generative": generative,
     "transfer": transfer,
-    "continual": continual,
+    "class-incremental": class_incremental,
     "active": active,
 }
+# by the name that commands use
 LEARNERS: dict[str, type[Learner]] = {
     name.lower(): getattr(family, name)
     for family in FAMILIES.values()
     for name in family.__all__
-}  # by the name that commands use
+}
 
 
 def family_of(learner: type[Learner]) -> str:

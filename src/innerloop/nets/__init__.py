@@ -1,9 +1,9 @@
 """Building blocks, and suitable networks by name."""
 
 from innerloop.nets.conv import Conv4, Conv6
-from innerloop.nets.named import ENCODERS, Headed, encoder, flat_features
 from innerloop.nets.norm import BatchNorm, LayerNorm
 from innerloop.nets.recurrent import LSTMCell
+from innerloop.nets.registry import ENCODERS, Headed, encoder, flat_features
 from innerloop.nets.text import Prompted, TextEncoder
 
 __all__ = [

@@ -7,8 +7,8 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.nets import native
-from innerloop.nets.block import block
+from innerloop.nets.fused_conv import native
+from innerloop.nets.fused_conv.autograd import block
 from innerloop.nets.norm import BatchNorm
 
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.norm_stats import Normaliser
 from innerloop.engine.precision import widened
-from innerloop.engine.statistics import Normaliser
 
 
 class BatchNorm(Normaliser):
     """Batch normalisation over all but the channel axis, (n, channels, ...) in and out.
     Ioffe and Szegedy 2015, arXiv:1502.03167.
 
-    Which statistics it uses is said in `innerloop.engine.statistics`. Under functorch
+    Which statistics it uses is said in `innerloop.engine.norm_stats`. Under functorch
     transforms, and where the moments are wanted, it is written out from mean and
     variance: `vmap` of the built-in layer with its affine part gives wrong second-order
     gradients without a warning.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
+from innerloop.engine.errors import MissingPackageError
 from innerloop.nets.norm import LayerNorm
 from innerloop.nets.text import Prompted
 
@@ -77,7 +78,7 @@ def bert(spec: TaskSpec) -> TransformersEncoder:
     try:
         from transformers import BertConfig, BertModel
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "bert is a model of transformers: pip install 'innerloop[transformers]'"
         ) from error
     config = BertConfig(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from innerloop.engine.errors import InnerloopError
+
 Symbol = str | int
 Expression = tuple[Symbol, ...]
 Program = tuple[Expression, ...]
@@ -88,7 +90,7 @@ class Grammar:
             ):
                 number = self.number.get(symbol, -1)
                 if number not in self.following[state]:
-                    raise ValueError(
+                    raise InnerloopError(
                         f"{symbol!r} may not stand where it stands in {expression}"
                     )
                 state = self.following[state][number]
@@ -101,7 +103,9 @@ class Grammar:
         state, expression = self.START, []
         for number in numbers:
             if number not in self.following[state]:
-                raise ValueError(f"symbol number {number} may not follow {expression}")
+                raise InnerloopError(
+                    f"symbol number {number} may not follow {expression}"
+                )
             state = self.following[state][number]
             if number:
                 expression.append(self.symbols[number])
@@ -109,5 +113,5 @@ class Grammar:
                 program.append(tuple(expression))
                 state, expression = self.START, []
         if expression:
-            raise ValueError(f"the expression {expression} is not whole")
+            raise InnerloopError(f"the expression {expression} is not whole")
         return tuple(program)

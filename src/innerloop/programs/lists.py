@@ -19,6 +19,8 @@ from itertools import accumulate
 from random import Random
 from typing import Any, Literal, NamedTuple
 
+from innerloop.engine.errors import InnerloopError
+
 Value = int | tuple[int, ...]
 Kind = Literal["int", "list"]
 
@@ -161,13 +163,13 @@ def check(program: ListProgram) -> None:
     """
     kinds: list[Kind] = [*program.inputs]
     if not 1 <= len(kinds) <= len(INPUTS) or not 1 <= len(program.lines) <= LINES:
-        raise ValueError(
+        raise InnerloopError(
             f"a program has 1 or {len(INPUTS)} inputs and 1 to {LINES} lines, not {len(kinds)} and {len(program.lines)}"
         )
     for i, (name, told, arguments) in enumerate(program.lines, 1):
         function = FUNCTIONS.get(name)
         if function is None:
-            raise ValueError(
+            raise InnerloopError(
                 f"line {i}: there is no function {name!r}, only {', '.join(FUNCTIONS)}"
             )
         if told not in (LAMBDAS[function.lambdas] if function.lambdas else (None,)):
@@ -176,11 +178,11 @@ def check(program: ListProgram) -> None:
                 if function.lambdas
                 else "none"
             )
-            raise ValueError(f"line {i}: {name} takes {wanted} first, not {told!r}")
+            raise InnerloopError(f"line {i}: {name} takes {wanted} first, not {told!r}")
         if [kinds[at] if 0 <= at < len(kinds) else None for at in arguments] != [
             *function.arguments
         ]:
-            raise ValueError(
+            raise InnerloopError(
                 f"line {i}: {name} takes {' and '.join(function.arguments)}, known before it"
             )
         kinds.append(function.gives)
@@ -224,14 +226,14 @@ def parse(text: str, inputs: tuple[Kind, ...] = ("list",)) -> ListProgram:
         if found is None or found[1] != (
             NAMES[i : i + 1] if i < len(parts) - 1 else None
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"line {i + 1}: {part.strip()!r} is not of the form {NAMES[min(i, 7)]} = function(arguments), the last without a name"
             )
         words = [word.strip() for word in found[3].split(",")]
         function = FUNCTIONS.get(found[2])
         told = words.pop(0) if function is not None and function.lambdas else None
         if unknown := [word for word in words if word not in names]:
-            raise ValueError(
+            raise InnerloopError(
                 f"line {i + 1}: {unknown[0]!r} is neither an input nor a line"
             )
         lines.append(Line(found[2], told, tuple(names[word] for word in words)))
@@ -260,7 +262,7 @@ def decode(numbers: Sequence[int], inputs: tuple[Kind, ...]) -> ListProgram:
     if len(numbers) % 3 or any(
         not 0 <= operation < len(OPERATIONS) for operation in numbers[::3]
     ):
-        raise ValueError(
+        raise InnerloopError(
             f"{list(numbers)} are not three numbers a line, the first of them below {len(OPERATIONS)}"
         )
     lines = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)

@@ -246,7 +246,7 @@ class Enumerated:
             self.made += islice(self.source, n - len(self.made))
         return self.made[:n]
 
-    def at(self, i: int) -> tuple[float, Expression] | None:
+    def on_progress(self, i: int) -> tuple[float, Expression] | None:
         """The i-th, from 0; None after the last."""
         return (
             self.made[i]

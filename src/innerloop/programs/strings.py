@@ -33,6 +33,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.programs.grammar import Expression, Grammar, Program, Symbol
 
 KINDS = {
@@ -227,7 +228,7 @@ def numbered(text: str, length: int) -> list[int]:
     Raises ValueError for a longer text.
     """
     if len(text) > length:
-        raise ValueError(
+        raise InnerloopError(
             f"a text of {len(text)} characters is longer than {length}: {text[:20]!r}..."
         )
     if not text.isascii():
@@ -308,7 +309,7 @@ def parse(text: str) -> Program:
     def expect(*wanted: str) -> str:
         nonlocal at
         if words[at] not in wanted:
-            raise ValueError(
+            raise InnerloopError(
                 f"{text!r} is no program: {' or '.join(wanted)} was expected, not {words[at]}"
             )
         at += 1
@@ -326,7 +327,7 @@ def parse(text: str) -> Program:
                 if name not in _ARGUMENTS or (name == "whole") != (
                     words[at - 1] == "x"
                 ):
-                    raise ValueError(
+                    raise InnerloopError(
                         f"{text!r} is no program: there is no {words[at - 1]!r}, only x, {', '.join([*_ARGUMENTS][1:])}"
                     )
                 expression.append(name)
@@ -337,7 +338,7 @@ def parse(text: str) -> Program:
                             expect(",")
                         word = words[at]
                         if at == len(words) - 1:
-                            raise ValueError(
+                            raise InnerloopError(
                                 f"{text!r} is no program: it ends in the middle"
                             )
                         expression.append(

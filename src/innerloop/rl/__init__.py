@@ -4,20 +4,20 @@ from collections.abc import Callable
 
 from innerloop.rl.actor_critic import A2C, PPO, generalised_advantages
 from innerloop.rl.bandits import Bandits, bandits
+from innerloop.rl.baselines import oracles
 from innerloop.rl.environment import Environment
+from innerloop.rl.evaluation import play_test
 from innerloop.rl.half_cheetah import half_cheetah
 from innerloop.rl.mazes import Mazes, mazes
 from innerloop.rl.mdps import MDPs, mdps
 from innerloop.rl.navigation import Navigation, navigation
-from innerloop.rl.oracles import oracles
-from innerloop.rl.play import Played, examples_of, play
 from innerloop.rl.policy import Policy
 from innerloop.rl.policy_gradient import (
     MetaPolicyGradient,
     PolicyGradient,
     play_and_learn,
 )
-from innerloop.rl.trial import play_test
+from innerloop.rl.rollout import Played, examples_of, play
 
 PLAYED: dict[str, Callable[..., Environment]] = {
     "bandits": bandits,

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Metrics
-from innerloop.core.metagrad import Grads
+from innerloop.metagrad.base import Grads
 from innerloop.core.task import Examples, Task
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.rl.environment import Environment
-from innerloop.rl.play import followed, play
 from innerloop.rl.policy import Policy
+from innerloop.rl.rollout import followed, play
 
 
 def generalised_advantages(
@@ -91,7 +92,7 @@ class A2C:
             told = (
                 f"got {self.discount}, {self.trace}, {self.entropy} and {self.critic}"
             )
-            raise ValueError(
+            raise InnerloopError(
                 f"discount and trace are from 0 to 1, entropy and critic 0 or more: {told}"
             )
         self._progress = 0.0
@@ -101,7 +102,7 @@ class A2C:
         """How a learner's outputs are read: actions, and a value."""
         return Policy(discrete=environment.discrete, value=True)
 
-    def at(self, progress: float) -> None:
+    def on_progress(self, progress: float) -> None:
         """Told how far meta-training is, from 0 to 1."""
         self._progress = progress
 
@@ -200,7 +201,7 @@ class PPO(A2C):
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.minibatches) < 1 or self.clip <= 0:
-            raise ValueError(
+            raise InnerloopError(
                 f"PPO needs epochs, minibatches and a clip above 0, got {self.epochs}, {self.minibatches} and {self.clip}"
             )
         super().__post_init__()
@@ -254,11 +255,11 @@ def acting(learner: Learner) -> tuple[Streaming, Policy]:
     outputs are no policy with a value.
     """
     if not isinstance(learner, Streaming):
-        raise TypeError(
+        raise InnerloopTypeError(
             f"learning by acting with memory needs a learner that streams, such as RL2 or LSTM; not {type(learner).__name__}"
         )
     if not isinstance(learner.likelihood, Policy) or not learner.likelihood.value:
-        raise TypeError(
+        raise InnerloopTypeError(
             f"its outputs must be a policy and a value: build it with likelihood=Policy(value=True), not {learner.likelihood}"
         )
     return learner, learner.likelihood

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from innerloop.rl.play import Played
+from innerloop.rl.rollout import Played
 
 
 def counted(played: Played) -> Tensor:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.rl.environment import Environment
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 
 class Bandits(Environment):
@@ -22,7 +23,9 @@ class Bandits(Environment):
 
     def __init__(self, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli"):
         if rewards not in ("bernoulli", "gaussian"):
-            raise ValueError(f'rewards are "bernoulli" or "gaussian", not {rewards!r}')
+            raise InnerloopError(
+                f'rewards are "bernoulli" or "gaussian", not {rewards!r}'
+            )
         super().__init__((1,), arms, horizon=pulls)
         self.rewards = rewards
 
@@ -57,10 +60,10 @@ class Bandits(Environment):
 
 
 def bandits(
-    part: str = "train", *, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli"
+    split: str = "train", *, arms: int = 5, pulls: int = 100, rewards: str = "bernoulli"
 ) -> Bandits:
-    """Bandits of `arms` arms and `pulls` pulls; every part draws from the same
+    """Bandits of `arms` arms and `pulls` pulls; every split draws from the same
     continuum, in which no task comes twice.
     """
-    check_part(part)
+    check_split(split)
     return Bandits(arms, pulls, rewards)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
 
 
 class Environment(TaskDistribution):
@@ -31,7 +32,7 @@ class Environment(TaskDistribution):
         self, x_shape: tuple[int, ...], actions: int, horizon: int, episodes: int = 1
     ):
         if min(actions, horizon, episodes) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"an environment needs at least one action, step and episode, got {actions}, {horizon} and {episodes}"
             )
         self.actions, self.horizon, self.episodes = actions, horizon, episodes

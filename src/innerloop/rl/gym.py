@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from innerloop.engine.errors import InnerloopError, MissingPackageError
 from innerloop.rl.environment import Environment
 
 try:
     import gymnasium
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 except ImportError as error:
-    raise ImportError(
+    raise MissingPackageError(
         "these environments are gymnasium's: pip install 'innerloop[gym]'"
     ) from error
 
@@ -55,7 +56,7 @@ class Gym(Environment):
         if not isinstance(seen, gymnasium.spaces.Box) or not isinstance(
             done, gymnasium.spaces.Box | gymnasium.spaces.Discrete
         ):
-            raise ValueError(
+            raise InnerloopError(
                 f"observations must be a Box and actions a Box or Discrete, not {seen} and {done}"
             )
         self.space = done
@@ -75,7 +76,7 @@ class Gym(Environment):
         if n not in self.simulators:
             made = self.make(n)
             if made.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
-                raise ValueError(
+                raise InnerloopError(
                     'the vector environment resets itself: make it with autoreset_mode="Disabled"'
                 )
             self.simulators[n] = made
@@ -174,7 +175,7 @@ def running(
                 asked,
             )
         except gymnasium.error.DependencyNotInstalled as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "the runners run in MuJoCo: pip install 'innerloop[gym]'"
             ) from error
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.rl.environment import Environment
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 
 def half_cheetah(
-    part: str = "train",
+    split: str = "train",
     *,
     asked: Literal["direction", "velocity"] = "direction",
     horizon: int = 200,
@@ -20,13 +21,13 @@ def half_cheetah(
 
     Section 5.3 there; HalfCheetah-v5 of gymnasium. The reward of a step is the speed in
     the direction that is asked for, or minus the distance from the speed, drawn from 0
-    to 2; less 0.1 times the squared action. There are two directions, so every part has
+    to 2; less 0.1 times the squared action. There are two directions, so every split has
     the same.
     Raises ImportError where gymnasium or MuJoCo is not installed.
     """
-    check_part(part)
+    check_split(split)
     if asked not in ("direction", "velocity"):
-        raise ValueError(
+        raise InnerloopError(
             f'the cheetah is asked for "direction" or "velocity", not {asked!r}'
         )
     from innerloop.rl.gym import running

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.rl.environment import Environment
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 # up, right, down, left: rows and columns
 MOVES = torch.tensor([[-1, 0], [0, 1], [1, 0], [0, -1]])
@@ -29,7 +30,7 @@ class Mazes(Environment):
         self, size: int = 4, horizon: int = 20, episodes: int = 3, loops: float = 0.1
     ):
         if size < 2 or not 0 <= loops <= 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"a maze has at least 2 x 2 rooms, and loses 0 to 1 of its walls, not {size} and {loops}"
             )
         super().__init__((size**2 + 4,), 4, horizon, episodes)
@@ -94,10 +95,10 @@ class Mazes(Environment):
 
 
 def mazes(
-    part: str = "train", *, size: int = 4, horizon: int = 20, episodes: int = 3
+    split: str = "train", *, size: int = 4, horizon: int = 20, episodes: int = 3
 ) -> Mazes:
-    """Random mazes; every part draws from the same continuum, in which hardly any comes
+    """Random mazes; every split draws from the same continuum, in which hardly any comes
     twice.
     """
-    check_part(part)
+    check_split(split)
     return Mazes(size, horizon, episodes)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.rl.environment import Environment
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 
 class MDPs(Environment):
@@ -42,7 +42,7 @@ class MDPs(Environment):
         Q = solved(rewards, P, self.horizon)  # (horizon, n, S, A)
         short = (Q - Q.amax(-1, keepdim=True)).transpose(0, 1)  # (n, horizon, S, A)
         # (n, S A + S A S + horizon S A)
-        return torch.cat([part.flatten(1) for part in (rewards, P, short)], 1)
+        return torch.cat([split.flatten(1) for split in (rewards, P, short)], 1)
 
     def tables(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """R (n, S, A) and P (n, S, A, S)."""
@@ -118,15 +118,15 @@ def solved(R: Tensor, P: Tensor, horizon: int) -> Tensor:
 
 
 def mdps(
-    part: str = "train",
+    split: str = "train",
     *,
     states: int = 10,
     actions: int = 5,
     horizon: int = 10,
     episodes: int = 10,
 ) -> MDPs:
-    """Random tabular MDPs; every part draws from the same continuum, in which no task
+    """Random tabular MDPs; every split draws from the same continuum, in which no task
     comes twice.
     """
-    check_part(part)
+    check_split(split)
     return MDPs(states, actions, horizon, episodes)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from innerloop.rl.environment import Environment
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 STEP = 0.1  # the longest, along each axis
 NEAR = 0.01  # an episode is over so near to the goal
@@ -50,10 +50,10 @@ class Navigation(Environment):
 
 
 def navigation(
-    part: str = "train", *, horizon: int = 100, episodes: int = 20
+    split: str = "train", *, horizon: int = 100, episodes: int = 20
 ) -> Navigation:
     """Walking to unseen goals in the plane, Finn et al. 2017, arXiv:1703.03400; every
-    part draws goals from the same square, none comes twice.
+    split draws goals from the same square, none comes twice.
     """
-    check_part(part)
+    check_split(split)
     return Navigation(horizon, episodes)

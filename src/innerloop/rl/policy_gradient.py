@@ -14,15 +14,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Metrics
 from innerloop.core.meta_test import Estimate, TestResult
-from innerloop.core.metagrad import Grads, backprop
+from innerloop.metagrad.base import Grads
+from innerloop.metagrad.backprop import backprop
 from innerloop.core.task import Examples, Task
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.rl.advantages import advantages, counted
 from innerloop.rl.environment import Environment
-from innerloop.rl.play import Played, examples_of, play
 from innerloop.rl.policy import Policy
+from innerloop.rl.rollout import Played, examples_of, play
 
 Estimator = Literal["dice", "lvc", "biased"]
 
@@ -53,7 +55,7 @@ class PolicyGradient(Policy):
 
     def __post_init__(self) -> None:
         if self.estimator not in ("dice", "lvc", "biased"):
-            raise ValueError(
+            raise InnerloopError(
                 f'the estimator is "dice", "lvc" or "biased", not {self.estimator!r}'
             )
 
@@ -106,11 +108,11 @@ class MetaPolicyGradient:
     (12), without the penalty on the divergence). generator: draws actions.
     """
 
-    recipe: ClassVar[Recipe] = Recipe(
+    defaults: ClassVar[MetaTrainConfig] = MetaTrainConfig(
         batch=20,
         optimizer="Adam",
         lr=3e-3,
-        warmup=1,
+        warmup=0.0,
         decay=False,
         meta_gradient="policy-gradient",
     )
@@ -134,7 +136,7 @@ class MetaPolicyGradient:
             self.environment.episodes if self.episodes is None else self.episodes
         )
         if min(self.times, self.uses) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"at least one episode is played and used, not {self.times} and {self.uses}"
             )
         self._round: _Round | None = None
@@ -145,7 +147,7 @@ class MetaPolicyGradient:
         """How a learner's outputs are read."""
         return PolicyGradient(discrete=environment.discrete)
 
-    def at(self, progress: float) -> None:
+    def on_progress(self, progress: float) -> None:
         """Told how far meta-training is, from 0 to 1, which changes nothing."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,7 +193,7 @@ class MetaPolicyGradient:
         def once(
             weights: Weights, support: Examples
         ) -> tuple[Examples, Tensor, Tensor]:
-            state = learner.mapped(learner.finish, weights, support)
+            state = learner.mapped(learner.finalize, weights, support)
             played = play(
                 learner,
                 self.environment,
@@ -255,7 +257,7 @@ class MetaPolicyGradient:
         support = _times(
             support,
             ratio(
-                learner.mapped(learner.finish, start, support), support, then.log_p[0]
+                learner.mapped(learner.finalize, start, support), support, then.log_p[0]
             ),
         )
         r, advantage = (
@@ -271,11 +273,11 @@ class MetaPolicyGradient:
 def acting(learner: Learner) -> Descent:
     """The learner, as one that descends and acts. Raises TypeError where it is none."""
     if not isinstance(learner, Descent):
-        raise TypeError(
+        raise InnerloopTypeError(
             f"a policy gradient moves weights, so it needs a learner whose state is weights, such as MAML; not {type(learner).__name__}"
         )
     if not isinstance(learner.likelihood, PolicyGradient):
-        raise TypeError(
+        raise InnerloopTypeError(
             f"the outputs must be a policy: build the learner with likelihood=PolicyGradient(...), not {learner.likelihood}"
         )
     return learner
@@ -320,7 +322,7 @@ def play_and_learn(
         weights, support = begun(descent, gradient.environment, len(parameters))
     for update in range(updates + 1):
         with torch.no_grad():
-            state = descent.mapped(descent.finish, weights, support)
+            state = descent.mapped(descent.finalize, weights, support)
         played = play(
             descent,
             gradient.environment,

@@ -1,28 +1,28 @@
-"""Where tasks come from: each a function of a part ("train", "val", "test") and
+"""Where tasks come from: each a function of a split ("train", "val", "test") and
 keywords that gives a TaskDistribution.
 """
 
 from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
+from innerloop.readers.image import Preprocess
+from innerloop.readers.text import Tokenizer
+from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
 from innerloop.tasks.completion import completion
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
+from innerloop.tasks.function_sums import sums
 from innerloop.tasks.gp_curves import gp_curves
-from innerloop.tasks.images import Preprocess
-from innerloop.tasks.logic import xor
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
+from innerloop.tasks.optimizees import mlp_digits, mlp_omniglot, quadratics
 from innerloop.tasks.pools import pools
 from innerloop.tasks.programs import list_programs, string_programs
-from innerloop.tasks.sequences import associative_recall, copy, repeat_copy
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
-from innerloop.tasks.sums import sums
 from innerloop.tasks.text import clinc, cloze, text
-from innerloop.tasks.tokens import Tokenizer
-from innerloop.tasks.trainings import mlp_digits, mlp_omniglot, quadratics
+from innerloop.tasks.xor import xor
 
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes,

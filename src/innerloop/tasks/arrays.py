@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.tasks.columns import Columns, Row
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.readers.image import to_unit
+from innerloop.readers.table import Columns, Row
 from innerloop.tasks.episodes import ClassBank, Episodes, random_subset
 from innerloop.tasks.folder import group_by_label
-from innerloop.tasks.images import to_unit
-from innerloop.tasks.parts import part_of
+from innerloop.tasks.splits import split_indices
 
 
 class GroupedRows(TaskDistribution):
@@ -27,7 +28,7 @@ class GroupedRows(TaskDistribution):
     Raises ValueError where no task has that many rows.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class GroupedRows(TaskDistribution):
         reader: Columns | None = None,
     ):
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
         self.x, self.y, self.shots, self.queries, self.reader = (
@@ -52,7 +53,7 @@ class GroupedRows(TaskDistribution):
         sizes = torch.tensor(counts)
         enough = sizes >= shots + queries
         if not enough.any():
-            raise ValueError(
+            raise InnerloopError(
                 f"no task has the {shots} + {queries} rows asked for (the largest has {max(counts)}): lower the shots or the queries"
             )
         self.left_out = int((~enough).sum())  # tasks with too few rows
@@ -81,11 +82,11 @@ def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         with np.load(file) as archive:
             stored = dict(archive)
     except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise ValueError(
+        raise InnerloopError(
             f"{file} cannot be read as .npz arrays, without pickled objects: {error}"
         ) from error
     if not {"X", "y"} <= set(stored):
-        raise ValueError(
+        raise InnerloopError(
             f"{file} needs the arrays X and y, it has {', '.join(stored) or 'none'}"
         )
     return stored["X"], stored["y"], stored.get("task")
@@ -102,16 +103,16 @@ def read_table(
     """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise InnerloopFileError(f"there is no file {file}")
     with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or (label and "y" not in rows[0]):
-        raise ValueError(
+        raise InnerloopError(
             f"{file} needs a header{' with a column y' if label else ''}, and rows"
         )
     for place, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise ValueError(
+            raise InnerloopError(
                 f"line {place} of {file} has not as many cells as the header"
             )
     y, task = (
@@ -123,12 +124,12 @@ def read_table(
         for row in rows
     ]
     if not features[0]:
-        raise ValueError(f"{file} has no column of features")
+        raise InnerloopError(f"{file} has no column of features")
     return features, np.array([]) if y is None else y, task
 
 
 def arrays(
-    part: str = "train",
+    split: str = "train",
     *,
     x: np.ndarray | None = None,
     y: np.ndarray | None = None,
@@ -142,7 +143,7 @@ def arrays(
     """Tasks from arrays in memory, x (n, *x_shape) and y (n,), or from a file: an .npz
     (see `read_arrays`) or a .csv (see `read_table`), whose columns may hold numbers or
     words, and have gaps (see `Columns`); reader: how they are read, if not as the
-    training part tells.
+    training split tells.
 
     Without `task`, y are class labels and tasks are episodes over classes. With it, y
     are reals (n,) or (n, d) and the rows of a task belong together. Images are bytes
@@ -151,16 +152,16 @@ def arrays(
     Raises ValueError for arrays that do not fit together or hold NaN.
     """
     if file is not None and not Path(file).is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise InnerloopFileError(f"there is no file {file}")
     if file is not None and Path(file).suffix != ".npz":
         if not isinstance(reader, Columns | None):
-            raise ValueError(
+            raise InnerloopError(
                 f"{file} is a table, and the network that it is for reads something else"
             )
         rows, y, task = read_table(file)
         groups = (y if task is None else task).tolist()
         names = sorted(set(groups))
-        training = {names[i] for i in part_of(names, "train")}
+        training = {names[i] for i in split_indices(names, "train")}
         reader = reader or Columns.fitted(
             rows,
             [row for row, group in zip(rows, groups, strict=True) if group in training],
@@ -171,14 +172,14 @@ def arrays(
         if file is not None:
             x, y, task = read_arrays(Path(file))
     if x is None or y is None:
-        raise ValueError("arrays needs x and y, or a file")
+        raise InnerloopError("arrays needs x and y, or a file")
     if len(x) != len(y) or (task is not None and len(task) != len(x)):
-        raise ValueError(
+        raise InnerloopError(
             f"x has {len(x)} rows and y has {len(y)}"
             + (f", task has {len(task)}" if task is not None else "")
         )
     if not len(x):
-        raise ValueError("x and y have 0 rows")
+        raise InnerloopError("x and y have 0 rows")
     values = torch.as_tensor(np.asarray(x))
     if (
         values.dim() > 2
@@ -199,25 +200,25 @@ def arrays(
         values if values.dtype == torch.uint8 and values.dim() > 2 else values.float()
     )
     if values.dtype != torch.uint8 and not torch.isfinite(values).all():
-        raise ValueError("x holds NaN or infinite values: fill or drop them first")
+        raise InnerloopError("x holds NaN or infinite values: fill or drop them first")
     if task is None and any(label != label for label in np.asarray(y).ravel()):
-        raise ValueError("y holds NaN: drop those rows, or give them a class")
+        raise InnerloopError("y holds NaN: drop those rows, or give them a class")
     names, order, counts = group_by_label(
         [str(label) for label in (y if task is None else task)]
     )
     bank = ClassBank.of(values[order], counts, names, reader=reader)
-    chosen = part_of(names, part)
+    chosen = split_indices(names, split)
     if task is None:
         return Episodes(bank.pick(chosen), ways, shots, queries)
     try:
         reals = np.asarray(y, dtype=np.float32)
     except ValueError as error:
-        raise ValueError(
+        raise InnerloopError(
             f"rows with a task are regression tasks, so y must be numbers: {error}"
         ) from error
     targets = torch.as_tensor(reals).reshape(len(y), -1)[order]
     if not torch.isfinite(targets).all():
-        raise ValueError("y holds NaN or infinite values: fill or drop them first")
+        raise InnerloopError("y holds NaN or infinite values: fill or drop them first")
     rows = torch.cat(
         [
             torch.arange(int(bank.starts[i]), int(bank.starts[i]) + counts[i])
@@ -226,8 +227,8 @@ def arrays(
         or [torch.empty(0, dtype=torch.long)]
     )
     if not len(rows):
-        raise ValueError(
-            f"the {part} part has no tasks: {len(names)} tasks are too few to split"
+        raise InnerloopError(
+            f"the {split} split has no tasks: {len(names)} tasks are too few to split"
         )
     return GroupedRows(
         to_unit(bank.values[rows]),

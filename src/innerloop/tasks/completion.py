@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.strokes import FreshEpisodes, strokes
@@ -24,14 +25,14 @@ class Completion(TaskDistribution):
     of its own, from 1 up to it. queries: pixels asked for.
     """
 
-    ahead = True
+    prefetch = True
     SIDE = 28
 
     def __init__(
         self, drawings: Episodes | FreshEpisodes, shots: int, queries: int, exact: bool
     ):
         if min(shots, queries) < 1 or shots + queries > self.SIDE**2:
-            raise ValueError(
+            raise InnerloopError(
                 f"of {self.SIDE**2} pixels at least 1 is shown and 1 asked for, got {shots} and {queries}"
             )
         self.drawings, self.shots, self.queries, self.exact = (
@@ -67,7 +68,7 @@ def places(side: int) -> Tensor:
 
 
 def completion(
-    part: str = "train",
+    split: str = "train",
     *,
     shots: int = 200,
     queries: int = 200,
@@ -77,8 +78,8 @@ def completion(
     many in validation and testing.
     """
     if of not in ("strokes", "omniglot"):
-        raise ValueError(f"characters are of strokes or omniglot, not {of!r}")
+        raise InnerloopError(f"characters are of strokes or omniglot, not {of!r}")
     drawings = (strokes if of == "strokes" else omniglot)(
-        part, ways=2, shots=1, queries=1
+        split, ways=2, shots=1, queries=1
     )
-    return Completion(drawings, shots, queries, part != "train")
+    return Completion(drawings, shots, queries, split != "train")

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.tasks.columns import Columns
-from innerloop.tasks.images import to_unit
-from innerloop.tasks.tokens import Tokenizer
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers.image import to_unit
+from innerloop.readers.table import Columns
+from innerloop.readers.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Episodes(TaskDistribution):
     """N-way K-shot classification tasks from a bank of classes.
 
     ways, shots, queries: classes in a task, support and query examples of each.
-    alphabets: 0 draws the classes from everywhere. A number m draws them from m groups,
+    groups: 0 draws the classes from everywhere. A number m draws them from m groups,
         `ways / m` of each, rounded up; a group with fewer gives all it has and a
         further one makes up the rest. With 1, only groups of at least `ways` classes
         are drawn.
@@ -216,7 +217,7 @@ class Episodes(TaskDistribution):
     Raises ValueError where the bank is too small for what is asked.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(
         self,
@@ -224,13 +225,13 @@ class Episodes(TaskDistribution):
         ways: int = 5,
         shots: int = 1,
         queries: int = 15,
-        alphabets: int = 0,
+        groups: int = 0,
         warp: Warp | None = None,
     ):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
-        self.alphabets, self.warp = alphabets, warp
+        self.groups, self.warp = groups, warp
         if min(ways, shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}"
             )
         enough = [
@@ -240,7 +241,7 @@ class Episodes(TaskDistribution):
         ]
         if len(enough) < ways:
             most = int(bank.counts.max()) if len(bank) else 0
-            raise ValueError(
+            raise InnerloopError(
                 f"{ways}-way tasks with {shots} + {queries} examples a class need {ways} classes of at least {shots + queries} examples, "
                 f"but only {len(enough)} of {len(bank)} classes have that many (the largest has {most}): "
                 "lower the ways, the shots or the queries"
@@ -253,10 +254,10 @@ class Episodes(TaskDistribution):
             bool(self.bank.turns.any()),
         )
         sizes = torch.bincount(self.bank.groups)
-        self._per_group = -(-ways // alphabets) if alphabets else 0
-        self._drawable = sizes >= ways if alphabets == 1 else sizes > 0  # (groups,)
+        self._per_group = -(-ways // groups) if groups else 0
+        self._drawable = sizes >= ways if groups == 1 else sizes > 0  # (groups,)
         if not self._drawable.any():
-            raise ValueError(
+            raise InnerloopError(
                 f"no alphabet has the {ways} classes that a task within one alphabet needs (the largest has {int(sizes.max())})"
             )
         self.spec = bank.spec(ways)
@@ -296,7 +297,7 @@ class Episodes(TaskDistribution):
         return Task(*map(Examples, x.split(sizes, 1), y.split(sizes, 1)))
 
     def _draw_classes(self, n: int, generator: torch.Generator) -> Tensor:
-        if not self.alphabets:
+        if not self.groups:
             return random_subset((n, len(self.bank)), self.ways, generator)
         groups = self.bank.groups
         # (n, groups) order of the groups
@@ -338,7 +339,7 @@ class Episodes(TaskDistribution):
     def reshaped(self, ways: int, shots: int, queries: int) -> Episodes:
         """Episodes of another size from the same classes."""
         return Episodes(
-            self.bank, ways, shots, queries, min(self.alphabets, ways), self.warp
+            self.bank, ways, shots, queries, min(self.groups, ways), self.warp
         )
 
     def largest(self, ways: int, shots: int, queries: int) -> Episodes:
@@ -348,7 +349,7 @@ class Episodes(TaskDistribution):
         Raises ValueError where not even two ways and one query are possible.
         """
         usable = self.bank.counts > shots
-        if self.alphabets == 1 and usable.any():
+        if self.groups == 1 and usable.any():
             usable &= (
                 self.bank.groups == torch.bincount(self.bank.groups[usable]).argmax()
             )
@@ -375,7 +376,7 @@ class LabelledExamples(TaskDistribution):
     the bank.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(self, episodes: Episodes, size: int):
         self.episodes, self.size = episodes, size

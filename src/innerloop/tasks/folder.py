@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.readers.image import Preprocess, image_files
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.images import Preprocess, image_files
-from innerloop.tasks.parts import part_of
+from innerloop.tasks.splits import split_indices
 
 
 def read_classes(root: Path | str, preprocess: Preprocess) -> ClassBank:
@@ -19,18 +20,18 @@ def read_classes(root: Path | str, preprocess: Preprocess) -> ClassBank:
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}")
+        raise InnerloopFileError(f"there is no folder {root}")
     classes = sorted(
         p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")
     )
     if not classes:
-        raise ValueError(
+        raise InnerloopError(
             f"{root} holds no class folders: put the images of each class into a folder of its own, {root}/CLASS/image.png"
         )
     files = [image_files(folder) for folder in classes]
     for folder, found in zip(classes, files, strict=True):
         if not found:
-            raise ValueError(
+            raise InnerloopError(
                 f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)"
             )
     values = preprocess.read_all(file for found in files for file in found)
@@ -40,7 +41,7 @@ def read_classes(root: Path | str, preprocess: Preprocess) -> ClassBank:
 
 
 def folder(
-    part: str = "train",
+    split: str = "train",
     *,
     root: Path | str,
     preprocess: Preprocess | None = None,
@@ -55,8 +56,8 @@ def folder(
     augment: small warps; true in training unless said otherwise.
     """
     bank = read_classes(root, preprocess or Preprocess())
-    bank = bank.pick(part_of(bank.names, part))
-    augment = part == "train" if augment is None else augment
+    bank = bank.pick(split_indices(bank.names, split))
+    augment = split == "train" if augment is None else augment
     return Episodes(bank, ways, shots, queries, 0, Warp() if augment else None)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.tasks.parts import check_part
+from innerloop.engine.errors import InnerloopError
+from innerloop.tasks.splits import check_split
 
 Kernel = Literal["rbf", "matern", "periodic"]
 # of all kernels; of the periodic one; standard deviation of the observations
@@ -41,13 +42,13 @@ class Curves(TaskDistribution):
     of its own, from 3 up to it.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(self, kernel: Kernel, shots: int, queries: int, exact: bool):
         if kernel not in ("rbf", "matern", "periodic"):
-            raise ValueError(f"a kernel is rbf, matern or periodic, not {kernel!r}")
+            raise InnerloopError(f"a kernel is rbf, matern or periodic, not {kernel!r}")
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
         self.kernel: Kernel = kernel
@@ -97,10 +98,10 @@ class Curves(TaskDistribution):
 
 
 def gp_curves(
-    part: str = "train", *, shots: int = 20, queries: int = 50, kernel: Kernel = "rbf"
+    split: str = "train", *, shots: int = 20, queries: int = 50, kernel: Kernel = "rbf"
 ) -> Curves:
     """Curves from a Gaussian process: 3 to `shots` points in training, exactly so many
     in validation and testing; no curve comes twice.
     """
-    check_part(part)
-    return Curves(kernel, shots, queries, part != "train")
+    check_split(split)
+    return Curves(kernel, shots, queries, split != "train")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError, MissingPackageError
+from innerloop.tasks.download import cache_folder, fetch
 from innerloop.tasks.episodes import random_subset
-from innerloop.tasks.files import cache_folder, find
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 ASSAYS = {  # the first nine train and the last three test, as in Altae-Tran et al. 2017
     "train": (
@@ -46,7 +47,7 @@ class Assays(TaskDistribution):
     too few molecules of a kind.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Assays(TaskDistribution):
         queries: int,
     ):
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
         self.x, self.names, self.shots, self.queries = x, names, shots, queries
@@ -65,7 +66,7 @@ class Assays(TaskDistribution):
         self.kinds = torch.stack([results == 0, results == 1], 1)
         fewest = int(self.kinds.sum(-1).min())
         if fewest < shots + queries:
-            raise ValueError(
+            raise InnerloopError(
                 f"{shots} + {queries} molecules of each kind are asked for, and an assay has {fewest} active ones: ask for fewer"
             )
         self.spec = TaskSpec("classes", (x.shape[1],), 2)
@@ -102,14 +103,14 @@ def molecules() -> tuple[Tensor, dict[str, Tensor]]:
     Raises ImportError where rdkit is needed and missing.
     """
     with gzip.open(
-        find("tox21", "tox21.csv.gz", _URL, _MD5), "rt", encoding="utf-8"
+        fetch("tox21", "tox21.csv.gz", _URL, _MD5), "rt", encoding="utf-8"
     ) as opened:
         rows = list(csv.DictReader(opened))
     cached = cache_folder() / "tox21" / f"ecfp-{RADIUS}-{BITS}-{len(rows)}.npz"
     if not cached.is_file():
         bits = _fingerprints([row["smiles"] for row in rows])
         cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_suffix(".part.npz")
+        partial = cached.with_suffix(".split.npz")
         np.savez_compressed(partial, bits=np.packbits(bits, axis=1))
         partial.replace(cached)
     with np.load(cached) as stored:
@@ -128,7 +129,7 @@ def _fingerprints(smiles: list[str]) -> np.ndarray:
         from rdkit import Chem, RDLogger
         from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "molecules are read by rdkit: pip install 'innerloop[molecules]'"
         ) from error
     RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
@@ -145,7 +146,7 @@ def _fingerprints(smiles: list[str]) -> np.ndarray:
 
 
 def tox21(
-    part: str = "train", *, shots: int = 10, queries: int = 32, holdout: bool = False
+    split: str = "train", *, shots: int = 10, queries: int = 32, holdout: bool = False
 ) -> Assays:
     """Toxicity assays of molecules: is a molecule active in an assay that was never
     seen, told `shots` that are and `shots` that are not?
@@ -155,12 +156,12 @@ def tox21(
     SR-p53 test. Two of the nine validate, and with `holdout` leave training. Molecules
     of the test assays stand in training too, with their results in other assays.
     """
-    check_part(part)
+    check_split(split)
     x, results = molecules()
     names = tuple(
         name
-        for name in ASSAYS[part]
-        if not (part == "train" and holdout and name in ASSAYS["val"])
+        for name in ASSAYS[split]
+        if not (split == "train" and holdout and name in ASSAYS["val"])
     )
     return Assays(
         x, torch.stack([results[name] for name in names]), names, shots, queries

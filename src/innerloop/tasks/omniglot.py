@@ -15,12 +15,15 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers.image import INK_MARGIN, Preprocess
+from innerloop.tasks.download import cache_folder, fetch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.files import cache_folder, find
-from innerloop.tasks.images import INK_MARGIN, Preprocess
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
-PREPROCESS = Preprocess(channels=1, size=(28, 28), dark_background=True, fit_ink=True)
+PREPROCESS = Preprocess(
+    channels=1, size=(28, 28), dark_background=True, normalize_strokes=True
+)
 PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
@@ -43,7 +46,7 @@ def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
     many belong to the background set.
     """
     archives = {
-        name: find("omniglot", f"{name}.zip", _URL + name + ".zip", md5)
+        name: fetch("omniglot", f"{name}.zip", _URL + name + ".zip", md5)
         for name, md5 in _MD5.items()
     }
     origin = (
@@ -67,7 +70,7 @@ def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
                     )
             background = background or len(names)
         cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_name(f"{stamp}.{os.getpid()}.part.npz")
+        partial = cached.with_name(f"{stamp}.{os.getpid()}.split.npz")
         np.savez(
             partial,
             images=np.stack(images),
@@ -87,41 +90,41 @@ def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
         if len(names) != 20 * len(classes)
         else [20] * len(classes)
     )
-    alphabets = list(dict.fromkeys(c.split("/")[0] for c in classes))
+    groups = list(dict.fromkeys(c.split("/")[0] for c in classes))
     bank = ClassBank.of(
-        images, counts, classes, [alphabets.index(c.split("/")[0]) for c in classes]
+        images, counts, classes, [groups.index(c.split("/")[0]) for c in classes]
     )
     return bank, {c: i for i, c in enumerate(classes)}, len(set(names[:background]))
 
 
 def bank(
     protocol: str = "lake",
-    part: str = "train",
+    split: str = "train",
     holdout: bool = False,
     preprocess: Preprocess = PREPROCESS,
 ) -> ClassBank:
-    """The classes of one part of a protocol, without training's rotations.
+    """The classes of one split of a protocol, without training's rotations.
 
     lake: the 30 background alphabets train, the 20 evaluation alphabets test.
     lake-minimal-1 and -2: five background alphabets train. With `holdout`, the
     validation alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) leave the
-    training part, for choosing settings; without it they train too, and validation only
+    training split, for choosing settings; without it they train too, and validation only
     watches.
     vinyals: the published lists of classes (with Prototypical Networks, 2017), where
-    each of four rotations is a class in every part. They have a known flaw: the
+    each of four rotations is a class in every split. They have a known flaw: the
     alphabet Gurmukhi stands in both the training and the test list, with different
     characters. Without `holdout` the validation classes train too.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(
+        raise InnerloopError(
             f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}"
         )
-    check_part(part)
+    check_split(split)
     full, index, background = _load(preprocess)
     if protocol == "vinyals":
-        name = {"train": "train" if holdout else "trainval"}.get(part, part)
+        name = {"train": "train" if holdout else "trainval"}.get(split, split)
         lines = (
-            find(
+            fetch(
                 "omniglot",
                 f"splits_vinyals/{name}.txt",
                 f"{_SPLITS_URL}{name}.txt",
@@ -137,10 +140,10 @@ def bank(
                 for line in lines
             ]
         )
-    if part == "test":
+    if split == "test":
         return full.pick(list(range(background, len(full))))
     alphabet = [name.split("/")[0] for name in full.names[:background]]
-    if part == "val":
+    if split == "val":
         return full.pick([i for i, a in enumerate(alphabet) if a in _VALIDATION])
     allowed = _MINIMAL.get(protocol, tuple(set(alphabet)))
     return full.pick(
@@ -153,14 +156,14 @@ def bank(
 
 
 def omniglot(
-    part: str = "train",
+    split: str = "train",
     *,
     protocol: str = "lake",
     holdout: bool = False,
     ways: int = 5,
     shots: int = 1,
     queries: int = 15,
-    alphabets: int = 0,
+    groups: int = 0,
     augment: bool | None = None,
     preprocess: Preprocess = PREPROCESS,
 ) -> Episodes:
@@ -170,10 +173,8 @@ def omniglot(
     Papers read the whole page: `preprocess=Preprocess(1, (28, 28),
     dark_background=True)`. By default the ink is centred and fitted.
     """
-    chosen = bank(protocol, part, holdout, preprocess)
-    augment = part == "train" if augment is None else augment
+    chosen = bank(protocol, split, holdout, preprocess)
+    augment = split == "train" if augment is None else augment
     if augment:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
-    return Episodes(
-        chosen, ways, shots, queries, alphabets, Warp() if augment else None
-    )
+    return Episodes(chosen, ways, shots, queries, groups, Warp() if augment else None)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers.image import Preprocess
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import read_classes
-from innerloop.tasks.images import Preprocess
 from innerloop.tasks.omniglot import PREPROCESS, omniglot
-from innerloop.tasks.parts import part_of
+from innerloop.tasks.splits import split_indices
 from innerloop.tasks.strokes import bank as strokes
 
 
@@ -27,7 +28,7 @@ class Pools(TaskDistribution):
     ValueError where the classes of a bank are too small.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class Pools(TaskDistribution):
         spread: float = 1.0,
     ):
         if not 2 <= fewest <= most <= min(size, queries):
-            raise ValueError(
+            raise InnerloopError(
                 f"a pool of {size} and {queries} queries need 2 <= fewest <= most classes of no more, got {fewest} and {most}"
             )
         self.most, self.fewest, self.size, self.queries, self.spread = (
@@ -109,7 +110,7 @@ class Pools(TaskDistribution):
 
 
 def pools(
-    part: str = "train",
+    split: str = "train",
     *,
     of: Literal["strokes", "omniglot"] = "strokes",
     protocol: str = "lake",
@@ -122,14 +123,14 @@ def pools(
     """
     if root is not None:
         own = read_classes(root, preprocess or Preprocess())
-        return Pools(own.pick(part_of(own.names, part)))
+        return Pools(own.pick(split_indices(own.names, split)))
     if of not in ("omniglot", "strokes"):
-        raise ValueError(f"pools are of strokes or omniglot, not {of!r}")
+        raise InnerloopError(f"pools are of strokes or omniglot, not {of!r}")
     if of == "strokes":
-        return Pools(strokes(part))
+        return Pools(strokes(split))
     return Pools(
         omniglot(
-            part,
+            split,
             protocol=protocol,
             holdout=holdout,
             preprocess=preprocess or PREPROCESS,

@@ -8,10 +8,11 @@ from random import Random
 import torch
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.programs import lists, strings
 from innerloop.programs.lists import ListTask, list_task
 from innerloop.programs.string_tasks import StringTask, string_task
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 # characters of a text; expressions that are no constants, and symbols, of a program
 LONGEST, EXPRESSIONS, SYMBOLS = 32, 4, 32
@@ -21,9 +22,9 @@ CAPS = (12, 16, 16, 20, 20, LONGEST)  # of the texts of a training batch
 
 
 def part_of_program(shown: str) -> str:
-    """The part that a program, as it is shown, belongs to."""
+    """The split that a program, as it is shown, belongs to."""
     place = int(hashlib.sha256(shown.encode()).hexdigest()[:8], 16) / 16**8
-    return next(part for part, (low, high) in SHARES.items() if low <= place < high)
+    return next(split for split, (low, high) in SHARES.items() if low <= place < high)
 
 
 class StringPrograms(TaskDistribution):
@@ -39,15 +40,15 @@ class StringPrograms(TaskDistribution):
     of its own, from 2 up to it, 2 queries, and a greatest length of its texts.
     """
 
-    ahead = True
+    prefetch = True
 
-    def __init__(self, part: str, shots: int, queries: int, exact: bool):
-        check_part(part)
+    def __init__(self, split: str, shots: int, queries: int, exact: bool):
+        check_split(split)
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
-        self.part, self.shots, self.queries, self.exact = part, shots, queries, exact
+        self.split, self.shots, self.queries, self.exact = split, shots, queries, exact
         self.spec = TaskSpec(
             "programs", (LONGEST,), LONGEST + SYMBOLS, vocabulary=strings.VOCABULARY
         )
@@ -56,12 +57,12 @@ class StringPrograms(TaskDistribution):
         self, n: int, rows: int, random: Random, longest: int = LONGEST
     ) -> list[StringTask]:
         """n tasks of so many rows of at most so many characters, whose programs belong
-        to the part.
+        to the split.
         """
         found: list[StringTask] = []
         while len(found) < n:
             task = string_task(random, rows, longest, EXPRESSIONS, SYMBOLS)
-            if part_of_program(strings.show(task.program)) == self.part:
+            if part_of_program(strings.show(task.program)) == self.split:
                 found.append(task)
         return found
 
@@ -102,12 +103,12 @@ class StringPrograms(TaskDistribution):
 
 
 def string_programs(
-    part: str = "train", *, shots: int = 4, queries: int = 6
+    split: str = "train", *, shots: int = 4, queries: int = 6
 ) -> StringPrograms:
     """Texts and what a program makes of them, as in spreadsheets: 2 to `shots` examples
     in training, else so many; no program is in two parts.
     """
-    return StringPrograms(part, shots, queries, part != "train")
+    return StringPrograms(split, shots, queries, split != "train")
 
 
 LINES = 4  # of a program on lists, at most
@@ -123,21 +124,21 @@ class ListPrograms(TaskDistribution):
     them, -1 after the end and in the support set. Only a loss may read these.
     """
 
-    ahead = True
+    prefetch = True
 
-    def __init__(self, part: str, shots: int, queries: int):
-        check_part(part)
+    def __init__(self, split: str, shots: int, queries: int):
+        check_split(split)
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
-        self.part, self.shots, self.queries = part, shots, queries
+        self.split, self.shots, self.queries = split, shots, queries
         self.spec = TaskSpec(
             "programs", (len(lists.INPUTS) * lists.SLOT,), lists.SLOT + 3 * LINES
         )
 
     def draw(self, n: int, random: Random) -> list[ListTask]:
-        """n tasks whose programs belong to the part."""
+        """n tasks whose programs belong to the split."""
         found: list[ListTask] = []
         while len(found) < n:
             task = list_task(random, self.shots + self.queries, 2, LINES)
@@ -145,7 +146,7 @@ class ListPrograms(TaskDistribution):
                 part_of_program(
                     f"{lists.show(task.program)} of {' and '.join(task.program.inputs)}"
                 )
-                == self.part
+                == self.split
             ):
                 found.append(task)
         return found
@@ -184,9 +185,9 @@ class ListPrograms(TaskDistribution):
 
 
 def list_programs(
-    part: str = "train", *, shots: int = 5, queries: int = 6
+    split: str = "train", *, shots: int = 5, queries: int = 6
 ) -> ListPrograms:
     """Integers and lists, and what a program of 2 to 4 lines makes of them; no program
     is in two parts.
     """
-    return ListPrograms(part, shots, queries)
+    return ListPrograms(split, shots, queries)

@@ -7,7 +7,8 @@ import math
 import torch
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.tasks.parts import check_part
+from innerloop.engine.errors import InnerloopError
+from innerloop.tasks.splits import check_split
 
 
 class Sinusoid(TaskDistribution):
@@ -17,11 +18,11 @@ class Sinusoid(TaskDistribution):
     shots, queries: support and query points. Support x (n, shots, 1), y (n, shots, 1).
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(self, shots: int = 10, queries: int = 10):
         if min(shots, queries) < 1:
-            raise ValueError(
+            raise InnerloopError(
                 f"shots and queries must be at least 1, got {shots}, {queries}"
             )
         self.shots, self.queries = shots, queries
@@ -38,9 +39,9 @@ class Sinusoid(TaskDistribution):
         )
 
 
-def sinusoid(part: str = "train", *, shots: int = 10, queries: int = 10) -> Sinusoid:
-    """Sinusoid tasks; every part draws from the same continuum, in which no task comes
+def sinusoid(split: str = "train", *, shots: int = 10, queries: int = 10) -> Sinusoid:
+    """Sinusoid tasks; every split draws from the same continuum, in which no task comes
     twice.
     """
-    check_part(part)
+    check_split(split)
     return Sinusoid(shots, queries)

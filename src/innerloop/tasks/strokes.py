@@ -20,14 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers.image import INK_MARGIN
 from innerloop.tasks.episodes import ClassBank, Episodes, LabelledExamples
-from innerloop.tasks.images import INK_MARGIN
-from innerloop.tasks.parts import check_part
+from innerloop.tasks.splits import check_split
 
 STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 64, 28
 PEN = 0.035  # standard deviation of a pen's line, in the units of the knots
 _SEEDS = {"train": 11, "val": 12, "test": 13}
-_FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a part
+_FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a split
 _LETTERS, _DRAWINGS = 26, 20
 # straight, arc, S, hook, zigzag, curl, ring, square corners
 _KINDS = torch.tensor([0.26, 0.24, 0.08, 0.13, 0.08, 0.06, 0.08, 0.07])
@@ -140,7 +141,7 @@ def programs(alphabets: int, letters: int, generator: torch.Generator) -> Progra
         borrow, stock_angular[borrowed], fresh_angular.view(n, STROKES)
     )
     # simple or intricate scripts
-    usual = _uniform(0.0, 1.0, (alphabets, 1), generator).repeat_interleave(letters, 0)
+    usual = _uniform(0.0, 1.0, (groups, 1), generator).repeat_interleave(letters, 0)
     weights = (
         torch.tensor([0.40, 0.35, 0.17, 0.08]) * (1 - usual)
         + torch.tensor([0.12, 0.33, 0.32, 0.23]) * usual
@@ -309,7 +310,7 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
 
 def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
     """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1,
-    28, 28): fitted as `Preprocess(fit_ink=True)` fits an image, so that a small
+    28, 28): fitted as `Preprocess(normalize_strokes=True)` fits an image, so that a small
     character has a wide pen; dropped on a finer grid, spread to the width of the pen,
     saturated.
     """
@@ -360,34 +361,34 @@ class FreshEpisodes(TaskDistribution):
     """Episodes of characters that were never seen before and never will be again, each
     drawn anew.
 
-    ways, shots, queries as usual; alphabets: how many the classes of a task come from
+    ways, shots, queries as usual; groups: how many the classes of a task come from
     (0: every class from one of its own).
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(
-        self, ways: int = 5, shots: int = 1, queries: int = 15, alphabets: int = 0
+        self, ways: int = 5, shots: int = 1, queries: int = 15, groups: int = 0
     ):
-        if min(ways, shots, queries) < 1 or alphabets < 0:
-            raise ValueError(
+        if min(ways, shots, queries) < 1 or groups < 0:
+            raise InnerloopError(
                 f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}"
             )
-        self.ways, self.shots, self.queries, self.alphabets = (
+        self.ways, self.shots, self.queries, self.groups = (
             ways,
             shots,
             queries,
-            min(alphabets or ways, ways),
+            min(groups or ways, ways),
         )
         self.spec = TaskSpec("classes", (1, SIZE, SIZE), ways)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        letters = -(-self.ways // self.alphabets)
-        characters = programs(n * self.alphabets, letters, generator)
-        first = torch.arange(n)[:, None] * self.alphabets * letters
+        letters = -(-self.ways // self.groups)
+        characters = programs(n * self.groups, letters, generator)
+        first = torch.arange(n)[:, None] * self.groups * letters
         chosen = (
             first
-            + torch.rand(n, self.alphabets * letters, generator=generator).argsort(-1)[
+            + torch.rand(n, self.groups * letters, generator=generator).argsort(-1)[
                 :, : self.ways
             ]
         )
@@ -411,11 +412,11 @@ class FreshEpisodes(TaskDistribution):
 
 
 @lru_cache(maxsize=3)
-def bank(part: str) -> ClassBank:
-    """The fixed characters of a part, each drawn 20 times."""
-    generator = torch.Generator().manual_seed(_SEEDS[part])
-    characters = programs(_FIXED[part], _LETTERS, generator)
-    classes = _FIXED[part] * _LETTERS
+def bank(split: str) -> ClassBank:
+    """The fixed characters of a split, each drawn 20 times."""
+    generator = torch.Generator().manual_seed(_SEEDS[split])
+    characters = programs(_FIXED[split], _LETTERS, generator)
+    classes = _FIXED[split] * _LETTERS
     rows = torch.arange(classes).repeat_interleave(_DRAWINGS)
     images = torch.cat(
         [
@@ -424,7 +425,7 @@ def bank(part: str) -> ClassBank:
         ]
     )
     names = [
-        f"{part}{i // _LETTERS:03d}/character{i % _LETTERS + 1:02d}"
+        f"{split}{i // _LETTERS:03d}/character{i % _LETTERS + 1:02d}"
         for i in range(classes)
     ]
     return ClassBank.of(
@@ -433,17 +434,17 @@ def bank(part: str) -> ClassBank:
 
 
 def strokes(
-    part: str = "train",
+    split: str = "train",
     *,
     ways: int = 5,
     shots: int = 1,
     queries: int = 15,
-    alphabets: int = 0,
+    groups: int = 0,
 ) -> FreshEpisodes | Episodes:
     """Stroke characters: endless in training; for validation and testing 10 and 20
     fixed alphabets of 26 characters, 20 drawings each.
     """
-    check_part(part)
-    if part == "train":
-        return FreshEpisodes(ways, shots, queries, alphabets)
-    return Episodes(bank(part), ways, shots, queries, alphabets)
+    check_split(split)
+    if split == "train":
+        return FreshEpisodes(ways, shots, queries, groups)
+    return Episodes(bank(split), ways, shots, queries, groups)

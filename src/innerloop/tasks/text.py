@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.readers.text import UNKNOWN, Tokenizer
+from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes
-from innerloop.tasks.files import find
 from innerloop.tasks.folder import group_by_label
-from innerloop.tasks.parts import check_part, part_of
-from innerloop.tasks.tokens import UNKNOWN, Tokenizer
+from innerloop.tasks.splits import check_split, split_indices
 
 LENGTH = 24  # tokens of a text
-# of CLINC150, by part; banking and credit cards, which are near to each other, are both
+# of CLINC150, by split; banking and credit cards, which are near to each other, are both
 # unseen
 DOMAINS = {
     "train": ("home", "kitchen_and_dining", "meta", "small_talk", "utility", "work"),
@@ -41,13 +42,15 @@ def requests() -> dict[str, dict[str, list[str]]]:
     requests out of scope are left out.
     """
     full, domains = (
-        json.loads(find("clinc150", name, _URL + name, md5).read_text(encoding="utf-8"))
+        json.loads(
+            fetch("clinc150", name, _URL + name, md5).read_text(encoding="utf-8")
+        )
         for name, md5 in _MD5.items()
     )
     texts: dict[str, list[str]] = defaultdict(list)
     # the data's own parts split requests, not intents
-    for part in ("train", "val", "test"):
-        for text, intent in full[part]:
+    for split in ("train", "val", "test"):
+        for text, intent in full[split]:
             texts[intent].append(text)
     return {
         domain: {intent: texts[intent] for intent in sorted(domains[domain])}
@@ -67,38 +70,38 @@ def _tokenizer(
     if reader is None:
         return _read(tuple(texts), length or LENGTH)
     if not isinstance(reader, Tokenizer):
-        raise ValueError(
+        raise InnerloopError(
             "these are texts, and the network that they are for reads something else"
         )
     if length not in (None, reader.length):
-        raise ValueError(
+        raise InnerloopError(
             f"the network reads {reader.length} tokens of a text, not {length}"
         )
     return reader
 
 
 def clinc(
-    part: str = "train",
+    split: str = "train",
     *,
     ways: int = 5,
     shots: int = 1,
     queries: int = 15,
-    alphabets: int = 0,
+    groups: int = 0,
     length: int | None = None,
     reader: Tokenizer | None = None,
 ) -> Episodes:
     """Intents of short requests to an assistant, as tokens; no domain is in two parts.
-    alphabets: how many domains a task's intents come from.
+    groups: how many domains a task's intents come from.
 
     Larson et al. 2019, "An evaluation dataset for intent classification and
     out-of-scope prediction", arXiv:1909.02027
     10 domains of 15 intents of 150 requests: six domains train, auto and commute
     validates, banking, credit cards and travel test. length: tokens of a request (24);
     what is longer is cut. reader: the tokeniser; if none is given, one is trained on
-    the training part.
+    the training split.
     Raises ValueError for a reader of something else, or of another length.
     """
-    check_part(part)
+    check_split(split)
     found = requests()
     tokenizer = _tokenizer(
         reader,
@@ -112,7 +115,7 @@ def clinc(
     )
     chosen = {
         intent: (some, group)
-        for group, domain in enumerate(DOMAINS[part])
+        for group, domain in enumerate(DOMAINS[split])
         for intent, some in found[domain].items()
     }
     values = tokenizer.read_all([text for some, _ in chosen.values() for text in some])
@@ -123,7 +126,7 @@ def clinc(
         [group for _, group in chosen.values()],
         tokenizer,
     )
-    return Episodes(bank, ways, shots, queries, alphabets)
+    return Episodes(bank, ways, shots, queries, groups)
 
 
 def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[str]]:
@@ -135,11 +138,11 @@ def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[st
     """
     file, wanted = Path(file), {"text", "label"} if label else {"text"}
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise InnerloopFileError(f"there is no file {file}")
     with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = list(csv.DictReader(opened))
     if not rows or not wanted <= set(rows[0]):
-        raise ValueError(
+        raise InnerloopError(
             f"{file} needs a header with the column{'s text and label' if label else ' text'}, and rows"
         )
     texts, labels = (
@@ -148,14 +151,14 @@ def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[st
     )
     for number, (text, name) in enumerate(zip(texts, labels, strict=True), 2):
         if not text.strip() or (label and not name.strip()):
-            raise ValueError(
+            raise InnerloopError(
                 f"{file} has an empty text{' or label' if label else ''} in line {number}"
             )
     return texts, labels
 
 
 def text(
-    part: str = "train",
+    split: str = "train",
     *,
     file: Path | str,
     ways: int = 5,
@@ -168,12 +171,12 @@ def text(
     20 % of the labels, fixed by name, train, validate and test.
 
     length: tokens of a text (24); what is longer is cut. reader: the tokeniser; if none
-    is given, one is trained on the training part. Raises ValueError for a reader of
+    is given, one is trained on the training split. Raises ValueError for a reader of
     something else, or of another length.
     """
     texts, labels = read_texts(file)
     names, order, counts = group_by_label(labels)
-    training = {names[i] for i in part_of(names, "train")}
+    training = {names[i] for i in split_indices(names, "train")}
     tokenizer = _tokenizer(
         reader,
         length,
@@ -182,7 +185,7 @@ def text(
     bank = ClassBank.of(
         tokenizer.read_all(texts)[order], counts, names, reader=tokenizer
     )
-    return Episodes(bank.pick(part_of(names, part)), ways, shots, queries)
+    return Episodes(bank.pick(split_indices(names, split)), ways, shots, queries)
 
 
 class Cloze(TaskDistribution):
@@ -193,7 +196,7 @@ class Cloze(TaskDistribution):
     query are the same.
     """
 
-    ahead = True
+    prefetch = True
 
     def __init__(self, values: Tensor, reader: Tokenizer, size: int = 64):
         self.values, self.reader, self.size = values[values[:, 0] > 0], reader, size
@@ -220,7 +223,7 @@ class Cloze(TaskDistribution):
 
 
 def cloze(
-    part: str = "train",
+    split: str = "train",
     *,
     file: Path | str | None = None,
     length: int | None = None,
@@ -233,13 +236,13 @@ def cloze(
     Devlin et al. 2019, arXiv:1810.04805, section 3.1 length: tokens of a text (24);
     what is longer is cut. reader: the tokeniser; if none is given, one is trained on
     these texts.
-    Raises ValueError for another part than "train": what such features are worth, other
+    Raises ValueError for another split than "train": what such features are worth, other
     tasks tell.
     """
-    check_part(part)
-    if part != "train":
-        raise ValueError(
-            "texts with a gap are to learn features from, and have no other part than train: test what they are worth on clinc or text"
+    check_split(split)
+    if split != "train":
+        raise InnerloopError(
+            "texts with a gap are to learn features from, and have no other split than train: test what they are worth on clinc or text"
         )
     texts = (
         read_texts(file, label=False)[0]

@@ -1,5 +1,5 @@
 """Learners that are told no label that they have not asked for."""
 
-from innerloop.learners.active.asking import Asking
+from innerloop.learners.active.active_learner import ActiveLearner
 
-__all__ = ["Asking"]
+__all__ = ["ActiveLearner"]

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.engine.statistics import given as settled
-from innerloop.learners.generative.imagining import Features, normal
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.norm_stats import use_stored as settled
+from innerloop.engine.options import CountOrZero
+from innerloop.learners.generative.example_generator import Features, normal
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import decoder
-from innerloop.nets.named import encoder, flat_features, headed
+from innerloop.nets.registry import encoder, flat_features, headed
 
 
 class GTN(Descent):
@@ -50,16 +52,15 @@ class GTN(Descent):
     inner_lr: float = 0.1
     _: KW_ONLY
     taught: Literal["all", "head"] = "all"
-    count: int = 2
+    count: CountOrZero = 2
     noise: int = 16
     width: int = 128
-    inner_steps: int = 20
+    inner_steps: CountOrZero = 20
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    together: ClassVar[bool] = True
-    or_zero = ("inner_steps", "count")
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=1e-3)
+    encode_jointly: ClassVar[bool] = True
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)
@@ -72,28 +73,28 @@ class GTN(Descent):
             torch.randn(64, self.noise, generator=torch.Generator().manual_seed(0)),
         )
         if not 0 <= self.count <= len(self.get_buffer("noises")):
-            raise ValueError(
+            raise InnerloopError(
                 f"a class gets 0 to {len(self.get_buffer('noises'))} made examples, not {self.count}"
             )
         super().__post_init__()
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        width = given.get("width", cls.width)
+        width = build_args.get("width", cls.width)
         parts = {
             "features": Features(spec, width),
-            "generator": decoder(spec, width + given.get("noise", cls.noise)),
+            "generator": decoder(spec, width + build_args.get("noise", cls.noise)),
         }
-        if given.get("taught") == "head":
-            body = encoder(spec, given.get("encoder"))
+        if build_args.get("taught") == "head":
+            body = encoder(spec, build_args.get("encoder"))
             head = nn.Linear(flat_features(body, spec), out_dim)
             for p in head.parameters():
                 p.data.zero_()  # as a fine-tuned head begins
             return {"net": head, "encoder": body, **parts}
         return {
-            "net": headed(spec, out_dim, given.get("net") or "wide-mlp"),
+            "net": headed(spec, out_dim, build_args.get("net") or "wide-mlp"),
             "encoder": nn.Identity(),
             **parts,
         }

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.precision import widened
-from innerloop.learners.generative.imagining import normal
+from innerloop.learners.generative.example_generator import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.decoder import decoder
-from innerloop.nets.named import encoder, flat_features
-from innerloop.nets.positive import positive
+from innerloop.nets.log_parameter import positive
 from innerloop.nets.recurrent import LSTMCell
+from innerloop.nets.registry import encoder, flat_features
 
 
 class MetaGAN(Learner):
@@ -57,11 +57,11 @@ class MetaGAN(Learner):
 
     kinds = ("classes",)
     two_losses: ClassVar[bool] = True  # the gradient is not that of the loss
-    recipe = Recipe(
+    defaults = MetaTrainConfig(
         ways=20,
         shots=1,
         queries=4,
-        alphabets=0,
+        groups=0,
         batch=1,
         optimizer="AdamW",
         lr=1e-3,
@@ -78,10 +78,10 @@ class MetaGAN(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"))
-        into = given.get("noise", cls.noise) + given.get("hidden", cls.hidden)
+        body = encoder(spec, build_args.get("encoder"))
+        into = build_args.get("noise", cls.noise) + build_args.get("hidden", cls.hidden)
         return {
             "encoder": body,
             "features": flat_features(body, spec),

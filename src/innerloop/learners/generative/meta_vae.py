@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.precision import widened
-from innerloop.learners.encoding.layers import divergence
-from innerloop.learners.generative.imagining import Features, normal
+from innerloop.learners.generative.example_generator import Features, normal
 from innerloop.learners.metric.distances import class_means
+from innerloop.learners.neural_processes.layers import divergence
 from innerloop.nets.decoder import decoder, perceptron
 
 Gaussians = tuple[Tensor, Tensor]  # means and standard deviations
@@ -60,7 +60,7 @@ class MetaVAE(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(
+    defaults = MetaTrainConfig(
         ways=20, shots=1, queries=4, batch=1, optimizer="Adam", lr=1e-3, clip=1000.0
     )
 
@@ -68,15 +68,15 @@ class MetaVAE(Learner):
         self.weight = 1.0  # of the divergences
         super().__post_init__()
 
-    def at(self, progress: float) -> None:
+    def on_progress(self, progress: float) -> None:
         self.weight = min(1.0, 2 * progress)
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         width, context, latent = (
-            given.get(name, getattr(cls, name))
+            build_args.get(name, getattr(cls, name))
             for name in ("width", "context", "latent")
         )
         return {
@@ -85,7 +85,9 @@ class MetaVAE(Learner):
             "decoder": decoder(spec, latent + context),
             "prior": perceptron(context, 2 * latent, width, 1),
             "posterior": perceptron(width + context, 2 * latent, width, 1),
-            "pixels": given.get("pixels", "bernoulli" if spec.is_image else "gaussian"),
+            "pixels": build_args.get(
+                "pixels", "bernoulli" if spec.is_image else "gaussian"
+            ),
         }
 
     def adapt(self, support: Examples) -> Gaussians:

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe, State, Streaming
+from innerloop.core.learner import MetaTrainConfig, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.encoded import Encoded
+from innerloop.engine.errors import InnerloopError
+from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.attention import AttentionBlock
-from innerloop.nets.named import reading
 from innerloop.nets.norm import LayerNorm
+from innerloop.nets.registry import reading
 
 
-class InContext(Encoded, Streaming):
+class InContext(FeatureLearner, Streaming):
     """In-context transformer: examples are tokens, and a query attends to those that
     came before it.
 
@@ -45,13 +46,13 @@ class InContext(Encoded, Streaming):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals", "bits")
-    recipe = Recipe(
-        shots=1, queries=5, optimizer="AdamW", lr=1e-3, weight_decay=0.01, warmup=500
+    defaults = MetaTrainConfig(
+        shots=1, queries=5, optimizer="AdamW", lr=1e-3, weight_decay=0.01, warmup=0.05
     )
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(
+            raise InnerloopError(
                 f"a width of {self.width} cannot be shared by {self.heads} heads"
             )
         self.tokens, self.labels = (
@@ -67,15 +68,13 @@ class InContext(Encoded, Streaming):
         )
         super().__post_init__()
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        return reading(spec, out_dim, given.get("encoder"))
+        return reading(spec, out_dim, build_args.get("encoder"))
 
     def init(self) -> State:
         return [
@@ -90,7 +89,7 @@ class InContext(Encoded, Streaming):
             torch.ones(1, 1, dtype=torch.bool, device=x.device),
         )[1]
 
-    def follow(self, examples: Examples) -> tuple[State, Tensor]:
+    def scan(self, examples: Examples) -> tuple[State, Tensor]:
         z = self.encoder(examples.x)
         return self._at_once(z, z, examples.y)
 

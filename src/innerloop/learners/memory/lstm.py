@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY
 
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.recurrent import LSTMCell
@@ -32,7 +32,7 @@ class LSTM(Recurrent):
     layers: int = 1
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3)
+    defaults = MetaTrainConfig(shots=5, queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         sizes = [self.features + self.y_dim, *[self.hidden] * self.layers]

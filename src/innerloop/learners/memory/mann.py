@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners.memory.ntm import cosine
 from innerloop.learners.memory.recurrent import Memory, Recurrent
-from innerloop.nets.positive import positive
+from innerloop.nets.log_parameter import positive
 from innerloop.nets.recurrent import LSTMCell
 
 
@@ -58,11 +59,11 @@ class MANN(Recurrent):
     strength: float = 10.0
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=10, queries=1, optimizer="Adam", lr=3e-3)
+    defaults = MetaTrainConfig(shots=10, queries=1, optimizer="Adam", lr=3e-3)
 
     def __post_init__(self) -> None:
         if self.readers > self.slots:
-            raise ValueError(
+            raise InnerloopError(
                 f"{self.readers} readers need as many slots, and there are {self.slots}"
             )
         self.cell = LSTMCell(

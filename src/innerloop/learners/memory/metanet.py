@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
-from innerloop.learners.encoded import Encoded
-from innerloop.nets.named import reading
-from innerloop.nets.positive import positive
+from innerloop.learners.feature_learner import FeatureLearner
+from innerloop.nets.learned_update_rules import preprocessed
+from innerloop.nets.log_parameter import positive
 from innerloop.nets.recurrent import LSTMCell
-from innerloop.nets.rules import preprocessed
+from innerloop.nets.registry import reading
 
 Memory = tuple[Tensor, Tensor, Tensor]
 # hidden units of the networks that turn gradients into weights (section 3.1)
 CODER = 20
 
 
-class MetaNet(Encoded):
+class MetaNet(FeatureLearner):
     """Meta networks: slow weights are learned over tasks, fast ones are made for each
     example from the gradient of its loss, and remembered.
 
@@ -49,7 +49,7 @@ class MetaNet(Encoded):
     likelihood: Likelihood = Categorical()
 
     contextual: ClassVar[bool] = True  # d reads the gradients in order
-    recipe = Recipe(queries=5, optimizer="Adam", lr=1e-3)
+    defaults = MetaTrainConfig(queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         def slow(out: int, into: int) -> nn.Parameter:
@@ -77,15 +77,13 @@ class MetaNet(Encoded):
         self.log_scale = positive(self.scale, "the scale of attention")
         super().__post_init__()
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        return reading(spec, out_dim, given.get("encoder"), "mlp")
+        return reading(spec, out_dim, build_args.get("encoder"), "mlp")
 
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from innerloop.core.learner import Recipe, Streaming
+from innerloop.core.learner import MetaTrainConfig, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
-from innerloop.nets.wired import Wired
+from innerloop.engine.options import CountOrZero
+from innerloop.nets.neat_network import NEATNetwork
 
 
 class NEAT(Streaming):
@@ -37,27 +38,24 @@ class NEAT(Streaming):
     y_dim: int
     out_dim: int
     _: KW_ONLY
-    hidden: int = 12
+    hidden: CountOrZero = 12
     passes: int = 3
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals", "bits")
-    or_zero = ("hidden",)
-    recipe = Recipe(queries=5, batch=32, meta_gradient="neat")
+    defaults = MetaTrainConfig(queries=5, batch=32, meta_gradient="neat")
 
     def __post_init__(self) -> None:
-        self.wired = Wired(
+        self.wired = NEATNetwork(
             self.x_size + self.y_dim + 1, self.out_dim, self.hidden, self.passes
         )
         super().__post_init__()
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         return {"x_size": spec.x_size, "y_dim": spec.y_dim, "out_dim": out_dim}
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.recurrent import LSTMCell
@@ -77,7 +77,7 @@ class NTM(Recurrent):
     writers: int = 1
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(shots=5, queries=5, optimizer="Adam", lr=1e-3)
+    defaults = MetaTrainConfig(shots=5, queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         heads, seen = (

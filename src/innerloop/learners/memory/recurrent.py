@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from innerloop.core.learner import State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.learners.encoded import Encoded
-from innerloop.nets.named import reading
+from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.norm import LayerNorm
+from innerloop.nets.registry import reading
 
 # what a recurrent network carries from one step to the next: a pytree of tensors
 Memory = Any
 
 
-class Recurrent(Encoded, Streaming):
+class Recurrent(FeatureLearner, Streaming):
     """A learner that is a recurrent network, whose memory is what it has learned.
 
     An example goes in together with the label of the one before it: labels arrive one
@@ -44,15 +44,13 @@ class Recurrent(Encoded, Streaming):
     # whether `step` takes many tasks at once, memory and inputs with a leading axis
     side_by_side: ClassVar[bool] = False
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        found = reading(spec, out_dim, given.get("encoder"))
+        found = reading(spec, out_dim, build_args.get("encoder"))
         # what a convolution block gives is mostly the same for all images, and a memory
         # then finds them all alike
         return {
@@ -101,10 +99,10 @@ class Recurrent(Encoded, Streaming):
     def along(self, examples: Examples) -> Tensor:
         """The outputs (n, steps, out_dim) of `follow` for n tasks at once."""
         return torch.vmap(
-            lambda examples: self.follow(examples)[1], randomness="different"
+            lambda examples: self.scan(examples)[1], randomness="different"
         )(examples)
 
-    def follow(self, examples: Examples) -> tuple[State, Tensor]:
+    def scan(self, examples: Examples) -> tuple[State, Tensor]:
         return self._read(self.init(), self.embed(examples.x), examples.y)
 
     def learned(self, z: Tensor, y: Tensor) -> State:

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
 from innerloop.learners.memory.recurrent import Memory, Recurrent
@@ -38,8 +38,8 @@ class RL2(Recurrent):
 
     kinds = ("reals",)
     side_by_side = True
-    recipe = Recipe(
-        batch=512, optimizer="Adam", lr=4e-3, warmup=20, clip=0.5, meta_gradient="ppo"
+    defaults = MetaTrainConfig(
+        batch=512, optimizer="Adam", lr=4e-3, warmup=0.01, clip=0.5, meta_gradient="ppo"
     )
 
     def __post_init__(self) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means, squared_distance
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.registry import encoder, flat_features
 
 
 class CentreLossNet(Learner):
@@ -39,7 +39,7 @@ class CentreLossNet(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
+    defaults = MetaTrainConfig(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
 
     def __post_init__(self) -> None:
         self.centres = nn.Parameter(self.base.weight.detach().clone())
@@ -47,9 +47,9 @@ class CentreLossNet(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        body = encoder(spec, given.get("encoder"), vector="wide-mlp")
+        body = encoder(spec, build_args.get("encoder"), vector="wide-mlp")
         return {"encoder": body, "base": nn.Linear(flat_features(body, spec), out_dim)}
 
     def embed(self, x: Tensor) -> Tensor:

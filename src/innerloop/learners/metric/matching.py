@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners.metric.distances import cosine
-from innerloop.nets.named import encoder, flat_features
-from innerloop.nets.positive import positive
+from innerloop.nets.log_parameter import positive
 from innerloop.nets.recurrent import LSTMCell
+from innerloop.nets.registry import encoder, flat_features
 
 
 class MatchingNet(Learner):
@@ -44,7 +45,7 @@ class MatchingNet(Learner):
     scale: float = 10.0
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(
+    defaults = MetaTrainConfig(
         ways=20,
         shots=1,
         queries=5,
@@ -56,7 +57,7 @@ class MatchingNet(Learner):
 
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
-            raise ValueError(
+            raise InnerloopError(
                 f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them"
             )
         self.log_scale = positive(self.scale, "the scale of similarities")
@@ -70,9 +71,9 @@ class MatchingNet(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"))
+        body = encoder(spec, build_args.get("encoder"))
         return {"encoder": body, "features": flat_features(body, spec)}
 
     def embed(self, x: Tensor) -> Tensor:

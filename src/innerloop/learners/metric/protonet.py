@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners.metric.distances import Metric, class_means, distance
-from innerloop.nets.named import encoder
-from innerloop.nets.positive import positive
+from innerloop.nets.log_parameter import positive
+from innerloop.nets.registry import encoder
 
 
 class ProtoNet(Learner):
@@ -33,7 +34,7 @@ class ProtoNet(Learner):
     encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm".
     p: the power of the p-norm, whose p-th power is taken. scale: where the learned
     scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al.
-    2018, arXiv:1805.10123). in_turn: learn from all those deals, which costs little,
+    2018, arXiv:1805.10123). rotate_support: learn from all those deals, which costs little,
     since every example is embedded once; the paper learns from the first alone. views:
     after training, compare square images in so many ways at once and average the
     distances: 4 quarter turns, or 8 with mirror images. For encoders that were trained
@@ -47,15 +48,15 @@ class ProtoNet(Learner):
     p: float = 1.0
     scale: float = 0.1
     views: Literal[1, 4, 8] = 1
-    in_turn: bool = True
+    rotate_support: bool = True
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(
+    defaults = MetaTrainConfig(
         ways=60,
         shots=1,
         queries=4,
-        alphabets=3,
+        groups=3,
         batch=1,
         optimizer="AdamW",
         lr=2e-3,
@@ -65,24 +66,24 @@ class ProtoNet(Learner):
     def __post_init__(self) -> None:
         self.log_scale = positive(self.scale, "the scale of distances")
         if self.views not in (1, 4, 8):
-            raise ValueError(
+            raise InnerloopError(
                 f"images are compared in 1, 4 or 8 views, not {self.views}"
             )
         super().__post_init__()
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        if given.get("views", 1) > 1 and not (
+        if build_args.get("views", 1) > 1 and not (
             spec.is_image and spec.x_shape[-1] == spec.x_shape[-2]
         ):
-            raise ValueError(
-                f"only square images can be compared in {given['views']} views, and inputs here have shape {spec.x_shape}"
+            raise InnerloopError(
+                f"only square images can be compared in {build_args['views']} views, and inputs here have shape {spec.x_shape}"
             )
         return {
             "encoder": encoder(
-                spec, given.get("encoder"), image="conv6", vector="wide-mlp"
+                spec, build_args.get("encoder"), image="conv6", vector="wide-mlp"
             )
         }
 
@@ -110,7 +111,7 @@ class ProtoNet(Learner):
         return -self.log_scale.exp() * distance(z, prototypes, self.metric, self.p)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        if not self.in_turn:
+        if not self.rotate_support:
             return super().loss(task)
         shots = len(task.support.y)
         z, y = (

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.conv import Conv4
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.registry import encoder, flat_features
 
 
 class RelationNet(Learner):
@@ -39,8 +39,8 @@ class RelationNet(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    by_name = ()
-    recipe = Recipe(
+    named_networks = ()
+    defaults = MetaTrainConfig(
         ways=20,
         shots=1,
         queries=5,
@@ -52,7 +52,7 @@ class RelationNet(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         if not spec.is_image:
             body = encoder(spec, vector="wide-mlp")

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import nearest, same_class, squared_distance
-from innerloop.nets.named import encoder
+from innerloop.nets.registry import encoder
 
 
 class TripletNet(Learner):
@@ -41,7 +41,7 @@ class TripletNet(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(
+    defaults = MetaTrainConfig(
         ways=20,
         shots=1,
         queries=4,
@@ -53,9 +53,9 @@ class TripletNet(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"encoder": encoder(spec, given.get("encoder"), vector="wide-mlp")}
+        return {"encoder": encoder(spec, build_args.get("encoder"), vector="wide-mlp")}
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) on the unit sphere (m, d)."""

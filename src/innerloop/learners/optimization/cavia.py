@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import CountOrZero
 from innerloop.nets.decoder import perceptron
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.registry import encoder, flat_features
 
 
 class Contextual(nn.Module):
@@ -58,22 +60,22 @@ class CAVIA(Descent):
     net: nn.Module
     inner_lr: float = 1.0
     _: KW_ONLY
-    inner_steps: int = 2
+    inner_steps: CountOrZero = 2
     contexts: int = 100
     width: int = 100
     first_order: bool = False
     likelihood: Likelihood = Categorical()
 
-    by_name: ClassVar[tuple[str, ...]] = ()
-    for_reals: ClassVar[dict[str, Any]] = {"contexts": 5, "width": 40}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=1e-3)
+    named_networks: ClassVar[tuple[str, ...]] = ()
+    regression_defaults: ClassVar[dict[str, Any]] = {"contexts": 5, "width": 40}
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         contexts, width = (
-            given.get(name, getattr(cls, name)) for name in ("contexts", "width")
+            build_args.get(name, getattr(cls, name)) for name in ("contexts", "width")
         )
         body = encoder(spec, None, vector="flatten")
         return {
@@ -82,7 +84,7 @@ class CAVIA(Descent):
 
     def __post_init__(self) -> None:
         if "context" not in dict(self.net.named_buffers()):
-            raise ValueError(
+            raise InnerloopError(
                 "CAVIA adapts a buffer `context` of its net, and this net has none"
             )
         super().__post_init__()

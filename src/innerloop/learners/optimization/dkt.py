@@ -10,20 +10,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.precision import widened
-from innerloop.learners.encoded import Encoded
-from innerloop.learners.encoding.layers import unsoftplus
+from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import cosine, squared_distance
-from innerloop.nets.named import encoder
-from innerloop.nets.positive import positive
+from innerloop.learners.neural_processes.layers import unsoftplus
+from innerloop.nets.log_parameter import positive
+from innerloop.nets.registry import encoder
 
 State = tuple[Tensor, Tensor, Tensor]
 
 
-class DKT(Encoded):
+class DKT(FeatureLearner):
     """Deep kernel transfer: Gaussian process regression on learned features, exact;
     what is learned is the kernel.
 
@@ -49,11 +49,13 @@ class DKT(Encoded):
     noise: float = 0.1
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {
+    regression_defaults: ClassVar[dict[str, Any]] = {
         "similarity": "rbf",
         "likelihood": Gaussian(learned_scale=True),
     }
-    recipe = Recipe(ways=5, shots=1, queries=5, batch=4, optimizer="Adam", lr=1e-3)
+    defaults = MetaTrainConfig(
+        ways=5, shots=1, queries=5, batch=4, optimizer="Adam", lr=1e-3
+    )
 
     def __post_init__(self) -> None:
         self.log_noise, self.log_bandwidth = (
@@ -65,9 +67,9 @@ class DKT(Encoded):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"encoder": encoder(spec, given.get("encoder"))}
+        return {"encoder": encoder(spec, build_args.get("encoder"))}
 
     def outcome(
         self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
-from innerloop.nets.named import Headed, encoder, flat_features
+from innerloop.nets.registry import Headed, encoder, flat_features
 
 
 class ESMAML(Remembering):
@@ -39,27 +41,29 @@ class ESMAML(Remembering):
     net: nn.Module
     inner_lr: float = 0.05
     _: KW_ONLY
-    inner_steps: int = 1
+    inner_steps: CountOrZero = 1
     inner_pairs: int = 20
     inner_sigma: float = 0.1
     by: Literal["gradient", "climb"] = "gradient"
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="es")
+    regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
+    defaults = MetaTrainConfig(
+        queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="es"
+    )
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        if isinstance(net := given.get("net"), nn.Module):
+        if isinstance(net := build_args.get("net"), nn.Module):
             return {"net": net}
         body = encoder(spec, net, image="mlp")
         return {"net": Headed(body, flat_features(body, spec), out_dim)}
 
     def __post_init__(self) -> None:
         if self.inner_sigma <= 0:
-            raise ValueError(
+            raise InnerloopError(
                 f"inner_sigma, the size of the changes that are tried, must be positive, not {self.inner_sigma}"
             )
         size, generator = (

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from torch import nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.nets.named import headed
+from innerloop.engine.options import CountOrZero
+from innerloop.nets.registry import headed
 
 
 class IMAML(Descent):
@@ -35,19 +36,19 @@ class IMAML(Descent):
     inner_lr: float = 0.1
     proximal: float = 2.0
     _: KW_ONLY
-    inner_steps: int = 16
+    inner_steps: CountOrZero = 16
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
-    recipe = Recipe(
+    regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
+    defaults = MetaTrainConfig(
         queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="implicit"
     )
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"net": headed(spec, out_dim, given.get("net"))}
+        return {"net": headed(spec, out_dim, build_args.get("net"))}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         theta = dict(self.net.named_parameters())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.options import CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
-from innerloop.nets.named import headed
-from innerloop.nets.rules import RULES
+from innerloop.nets.learned_update_rules import RULES
+from innerloop.nets.registry import headed
 
 
 class L2O(Remembering):
@@ -43,14 +44,13 @@ class L2O(Remembering):
     net: nn.Module
     rule: Literal["lstm", "mlp"] = "lstm"
     _: KW_ONLY
-    inner_steps: int = 100
+    inner_steps: CountOrZero = 100
     unroll: int = 20
-    minibatch: int = 0
+    minibatch: CountOrZero = 0
     first_order: bool = True
     likelihood: Likelihood = Categorical()
 
-    or_zero: ClassVar[tuple[str, ...]] = ("inner_steps", "minibatch")
-    recipe = Recipe(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
+    defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)
@@ -59,10 +59,10 @@ class L2O(Remembering):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        if given.get("net") is not None:
-            return {"net": headed(spec, out_dim, given["net"])}
+        if build_args.get("net") is not None:
+            return {"net": headed(spec, out_dim, build_args["net"])}
         if spec.kind == "reals":
             return {
                 "net": nn.Sequential(
@@ -111,7 +111,7 @@ class L2O(Remembering):
             if i % self.unroll == 0:
                 weights = {name: tensor.detach() for name, tensor in weights.items()}
             weights = self.step(weights, task.support)
-            outputs = self.predict(self.finish(weights, task.support), task.query.x)
+            outputs = self.predict(self.finalize(weights, task.support), task.query.x)
             losses.append(self.likelihood.nll(outputs, task.query.y))
             metrics = self.likelihood.metrics(outputs, task.query.y)
         return torch.stack(losses).mean(), {**metrics, "last_loss": losses[-1].detach()}

@@ -7,12 +7,12 @@ from dataclasses import KW_ONLY
 from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.engine.convex import logistic
-from innerloop.learners.optimization.exact import ExactHead
-from innerloop.nets.positive import positive
+from innerloop.engine.solvers import logistic
+from innerloop.learners.optimization.closed_form_head import ClosedFormHead
+from innerloop.nets.log_parameter import positive
 
 
-class LRD2(ExactHead):
+class LRD2(ClosedFormHead):
     """LR-D2: the head is the logistic regression of every class against the others on
     the encoded support set, by Newton's method.
 

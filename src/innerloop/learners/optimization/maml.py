@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.engine.statistics import measured
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.norm_stats import use_batch
+from innerloop.engine.options import CountOrZero
 from innerloop.learners.metric.distances import class_means
-from innerloop.nets.named import headed
+from innerloop.nets.registry import headed
 
 
 class MAML(Descent):
@@ -48,7 +50,7 @@ class MAML(Descent):
     net: nn.Module
     inner_lr: float = 0.4
     _: KW_ONLY
-    inner_steps: int = 1
+    inner_steps: CountOrZero = 1
     first_order: bool = False
     adapted: Literal["all", "head"] = "all"
     head: Literal["learned", "prototype"] = "learned"
@@ -58,34 +60,31 @@ class MAML(Descent):
     likelihood: Likelihood = Categorical()
 
     # as in the authors' code; section 5.1 has 0.01
-    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.001}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
-
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return given.get("head") == "prototype"
+    regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.001}
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        if spec.kind == "reals" and given.get("head") == "prototype":
-            raise ValueError(
+        if spec.kind == "reals" and build_args.get("head") == "prototype":
+            raise InnerloopError(
                 "a prototype head is made of class means: these tasks have no classes"
             )
-        return {"net": headed(spec, out_dim, given.get("net"))}
+        return {"net": headed(spec, out_dim, build_args.get("net"))}
 
     def __post_init__(self) -> None:
         if (self.head == "prototype" or self.adapted == "head") and not (
             hasattr(self.net, "encoder") and hasattr(self.net, "head")
         ):
-            raise ValueError(
+            raise InnerloopError(
                 'head="prototype" and adapted="head" need a net with an encoder and a linear head: innerloop.nets.Headed'
             )
         self.progress = 1.0
+        self.fixed_ways = self.learned_initialization = self.head == "learned"
         super().__post_init__()
 
-    def at(self, progress: float) -> None:
+    def on_progress(self, progress: float) -> None:
         if self.multi_step or self.second_order_after:
             # few values: a recording is of one
             self.progress = math.floor(20 * progress) / 20
@@ -93,7 +92,7 @@ class MAML(Descent):
     def init(self, support: Examples) -> Weights:
         weights = super().init(support)
         if self.head == "prototype":
-            with measured():
+            with use_batch():
                 prototypes = class_means(
                     self.net.encoder(support.x), support.y
                 )  # (ways, d)  # pyright: ignore[reportCallIssue]
@@ -128,7 +127,7 @@ class MAML(Descent):
         if not self.loss_before:
             return after, metrics
         outputs = self.predict(
-            self.finish(self.init(task.support), task.support), task.query.x
+            self.finalize(self.init(task.support), task.support), task.query.x
         )
         before = self.likelihood.nll(outputs, task.query.y)
         return after + self.loss_before * before, {

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
-from innerloop.nets.named import headed
+from innerloop.nets.learned_update_rules import flat, like, preprocessed
 from innerloop.nets.recurrent import LSTMCell
-from innerloop.nets.rules import flat, like, preprocessed
+from innerloop.nets.registry import headed
 
 
 class MetaLSTM(Remembering):
@@ -38,18 +40,18 @@ class MetaLSTM(Remembering):
     net: nn.Module
     _: KW_ONLY
     hidden: int = 20
-    inner_steps: int = 5
+    inner_steps: CountOrZero = 5
     initial_rate: float = 0.1
     initial_decay: float = 0.001
     first_order: bool = True
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
+    regression_defaults: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     def __post_init__(self) -> None:
         if not (0 < self.initial_rate < 1 and 0 < self.initial_decay < 1):
-            raise ValueError(
+            raise InnerloopError(
                 f"gates begin between 0 and 1, not at {self.initial_rate} and {self.initial_decay}"
             )
         self.reader, self.gates = (
@@ -65,9 +67,9 @@ class MetaLSTM(Remembering):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"net": headed(spec, out_dim, given.get("net"))}
+        return {"net": headed(spec, out_dim, build_args.get("net"))}
 
     def start(self, weights: Weights) -> list[Tensor]:
         """h and c of the LSTM (weights, hidden), and the gates i and f (weights,)."""

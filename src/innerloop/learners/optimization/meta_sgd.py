@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.options import CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
-from innerloop.nets.named import headed
+from innerloop.nets.registry import headed
 
 
 class MetaSGD(Remembering):
@@ -34,12 +35,12 @@ class MetaSGD(Remembering):
     net: nn.Module
     initial_rate: float = 0.1
     _: KW_ONLY
-    inner_steps: int = 1
+    inner_steps: CountOrZero = 1
     rates: Literal["weight", "tensor"] = "weight"
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=2e-3)
+    regression_defaults: ClassVar[dict[str, Any]] = {"initial_rate": 0.01}
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     def __post_init__(self) -> None:
         rates = {}
@@ -55,9 +56,9 @@ class MetaSGD(Remembering):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"net": headed(spec, out_dim, given.get("net"))}
+        return {"net": headed(spec, out_dim, build_args.get("net"))}
 
     def start(self, weights: Weights) -> list[Tensor]:
         """How many steps were taken (), where rates depend on it."""

@@ -7,11 +7,12 @@ from dataclasses import KW_ONLY
 from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.engine.convex import support_vectors
-from innerloop.learners.optimization.exact import ExactHead
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.solvers import support_vectors
+from innerloop.learners.optimization.closed_form_head import ClosedFormHead
 
 
-class MetaOptNet(ExactHead):
+class MetaOptNet(ClosedFormHead):
     """MetaOptNet: the head is a multi-class support vector machine on the encoded
     support set, solved to the end.
 
@@ -36,7 +37,7 @@ class MetaOptNet(ExactHead):
 
     def __post_init__(self) -> None:
         if self.C <= 0:
-            raise ValueError(f"the price of a slack must be positive, not {self.C}")
+            raise InnerloopError(f"the price of a slack must be positive, not {self.C}")
         super().__post_init__()
 
     def solve(self, z: Tensor, y: Tensor) -> Tensor:

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Recipe
+from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.gradient_descent import descend
+from innerloop.engine.options import CountOrZero
 from innerloop.engine.precision import widened
-from innerloop.engine.steps import descended
 from innerloop.learners.metric.distances import class_means
-from innerloop.nets.named import encoder
-from innerloop.nets.positive import positive
+from innerloop.nets.log_parameter import positive
+from innerloop.nets.registry import encoder
 from innerloop.nets.text import Prompted
 
 
@@ -48,17 +50,17 @@ class PromptTuning(Learner):
     start: Literal["learned", "words"] = "learned"
     inner_lr: float = 0.1
     head_lr: float = 0.1
-    inner_steps: int = 5
+    inner_steps: CountOrZero = 5
     scale: float = 0.1
     first_order: bool = False
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(queries=5, batch=4, optimizer="Adam", lr=3e-3)
+    defaults = MetaTrainConfig(queries=5, batch=4, optimizer="Adam", lr=3e-3)
 
     def __post_init__(self) -> None:
         if not isinstance(self.encoder, Prompted):
-            raise ValueError(
+            raise InnerloopError(
                 "a prompt is for a network that reads tokens: these inputs are none, or the encoder is no innerloop.nets.Prompted"
             )
         self.encoder.requires_grad_(False)
@@ -80,9 +82,9 @@ class PromptTuning(Learner):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        return {"encoder": encoder(spec, given.get("encoder"))}
+        return {"encoder": encoder(spec, build_args.get("encoder"))}
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -105,7 +107,7 @@ class PromptTuning(Learner):
         }
         head = self.log_head_lr.exp()
         rates = {"prompt": self.log_inner_lr.exp(), "weight": head, "bias": head}
-        return descended(
+        return descend(
             lambda at: self.likelihood.nll(self.predict(at, support.x), support.y),
             begin,
             rates,

@@ -7,12 +7,12 @@ from dataclasses import KW_ONLY
 from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
-from innerloop.engine.convex import ridge
-from innerloop.learners.optimization.exact import ExactHead
-from innerloop.nets.positive import positive
+from innerloop.engine.solvers import ridge
+from innerloop.learners.optimization.closed_form_head import ClosedFormHead
+from innerloop.nets.log_parameter import positive
 
 
-class R2D2(ExactHead):
+class R2D2(ClosedFormHead):
     """R2-D2: the head is the ridge regression of the targets on the encoded support
     set, in closed form.
 

@@ -35,8 +35,8 @@ class Remembering(Descent):
         memory = [tensor for name, tensor in weights.items() if name.startswith(MARK)]
         return _together(*self.move(_alone(weights), memory, support))
 
-    def finish(self, weights: Weights, support: Examples) -> Weights:
-        return super().finish(_alone(weights), support)
+    def finalize(self, weights: Weights, support: Examples) -> Weights:
+        return super().finalize(_alone(weights), support)
 
 
 def _together(weights: Weights, memory: list[Tensor]) -> Weights:

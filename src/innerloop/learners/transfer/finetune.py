@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.engine.steps import descended
-from innerloop.learners.incremental import Incremental
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.gradient_descent import descend
+from innerloop.engine.options import CountOrZero
+from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.learners.metric.distances import class_means
-from innerloop.nets.named import encoder, flat_features
+from innerloop.nets.registry import encoder, flat_features
 
 
 def cosine_scores(z: Tensor, weight: Tensor, scale: float = 10.0) -> Tensor:
@@ -58,13 +60,13 @@ def _last(net: nn.Module) -> str:
         if any(p.dim() > 1 for p in child.parameters())
     ]
     if not found:
-        raise ValueError(
+        raise InnerloopError(
             "this encoder has no blocks with weights, so none of them is the last: adapt the head alone"
         )
     return f"{lists[-1]}.{found[-1]}" if lists else found[-1]
 
 
-class FineTune(Incremental):
+class FineTune(ClassIncremental):
     """Fine-tuning: learn features by classifying all training classes at once, then
     train a new head, or more, on the support set.
 
@@ -90,24 +92,24 @@ class FineTune(Incremental):
     head: Literal["linear", "cosine"] = "linear"
     _: KW_ONLY
     inner_lr: float = 0.1
-    inner_steps: int = 100
+    inner_steps: CountOrZero = 100
     adapted: Literal["head", "last", "all"] = "head"
     encoder_lr: float = 0.01
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    recipe = Recipe(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
+    defaults = MetaTrainConfig(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        body = encoder(spec, given.get("encoder"))
+        body = encoder(spec, build_args.get("encoder"))
         features = flat_features(body, spec)
         return {
             "encoder": body,
             "base": CosineHead(features, out_dim)
-            if given.get("head") == "cosine"
+            if build_args.get("head") == "cosine"
             else nn.Linear(features, out_dim),
         }
 
@@ -150,7 +152,7 @@ class FineTune(Incremental):
                 examples.y,
             )
 
-        return descended(loss, {**start, **moving}, rates, self.inner_steps)
+        return descend(loss, {**start, **moving}, rates, self.inner_steps)
 
     def predict(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
         return self._scores(state, self._features(state, x))

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from innerloop.core.learner import Recipe
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.gradient_descent import descend
+from innerloop.engine.norm_stats import use_stored as settled
+from innerloop.engine.options import CountOrZero
 from innerloop.engine.precision import widened
-from innerloop.engine.statistics import given as settled
-from innerloop.engine.steps import descended
-from innerloop.learners.encoded import Encoded
-from innerloop.nets.named import encoder, flat_features
+from innerloop.learners.feature_learner import FeatureLearner
+from innerloop.nets.registry import encoder, flat_features
 
 
-class MetaTransfer(Encoded):
+class MetaTransfer(FeatureLearner):
     """Meta-transfer learning: trained features stay frozen, and are scaled and shifted
     as is learned over tasks; a task trains the head alone.
 
@@ -41,10 +42,10 @@ class MetaTransfer(Encoded):
     head: nn.Module
     _: KW_ONLY
     inner_lr: float = 0.1
-    inner_steps: int = 20
+    inner_steps: CountOrZero = 20
     likelihood: Likelihood = Categorical()
 
-    recipe = Recipe(queries=5, batch=8, optimizer="Adam", lr=1e-3)
+    defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         self.encoder.requires_grad_(False)
@@ -67,15 +68,13 @@ class MetaTransfer(Encoded):
         )
         super().__post_init__()
 
-    @classmethod
-    def any_ways(cls, given: Mapping[str, Any]) -> bool:
-        return False
+    fixed_ways = True
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        body = encoder(spec, given.get("encoder"))
+        body = encoder(spec, build_args.get("encoder"))
         return {"encoder": body, "head": nn.Linear(flat_features(body, spec), out_dim)}
 
     def train(self, mode: bool = True) -> Self:
@@ -99,7 +98,7 @@ class MetaTransfer(Encoded):
 
     def learned(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         start = dict(self.head.named_parameters())
-        return descended(
+        return descend(
             lambda at: self.likelihood.nll(self.answers(at, z), y),
             start,
             dict.fromkeys(start, self.inner_lr),

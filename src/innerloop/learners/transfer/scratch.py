@@ -11,7 +11,8 @@ from torch import nn
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.nets.named import headed
+from innerloop.engine.options import CountOrZero
+from innerloop.nets.registry import headed
 
 
 class Scratch(Descent):
@@ -31,10 +32,10 @@ class Scratch(Descent):
     net: nn.Module
     inner_lr: float = 0.1
     _: KW_ONLY
-    inner_steps: int = 100
+    inner_steps: CountOrZero = 100
     likelihood: Likelihood = Categorical()
 
-    for_reals: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
+    regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
         self.net.requires_grad_(False)
@@ -42,9 +43,9 @@ class Scratch(Descent):
 
     @classmethod
     def networks(
-        cls, spec: TaskSpec, given: Mapping[str, Any], out_dim: int
+        cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        return {"net": headed(spec, out_dim, given.get("net"))}
+        return {"net": headed(spec, out_dim, build_args.get("net"))}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support, first_order=True)

@@ -1,0 +1,192 @@
+"""Results: typed measurements in tables, JSON in and JSON out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Unit = Literal["", "%", "s"]  # "%": the number is a fraction, shown in per cent
+
+
+@lru_cache(maxsize=256)
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t distribution.
+
+    By bisection of its distribution function, integrated with Simpson's rule in the
+    angle atan(t / sqrt(freedom)).
+    """
+    if freedom >= 100_000:
+        return 1.959963984540054
+
+    def tail(t: float) -> float:  # P(|T| < t)
+        end, pieces = math.atan(t / math.sqrt(freedom)), 2000
+        step = end / pieces
+        weights = [1.0, *([4.0, 2.0] * (pieces // 2))[:-1], 1.0]
+        total = sum(
+            w * math.cos(i * step) ** (freedom - 1) for i, w in enumerate(weights)
+        )
+        log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+        return 2 * math.exp(log_scale) / math.sqrt(math.pi) * total * step / 3
+
+    low, high = 1.9, 13.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tail(middle) < 0.95 else (low, middle)
+    return high
+
+
+class Estimate(NamedTuple):
+    """A mean over independent tasks and the half width of its 95 % interval (Student's
+    t); the interval is None for a single task.
+    """
+
+    mean: float
+    interval: float | None
+
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """From one value for each task, (n,)."""
+        values = values.double()
+        n = len(values)
+        if n < 2:
+            return cls(float(values.mean()), None)
+        deviation = float(values.std()) / math.sqrt(n)
+        return cls(float(values.mean()), student_t(n - 1) * deviation)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a result.
+
+    Args:
+        name: what was measured, such as "accuracy".
+        mean: its mean over tasks.
+        interval: half width of the 95 % interval, or None for a number without one.
+        n: how many tasks (or trials, streams) it is the mean of.
+        unit: "%" for fractions, "s" for seconds, "" otherwise.
+        transductive: whether predictions for one query example used the others.
+    """
+
+    name: str
+    mean: float
+    interval: float | None = None
+    n: int = 1
+    unit: Unit = ""
+    transductive: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        estimate: Estimate,
+        n: int,
+        unit: Unit = "",
+        transductive: bool = False,
+    ) -> Measurement:
+        return cls(name, estimate.mean, estimate.interval, n, unit, transductive)
+
+    def __str__(self) -> str:
+        scale, digits = (100.0, 2) if self.unit == "%" else (1.0, 4)
+        if self.unit == "s":
+            digits = 1 if abs(self.mean) >= 1 else 3
+        text = f"{scale * self.mean:.{digits}f}"
+        if self.interval is not None:
+            text += f" ± {scale * self.interval:.{digits}f}"
+        return text + (f" {self.unit}" if self.unit else "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what tells it from the others, and what was measured."""
+
+    labels: dict[str, str | int | float | None]
+    values: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the same labels and measurements."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one test measured: tables, and further lines to print below them."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+    context: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers that are not finite become None."""
+        return _finite(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Report:
+        tables = tuple(
+            Table(
+                table["title"],
+                tuple(
+                    Row(row["labels"], tuple(Measurement(**m) for m in row["values"]))
+                    for row in table["rows"]
+                ),
+            )
+            for table in data["tables"]
+        )
+        return cls(tables, tuple(data["notes"]), data["context"])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return (
+        [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    )
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Several reports as one; first tables with the same title are joined."""
+    tables: dict[str, list[Row]] = {}
+    for report in reports:
+        for table in report.tables:
+            tables.setdefault(table.title, []).extend(table.rows)
+    notes = [note for report in reports for note in report.notes]
+    context = {key: value for r in reports for key, value in r.context.items()}
+    joined = tuple(Table(title, tuple(rows)) for title, rows in tables.items())
+    return Report(joined, tuple(notes), context)
+
+
+@dataclass(frozen=True)
+class TestPlan:
+    """How a learner is tested; JSON in, JSON out.
+
+    Args:
+        n: number of tasks.
+        seed: seed of the tasks.
+        steps: gradient steps of learners that take steps; the score after every number
+            of them up to this one is measured too.
+        precision: arithmetic, "float32" or "bf16".
+        labels: labels of the first table's rows, such as ways and shots.
+    """
+
+    __test__ = False  # not a test case, despite its name
+
+    n: int = 1000
+    seed: int = 0
+    steps: int | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    labels: dict[str, int | str | None] = field(default_factory=dict)
+
+    def generator(self) -> torch.Generator:
+        """What draws the tasks."""
+        return torch.Generator().manual_seed(self.seed)

@@ -1,0 +1,28 @@
+"""The errors that a user can mend.
+
+Every error that the package raises on purpose is an `InnerloopError`; the command line
+prints it in one line. Any other exception is a fault of the program, or of a user's own
+code, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class InnerloopError(ValueError):
+    """Bad input: the message says what was found, what was expected and how to mend it."""
+
+
+class InnerloopTypeError(InnerloopError, TypeError):
+    """An argument of a type, or with a capability, that cannot be used here."""
+
+
+class InnerloopFileError(InnerloopError, FileNotFoundError):
+    """A file or folder that is missing, or of the wrong kind."""
+
+
+class MissingPackageError(InnerloopError, ImportError):
+    """An optional package is not installed; the message names the extra to install."""
+
+
+class DivergenceError(InnerloopError, FloatingPointError):
+    """Training or prediction produced values that are not finite."""

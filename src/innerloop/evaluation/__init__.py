@@ -1,0 +1,1 @@
+"""How learners are measured."""

@@ -1,0 +1,76 @@
+"""Backpropagation through the adaptation: the exact meta-gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import Task
+from innerloop.engine.graph_cache import graph_cached
+from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
+
+# Tasks are processed together up to this many numbers in their inputs, at least one.
+CHUNK_NUMBERS = 2**20
+
+
+class Backprop(MetaGradient):
+    """Backpropagation: the exact gradient of the mean loss, through the adaptation.
+
+    theta <- theta - lr * d/dtheta mean over tasks of loss(theta, task)
+
+    Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
+    adaptation of deep networks", arXiv:1703.03400, Algorithm 1.
+    """
+
+    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
+        return Gradient(*backprop(learner, draw()))
+
+
+def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+    """The gradient of the mean loss over `tasks` by parameter name, and metrics.
+
+    Tasks are processed a few at a time, one by one where the learner has `recompute`
+    set, so that memory does not grow with their number.
+    """
+    grads: Grads = {
+        name: None for name, p in learner.named_parameters() if p.requires_grad
+    }
+    means: Metrics = {}
+    for chunk in tasks.split(0 if learner.recompute else CHUNK_NUMBERS):
+        loss, metrics, gradient = loss_and_gradient(learner, chunk)
+        share = len(chunk.query.x) / len(tasks.query.x)
+        for name, g in zip(grads, gradient, strict=True):
+            if g is not None:
+                g = g if share == 1 else g * share
+                grads[name] = g if (before := grads[name]) is None else before + g
+        means = {
+            name: means.get(name, 0) + value * share
+            for name, value in {"loss": loss, **metrics}.items()
+        }
+    return grads, means
+
+
+def loss_and_gradient(
+    learner: Learner, tasks: Task
+) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
+    """The loss of `learner(tasks)`, its metrics, and its gradient for the parameters
+    that require one, in their order.
+    """
+    theta: dict[str, Tensor] = {}
+    rest = dict(learner.named_buffers())
+    for name, parameter in learner.named_parameters():
+        (theta if parameter.requires_grad else rest)[name] = parameter
+
+    def gradient(
+        theta: dict[str, Tensor], rest: dict[str, Tensor], tasks: Task
+    ) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
+        loss, metrics = functional_call(learner, {**theta, **rest}, (tasks,))
+        grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+        return loss.detach(), metrics, grads
+
+    if learner.recompute:  # a recorded graph would keep the memory that it saves
+        return gradient(theta, rest, tasks)
+    return graph_cached(learner, gradient, theta, rest, tasks)

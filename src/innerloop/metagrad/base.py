@@ -1,0 +1,144 @@
+"""What a meta-gradient is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.likelihood import Likelihood, Metrics
+from innerloop.core.task import Task, TaskDistribution
+from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.options import check_options
+
+Draw = Callable[[], Task]  # draws one batch of training tasks
+Grads = dict[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A meta-gradient by parameter name, for the optimizer; and training metrics."""
+
+    grads: Grads
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Move:
+    """Meta-parameters to go on with, by name, without an optimizer; and training
+    metrics.
+    """
+
+    theta: dict[str, Tensor]
+    metrics: Metrics
+
+
+Update = Gradient | Move
+
+
+class MetaGradient(ABC):
+    """How the meta-parameters move.
+
+    A subclass is a dataclass by itself: annotate its options.
+
+    `meta_train` calls `prepare` once and then the object itself at every meta-step,
+    with a function that draws a batch of tasks; a meta-gradient that can learn from one
+    batch several times draws only when it needs new tasks.
+
+    Class variables:
+        requires: the learners that it can train, a class.
+        plays: whether it acts in environments; the others need tasks with given labels.
+        uses_optimizer: False where it returns `Move`, so that optimizer, learning rate
+            and clipping do not apply.
+        defaults: how it trains best, or None to leave that to the learner.
+        learner_defaults: values of the learner's fields that suit it.
+    """
+
+    requires: ClassVar[type[Learner]] = Learner
+    plays: ClassVar[bool] = False
+    uses_optimizer: ClassVar[bool] = True
+    defaults: ClassVar[MetaTrainConfig | None] = None
+    learner_defaults: ClassVar[dict[str, Any]] = {}
+    prepared: bool = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @classmethod
+    def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
+        """Why this meta-gradient cannot train such a learner on such tasks, or None."""
+        if not issubclass(learner, cls.requires):
+            return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
+        if tasks.played and not cls.plays:
+            return "it learns from labelled examples, and these tasks are played"
+        if cls.plays and not tasks.played:
+            return "it learns by playing, and these tasks are not played"
+        return None
+
+    def likelihood(self, tasks: TaskDistribution) -> Likelihood | None:
+        """How the learner's outputs must be read, or None for the learner's choice."""
+        return None
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        """Raises InnerloopTypeError where it cannot train this learner on these tasks."""
+        reason = self.supports(type(learner), tasks)
+        if reason is not None:
+            raise InnerloopTypeError(
+                f"{type(self).__name__} cannot train {type(learner).__name__}: {reason}"
+            )
+
+    def prepare(
+        self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
+    ) -> None:
+        """Called once before training. `generator` is for all that it draws itself."""
+        self.check(learner, tasks)
+        self.prepared = True
+
+    @abstractmethod
+    def __call__(self, learner: Learner, draw: Draw) -> Update:
+        """One meta-step."""
+
+    def on_progress(self, progress: float) -> None:
+        """Called before every meta-step with the share of training done, 0 to 1."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors: all that the next meta-steps depend on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{entry.name}={getattr(self, entry.name)!r}"
+            for entry in fields(self)  # pyright: ignore[reportArgumentType]
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+GradientFunction = Callable[[Learner, Task], tuple[Grads, Metrics]]
+
+
+class FunctionGradient(MetaGradient):
+    """A meta-gradient from a function of a learner and a batch of tasks that returns
+    gradients by parameter name, and metrics.
+    """
+
+    function: GradientFunction
+
+    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
+        return Gradient(*self.function(learner, draw()))
+
+
+def as_meta_gradient(given: MetaGradient | GradientFunction) -> MetaGradient:
+    """`given` itself, or the function as a meta-gradient."""
+    return given if isinstance(given, MetaGradient) else FunctionGradient(given)

@@ -1,0 +1,236 @@
+"""The outer loop."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import TaskDistribution
+from innerloop.engine.errors import DivergenceError, InnerloopError
+from innerloop.engine.precision import Precision
+from innerloop.engine.prefetch import Prefetcher
+from innerloop.metagrad.backprop import Backprop
+from innerloop.metagrad.base import (
+    Gradient,
+    GradientFunction,
+    MetaGradient,
+    Update,
+    as_meta_gradient,
+)
+
+# (step, progress in 0..1) -> factor of the learning rate
+Schedule = Callable[[int, float], float]
+
+CALIBRATION_SEED = 2021
+
+
+class Step(NamedTuple):
+    """One meta-step: its number from 0, the loss and metrics on its training tasks, and
+    the share of training that is done, 0 to 1.
+    """
+
+    number: int
+    metrics: Metrics
+    progress: float
+
+
+def warmup_cosine(warmup: float = 0.0, decay: bool = True) -> Schedule:
+    """Linear warm-up over the first share `warmup` of training, then half a cosine down
+    to zero at its end (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """
+
+    def factor(step: int, progress: float) -> float:
+        # the very first step has progress 0 and must still move
+        rise = min(1.0, (progress + 1e-3) / (warmup + 1e-3)) if warmup else 1.0
+        return rise * (0.5 * (1 + math.cos(math.pi * progress)) if decay else 1.0)
+
+    return factor
+
+
+def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Optimizer:
+    """The optimizer that `config` names, over the learner's trainable parameters.
+
+    Raises InnerloopError for an unknown optimizer, or a learner without parameters.
+    """
+    trainable = [p for p in learner.parameters() if p.requires_grad]
+    if not trainable:
+        raise InnerloopError(
+            f"{type(learner).__name__} has no parameters to meta-train: test it as it is"
+        )
+    kind = getattr(torch.optim, config.optimizer, None)
+    if (
+        not isinstance(kind, type)
+        or not issubclass(kind, torch.optim.Optimizer)
+        or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
+    ):
+        raise InnerloopError(
+            f"optimizer must name an optimizer of torch.optim that steps without a "
+            f"closure, such as Adam, AdamW or SGD; got {config.optimizer!r}"
+        )
+    return kind(trainable, lr=config.lr, weight_decay=config.weight_decay)  # pyright: ignore[reportCallIssue]
+
+
+def calibrate(
+    learner: Learner, tasks: TaskDistribution, precision: Precision = "float32"
+) -> None:
+    """Recompute the normalization statistics on training tasks that are always the same
+    for one distribution.
+    """
+    device = next(learner.parameters()).device
+    generator = torch.Generator().manual_seed(CALIBRATION_SEED)
+    sample = tasks.sample(64 if learner.encode_jointly else 8, generator).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        learner.calibrate(sample)
+
+
+def apply_update(
+    update: Update,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    clip: float | None,
+) -> float:
+    """Move the parameters; returns the norm of the gradient, 0 for a `Move`.
+
+    The norm counts the parameters that the optimizer holds. A norm that is not finite
+    moves nothing.
+    """
+    if not isinstance(update, Gradient):
+        with torch.no_grad():
+            for name, value in update.theta.items():
+                parameters[name].copy_(value)
+        return 0.0
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    seen: set[int] = set()
+    moving: list[torch.nn.Parameter] = []
+    for name, parameter in parameters.items():
+        g = update.grads.get(name)
+        if id(parameter) not in held or not parameter.requires_grad:
+            continue
+        # a tensor that stands for two parameters is clipped in place once for each
+        parameter.grad = g if g is None or id(g) not in seen else g.clone()
+        seen.add(id(g))
+        moving.append(parameter)
+    norm = torch.nn.utils.clip_grad_norm_(moving, math.inf if clip is None else clip)
+    if math.isfinite(float(norm)):
+        optimizer.step()
+    return float(norm)
+
+
+def meta_train(
+    learner: Learner,
+    tasks: TaskDistribution,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    batch: int = 16,
+    meta_gradient: MetaGradient | GradientFunction | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Schedule | None = None,
+    clip: float | None = None,
+    precision: Precision = "float32",
+    generator: torch.Generator | None = None,
+    start: int = 0,
+    elapsed: float = 0.0,
+) -> Iterator[Step]:
+    """Meta-train `learner` on `tasks`; every `next` is one meta-step, so that the
+    caller watches, saves and stops as needed.
+
+    Args:
+        steps, seconds: how long to train; exactly one of them. With `seconds`, the
+            schedule follows the clock.
+        batch: tasks in a meta-step.
+        meta_gradient: a MetaGradient, or a function of a learner and a batch of tasks
+            that returns gradients by parameter name, and metrics (default: Backprop).
+        optimizer: any torch optimizer over the learner's parameters (default: Adam with
+            a learning rate of 1e-3). A meta-gradient that returns `Move` needs none.
+        schedule: factor of the optimizer's learning rates over time.
+        clip: largest norm of the meta-gradient.
+        precision: "bf16" computes in bfloat16 where that is safe; weights stay float32.
+        generator: draws the tasks (default: seed 0).
+        start, elapsed: steps and seconds done before, when training is resumed. The
+            caller has then prepared the meta-gradient and loaded its state.
+
+    The learner is trained on its own device. When the loop ends or is left,
+    normalization statistics are recomputed on training tasks and the learner is put in
+    evaluation mode; call `calibrate` before testing or saving inside the loop.
+
+    Raises:
+        InnerloopError: neither or both of `steps` and `seconds` are given, or the
+            meta-gradient cannot train this learner on these tasks.
+        DivergenceError: the loss or the meta-gradient is not finite.
+    """
+    if (steps is None) == (seconds is None):
+        raise InnerloopError("give exactly one of steps and seconds")
+    if clip is not None and not clip > 0:
+        raise InnerloopError(f"clip must be greater than 0; got {clip}")
+    move = as_meta_gradient(meta_gradient if meta_gradient is not None else Backprop())
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    if not move.prepared:
+        move.prepare(
+            learner, tasks, torch.Generator().manual_seed(generator.initial_seed() + 1)
+        )
+    if optimizer is None:
+        trainable = [p for p in learner.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=1e-3)
+    rates = [g.setdefault("initial_lr", g["lr"]) for g in optimizer.param_groups]
+    parameters = dict(learner.named_parameters())
+    device = next(iter(parameters.values())).device
+    prefetcher = Prefetcher(
+        lambda generator: tasks.sample(batch, generator),
+        generator,
+        allowed=tasks.prefetch,
+    )
+    clock = time.monotonic() - elapsed
+    index, settle = start, False
+
+    def progress_now() -> float:
+        if steps is not None:
+            return index / steps if steps else 1.0
+        assert seconds is not None
+        return (time.monotonic() - clock) / seconds if seconds else 1.0
+
+    try:
+        while (progress := progress_now()) < 1:
+            learner.train()
+            learner.on_progress(progress)
+            move.on_progress(progress)
+            if schedule is not None:
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * schedule(index, progress)
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=precision == "bf16"
+            ):
+                update = move(learner, lambda: prefetcher.next().to(device))
+            loss = float(update.metrics["loss"])
+            norm = (
+                apply_update(update, parameters, optimizer, clip)
+                if math.isfinite(loss)
+                else 0.0
+            )
+            if not math.isfinite(loss + norm):
+                raise DivergenceError(
+                    f"training diverged at step {index}: the loss is {loss}, the norm "
+                    f"of the meta-gradient {norm}; lower the learning rate, or clip the "
+                    "meta-gradient"
+                )
+            index += 1
+            shown = index / steps if steps is not None else progress
+            yield Step(index - 1, update.metrics, shown)
+        settle = True
+    except GeneratorExit:  # the caller left the loop
+        settle = not sys.is_finalizing()
+        raise
+    finally:
+        prefetcher.close()
+        learner.zero_grad()
+        learner.on_progress(1.0)
+        learner.eval()
+        if settle:
+            calibrate(learner, tasks, precision)

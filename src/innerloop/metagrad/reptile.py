@@ -1,0 +1,80 @@
+"""Reptile: move the initialization towards the adapted weights."""
+
+from __future__ import annotations
+
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from innerloop.core.descent import Descent, Weights
+from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopTypeError
+from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
+
+
+class Reptile(MetaGradient):
+    """Reptile: move the initialization towards the weights that the tasks adapted to.
+
+    theta <- theta - lr * (theta - mean over tasks of adapted(theta))
+
+    Reference: Nichol, Achiam and Schulman 2018, "On first-order meta-learning
+    algorithms", arXiv:1803.02999, Algorithms 1 (one task, serial) and 2 (batched).
+
+    As there, a task's support and query examples are adapted to together; the metrics
+    are those of these examples.
+    """
+
+    requires: ClassVar[type[Learner]] = Descent
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        super().check(learner, tasks)
+        check_initialization(learner)
+
+    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
+        return Gradient(*reptile(learner, draw()))
+
+
+def check_initialization(learner: Learner) -> Descent:
+    """The learner as one that adapts learned initial weights.
+
+    Raises InnerloopTypeError where it does not, or where its head is computed anew for
+    every task, so that its initialization cannot be moved.
+    """
+    if not isinstance(learner, Descent):
+        raise InnerloopTypeError(
+            "reptile moves an initialization, so it needs a learner that adapts weights, "
+            f"such as MAML; not {type(learner).__name__}"
+        )
+    if not learner.learned_initialization:
+        raise InnerloopTypeError(
+            "reptile moves an initialization, and a prototype head is computed anew for "
+            "every task: use a learned head, or backprop"
+        )
+    return learner
+
+
+def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+    """The mean over `tasks` of theta - adapted(theta), by parameter name, and metrics."""
+    descent = check_initialization(learner)
+    theta = {n: p for n, p in descent.net.named_parameters() if p.requires_grad}
+
+    def displacement(task: Task) -> tuple[Weights, Tensor, Metrics]:
+        examples = Examples(*(torch.cat(pair) for pair in zip(*task, strict=True)))
+        with torch.no_grad():
+            adapted = descent.adapt(examples)
+            outputs = descent.predict(adapted, examples.x)
+        moved = {f"net.{name}": w.detach() - adapted[name] for name, w in theta.items()}
+        likelihood = descent.likelihood
+        return (
+            moved,
+            likelihood.nll(outputs, examples.y),
+            likelihood.metrics(outputs, examples.y),
+        )
+
+    moved, losses, metrics = descent.mapped(displacement, tasks)
+    means = {name: value.mean() for name, value in metrics.items()}
+    grads = cast(Grads, {name: m.mean(0) for name, m in moved.items()})
+    return grads, {"loss": losses.mean(), **means}

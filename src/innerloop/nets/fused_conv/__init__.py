@@ -1,0 +1,1 @@
+"""Convolution, normalization, activation and pooling in one compiled pass."""

@@ -1,0 +1,1 @@
+"""What turns files and raw inputs into tensors."""

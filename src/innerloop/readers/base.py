@@ -1,0 +1,69 @@
+"""What a reader is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read from a file or folder.
+
+    Args:
+        x: inputs as the learner takes them, (n, *x_shape).
+        names: what each input is called in results: a file below the folder, a line
+            number, or the text itself; (n,).
+        labels: the label of each input, or None where they have none.
+        unreadable: inputs that could not be read and are left out, each as "name:
+            reason".
+        note: what a person should know of how they were read, in one sentence, or "".
+    """
+
+    x: Tensor
+    names: list[str]
+    labels: list[str] | None = None
+    unreadable: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Reader(ABC):
+    """Turns raw inputs, from files or from memory, into tensors; always in the same
+    way, so it is saved with every run. A subclass is a frozen dataclass of plain data.
+
+    Class variables:
+        kind: its name in the registry.
+        what: one input, in words: "image", "text" or "row".
+    """
+
+    kind: ClassVar[str]
+    what: ClassVar[str]
+
+    def settings(self) -> dict[str, Any]:
+        """Plain data for JSON, from which `from_settings` makes an equal reader."""
+        return {e.name: getattr(self, e.name) for e in fields(self)}  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        return cls(**settings)
+
+    @abstractmethod
+    def read(self, path: Path | str, *, labels: bool) -> Inputs:
+        """Read a folder or file; with `labels`, every input must have one.
+
+        Raises InnerloopFileError for a missing path, and InnerloopError for a path that
+        holds nothing readable, naming the file and the row.
+        """
+
+    @abstractmethod
+    def convert(self, X: Any) -> Tensor:
+        """Inputs (n, *x_shape) from whatever a person holds in memory: arrays, tensors,
+        lists, data frames, paths, PIL images, texts. Each input is converted alike,
+        whatever the others are.
+
+        Raises InnerloopError for what it cannot read, naming the input.
+        """

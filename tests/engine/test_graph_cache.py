@@ -1,0 +1,321 @@
+"""A graph_cached gradient is the gradient, whatever has changed since it was recorded."""
+
+import gc
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from innerloop import MAML, Bernoulli, Learner, ProtoNet, Task, TaskSpec
+from innerloop.metagrad.backprop import loss_and_gradient
+from innerloop.engine import graph_cache as replay
+from innerloop.engine.norm_stats import use_batch
+from innerloop.nets import BatchNorm
+from innerloop.testing import Blobs
+
+SPEC = TaskSpec("classes", (4,), 3)
+
+
+def tasks(seed: int, n: int = 3) -> Task:
+    return Blobs(SPEC).sample(n, torch.Generator().manual_seed(seed))
+
+
+def expected(learner: Learner, some: Task) -> list[Tensor]:
+    loss, metrics = learner(some)
+    return [
+        loss.detach(),
+        metrics["accuracy"],
+        *torch.autograd.grad(
+            loss, [p for p in learner.parameters() if p.requires_grad]
+        ),
+    ]
+
+
+def found(learner: Learner, some: Task) -> list[Tensor | None]:
+    loss, metrics, grads = loss_and_gradient(learner, some)
+    return [loss, metrics["accuracy"], *grads]
+
+
+def recorded(learner: Learner) -> int:
+    return sum(s.recording is not None for s in replay._situations[learner].values())
+
+
+def frozen(learner: Learner) -> None:
+    next(learner.parameters()).requires_grad_(False)
+
+
+def moved(learner: Learner) -> None:
+    with torch.no_grad():
+        for p in learner.parameters():
+            p.add_(torch.randn_like(p), alpha=0.1)
+
+
+CHANGES: dict[str, Callable[[Learner], object]] = {
+    "nothing": lambda learner: None,
+    "weights": moved,
+    "a setting": lambda learner: setattr(learner, "inner_lr", 0.9),
+    "the order of derivatives": lambda learner: setattr(learner, "first_order", True),
+    "a frozen weight": frozen,
+    "the mode": lambda learner: learner.train(),
+    "a module's setting": lambda learner: setattr(
+        learner.net[1], "negative_slope", 0.7
+    ),
+    "a module": lambda learner: setattr(
+        learner,
+        "net",
+        nn.Sequential(
+            nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_after_the_recording_counts(change: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(4, 40), nn.LeakyReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
+    )
+    learner = MAML.build(SPEC, net=net, inner_lr=0.1)
+    for seed in range(4):
+        assert all(
+            torch.equal(f, e)
+            for f, e in zip(
+                found(learner, tasks(seed)), expected(learner, tasks(seed)), strict=True
+            )
+        )
+    assert recorded(learner) == 1
+    CHANGES[change](learner)
+    for seed in range(4, 9):
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
+    assert recorded(learner) == (1 if change in ("nothing", "weights") else 2)
+
+
+def test_a_tensor_that_is_no_buffer_counts_too() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.ones(())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    scaled = Scaled()
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(scaled, nn.Linear(4, 4)))
+    for seed in range(12):
+        if seed == 5:
+            scaled.factor = torch.tensor(2.0)
+        if seed == 9:
+            scaled.factor.mul_(2)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 0  # its values are not among what a recording is given
+
+
+def test_another_number_of_tasks_is_another_situation() -> None:
+    learner = ProtoNet.build(SPEC)
+    for n in (3, 3, 3, 3, 5, 5, 5, 5, 3):
+        torch.testing.assert_close(
+            found(learner, tasks(n, n)), expected(learner, tasks(n, n)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 2
+
+
+def test_what_is_drawn_at_random_is_not_recorded() -> None:
+    learner = MAML.build(
+        SPEC, net=nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 3))
+    ).train()
+    losses = {float(loss_and_gradient(learner, tasks(0))[0]) for _ in range(8)}
+    assert len(losses) == 8
+    assert recorded(learner) == 0
+
+
+def test_what_reads_values_is_not_recorded() -> None:
+    class Peeking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(x.sum().item() > 0)
+
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Peeking(), nn.Linear(4, 4)))
+    for seed in range(6):
+        torch.testing.assert_close(
+            found(learner, tasks(seed, 1)),
+            expected(learner, tasks(seed, 1)),
+            rtol=0,
+            atol=0,
+        )
+    assert recorded(learner) == 0
+
+
+def test_hooks_are_called_every_time() -> None:
+    learner, calls = MAML.build(SPEC), []
+    learner.net.register_forward_hook(lambda module, args, output: calls.append(1))
+    for n in range(1, 7):
+        calls.clear()
+        loss_and_gradient(learner, tasks(n))
+        assert calls
+
+
+def test_a_recording_goes_with_its_learner() -> None:
+    learner = MAML.build(SPEC)
+    for _ in range(4):
+        loss_and_gradient(learner, tasks(0))
+    count = len(replay._situations)
+    del learner
+    gc.collect()
+    assert len(replay._situations) == count - 1
+
+
+class Odd(nn.Module):
+    """A layer with settings in odd places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._factor = 1.0
+        self.table = {"factor": [1.0]}
+        self.holder = Bernoulli()
+        object.__setattr__(self.holder, "temperature", 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self._factor * self.table["factor"][0] * self.holder.temperature  # pyright: ignore[reportAttributeAccessIssue]
+
+
+ODD: dict[str, Callable[[Odd], object]] = {
+    "a private attribute": lambda odd: setattr(odd, "_factor", 2.0),
+    "an entry of a table": lambda odd: odd.table["factor"].__setitem__(0, 2.0),
+    "an attribute of an object": lambda odd: object.__setattr__(
+        odd.holder, "temperature", 2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ODD)
+def test_settings_in_odd_places_count(change: str) -> None:
+    odd = Odd()
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(nn.Linear(4, 4), odd))
+    for seed in range(12):
+        if seed == 7:
+            assert recorded(learner) == 1
+            ODD[change](odd)
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 2
+
+
+def test_settings_that_cannot_be_compared_are_not_recorded() -> None:
+    learner = ProtoNet.build(SPEC)
+    learner.encoder.table = np.ones(3)  # pyright: ignore[reportArgumentType]
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert not recorded(learner)
+
+
+def listed(x: Tensor) -> Tensor:
+    return x * (1.0 if x[0].tolist()[0] > 0 else 2.0)
+
+
+def through_numpy(x: Tensor) -> Tensor:
+    return x * torch.from_numpy(np.sign(x.detach().numpy()))
+
+
+def chance(x: Tensor) -> Tensor:
+    return x * (1.0 if random.random() < 0.9 else 2.0)
+
+
+@pytest.mark.parametrize("peek", [listed, through_numpy, chance])
+def test_what_values_or_chance_decide_is_not_recorded(
+    peek: Callable[[Tensor], Tensor],
+) -> None:
+    class Peeking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return peek(x)
+
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Peeking(), nn.Linear(4, 4)))
+    for seed in range(8):
+        random.seed(seed)
+        result = found(learner, tasks(seed, 1))
+        random.seed(seed)
+        torch.testing.assert_close(
+            result, expected(learner, tasks(seed, 1)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 0
+
+
+def test_what_is_written_is_written_once() -> None:
+    learner = ProtoNet.build(
+        SPEC, encoder=nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    ).train()
+    for seed in range(8):
+        found(learner, tasks(seed, 1))
+    assert learner.encoder[1].num_batches_tracked == 8  # pyright: ignore[reportIndexIssue]
+    assert recorded(learner) == 0
+
+
+def test_hooks_of_parameters_and_gradients_count() -> None:
+    learner = ProtoNet.build(SPEC)
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 1
+    handle = next(learner.parameters()).register_hook(torch.zeros_like)
+    assert not any(
+        float(g.abs().sum()) for g in found(learner, tasks(0))[2:3] if g is not None
+    )
+    handle.remove()
+
+
+def test_statistics_that_are_wanted_are_handed_out() -> None:
+    learner = ProtoNet.build(
+        TaskSpec("classes", (4,), 3),
+        encoder=nn.Sequential(nn.Linear(4, 8), BatchNorm(8)),
+    )
+    for seed in range(6):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 1
+    for _ in range(8):
+        with use_batch(learner) as notes:
+            found(learner, tasks(0, 1))
+        assert notes.moments()
+    inside = expected(learner, tasks(0))
+    for _ in range(6):
+        with use_batch():
+            measuring = found(learner, tasks(0))
+    assert float(measuring[0]) != float(inside[0])  # pyright: ignore[reportArgumentType]
+
+
+def test_recordings_are_few_however_many_the_situations() -> None:
+    learner = ProtoNet.build(SPEC)
+    for n in range(1, 13):
+        for _ in range(4):
+            loss_and_gradient(learner, tasks(n, n))
+    assert recorded(learner) == replay.MOST
+
+
+def test_what_takes_very_many_operations_is_not_recorded() -> None:
+    learner = MAML.build(SPEC, inner_steps=30)
+    for seed in range(4):
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 0
+
+
+def test_a_recording_that_the_next_call_contradicts_is_dropped() -> None:
+    elsewhere = [1.0]
+
+    class Reading(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * elsewhere[0]
+
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(Reading(), nn.Linear(4, 4)))
+    for seed in range(8):
+        elsewhere[0] = 1.0 if seed < 3 else 2.0
+        torch.testing.assert_close(
+            found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
+        )
+    assert recorded(learner) == 0
