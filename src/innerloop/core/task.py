@@ -192,6 +192,12 @@ class TaskDistribution(ABC):
         """
         return self
 
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        """The values of ways, shots, queries and groups nearest to `preferred` that the
+        data allow, without those that do not apply to these tasks.
+        """
+        return preferred
+
     def class_keys(self) -> frozenset[str]:
         """Keys of the classes by content, to find classes that two sources share; empty
         where tasks are drawn from no fixed classes.
