@@ -208,7 +208,10 @@ class Experiment:
         Raises InnerloopError for anything that does not exist or does not fit; nothing
         is written.
         """
-        entry, source = find("learner", self.learner.name), find("tasks", self.tasks.name)
+        entry, source = (
+            find("learner", self.learner.name),
+            find("tasks", self.tasks.name),
+        )
         preset = entry.preset
         chosen = {**(preset.fields if preset else {}), **self.learner.options}
         cls: type[Learner] = entry.factory
@@ -243,9 +246,11 @@ class Experiment:
         notes = [f"the data allow {' and '.join(shrunk)}"] if shrunk else []
         train = _tasks(source, "train", task_options, reader)
         tasks = train.for_supervised(config.batch) if config.supervised else train
-        likelihood = find("likelihood", self.likelihood.name).factory(
-            **self.likelihood.options
-        ) if self.likelihood else rule.likelihood(tasks)
+        likelihood = (
+            find("likelihood", self.likelihood.name).factory(**self.likelihood.options)
+            if self.likelihood
+            else rule.likelihood(tasks)
+        )
         options = {
             **{n: v for n, v in rule.learner_defaults.items() if n in cls.options()},
             **entry.check(chosen),
@@ -293,7 +298,9 @@ class Experiment:
         extra = {}
         if self.likelihood is not None:
             choice = self.likelihood
-            extra["likelihood"] = find("likelihood", choice.name).factory(**choice.options)
+            extra["likelihood"] = find("likelihood", choice.name).factory(
+                **choice.options
+            )
         learner = find("learner", self.learner.name).factory.build(
             self.spec, **self.learner.options, **extra
         )
@@ -397,11 +404,15 @@ class Experiment:
         other = Choice.of(tasks) if tasks is not None else None
         same = other is None or other.name == self.tasks.name
         source = find("tasks", other.name if other else self.tasks.name)
-        kept = {
-            name: value
-            for name, value in self.tasks.options.items()
-            if name in source.options and name not in ("groups", "holdout")
-        } if same else {}
+        kept = (
+            {
+                name: value
+                for name, value in self.tasks.options.items()
+                if name in source.options and name not in ("groups", "holdout")
+            }
+            if same
+            else {}
+        )
         given = source.check({**(other.options if other else {}), **options})
         base = self._paths(source, {**kept, **given})
         fixed = self.spec.y_dim if learner.fixed_ways else None
@@ -486,7 +497,9 @@ class Setup:
         source = find("tasks", self.experiment.tasks.name)
         fixed = self.learner.fixed_ways
         try:
-            probe = _tasks(source, "val", _smallest(source, options), self.experiment.reader)
+            probe = _tasks(
+                source, "val", _smallest(source, options), self.experiment.reader
+            )
             wanted = {n: options[n] for n in SIZES if n in options}
             if "ways" in wanted:
                 ways = wanted["ways"] if fixed else min(wanted["ways"], 20)
@@ -529,7 +542,9 @@ def _meta_gradient(
     the learner and the tasks.
     """
     known = entries("meta-gradient")
-    suiting = [n for n, e in known.items() if e.factory.supports(learner, tasks) is None]
+    suiting = [
+        n for n, e in known.items() if e.factory.supports(learner, tasks) is None
+    ]
     if wanted is not None:
         entry = find("meta-gradient", wanted.name)
         reason = entry.factory.supports(learner, tasks)
@@ -638,7 +653,9 @@ def load_networks(learner: Learner, run: Path | str) -> list[str]:
     names = []
     for network in sorted(own.keys() & stored.keys()):
         ours, theirs = own[network], stored[network]
-        wrong = [n for n in sorted({*ours, *theirs}) if _shape(ours, n) != _shape(theirs, n)]
+        wrong = [
+            n for n in sorted({*ours, *theirs}) if _shape(ours, n) != _shape(theirs, n)
+        ]
         if not wrong:
             copied |= theirs
             names.append(network)

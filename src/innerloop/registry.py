@@ -21,9 +21,15 @@ from typing import Any, Literal, NamedTuple
 
 from innerloop.engine import options as typed
 from innerloop.engine.did_you_mean import did_you_mean
-from innerloop.engine.errors import InnerloopError, InnerloopFileError, InnerloopTypeError
+from innerloop.engine.errors import (
+    InnerloopError,
+    InnerloopFileError,
+    InnerloopTypeError,
+)
 
-Kind = Literal["learner", "tasks", "meta-gradient", "likelihood", "reader", "evaluation"]
+Kind = Literal[
+    "learner", "tasks", "meta-gradient", "likelihood", "reader", "evaluation"
+]
 
 # where the entries of a kind come from: a module and the name of a dict in it
 SOURCES: dict[Kind, tuple[tuple[str, str], ...]] = {
@@ -76,7 +82,9 @@ def citation(docstring: str) -> Citation:
     names, year, title, arxiv = found.groups()
     others = names.endswith(" et al.")
     authors = names.removesuffix(" et al.").replace(" and ", ", ").split(", ")
-    return Citation((*authors, *(["others"] if others else [])), int(year), title, arxiv)
+    return Citation(
+        (*authors, *(["others"] if others else [])), int(year), title, arxiv
+    )
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,9 @@ class Run:
         """The log's lines, up to the first that is not whole."""
         lines: list[dict[str, Any]] = []
         try:
-            text = (self.folder / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+            text = (self.folder / "log.jsonl").read_text(
+                encoding="utf-8", errors="replace"
+            )
         except OSError:
             return lines
         for line in text.splitlines():

@@ -92,7 +92,12 @@ class _Training:
     """The state of one training."""
 
     def __init__(self, experiment: Experiment, setup: Setup, run: Run, resume: bool):
-        self.experiment, self.setup, self.run, self.resume = experiment, setup, run, resume
+        self.experiment, self.setup, self.run, self.resume = (
+            experiment,
+            setup,
+            run,
+            resume,
+        )
         self.learner, self.move = setup.learner, setup.meta_gradient
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)
@@ -248,13 +253,22 @@ class _Training:
             }
             seen = "" if self.unseen else ", classes seen in training"
             text = f"{score.name} {score} on {plan.n} {held_out.describe()}{seen}"
-            gain = None if self.best is None else self.higher * (score.mean - self.best.mean)
+            gain = (
+                None
+                if self.best is None
+                else self.higher * (score.mean - self.best.mean)
+            )
             if self.unseen:
                 interval = (self.best.interval or 0.0) if self.best else 0.0
                 kept = gain is None or gain >= -interval
                 if gain is None or gain > 0:
-                    self.best, self.best_step = Estimate(score.mean, score.interval), self.step
-        if kept:  # the latest weights that are no worse than the best, within its interval
+                    self.best, self.best_step = (
+                        Estimate(score.mean, score.interval),
+                        self.step,
+                    )
+        if (
+            kept
+        ):  # the latest weights that are no worse than the best, within its interval
             self.run.save_weights(learner.state_dict())
         self.run.log(line)
         return Validated(line, kept, text)
@@ -291,7 +305,9 @@ class _Training:
     def _restore(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.move.load_state_dict(to_device(state["meta_gradient"], self.experiment.device))
+        self.move.load_state_dict(
+            to_device(state["meta_gradient"], self.experiment.device)
+        )
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])
         torch.set_rng_state(state["torch"])  # of learners that draw while they train

@@ -125,3 +125,11 @@ class Bernoulli(Likelihood):
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.sigmoid()
+
+
+# by the name that a run's experiment uses
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "categorical": Categorical,
+    "gaussian": Gaussian,
+    "bernoulli": Bernoulli,
+}
