@@ -40,31 +40,30 @@ class RunError(InnerloopError):
 
 class Disk:
     """The file operations that a run is written with, in one place, so that tests can
-    interrupt each of them.
+    interrupt each of them, as a power cut would.
     """
 
     def write(self, path: Path, content: bytes) -> None:
-        """Create or replace a file and flush it to the disk."""
-        with path.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
+        """Create or replace a file; it may not be on the disk yet."""
+        path.write_bytes(content)
 
     def append(self, path: Path, content: bytes) -> None:
         with path.open("ab") as opened:
             opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
+
+    def sync(self, path: Path) -> None:
+        """Wait until a file's content, or a folder's entries, are on the disk."""
+        folder = path.is_dir()
+        if folder and os.name != "posix":
+            return  # other systems cannot open folders
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move a file into its place and flush the folder's entry."""
         source.replace(target)
-        if os.name == "posix":
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -87,7 +86,9 @@ def write_atomically(path: Path, content: bytes, disk: Disk | None = None) -> No
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         disk.write(partial, content)
+        disk.sync(partial)
         disk.rename(partial, path)
+        disk.sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -151,15 +152,14 @@ class Run:
                 f"{self.folder} is no run folder, but holds a {there[0]} that a run "
                 "would replace: choose another folder"
             )
-        for stale in ("weights.safetensors", "checkpoint.bin"):
-            self.disk.unlink(self.folder / stale)
-        self._remove_partial()
+        stale = [self.folder / "weights.safetensors", self.folder / "checkpoint.bin"]
+        for file in [*stale, *self.folder.glob(".*.part")]:
+            try:
+                self.disk.unlink(file)
+            except OSError as error:
+                raise RunError(f"cannot remove {file}: {error.strerror}") from error
         self.write_experiment(experiment)
         self._write("log.jsonl", b"")
-
-    def _remove_partial(self) -> None:
-        for partial in self.folder.glob(".*.part"):
-            self.disk.unlink(partial)
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.folder / name, content, self.disk)
@@ -198,7 +198,12 @@ class Run:
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to the log."""
         content = json.dumps(line).encode() + b"\n"
-        self.disk.append(self.folder / "log.jsonl", content)
+        try:
+            self.disk.append(self.folder / "log.jsonl", content)
+            self.disk.sync(self.folder / "log.jsonl")
+        except OSError as error:
+            file = self.folder / "log.jsonl"
+            raise RunError(f"cannot write {file}: {error.strerror}") from error
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's lines, up to the first that is not whole."""
@@ -277,8 +282,9 @@ class Run:
         folder = self.folder / "tests"
         folder.mkdir(exist_ok=True)
         content = json.dumps(report, indent=2, allow_nan=False).encode() + b"\n"
-        write_atomically(folder / f"{name}.json", content, self.disk)
-        return folder / f"{name}.json"
+        file = folder / f"{name}.json"
+        write_atomically(file, content, self.disk)
+        return file
 
     def _saved(self, name: str) -> Path:
         self.experiment()  # says what is wrong with the folder, if anything
