@@ -458,6 +458,39 @@ class Experiment:
             )
         return found
 
+    def record(
+        self,
+        report: Report,
+        measured: TaskDistribution,
+        plan: TestPlan,
+        evaluation: Choice | None,
+        *,
+        tasks: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """A report as JSON data, with all that is needed to repeat it, and a name."""
+        source = tasks or self.tasks.name
+        parts = [
+            source.rsplit(":", 1)[-1],
+            split,
+            evaluation.name if evaluation else "",
+        ]
+        shown = {**options, **(evaluation.options if evaluation else {})}
+        parts += [f"{n}={v}" for n, v in shown.items() if "/" not in str(v)]
+        parts += [f"n={plan.n}", f"seed={plan.seed}"]
+        return {
+            "name": "-".join(part for part in parts if part),
+            "learner": self.learner.name,
+            "tasks": source,
+            "split": split,
+            "options": options,
+            "evaluation": asdict(evaluation) if evaluation else None,
+            "plan": asdict(plan),
+            "seen_classes": self.seen_classes(measured),
+            **report.as_dict(),
+        }
+
     def seen_classes(self, tasks: TaskDistribution) -> int:
         """How many classes of `tasks` this experiment trains on, by content."""
         keys = tasks.class_keys()
