@@ -16,7 +16,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
 from innerloop.engine.checkpointing import checkpointed
-from innerloop.engine.norm_stats import Normaliser, use_batch, use_stored
+from innerloop.engine.norm_stats import Normalizer, use_batch, use_stored
 from innerloop.engine.options import CountOrZero
 
 # the parameters of `net` by name, and the normalisation statistics that go with them
@@ -57,7 +57,7 @@ class Descent(Learner):
         where the net has any and they count.
         """
         if self.transductive or not any(
-            isinstance(module, Normaliser) for module in self.net.modules()
+            isinstance(module, Normalizer) for module in self.net.modules()
         ):
             return weights
         with use_batch(self.net) as notes:

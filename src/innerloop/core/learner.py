@@ -22,7 +22,7 @@ from innerloop.core.task import Examples, Kind, Task, TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.memory import keep_memory
-from innerloop.engine.norm_stats import Normaliser, use_batch
+from innerloop.engine.norm_stats import Normalizer, use_batch
 from innerloop.engine.options import (
     Count,
     CountOrZero,
@@ -189,7 +189,7 @@ class Learner(nn.Module, ABC):
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
         section 3. Called by `meta_train`.
         """
-        if any(isinstance(module, Normaliser) for module in self.modules()):
+        if any(isinstance(module, Normalizer) for module in self.modules()):
             with use_batch(self) as notes:
                 for part in [tasks] if self.encode_jointly else tasks.split(0):
                     self(part)

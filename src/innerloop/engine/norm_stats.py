@@ -25,7 +25,7 @@ class _Notes:
     def __init__(self, net: nn.Module | None):
         modules = net.named_modules() if net is not None else ()
         self.names = {
-            module: name for name, module in modules if isinstance(module, Normaliser)
+            module: name for name, module in modules if isinstance(module, Normalizer)
         }
         self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
@@ -47,7 +47,7 @@ _notes: ContextVar[_Notes | None] = ContextVar("notes", default=None)
 _given: ContextVar[bool] = ContextVar("given", default=False)
 
 
-class Normaliser(nn.Module):
+class Normalizer(nn.Module):
     """A layer that subtracts a mean and divides by a standard deviation; `mean` and
     `var` (features,) are its settled statistics.
     """
@@ -60,7 +60,7 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("var", torch.ones(features))
 
-    def measures(self) -> bool:
+    def uses_batch(self) -> bool:
         """Whether this pass normalises by its own batch."""
         return not _given.get() and (self.training or _notes.get() is not None)
 
