@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.likelihood import (
     Bernoulli,
@@ -21,8 +20,8 @@ from innerloop.core.likelihood import (
 from innerloop.core.task import Examples, Kind, Task, TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.engine.memory import keep_memory
-from innerloop.engine.norm_stats import Normaliser, use_batch
+from innerloop.engine.mapping import mapped
+from innerloop.engine.norm_stats import Normalizer, use_batch
 from innerloop.engine.options import (
     Count,
     CountOrZero,
@@ -196,24 +195,9 @@ class Learner(nn.Module, ABC):
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
         """`function` over the leading axis of `trees`, results stacked: by vmap, or by
-        a loop where that is faster.
-
-        Weights that differ from task to task turn torch's convolutions into grouped
-        ones, which a CPU runs at half the speed of a loop.
+        a loop where that is faster or vmap cannot map it.
         """
-        keep_memory()
-        first = tree_leaves(trees)[0]
-        looped = len(first) == 1 or (
-            first.device.type == "cpu"
-            and any(type(m) is nn.Conv2d for m in self.modules())
-        )
-        if not looped:
-            return torch.vmap(function, randomness="different")(*trees)
-        results = [
-            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
-            for i in range(len(first))
-        ]
-        return tree_map(lambda *leaves: torch.stack(leaves), *results)
+        return mapped(self, function, *trees)
 
     @torch.no_grad()
     def calibrate(self, tasks: Task) -> None:
@@ -223,7 +207,7 @@ class Learner(nn.Module, ABC):
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
         section 3. Called by `meta_train`.
         """
-        if any(isinstance(module, Normaliser) for module in self.modules()):
+        if any(isinstance(module, Normalizer) for module in self.modules()):
             with use_batch(self) as notes:
                 for part in [tasks] if self.encode_jointly else tasks.split(0):
                     self(part)

@@ -141,7 +141,7 @@ def _watched(module: nn.Module, trees: Any) -> bool:
     return (
         hooked
         or any(_GLOBAL_HOOKS)
-        or norm_stats.noting()
+        or norm_stats.collecting()
         or any(t._backward_hooks for t in tree_leaves(trees))
     )
 
@@ -231,6 +231,6 @@ def _situation(module: nn.Module, trees: Any) -> Any:
     context = (
         torch.is_autocast_enabled(device),
         torch.get_autocast_dtype(device),
-        norm_stats.using_given(),
+        norm_stats.modes(),
     )
     return tuple(settings), str(shape), tensors, context

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.norm_stats import Normaliser
+from innerloop.engine.norm_stats import Normalizer
 from innerloop.engine.precision import widened
 
 
-class BatchNorm(Normaliser):
+class BatchNorm(Normalizer):
     """Batch normalisation over all but the channel axis, (n, channels, ...) in and out.
     Ioffe and Szegedy 2015, arXiv:1502.03167.
 
@@ -29,7 +29,7 @@ class BatchNorm(Normaliser):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.measures():
+        if not self.uses_batch():
             return self._normalise(x, self.mean, self.var)
         if (
             not self.noted()

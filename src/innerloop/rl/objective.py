@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, Streaming
@@ -16,6 +15,7 @@ from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task
 from innerloop.engine.checkpointing import Calling
 from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.functional import functional_call
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy import Policy
 from innerloop.rl.rollout import play

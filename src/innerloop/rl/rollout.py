@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map
 from innerloop.core.learner import Learner, State, Streaming
 from innerloop.core.task import Examples
 from innerloop.engine.errors import InnerloopTypeError
-from innerloop.engine.memory import keep_memory
 from innerloop.learners.memory.recurrent import Recurrent
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy import Policy
@@ -67,7 +66,6 @@ def play(
         raise InnerloopTypeError(
             f"to play, a learner's outputs must be a policy: build it with likelihood=Policy(...), not {policy}"
         )
-    keep_memory()
     n = len(parameters)
     each = parameters.repeat_interleave(times, 0)  # (n k, p)
     streaming = learner if isinstance(learner, Streaming) else None

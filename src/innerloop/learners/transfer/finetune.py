@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.functional import functional_call
 from innerloop.engine.gradient_descent import descend
 from innerloop.engine.options import CountOrZero
 from innerloop.learners.class_incremental_learner import ClassIncremental

@@ -9,11 +9,11 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.functional import functional_call
 from innerloop.engine.gradient_descent import descend
 from innerloop.engine.norm_stats import use_stored as settled
 from innerloop.engine.options import CountOrZero
