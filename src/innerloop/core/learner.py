@@ -183,6 +183,12 @@ class Learner(nn.Module, ABC):
             "on pools"
         )
 
+    def predict_support(self, support: Examples) -> Tensor | None:
+        """The outputs (n, out_dim) for the support examples, each predicted before its
+        label is seen; None for learners that read the support set as a whole.
+        """
+        return None
+
     def on_progress(self, progress: float) -> None:
         """Called before every meta-step with the share of meta-training done, from 0 to
         1, and with 1 at its end: for what changes on the way.
@@ -338,6 +344,9 @@ class Streaming(Learner):
             outputs.append(self.predict(state, x[None])[0])
             state = self.observe(state, x, y)
         return state, torch.stack(outputs)
+
+    def predict_support(self, support: Examples) -> Tensor:
+        return self.scan(support)[1]
 
     def adapt(self, support: Examples) -> State:
         state = self.init()
