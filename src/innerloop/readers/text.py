@@ -158,21 +158,7 @@ class TextReader(Reader):
 
         Raises InnerloopError for anything else, naming the entry that is no text.
         """
-        if isinstance(X, str | bytes) or not hasattr(X, "__len__"):
-            raise InnerloopError(
-                f"a list of texts is expected, such as ['a text']; got {X!r:.80}"
-            )
-        if hasattr(X, "columns"):  # a data frame
-            X = X[self.text_column if self.text_column in X.columns else X.columns[0]]
-        texts = list(X)
-        for place, text in enumerate(texts):
-            if isinstance(text, np.ndarray | list | tuple) and len(text) == 1:
-                texts[place] = text = text[0]
-            if not isinstance(text, str) or not text.strip():
-                raise InnerloopError(f"X[{place}] must be a text; got {text!r:.80}")
-        if not texts:
-            raise InnerloopError("X has 0 texts; at least one is needed")
-        return self.encode(texts)[0]
+        return self.encode(texts_in(X, self.text_column))[0]
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Token numbers (n, length), float32, 0 after the end of a text, and how many
@@ -192,6 +178,28 @@ class TextReader(Reader):
             "symbols": list(self.symbols),
             "merges": [list(pair) for pair in self.merges],
         }
+
+
+def texts_in(X: Any, column: str) -> list[str]:
+    """The texts of a list, an array, or the column of a data frame.
+
+    Raises InnerloopError for anything else, naming the entry that is no text.
+    """
+    if isinstance(X, str | bytes) or not hasattr(X, "__len__"):
+        raise InnerloopError(
+            f"a list of texts is expected, such as ['a text']; got {X!r:.80}"
+        )
+    if hasattr(X, "columns"):  # a data frame
+        X = X[column if column in X.columns else X.columns[0]]
+    texts = list(X)
+    for place, text in enumerate(texts):
+        if isinstance(text, np.ndarray | list | tuple) and len(text) == 1:
+            texts[place] = text = text[0]
+        if not isinstance(text, str) or not text.strip():
+            raise InnerloopError(f"X[{place}] must be a text; got {text!r:.80}")
+    if not texts:
+        raise InnerloopError("X has 0 texts; at least one is needed")
+    return texts
 
 
 def texts_of(

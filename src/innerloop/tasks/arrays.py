@@ -65,8 +65,8 @@ class GroupedRows(TaskDistribution):
         if not enough.any():
             raise InnerloopError(
                 f"tasks with {shots} shots and {queries} queries need "
-                f"{shots + queries} rows, and the largest of {len(counts)} tasks has {self.most}: lower "
-                "the shots or the queries"
+                f"{shots + queries} rows, and the largest of {len(counts)} tasks has "
+                f"{self.most}: lower the shots or the queries"
             )
         self.left_out = int((~enough).sum())  # tasks with too few rows
         self.starts, self.counts = (sizes.cumsum(0) - sizes)[enough], sizes[enough]
