@@ -144,6 +144,7 @@ class TaskDistribution(ABC):
     played: ClassVar[bool] = False
     validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
+    note: str = ""  # how the data were read, where that is not obvious
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
