@@ -80,7 +80,7 @@ class RobustFill(Synthesizer):
             raise InnerloopError(
                 f"a width of {self.width} cannot be shared by {self.heads} heads"
             )
-        self.reader = StringPairEncoder(
+        self.pair_encoder = StringPairEncoder(
             *strings.classes(), self.width, self.heads, self.layers
         )
         self.writer = ExpressionDecoder(strings.GRAMMAR, self.width, self.hidden)
@@ -145,7 +145,7 @@ class RobustFill(Synthesizer):
         )
         same = begins[0, :, None] == begins[0]  # (symbols, symbols)
         slots = (same.long().tril(-1).sum(-1)).clamp_max(self.writer.longest - 1)
-        left = self.reader(x, y)  # (shots, length, width)
+        left = self.pair_encoder(x, y)  # (shots, length, width)
         left = left.gather(1, begins[..., None].expand(-1, -1, left.shape[-1]))
         log_p = self.writer.score(left, symbols, slots, same) * there
         return -log_p.sum(), {
@@ -157,7 +157,7 @@ class RobustFill(Synthesizer):
         is right on support and query set.
         """
         x, y, *_ = self._parts(tasks)
-        left = torch.vmap(self.reader)(
+        left = torch.vmap(self.pair_encoder)(
             x[..., : max(1, int((x > 0).sum(-1).max()))],
             y[..., : max(1, int((y > 0).sum(-1).max()))],
         )
@@ -208,7 +208,7 @@ class RobustFill(Synthesizer):
             )
             for texts in read
         )
-        left = self.reader(x, y).transpose(0, 1)  # (length, shots, width)
+        left = self.pair_encoder(x, y).transpose(0, 1)  # (length, shots, width)
         found: list[Found] = []
         for wider, together in ((1, 8), (4, 4), (16, 1)):
 
