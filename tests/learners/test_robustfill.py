@@ -59,7 +59,7 @@ def by_hand(
             torch.tensor([strings.numbered(text, LONGEST) for text in some])
             for some in (inputs, outputs)
         )
-        left = learner.reader(x, y)[:, 0]  # (shots, width)
+        left = learner.pair_encoder(x, y)[:, 0]  # (shots, width)
         numbers = strings.GRAMMAR.encode((expression,))
         for i, number in enumerate(numbers):
             hidden = (
@@ -153,7 +153,7 @@ def test_what_is_left_depends_on_nothing_before_it() -> None:
     learner = built()
     x = torch.tensor([strings.numbered("one two", 8)])
     a, b = (
-        learner.reader(x, torch.tensor([strings.numbered(text, 8)]))
+        learner.pair_encoder(x, torch.tensor([strings.numbered(text, 8)]))
         for text in ("xy two", "?! two")
     )
     torch.testing.assert_close(a[:, 2:6], b[:, 2:6])
@@ -204,7 +204,7 @@ def test_programs_that_are_drawn_are_as_likely_as_they_are_said_to_be() -> None:
     with torch.no_grad():
         programs, log_p = draw_programs(
             learner.writer,
-            learner.reader(*rows)[None],
+            learner.pair_encoder(*rows)[None],
             [Written(strings.evaluate, inputs, outputs)],
             4000,
         )
