@@ -228,7 +228,8 @@ class Experiment:
         preferred = {
             name: value
             for name in SIZES
-            if name in source.options
+            if "ways" in source.options
+            and name in source.options
             and name not in task_options
             and (value := getattr(config, name)) is not None
         }

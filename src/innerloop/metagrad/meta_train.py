@@ -12,7 +12,7 @@ import torch
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Metrics
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import DivergenceError, InnerloopError
 from innerloop.engine.precision import Precision
 from innerloop.engine.prefetch import Prefetcher
@@ -190,6 +190,10 @@ def meta_train(
     clock = time.monotonic() - elapsed
     index, settle = start, False
 
+    def draw() -> Task:
+        with torch.autocast(device.type, enabled=False):  # tasks are exact
+            return prefetcher.next().to(device)
+
     def progress_now() -> float:
         if steps is not None:
             return index / steps if steps else 1.0
@@ -207,7 +211,7 @@ def meta_train(
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=precision == "bf16"
             ):
-                update = move(learner, lambda: prefetcher.next().to(device))
+                update = move(learner, draw)
             loss = float(update.metrics["loss"])
             norm = (
                 apply_update(update, parameters, optimizer, clip)
