@@ -56,6 +56,8 @@ class SectionedCommand(click.Command):
     ) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            if isinstance(param, click.Argument):
+                continue
             record = param.get_help_record(ctx)
             if record is not None:
                 name = getattr(param, "section", "Options")

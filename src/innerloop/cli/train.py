@@ -41,7 +41,7 @@ command = DerivedCommand(
     params=[
         click.Argument(["learner"], metavar="LEARNER"),
         click.Argument(["tasks"], metavar="TASKS"),
-        _flag("--out", "The run folder.  [required]", required=True, metavar="RUN"),
+        _flag("--out", "The run folder.", required=True, metavar="RUN"),
         _flag("--resume", "Continue the run in RUN.", is_flag=True),
         _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
         _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),
