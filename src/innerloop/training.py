@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
+from innerloop.assembly import to_device
 from innerloop.core.report import Estimate, TestPlan
-from innerloop.experiment import (
+from innerloop.engine.precision import Precision
+from innerloop.events import (
     Event,
-    Experiment,
     Finished,
     Saved,
-    Setup,
     Started,
     Stepped,
     Validated,
-    to_device,
 )
+from innerloop.experiment import Experiment, Setup
 from innerloop.metagrad import calibrate, meta_train
 from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
 from innerloop.runs import Run, RunError
@@ -102,7 +102,7 @@ class _Training:
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + 1)
-        self.precision = experiment.settled_precision(self.learner)
+        self.precision: Precision = experiment.settled_precision(self.learner)
         self.step, self.elapsed, self.best = 0, 0.0, None
         self.best_step = 0
         self.saved_at = self.clock = time.monotonic()
@@ -277,7 +277,8 @@ class _Training:
         notes = []
         if self.best is not None and self.best_step < 0.7 * self.step:
             notes.append(
-                f"validation was best at step {self.best_step} of {self.step}: a shorter "
+                f"validation was best at step {self.best_step} of {self.step}: a "
+                "shorter "
                 "training may do as well"
             )
         return Finished(self.step, time.monotonic() - self.clock, tuple(notes))

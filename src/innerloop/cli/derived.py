@@ -60,9 +60,9 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     words = words_of(arguments)
     if not words:
         return []
+    from innerloop.assembly import SIZES
     from innerloop.core.learner import MetaTrainConfig
     from innerloop.engine.options import options
-    from innerloop.experiment import SIZES
     from innerloop.registry import find
 
     learner = find("learner", words[0])

@@ -32,7 +32,8 @@ class OptionType(click.ParamType):
             value = self.option.type(value)
         except ValueError:
             self.fail(
-                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} "
+                f"{self.name}"
             )
         try:
             return self.option.check(value)

@@ -13,10 +13,11 @@ from innerloop.engine.errors import InnerloopError
 
 
 def run(**arguments: Any) -> None:
+    from innerloop.assembly import Choice, check_device
     from innerloop.cli.figures import draw
     from innerloop.cli.output import console, print_report
     from innerloop.core.report import TestPlan
-    from innerloop.experiment import Choice, Experiment, check_device, load
+    from innerloop.experiment import Experiment, load
     from innerloop.runs import Run, write_atomically
 
     files = {name: check_parent(arguments[name]) for name in ("json", "plot")}
@@ -51,7 +52,8 @@ def run(**arguments: Any) -> None:
     print_report(report, to)
     if result["seen_classes"]:
         to.print(
-            f"{result['seen_classes']} of these classes were seen in training: this does "
+            f"{result['seen_classes']} of these classes were seen in training: this "
+            "does "
             "not measure the learning of new classes"
         )
     to.print(f"stored in {stored}")
@@ -75,7 +77,8 @@ command = DerivedCommand(
         ),
         _flag(
             "--steps",
-            "Gradient steps, of learners that take steps; the score after each is shown.",
+            "Gradient steps, of learners that take steps; the score after each is "
+            "shown.",
             type=click.IntRange(0, 10**6),
         ),
         _flag(
@@ -90,6 +93,7 @@ command = DerivedCommand(
         _flag("--json", "Also write the results to FILE.", metavar="FILE"),
     ],
     callback=run,
-    help="Measure a run on tasks that it never saw, and store the results in RUN/tests. "
+    help="Measure a run on tasks that it never saw, and store the results in "
+    "RUN/tests. "
     "`innerloop test RUN --help` also shows the options of its tasks.",
 )

@@ -13,9 +13,10 @@ AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
+    from innerloop.assembly import Choice
     from innerloop.cli.derived import chosen_meta_gradient
     from innerloop.cli.progress import follow
-    from innerloop.experiment import Choice, Experiment
+    from innerloop.experiment import Experiment
 
     how, changed = arguments["meta_gradient"], values_of(arguments, "how__")
     if changed and how is None:
@@ -64,7 +65,8 @@ command = DerivedCommand(
         _flag("--seed", "Random seed.  [default: 0]", type=int),
     ],
     callback=run,
-    help="Meta-train LEARNER on TASKS into a run folder. `innerloop list` shows what there "
+    help="Meta-train LEARNER on TASKS into a run folder. `innerloop list` shows what "
+    "there "
     "is; `innerloop train LEARNER TASKS --help` shows the options of the two you name. "
     "FILE.py:NAME takes a class or function from your own file.",
 )
