@@ -92,7 +92,10 @@ def training_config(
     assert usual is not None
     if not rule.uses_optimizer:
         ours = ("optimizer", "lr", "weight_decay", "warmup", "decay", "clip")
-        wrong = next((key for key in ours if key in changed), None)
+        wrong = next(
+            (k for k in ours if changed.get(k, getattr(usual, k)) != getattr(usual, k)),
+            None,
+        )
         if wrong is not None:
             raise InnerloopError(
                 f"{name} moves the parameters without an optimizer, so "
