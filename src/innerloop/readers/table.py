@@ -7,7 +7,7 @@ import math
 import numbers
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -45,7 +45,8 @@ _NUMBER = {
     ),
 }
 _TIME = (
-    r"(?:[T ]+(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d(?:\.\d+)?))?)?(?:Z|\+00:?00)?"
+    r"(?:[T ]+(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d(?:\.\d+)?))?)?"
+    r"(?P<z>Z|[+-]\d\d:?\d\d)?"
 )
 _DATE = {
     "year first": re.compile(
@@ -129,11 +130,8 @@ class Column:
         """Numbers and dates as float64 (n,), NaN for gaps and for what is neither."""
         if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu":
             return cells.astype(np.float64)
-        parse = _number if self.kind == "numbers" else _date
-        found = (
-            None if _gap(cell) else parse(cell, self.style)  # pyright: ignore[reportArgumentType]
-            for cell in cells
-        )
+        parse = _PARSERS[self.kind][1]
+        found = [None if _gap(cell) else parse(cell, self.style) for cell in cells]
         return np.array([math.nan if v is None else v for v in found], dtype=np.float64)
 
     def encode(
@@ -299,6 +297,14 @@ class TableReader(Reader):
                 f"{sheet.path} has no row that can be read: {some(unreadable)}"
             )
         notes = [*sheet.notes, self.describe()]
+        thousands = [
+            column.name
+            for column in self._used
+            if column.kind == "numbers" and column.style == "point"
+            if any("," in str(cell) for cell in sheet.column(column.name))
+        ]
+        if thousands:
+            notes.append(f"',' separates thousands in {some(thousands)}")
         if misfits:
             listed = some(f"{what} (line {sheet.lines[i]})" for i, what in misfits)
             notes.append(f"taken for gaps: {listed}")
@@ -340,13 +346,8 @@ class TableReader(Reader):
     def _columns_of(self, X: Any) -> dict[str, Cells]:
         """The cells of each used column, from what a person holds in memory."""
         wanted = [column.name for column in self._used]
-        if isinstance(X, Tensor):
-            X = X.detach().cpu()
-            X = (X.float() if X.is_floating_point() else X).numpy()
-        if hasattr(X, "columns"):  # a data frame
-            by_name: Mapping[str, Any] = {
-                str(name): np.asarray(X[name]) for name in X.columns
-            }
+        if isinstance(X, Mapping) or hasattr(X, "columns"):
+            by_name = columns_of(X)
         elif isinstance(X, Sequence) and X and all(isinstance(r, Mapping) for r in X):
             for place, row in enumerate(X, 1):
                 if missing := [name for name in wanted if _match(row, name) is None]:
@@ -355,10 +356,7 @@ class TableReader(Reader):
                     )
             return {name: [row[_match(row, name)] for row in X] for name in wanted}
         else:
-            try:
-                array = np.asarray(X)
-            except ValueError:  # rows of different lengths
-                array = np.empty(0)
+            array = as_array(X)
             if array.dtype.kind == "b":
                 array = array.astype(np.float32)
             if array.ndim != 2 or array.shape[1] != len(self.columns):
@@ -396,9 +394,7 @@ def label_texts(y: Any, n: int, what: str = "y") -> list[str]:
 
     Raises InnerloopError for labels of another shape, complex or missing labels.
     """
-    if isinstance(y, Tensor):
-        y = (y.float() if y.is_floating_point() else y).detach().cpu().numpy()
-    y = np.asarray(y, dtype=None if not isinstance(y, list | tuple) else object)
+    y = as_array(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -406,9 +402,12 @@ def label_texts(y: Any, n: int, what: str = "y") -> list[str]:
             f"{what} has shape {tuple(y.shape)}; class labels have shape ({n},), one "
             "label a row"
         )
-    if any(isinstance(label, complex | np.complexfloating) for label in y[:1]):
+    labels = y.tolist()
+    if any(isinstance(label, complex) for label in labels):
         raise InnerloopTypeError(f"{what} holds complex numbers; labels are expected")
-    found = [label_text(label) for label in y.tolist()]
+    if len(labels) != n:
+        raise InnerloopError(f"x has {n} rows and {what} has {len(labels)}")
+    found = [label_text(label) for label in labels]
     if missing := [i for i, label in enumerate(found) if not label]:
         raise InnerloopError(
             f"{what} holds NaN, None or empty labels in row {some(missing)}: drop "
@@ -417,17 +416,52 @@ def label_texts(y: Any, n: int, what: str = "y") -> list[str]:
     return found
 
 
-def as_numbers(cells: Cells, where: Callable[[int], str]) -> NDArray[np.float64]:
+def as_array(values: Any) -> NDArray[Any]:
+    """Tensors, arrays and sequences as a NumPy array; sequences keep the types of their
+    items.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16
+        half = values.dtype in (torch.bfloat16, torch.float16)
+        return (values.float() if half else values).numpy()
+    if not isinstance(values, list | tuple):
+        return np.asarray(values)
+    try:
+        array = np.asarray(values)
+        return array if array.dtype.kind in "biufc" else np.asarray(values, object)
+    except ValueError:  # rows of different lengths
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
+
+
+def columns_of(frame: Any) -> dict[str, Cells]:
+    """The cells of a data frame, or of a dict of columns, by name.
+
+    Raises InnerloopError for columns of different lengths.
+    """
+    names = frame if isinstance(frame, Mapping) else frame.columns
+    columns: dict[str, Cells] = {str(name): as_array(frame[name]) for name in names}
+    if len({len(cells) for cells in columns.values()}) > 1:
+        sizes = some(f"{name}: {len(cells)}" for name, cells in columns.items())
+        raise InnerloopError(f"the columns of x have different lengths ({sizes})")
+    return columns
+
+
+def as_numbers(cells: Cells, places: list[str] | None = None) -> NDArray[np.float64]:
     """A column in which every cell must be a number, as float64 (n,).
 
-    Raises InnerloopError, naming the rows, for any other cell.
+    Raises InnerloopError, naming the rows by `places`, for any other cell.
     """
     _, style = _kind(cells)
     column = Column("", "numbers", style if style in _NUMBER else "point")
     values = column.values(cells)
     bad = np.flatnonzero(~(np.abs(values) <= MAX_NUMBER)).tolist()
     if bad:
-        found = some(f"{cells[i]!r} in {where(i)}" for i in bad)
+        found = some(
+            f"{cells[i]!r} in {places[i] if places else f'row {i}'}" for i in bad
+        )
         raise InnerloopError(
             f"regression targets must be finite numbers, at most {MAX_NUMBER:g}; got "
             f"{found}"
@@ -452,7 +486,7 @@ def _kind(cells: Cells) -> tuple[Kind, str]:
     known = [cell for cell in cells if not _gap(cell)]
     if not known:
         return "unused", "empty"
-    for kind, styles, parse in (("numbers", _NUMBER, _number), ("dates", _DATE, _date)):
+    for kind, (styles, parse) in _PARSERS.items():
         fits = {
             style: sum(parse(cell, style) is not None for cell in known)
             for style in styles
@@ -520,6 +554,10 @@ def _date(cell: Any, style: str) -> float | None:
             return None
         hours, minutes = int(match["H"] or 0), int(match["M"] or 0)
         seconds = 3600 * hours + 60 * minutes + float(match["S"] or 0)
+        if match["z"] and match["z"] != "Z":
+            sign, digits = match["z"][0], match["z"][1:].replace(":", "")
+            offset = 3600 * int(digits[:2]) + 60 * int(digits[2:])
+            seconds -= offset if sign == "+" else -offset
         return (day - datetime.date(1970, 1, 1)).days + seconds / 86400
     if isinstance(cell, datetime.datetime):
         epoch = datetime.datetime(1970, 1, 1, tzinfo=cell.tzinfo)
@@ -528,5 +566,10 @@ def _date(cell: Any, style: str) -> float | None:
         return float((cell - datetime.date(1970, 1, 1)).days)
     return None
 
+
+_PARSERS: dict[Kind, tuple[dict[str, re.Pattern[str]], Any]] = {
+    "numbers": (_NUMBER, _number),
+    "dates": (_DATE, _date),
+}
 
 Columns = TableReader  # its former name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,15 @@ from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, Range
 from innerloop.readers.base import Reader
-from innerloop.readers.files import read_npz, read_sheet, some
+from innerloop.readers.files import Sheet, read_npz, read_sheet, some
 from innerloop.readers.image import to_unit
 from innerloop.readers.table import (
     MAX_NUMBER,
+    Cells,
     TableReader,
+    as_array,
     as_numbers,
+    columns_of,
     label_texts,
 )
 from innerloop.tasks.episodes import ClassBank, Episodes, random_subset
@@ -34,7 +38,6 @@ class GroupedRows(TaskDistribution):
     Args:
         x, y: inputs (n, *x_shape) and targets (n, y_dim), task by task.
         counts: number of rows of each task.
-        names: names of the tasks.
         shots, queries: support and query rows of a task.
         reader: what made the inputs from raw rows, or None.
 
@@ -51,7 +54,6 @@ class GroupedRows(TaskDistribution):
         shots: int = 10,
         queries: int = 10,
         reader: Reader | None = None,
-        names: list[str] | None = None,
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
@@ -70,10 +72,6 @@ class GroupedRows(TaskDistribution):
             )
         self.left_out = int((~enough).sum())  # tasks with too few rows
         self.starts, self.counts = (sizes.cumsum(0) - sizes)[enough], sizes[enough]
-        known = names or [str(i) for i in range(len(counts))]
-        self.names = [
-            n for n, is_in in zip(known, enough.tolist(), strict=True) if is_in
-        ]
         self.spec = TaskSpec("reals", tuple(x.shape[1:]), y.shape[1])
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -98,24 +96,22 @@ class GroupedRows(TaskDistribution):
         return {"shots": shots, "queries": min(10, max(1, self.most - shots))}
 
     def class_keys(self) -> frozenset[str]:
-        return frozenset(
-            hashlib.sha256(
-                name.encode()
-                + self.x[start : start + count].contiguous().numpy().tobytes()
-            ).hexdigest()
-            for name, start, count in zip(
-                self.names, self.starts.tolist(), self.counts.tolist(), strict=True
-            )
-        )
+        return frozenset(_key(rows) for rows in self._tasks())
 
     def item_keys(self) -> frozenset[str]:
-        return frozenset(
-            hashlib.sha256(row.contiguous().numpy().tobytes()).hexdigest()
-            for start, count in zip(
-                self.starts.tolist(), self.counts.tolist(), strict=True
-            )
-            for row in torch.cat([self.x, self.y], 1)[start : start + count]
-        )
+        return frozenset(_key(row) for rows in self._tasks() for row in rows)
+
+    def _tasks(self) -> Iterator[Tensor]:
+        """The rows of every task, inputs and targets side by side."""
+        rows = torch.cat([self.x.flatten(1), self.y], 1)
+        for start, count in zip(
+            self.starts.tolist(), self.counts.tolist(), strict=True
+        ):
+            yield rows[start : start + count]
+
+
+def _key(rows: Tensor) -> str:
+    return hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()
 
 
 def arrays(
@@ -157,97 +153,100 @@ def arrays(
         reader: the reader of an earlier run, to read these rows in the same way.
     """
     check_split(split)
-    notes: list[str] = []
     sheet = None
     if file is not None and str(file).endswith(".npz"):
         x, y, task = _stored(file, label_column, task_column)
     elif file is not None:
         sheet = read_sheet(file)
-        sheet.check()
-        y = sheet.labels(label_column, "; label_column names another")
-        if sheet.find(task_column) is not None:
-            task = sheet.labels(task_column)
-        taken = {sheet.find(label_column), sheet.find(task_column)}
-        x = {
-            name: [row[i] for row in sheet.rows]
-            for i, name in enumerate(sheet.columns)
-            if i not in taken
-        }
-        if not x:
-            raise InnerloopError(
-                f"{file} has no column of features beside {some(sheet.columns)}"
-            )
+        x, y, task = _columns(sheet, label_column, task_column)
     if x is None or y is None:
         raise InnerloopError("arrays needs x and y, or a file")
-    if hasattr(x, "columns"):  # a data frame
-        x = {str(name): np.asarray(x[name]) for name in x.columns}
-    table = x if isinstance(x, dict) else None
-    values = np.empty(0) if table else _numeric(x)
-    n = len(next(iter(table.values()))) if table else len(values)
-    if len(y) != n or (task is not None and len(task) != n):
+    rows, y = _frame_or_array(x), as_array(y)
+    task = None if task is None else as_array(task)
+    n = len(next(iter(rows.values()), ())) if isinstance(rows, dict) else len(rows)
+    if y.shape[:1] != (n,) or (task is not None and task.shape[:1] != (n,)):
         raise InnerloopError(
-            f"x has {n} rows and y has {len(y)}"
-            + (f", task has {len(task)}" if task is not None else "")
+            f"x has {n} rows and y has {len(y) if y.ndim else 'none'}"
+            + (f", task has {len(task)}" if task is not None and task.ndim else "")
             + "; one label or target a row is expected"
         )
     if not n:
         raise InnerloopError("x and y have 0 rows")
-    groups = label_texts(
-        y if task is None else task, n, "y" if task is None else "task"
-    )
+    groups = label_texts(y, n) if task is None else label_texts(task, n, "task")
     names, order, counts = group_by_label(groups)
-    chosen = split_indices(names, split)
-    if table or values.ndim == 2:
+    note = ""
+    if isinstance(rows, dict) or rows.ndim == 2:
         known = {names[i] for i in split_indices(names, "train")}
         training = [i for i, group in enumerate(groups) if group in known]
-        if reader is None and table:
+        if reader is not None:
+            pass
+        elif isinstance(rows, dict):
             reader = TableReader.fitted(
-                table,
-                training,
-                label_column=label_column,
-                task_column=task_column,
+                rows, training, label_column=label_column, task_column=task_column
             )
-        elif reader is None:
-            reader = TableReader.of_array(values, training, standardize=standardize)
+        else:
+            reader = TableReader.of_array(rows, training, standardize=standardize)
         if not isinstance(reader, TableReader):
             raise InnerloopTypeError(
                 f"these are rows of a table, and the reader reads {reader.what}s"
             )
-        if sheet is not None:
-            inputs = reader.from_sheet(sheet, labels=True)
-            inputs_x = inputs.x
-            notes.append(inputs.note)
+        if sheet is None:
+            inputs = reader.convert(rows)
         else:
-            inputs_x = reader.convert(_frame(table) if table else values)
+            found = reader.from_sheet(sheet, labels=True)
+            inputs, note = found.x, found.note
     else:
-        inputs_x, reader = _images(values), None
-    bank = ClassBank.of(inputs_x[order], counts, names, reader=reader)
+        inputs, reader = _images(rows), None
+    bank = ClassBank.of(inputs[order], counts, names, reader=reader)
+    chosen = split_indices(names, split)
     if task is None:
         tasks = Episodes(bank.pick(chosen), ways, shots, queries)
-        tasks.note = "; ".join(notes)
-        return tasks
-    where = (lambda i: f"line {sheet.lines[i]}") if sheet else (lambda i: f"row {i}")
-    targets = torch.from_numpy(_targets(y, where))[order]
-    rows = [
-        torch.arange(int(bank.starts[i]), int(bank.starts[i]) + counts[i])
-        for i in chosen
-    ]
-    if not rows:
-        raise InnerloopError(
-            f"the {split} split has no tasks: {len(names)} tasks are too few to split"
+    else:
+        if not chosen:
+            raise InnerloopError(
+                f"the {split} split has no tasks: {len(names)} are too few to split"
+            )
+        lines = [f"line {line}" for line in sheet.lines] if sheet else None
+        targets = _targets(y, lines)[order]
+        starts = bank.starts.tolist()
+        at = [row for i in chosen for row in range(starts[i], starts[i] + counts[i])]
+        tasks = GroupedRows(
+            to_unit(bank.values[at]),
+            targets[at],
+            [counts[i] for i in chosen],
+            shots,
+            queries,
+            reader,
         )
-    at = torch.cat(rows)
-    tasks = GroupedRows(
-        to_unit(bank.values[at]),
-        targets[at],
-        [counts[i] for i in chosen],
-        shots,
-        queries,
-        reader,
-        [names[i] for i in chosen],
-    )
-    tasks.note = "; ".join(notes)
+    tasks.note = note
     return tasks
+
+
+def _columns(
+    sheet: Sheet, label: str, task: str
+) -> tuple[dict[str, list[Any]], list[str], list[str] | None]:
+    """The columns of features by name, the labels, and the task of every row."""
+    sheet.check()
+    y = sheet.labels(label, "; label_column names another")
+    tasks = None if sheet.find(task) is None else sheet.labels(task)
+    taken = {sheet.find(label), sheet.find(task)}
+    x = {
+        name: [row[i] for row in sheet.rows]
+        for i, name in enumerate(sheet.columns)
+        if i not in taken
+    }
+    if not x:
+        raise InnerloopError(
+            f"{sheet.path} has no column of features beside {some(sheet.columns)}"
+        )
+    return x, y, tasks
+
+
+def _frame_or_array(x: Any) -> dict[str, Cells] | np.ndarray:
+    if isinstance(x, list) and x and all(isinstance(row, Mapping) for row in x):
+        x = {name: [row.get(name) for row in x] for name in x[0]}
+    is_frame = isinstance(x, Mapping) or hasattr(x, "columns")
+    return columns_of(x) if is_frame else _numeric(x)
 
 
 def _stored(file: Path | str, label: str, task: str) -> tuple[Any, Any, Any]:
@@ -266,11 +265,8 @@ def _numeric(x: Any) -> np.ndarray:
 
     Raises InnerloopError for anything else.
     """
-    if isinstance(x, Tensor):
-        x = x.detach().cpu()
-        x = (x.float() if x.dtype in (torch.bfloat16, torch.half) else x).numpy()
     try:
-        values = np.asarray(x)
+        values = as_array(x)
         if values.dtype.kind not in "biufc":
             values = values.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -312,21 +308,7 @@ def _images(values: np.ndarray) -> Tensor:
     return x
 
 
-def _frame(table: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
-    ]
-
-
-def _targets(y: Any, where: Any) -> np.ndarray:
+def _targets(y: np.ndarray, places: list[str] | None) -> Tensor:
     """Real targets (n, y_dim) as float32."""
-    if isinstance(y, Tensor):
-        y = y.detach().cpu()
-        y = (y.float() if y.is_floating_point() else y).numpy()
-    y = y if isinstance(y, list) else np.asarray(y)
-    columns = (
-        [y] if isinstance(y, list) or y.ndim == 1 else list(y.reshape(len(y), -1).T)
-    )
-    return np.stack([as_numbers(column, where) for column in columns], 1).astype(
-        np.float32
-    )
+    columns = [as_numbers(column, places) for column in y.reshape(len(y), -1).T]
+    return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
