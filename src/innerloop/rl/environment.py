@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from innerloop.rl.baselines import Baseline
     from innerloop.rl.objective import TrialReward
 
-# The splits draw from one continuum; disjoint ranges of seeds keep them apart.
-SEEDS_OF_A_SPLIT = 2**40
+# The splits draw from one continuum; disjoint ranges of seeds keep them apart. torch's
+# generators on the CPU use 32 bits of a seed.
+SEEDS_OF_A_SPLIT = 2**30
 SEED_OFFSETS = {
     split: i * SEEDS_OF_A_SPLIT for i, split in enumerate(("train", "val", "test"))
 }

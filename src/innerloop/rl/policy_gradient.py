@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class MetaPolicyGradient(ActingGradient):
         meta_gradient="policy-gradient",
     )
     # Finn et al. 2017, appendix A.2
-    learner_defaults = {"inner_lr": 0.1, "initial_rate": 0.1}
+    learner_defaults: ClassVar = {"inner_lr": 0.1, "initial_rate": 0.1}
 
     def __post_init__(self) -> None:
         super().__post_init__()

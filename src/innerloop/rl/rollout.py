@@ -85,7 +85,7 @@ class Agent(ABC):
         outputs (rows, out_dim).
         """
 
-    def learn(self, x: Tensor, y: Tensor, next_x: Tensor) -> None:
+    def learn(self, x: Tensor, y: Tensor, next_x: Tensor) -> None:  # noqa: B027
         """See what followed: y (rows, actions + 2) is [action | reward | done], next_x
         the observations after the step, before a new episode starts.
         """

@@ -70,8 +70,8 @@ class Recurrent(FeatureLearner, Streaming):
         """
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) as features (m, features), in full precision, because rounding
-        errors accumulate in a memory.
+        """x (m, *x_shape) as features (m, features), in full precision: rounding errors
+        accumulate in a memory.
         """
         return self.normal(self.encoder(x)).to(next(self.parameters()).dtype)
 
