@@ -206,7 +206,7 @@ def further(learner: Learner, state: State, x: Tensor, k: int) -> State:
     for every class, and gets one more.
     """
     if isinstance(learner, ClassIncremental):
-        return learner.further(
+        return learner.extend(
             state, Examples(x, torch.eye(k + 1, device=x.device)[k].expand(len(x), -1))
         )
     new = learner.adapt(Examples(x, x.new_ones(len(x), 1)))
