@@ -35,6 +35,12 @@ class Descent(Learner):
     statistics. With `recompute`, an inner step stores only the weights that it returns
     and is computed again in the backward pass: many steps in little memory, in more
     time.
+
+    Args:
+        net: the task network.
+        inner_steps: number of inner steps.
+        transductive: normalize the query set by its own statistics.
+        recompute: recompute inner steps in the backward pass to save memory.
     """
 
     net: nn.Module

@@ -97,6 +97,10 @@ class Learner(nn.Module, ABC):
         low_precision: whether it trains well in bfloat16.
         recordable: whether its operations depend on its parameters, buffers, fields and
             the task alone, so that a recording of them can be replayed.
+
+    Args:
+        likelihood: how outputs are scored against targets; by the kind of the targets
+            unless set.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classes", "reals")
@@ -258,6 +262,28 @@ class Learner(nn.Module, ABC):
     ) -> dict[str, Any]:
         """Suitable networks for `spec`, by field; `build_args` holds the fields that
         were set, networks as modules or by name.
+        """
+        return {}
+
+    @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        """Specs of tasks that it can be built for, one for each kind of targets; for
+        tests and documentation.
+        """
+        of_kind = {
+            "classes": TaskSpec("classes", (1, 28, 28), 5),
+            "reals": TaskSpec("reals", (1,), 1),
+            "bits": TaskSpec("bits", (4,), 2),
+        }
+        found = [of_kind[kind] for kind in cls.kinds if kind in of_kind]
+        if cls.sequences and "bits" in cls.kinds:
+            found.append(TaskSpec("bits", (4,), 2, ordered=True))
+        return tuple(found)
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        """Where the defaults differ from the paper: the paper's values, as
+        {"fields": arguments of `build`, "config": fields of `MetaTrainConfig`}.
         """
         return {}
 

@@ -149,9 +149,13 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
 
 @lru_cache(maxsize=None)
 def options(thing: Callable[..., Any]) -> dict[str, Option]:
-    """The options of a dataclass or of a function, by name, in order."""
+    """The options of a dataclass or of a function, by name, in order. A class inherits
+    the descriptions of its base classes.
+    """
     hints = get_type_hints(thing, include_extras=True)
-    texts = descriptions(inspect.getdoc(thing) or "")
+    texts: dict[str, str] = {}
+    for kind in reversed(getattr(thing, "__mro__", (thing,))):  # base classes first
+        texts |= descriptions(inspect.cleandoc(kind.__doc__ or ""))
     if is_dataclass(thing):
         return {
             entry.name: _option(
