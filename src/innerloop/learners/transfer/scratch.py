@@ -11,6 +11,7 @@ from torch import nn
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.functional import trainable_names
 from innerloop.engine.options import CountOrZero
 from innerloop.nets.registry import headed
 
@@ -38,6 +39,8 @@ class Scratch(Descent):
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
+        moving = trainable_names(self.net)
+        self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
         self.net.requires_grad_(False)
         super().__post_init__()
 
