@@ -43,8 +43,9 @@ class Scratch(Descent):
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
-        self.moving = trainable_names(self.net)  # before all are excluded
-        self.net.requires_grad_(False)  # from meta-training
+        moving = trainable_names(self.net)
+        self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
+        self.net.requires_grad_(False)
         super().__post_init__()
 
     @classmethod
