@@ -168,8 +168,8 @@ def head_start(
     reached = bool(sign * ours.mean() >= sign * theirs.mean())
     improves = bool(sign * theirs.mean() > sign * start.mean())
     adapts = not torch.equal(one, two)
-    ratio = Median([theirs / ours for ours, theirs in seconds])
     compared = reached and improves and adapts
+    ratio = Median([b / a for a, b in seconds]) if compared else None
     return HeadStartResult(
         score=score,
         learner=Estimate.of(ours),
@@ -180,8 +180,8 @@ def head_start(
         reached=reached,
         improves=improves,
         adapts=adapts,
-        speedup=ratio.value if compared else None,
-        speedup_interval=ratio.interval if compared else None,
+        speedup=ratio.value if ratio else None,
+        speedup_interval=ratio.interval if ratio else None,
         scratch_steps=chosen.steps,
         choice=choice,
         converged=chosen.converged,
