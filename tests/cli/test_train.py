@@ -287,7 +287,10 @@ def test_a_network_fits_whole_or_is_refused(
         ("train protonet clink", "did you mean 'clinc'"),
         ("train protonet sinusoid", "predicts classes"),
         ("train protonet strokes --metrc cosine", "did you mean '--metric'"),
-        ("train protonet strokes --metric cosin", "is not one of 'euclidean', 'cosine'"),
+        (
+            "train protonet strokes --metric cosin",
+            "is not one of 'euclidean', 'cosine'",
+        ),
         ("train protonet strokes --protocol lake", "there is no option --protocol"),
         ("train protonet strokes --ways 0", "ways must be at least 2"),
         ("train protonet strokes --encoder conv5", "'conv5'"),

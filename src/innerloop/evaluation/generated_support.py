@@ -50,7 +50,7 @@ class GeneratedSupport(Evaluation):
     examples of every class, made by a generative learner, on the same tasks.
 
     Args:
-        generator_run: folder of a run of a generative learner (MetaGAN, MetaVAE or GTN).
+        generator_run: folder of a run of a generative learner (MetaGAN, MetaVAE, GTN).
         count: generated examples of every class.
     """
 

@@ -31,9 +31,9 @@ from innerloop.engine.options import Count, checked
 from innerloop.evaluation.base import Evaluation
 from innerloop.learners.transfer.scratch import Scratch
 
-RATES = (0.01, 0.03, 0.1, 0.3)  # learning rates of training from scratch
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # learning rates of training from scratch
 TOLERANCE = 0.01  # a smaller share of the whole improvement counts as none
-SELECTION = 12  # tasks on which the learning rate and the number of steps are chosen
+SELECTION = 25  # tasks on which the learning rate and the number of steps are chosen
 FEWEST_STEPS = 100  # from scratch, before it can count as converged
 
 
@@ -65,10 +65,10 @@ class HeadStartResult:
         difference: learner minus scratch, on the same tasks.
         learner_seconds, scratch_seconds: median seconds of adapting to one task.
         reached: whether the learner's score is at least that of training from scratch.
+        improves: whether training from scratch is better than its random weights.
         adapts: whether the learner's predictions depend on the support set.
-        speedup: the median over tasks of scratch_seconds / learner_seconds; None where
-            the learner does not reach the score of training from scratch, or one of the
-            two does nothing.
+        speedup: the median over tasks of scratch_seconds / learner_seconds; None unless
+            all three hold.
         speedup_interval: its 95 % interval; None for fewer than six tasks.
         scratch_steps: the steps of training from scratch.
         choice: position of the candidate that was best from scratch.
@@ -84,6 +84,7 @@ class HeadStartResult:
     learner_seconds: float
     scratch_seconds: float
     reached: bool
+    improves: bool
     adapts: bool
     speedup: float | None
     speedup_interval: tuple[float, float] | None
@@ -142,6 +143,9 @@ def head_start(
             weights = scratch.step(weights, support)
         return scratch.finalize(weights, support)
 
+    def random_weights(support: Examples) -> State:
+        return scratch.finalize(scratch.init(support), support)
+
     first, second = (task.support for task in selection.unbind()[:2])
     x = selection.query.x[0]
     one, two = (learner.predict(learner.adapt(s), x) for s in (first, second))
@@ -155,15 +159,17 @@ def head_start(
             [
                 float(score_state(learner, state, task)[score]),
                 float(score_state(scratch, weights, task)[score]),
+                float(score_state(scratch, random_weights(task.support), task)[score]),
             ]
         )
         seconds.append([learner_time, scratch_time])
-    ours, theirs = torch.tensor(scores, dtype=torch.float64).T
+    ours, theirs, start = torch.tensor(scores, dtype=torch.float64).T
     sign = 1 if learner.likelihood.higher_is_better else -1
     reached = bool(sign * ours.mean() >= sign * theirs.mean())
+    improves = bool(sign * theirs.mean() > sign * start.mean())
     adapts = not torch.equal(one, two)
-    ratio = Median([theirs / ours for ours, theirs in seconds])
-    compared = reached and adapts and chosen.steps > 0
+    compared = reached and improves and adapts
+    ratio = Median([b / a for a, b in seconds]) if compared else None
     return HeadStartResult(
         score=score,
         learner=Estimate.of(ours),
@@ -172,9 +178,10 @@ def head_start(
         learner_seconds=Median([ours for ours, _ in seconds]).value,
         scratch_seconds=Median([theirs for _, theirs in seconds]).value,
         reached=reached,
+        improves=improves,
         adapts=adapts,
-        speedup=ratio.value if compared else None,
-        speedup_interval=ratio.interval if compared else None,
+        speedup=ratio.value if ratio else None,
+        speedup_interval=ratio.interval if ratio else None,
         scratch_steps=chosen.steps,
         choice=choice,
         converged=chosen.converged,
@@ -327,32 +334,30 @@ class HeadStart(Evaluation):
 
 
 def _notes(result: HeadStartResult, name: str, bound: int) -> list[str]:
-    notes = []
-    if not result.reached:
-        notes.append(
-            f"{name} does not reach the {result.score} of training from scratch, so "
-            "the times are not compared"
+    uncompared = "so the times are not compared"
+    if not result.improves:
+        note = (
+            f"training from scratch does not improve the {result.score} of random "
+            f"weights, {uncompared}"
+        )
+    elif not result.reached:
+        note = (
+            f"{name} does not reach the {result.score} of training from scratch, "
+            f"{uncompared}"
         )
     elif not result.adapts:
-        notes.append(
+        note = (
             f"{name} does not adapt: its predictions do not depend on the support set, "
-            "so the times are not compared"
-        )
-    elif result.speedup is None:
-        notes.append(
-            "training from scratch is at its best before its first step, so the times "
-            "are not compared"
+            f"{uncompared}"
         )
     else:
-        interval = ""
-        if result.speedup_interval is not None:
-            interval = " (95 % interval {:.2g} to {:.2g})".format(
-                *result.speedup_interval
-            )
-        notes.append(
-            f"{name} adapts in 1/{result.speedup:.2g} of the time that training from "
-            f"scratch takes{interval}, to a {result.score} at least as good"
+        low, high = result.speedup_interval or (math.nan, math.nan)
+        interval = f" (95 % interval {low:.3g} to {high:.3g})" if low == low else ""
+        note = (
+            f"{name} adapts {result.speedup:.3g} times as fast{interval} as training "
+            f"from scratch, to a {result.score} that is at least as good"
         )
+    notes = [note]
     if not result.converged:
         notes.append(
             f"training from scratch was still improving after {bound} steps, the "
