@@ -21,6 +21,7 @@ from innerloop.assembly import (
     Choice,
     build_tasks,
     check_device,
+    check_reader_options,
     choice_of,
     choose_meta_gradient,
     copy_networks,
@@ -158,6 +159,8 @@ class Experiment:
         inherited = Experiment.load(self.init_from).reader if self.init_from else None
         reader = self.reader or inherited
         task_options = self._paths(source, source.check(self.tasks.options))
+        if inherited is not None:
+            check_reader_options(inherited, task_options, f"the run {self.init_from}")
         wanted = self.meta_gradient or (
             Choice(preset.meta_gradient) if preset and preset.meta_gradient else None
         )

@@ -127,7 +127,7 @@ def _usage(error: click.UsageError) -> str:
             [o for p in error.ctx.command.params for o in p.opts] if error.ctx else []
         )
         name = error.option_name
-        return f"there is no option {name}{did_you_mean(name, known, '')}".rstrip("; ")
+        return f"there is no option {name}{did_you_mean(name, known, '')}"
     return error.format_message()
 
 

@@ -93,10 +93,9 @@ def flag(
     if option.type is bool:
         negative = "--no-" + spelled.removeprefix("--")
         return Flag([target, f"{spelled}/{negative}"], default=None, **common)
-    kind: Any = OptionType(option)
     if option.choices:
-        kind = click.Choice([str(choice) for choice in option.choices])
-    return Flag([target, spelled], type=kind, default=None, **common)
+        common["metavar"] = f"[{'|'.join(map(str, option.choices))}]"
+    return Flag([target, spelled], type=OptionType(option), default=None, **common)
 
 
 def _facts(option: Option) -> list[str]:

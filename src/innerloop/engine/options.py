@@ -97,7 +97,7 @@ class Option:
             return value
         if self.choices:
             if value not in self.choices:
-                guess = did_you_mean(str(value), [str(c) for c in self.choices])
+                guess = did_you_mean(str(value), map(str, self.choices), "")
                 shown = ", ".join(map(str, self.choices))
                 raise InnerloopError(
                     f"{self.name}{of} must be one of {shown}; got {value!r}{guess}"

@@ -204,10 +204,6 @@ def meta_train(
     clock = time.monotonic() - elapsed
     index, settle, checked = start, False, False
 
-    def draw() -> Task:
-        with torch.autocast(device.type, enabled=False):  # tasks are exact
-            return prefetcher.next().to(device)
-
     def progress_now() -> float:
         if steps is not None:
             return index / steps if steps else 1.0
@@ -216,7 +212,8 @@ def meta_train(
 
     def draw() -> Task:
         nonlocal checked
-        batch_of_tasks = prefetcher.next()
+        with torch.autocast(device.type, enabled=False):  # tasks are exact
+            batch_of_tasks = prefetcher.next()
         if not checked and not tasks.played:
             tasks.spec.check(batch_of_tasks, batch, dtype)
         checked = True
