@@ -135,7 +135,8 @@ def check_reader_options(reader: Choice, options: Mapping[str, Any], owner: str)
         sizes = there if isinstance(there, list | tuple) else [there]
         if any(size != value for size in sizes):
             raise InnerloopError(
-                f"{name} {value} does not fit the networks of {owner}, which read their "
+                f"{name} {value} does not fit the networks of {owner}, which read "
+                "their "
                 f"inputs with {name} {sizes[0]}"
             )
 
