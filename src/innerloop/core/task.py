@@ -142,6 +142,10 @@ class TaskDistribution(ABC):
     prefetch: ClassVar[bool] = False
     played: ClassVar[bool] = False
     reader: Any = None  # what turned raw inputs into tensors, or None
+    note: str = ""  # how the data were read, where that is not obvious
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
