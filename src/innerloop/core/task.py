@@ -170,6 +170,9 @@ class TaskDistribution(ABC):
     reader: Any = None  # what turned raw inputs into tensors, or None
     note: str = ""  # how the data were read, where that is not obvious
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
+
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
         """`n` tasks with one leading axis: support x (n, s, *x_shape), y (n, s, y_dim);
