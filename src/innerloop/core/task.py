@@ -142,7 +142,6 @@ class TaskDistribution(ABC):
     prefetch: ClassVar[bool] = False
     played: ClassVar[bool] = False
     reader: Any = None  # what turned raw inputs into tensors, or None
-    note: str = ""  # how the data were read, where that is not obvious
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
