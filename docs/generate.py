@@ -157,7 +157,8 @@ def learner_page(entry: Entry) -> str:
         *(["## Published variants", "", *presets, ""] if presets else []),
         "## Options",
         "",
-        f"`{learner.__name__}.build(spec, ...)` chooses networks that suit the tasks; any "
+        f"`{learner.__name__}.build(spec, ...)` chooses networks that suit the tasks; "
+        "any "
         "option can be set by name.",
         "",
         *option_table(options(learner)),
@@ -191,7 +192,8 @@ def index() -> str:
         "",
         "## Published variants",
         "",
-        "These names work wherever a learner's does; each is a learner with some options "
+        "These names work wherever a learner's does; each is a learner with some "
+        "options "
         "set.",
         "",
         "| name | is | what it does | reference |",
@@ -199,11 +201,16 @@ def index() -> str:
     ]
     for name, preset in PRESETS.items():
         entry = find("learner", name)
-        shown = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items())
-        shown += f" --meta-gradient {preset.meta_gradient}" if preset.meta_gradient else ""
+        shown = " ".join(
+            f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items()
+        )
+        shown += (
+            f" --meta-gradient {preset.meta_gradient}" if preset.meta_gradient else ""
+        )
         lines.append(
             f"| `{name}` | `{preset.learner} {shown.strip()}` | "
-            f"{escaped(preset.summary.split(': ', 1)[-1])} | {paper_link(entry.citation)} |"
+            f"{escaped(preset.summary.split(': ', 1)[-1])} | "
+            f"{paper_link(entry.citation)} |"
         )
     return "\n".join(lines) + "\n"
 

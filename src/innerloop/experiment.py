@@ -6,102 +6,41 @@ JSON out, and training it is a stream of events.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from innerloop.assembly import (
+    SIZES,
+    Choice,
+    build_tasks,
+    check_device,
+    choice_of,
+    choose_meta_gradient,
+    copy_networks,
+    data_digest,
+    fast_bf16,
+    make_reader,
+    reader_choice,
+    smallest,
+    training_config,
+)
 from innerloop.core.learner import Learner, MetaTrainConfig
-from innerloop.core.report import Estimate, Report, TestPlan, merged
+from innerloop.core.report import Report, TestPlan, merged
 from innerloop.core.task import TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.engine.options import Option, checked
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import checked
 from innerloop.engine.precision import Precision
+from innerloop.events import Event
 from innerloop.metagrad import MetaGradient
-from innerloop.readers.base import Reader
-from innerloop.registry import Entry, entries, find
+from innerloop.registry import Entry, find
 from innerloop.runs import Run, RunError
-
-SIZES = ("ways", "shots", "queries", "groups")
-SMALLEST = {"ways": 2, "shots": 1, "queries": 1, "groups": 0}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Something chosen by name, with the options that differ from its defaults."""
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, value: Choice | str | Mapping[str, Any]) -> Choice:
-        if isinstance(value, str):
-            return cls(value)
-        if isinstance(value, Mapping):
-            return cls(value["name"], dict(value.get("options", {})))
-        return value
-
-
-# What a training does, as it happens.
-
-
-@dataclass(frozen=True)
-class Started:
-    """Training starts, or is resumed at a step later than 0."""
-
-    description: str
-    notes: tuple[str, ...]
-    step: int
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One meta-step is done. `expected_steps` is an estimate where time is the limit."""
-
-    step: int
-    progress: float
-    seconds: float
-    metrics: dict[str, float]
-    tasks: int
-    expected_steps: int | None = None
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The learner was validated: `line` is what the log holds, `best` whether its
-    weights were saved.
-    """
-
-    line: dict[str, Any]
-    kept: bool
-    description: str
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint was written."""
-
-    step: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Training is over; `notes` say what a person should know of how it went."""
-
-    step: int
-    seconds: float
-    notes: tuple[str, ...]
-
-
-Event = Started | Stepped | Validated | Saved | Finished
 
 
 @dataclass(frozen=True)
@@ -135,7 +74,7 @@ class Experiment:
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    precision: str = "auto"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
     device: str = "cpu"
     init_from: str | None = None
     reader: Choice | None = None
@@ -222,13 +161,14 @@ class Experiment:
         wanted = self.meta_gradient or (
             Choice(preset.meta_gradient) if preset and preset.meta_gradient else None
         )
-        probe = _tasks(source, "train", _smallest(source, task_options), reader)
-        how, rule = _meta_gradient(cls, probe, wanted)
-        config = _config(cls, how, rule, self.training)
+        probe = build_tasks(source, "train", smallest(source, task_options), reader)
+        how, rule = choose_meta_gradient(cls, probe, wanted)
+        config = training_config(cls, how, rule, self.training)
         preferred = {
             name: value
             for name in SIZES
-            if name in source.options
+            if "ways" in source.options
+            and name in source.options
             and name not in task_options
             and (value := getattr(config, name)) is not None
         }
@@ -244,7 +184,7 @@ class Experiment:
             if name in preferred and value < preferred[name]
         ]
         notes = [f"the data allow {' and '.join(shrunk)}"] if shrunk else []
-        train = _tasks(source, "train", task_options, reader)
+        train = build_tasks(source, "train", task_options, reader)
         tasks = train.for_supervised(config.batch) if config.supervised else train
         likelihood = (
             find("likelihood", self.likelihood.name).factory(**self.likelihood.options)
@@ -266,12 +206,12 @@ class Experiment:
             meta_gradient=Choice(
                 config.meta_gradient, wanted.options if wanted is not None else {}
             ),
-            likelihood=_choice_of("likelihood", likelihood),
+            likelihood=choice_of("likelihood", likelihood),
             training=training,
             minutes=self.minutes or (None if self.steps else 10.0),
-            reader=_reader_choice(train.reader) or reader,
+            reader=reader_choice(train.reader) or reader,
             spec=tasks.spec,
-            data=_data_digest(train),
+            data=data_digest(train),
             init_from=str(Path(self.init_from).resolve()) if self.init_from else None,
         )
         return resolved, Setup(resolved, rule, train, tasks, tuple(notes))
@@ -310,7 +250,9 @@ class Experiment:
     def tasks_of(self, split: str, **options: Any) -> TaskDistribution:
         """A split of the tasks, with `options` replaced."""
         source = find("tasks", self.tasks.name)
-        return _tasks(source, split, {**self.tasks.options, **options}, self.reader)
+        return build_tasks(
+            source, split, {**self.tasks.options, **options}, self.reader
+        )
 
     # ------------------------------------------------------------------ training
 
@@ -342,10 +284,10 @@ class Experiment:
     def settled_precision(self, learner: Learner) -> Precision:
         """The arithmetic to use on this machine."""
         if self.precision != "auto":
-            return self.precision  # pyright: ignore[reportReturnType]
+            return self.precision
         assert self.spec is not None
         safe = self.spec.is_image and learner.low_precision
-        return "bf16" if safe and _fast_bf16(self.device) else "float32"
+        return "bf16" if safe and fast_bf16(self.device) else "float32"
 
     # ------------------------------------------------------------------ testing
 
@@ -416,18 +358,18 @@ class Experiment:
         given = source.check({**(other.options if other else {}), **options})
         base = self._paths(source, {**kept, **given})
         fixed = self.spec.y_dim if learner.fixed_ways else None
-        probe = _tasks(source, split, _smallest(source, base), self.reader)
+        probe = build_tasks(source, split, smallest(source, base), self.reader)
         if not self.spec.same_inputs(probe.spec):
             raise InnerloopError(
                 f"this {self.learner.name} was trained for {self.spec}, but "
                 f"{source.name} has {probe.spec}"
             )
-        if fixed is not None and probe.spec.kind == "classes":
-            if given.get("ways", fixed) != fixed:
-                raise InnerloopError(
-                    f"this {self.learner.name} was trained for {fixed} ways and cannot "
-                    f"answer for {given['ways']}: train it with --ways {given['ways']}"
-                )
+        ways = given.get("ways", fixed)
+        if fixed is not None and probe.spec.kind == "classes" and ways != fixed:
+            raise InnerloopError(
+                f"this {self.learner.name} was trained for {fixed} ways and cannot "
+                f"answer for {ways}: train it with --ways {ways}"
+            )
         settings = probe.test_settings(fixed)
         usual = [s for s in settings if not set(s) & set(given)] or [
             {**settings[0], **{n: v for n, v in given.items() if n in settings[0]}}
@@ -438,7 +380,9 @@ class Experiment:
             wanted = {**base, **sizes, **setting, **given}
             try:
                 if "queries" in wanted and "queries" not in given:
-                    small = _tasks(source, split, {**wanted, "queries": 1}, self.reader)
+                    small = build_tasks(
+                        source, split, {**wanted, "queries": 1}, self.reader
+                    )
                     wanted |= {
                         n: v
                         for n, v in small.feasible(
@@ -446,7 +390,7 @@ class Experiment:
                         ).items()
                         if n == "queries"
                     }
-                found.append((setting, _tasks(source, split, wanted, self.reader)))
+                found.append((setting, build_tasks(source, split, wanted, self.reader)))
             except InnerloopError as error:
                 problems.append(f"{setting}: {error}")
                 if len(usual) == 1:
@@ -457,6 +401,39 @@ class Experiment:
                 f"with --ways, --shots and --queries ({problems[0]})"
             )
         return found
+
+    def record(
+        self,
+        report: Report,
+        measured: TaskDistribution,
+        plan: TestPlan,
+        evaluation: Choice | None,
+        *,
+        tasks: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """A report as JSON data, with all that is needed to repeat it, and a name."""
+        source = tasks or self.tasks.name
+        parts = [
+            source.rsplit(":", 1)[-1],
+            split,
+            evaluation.name if evaluation else "",
+        ]
+        shown = {**options, **(evaluation.options if evaluation else {})}
+        parts += [f"{n}={v}" for n, v in shown.items() if "/" not in str(v)]
+        parts += [f"n={plan.n}", f"seed={plan.seed}"]
+        return {
+            "name": "-".join(part for part in parts if part),
+            "learner": self.learner.name,
+            "tasks": source,
+            "split": split,
+            "options": options,
+            "evaluation": asdict(evaluation) if evaluation else None,
+            "plan": asdict(plan),
+            "seen_classes": self.seen_classes(measured),
+            **report.as_dict(),
+        }
 
     def seen_classes(self, tasks: TaskDistribution) -> int:
         """How many classes of `tasks` this experiment trains on, by content."""
@@ -487,7 +464,7 @@ class Setup:
         learner = experiment.build_learner().to(check_device(experiment.device))
         self.meta_gradient.check(learner, self.tasks)
         if experiment.init_from is not None:
-            load_networks(learner, experiment.init_from)
+            copy_networks(learner, load(experiment.init_from), experiment.init_from)
         return learner
 
     @cached_property
@@ -497,8 +474,8 @@ class Setup:
         source = find("tasks", self.experiment.tasks.name)
         fixed = self.learner.fixed_ways
         try:
-            probe = _tasks(
-                source, "val", _smallest(source, options), self.experiment.reader
+            probe = build_tasks(
+                source, "val", smallest(source, options), self.experiment.reader
             )
             wanted = {n: options[n] for n in SIZES if n in options}
             if "ways" in wanted:
@@ -510,183 +487,6 @@ class Setup:
             return self.experiment.tasks_of("val", **sizes)
         except InnerloopError:
             return None
-
-
-# ---------------------------------------------------------------------- helpers
-
-
-def _tasks(
-    source: Entry, split: str, options: Mapping[str, Any], reader: Choice | None
-) -> TaskDistribution:
-    takes_reader = "reader" in _parameters(source)
-    extra = {"reader": make_reader(reader)} if takes_reader and reader else {}
-    return source.factory(split, **options, **extra)
-
-
-def _parameters(source: Entry) -> dict[str, Option]:
-    from innerloop.engine.options import options
-
-    return options(source.factory)
-
-
-def _smallest(source: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, with the smallest sizes where none are set."""
-    sizes = {n: v for n, v in SMALLEST.items() if n in source.options}
-    return {**sizes, **options}
-
-
-def _meta_gradient(
-    learner: type[Learner], tasks: TaskDistribution, wanted: Choice | None
-) -> tuple[str, MetaGradient]:
-    """Name and instance of the meta-gradient that is wanted, or of the one that suits
-    the learner and the tasks.
-    """
-    known = entries("meta-gradient")
-    suiting = [
-        n for n, e in known.items() if e.factory.supports(learner, tasks) is None
-    ]
-    if wanted is not None:
-        entry = find("meta-gradient", wanted.name)
-        reason = entry.factory.supports(learner, tasks)
-        if reason is not None:
-            raise InnerloopTypeError(
-                f"{entry.name} cannot train {learner.__name__} on these tasks: {reason}; "
-                f"choose one of {', '.join(suiting)}"
-            )
-        return entry.name, entry.factory(**entry.check(wanted.options))
-    usual = learner.defaults.meta_gradient
-    if usual not in suiting and not suiting:
-        reason = known[usual].factory.supports(learner, tasks)
-        raise InnerloopTypeError(
-            f"no meta-gradient can train {learner.__name__} on these tasks: {reason}"
-        )
-    name = usual if usual in suiting else suiting[0]
-    return name, known[name].factory()
-
-
-def _config(
-    learner: type[Learner], name: str, rule: MetaGradient, changed: Mapping[str, Any]
-) -> MetaTrainConfig:
-    own = learner.defaults.meta_gradient == name or rule.defaults is None
-    usual = learner.defaults if own else rule.defaults
-    assert usual is not None
-    if not rule.uses_optimizer:
-        ours = ("optimizer", "lr", "weight_decay", "warmup", "decay", "clip")
-        wrong = next((key for key in ours if key in changed), None)
-        if wrong is not None:
-            raise InnerloopError(
-                f"{name} moves the parameters without an optimizer, so "
-                f"--{wrong.replace('_', '-')} does not apply"
-            )
-    return replace(usual, **{**changed, "meta_gradient": name})
-
-
-def _choice_of(kind: Any, value: Any) -> Choice | None:
-    """The entry and options that a dataclass instance was made of."""
-    if value is None:
-        return None
-    for name, entry in entries(kind).items():
-        if entry.factory is type(value):
-            return Choice(name, asdict(value))
-    raise InnerloopError(f"{type(value).__name__} is not in the registry of {kind}s")
-
-
-def _reader_choice(reader: Reader | None) -> Choice | None:
-    return None if reader is None else Choice(reader.kind, reader.settings())
-
-
-def make_reader(choice: Choice | None) -> Reader | None:
-    """A reader from its settings. Raises RunError for settings that are none."""
-    if choice is None:
-        return None
-    try:
-        return find("reader", choice.name).factory.from_settings(choice.options)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise RunError(f"the reader's settings cannot be used: {error}") from error
-
-
-def _data_digest(tasks: TaskDistribution) -> str | None:
-    keys = sorted(tasks.class_keys())
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] if keys else None
-
-
-def check_device(name: str) -> torch.device:
-    """The device of that name. Raises InnerloopError where this machine has none."""
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise InnerloopError("the device meta holds no data: choose cpu or cuda")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InnerloopError(f"there is no device {name!r} here: {reason}") from error
-    return device
-
-
-def _fast_bf16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return (
-        device == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
-def to_device(tree: Any, device: str) -> Any:
-    """A pytree with its tensors on a device."""
-    return tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, tree)
-
-
-def load_networks(learner: Learner, run: Path | str) -> list[str]:
-    """Copy the networks of another run; returns the names of those that were copied.
-
-    A network is copied whole. One that can be chosen by name, such as an encoder, must
-    fit; others, such as an output layer for another number of ways, stay new where they
-    do not. Networks inside a field `net` match those that stand alone.
-
-    Raises RunError where a network does not fit, or none is shared.
-    """
-    stored = _by_network(load(run).state_dict())
-    own = _by_network(learner.state_dict())
-    copied: dict[str, Tensor] = {}
-    names = []
-    for network in sorted(own.keys() & stored.keys()):
-        ours, theirs = own[network], stored[network]
-        wrong = [
-            n for n in sorted({*ours, *theirs}) if _shape(ours, n) != _shape(theirs, n)
-        ]
-        if not wrong:
-            copied |= theirs
-            names.append(network)
-        elif network in learner.named_networks:
-            raise RunError(
-                f"the network {network} of {run} does not fit: {wrong[0]} has shape "
-                f"{_shape(theirs, wrong[0])} there and {_shape(ours, wrong[0])} here"
-            )
-    if not names:
-        raise RunError(
-            f"{run} shares no network with {type(learner).__name__}: it has "
-            f"{', '.join(sorted(stored)) or 'none'}"
-        )
-    state = learner.state_dict()
-    fitting = {n: copied[s] for n in state if (s := n.removeprefix("net.")) in copied}
-    learner.load_state_dict({**state, **fitting})
-    return names
-
-
-def _by_network(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors by the network that holds them; a learner's own parameters are none."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.items():
-        short = name.removeprefix("net.")
-        if "." in short:
-            found.setdefault(short.split(".")[0], {})[short] = tensor
-    return found
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None
 
 
 def load(run: Path | str) -> Learner:
@@ -703,12 +503,7 @@ def load(run: Path | str) -> Learner:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(
-            f"{folder.folder}/weights.safetensors does not fit experiment.json: {reason}"
+            f"{folder.folder}/weights.safetensors does not fit experiment.json: "
+            f"{reason}"
         ) from error
     return learner.eval()
-
-
-def estimate_of(report: Report) -> Estimate:
-    """The score of a report: the first measurement of its first row."""
-    first = report.tables[0].rows[0].values[0]
-    return Estimate(first.mean, first.interval)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from innerloop.engine import options as typed
 from innerloop.engine.did_you_mean import did_you_mean
@@ -27,12 +27,8 @@ from innerloop.engine.errors import (
     InnerloopTypeError,
 )
 
-Kind = Literal[
-    "learner", "tasks", "meta-gradient", "likelihood", "reader", "evaluation"
-]
-
 # where the entries of a kind come from: a module and the name of a dict in it
-SOURCES: dict[Kind, tuple[tuple[str, str], ...]] = {
+SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "learner": (("innerloop.learners", "LEARNERS"),),
     "tasks": (("innerloop.tasks", "TASKS"), ("innerloop.rl", "ENVIRONMENTS")),
     "meta-gradient": (
@@ -60,14 +56,17 @@ class Citation(NamedTuple):
     @property
     def short(self) -> str:
         """As in "Finn et al. 2017"; "" where there is none."""
-        if not self.authors:
+        first = next(iter(self.authors), "")
+        if not first:
             return ""
         many = len(self.authors) > 2 or "others" in self.authors
-        who = f"{self.authors[0]} et al." if many else " and ".join(self.authors)
+        who = f"{first} et al." if many else " and ".join(self.authors)
         return f"{who} {self.year}"
 
 
-_NAME = r"(?:(?:de|van|von|der|da|di|del|la|le) )*[A-ZÀ-ÖØ-Þ][\w'’.-]*(?: [A-ZÀ-ÖØ-Þ][\w'’.-]*)*"
+_PARTICLE = r"(?:(?:de|van|von|der|da|di|del|la|le) )*"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’.-]*"
+_NAME = rf"{_PARTICLE}{_WORD}(?: {_WORD})*"
 _REFERENCE = re.compile(
     rf"({_NAME}(?:(?:, | and ){_NAME})*(?: et al\.)?),? ((?:19|20)\d\d)"
     r'(?:, "([^"]+)")?(?:[^";]{0,80}?arXiv:(\d{4}\.\d{4,5}))?'
@@ -102,7 +101,8 @@ PRESETS: dict[str, Preset] = {
     "fomaml": Preset(
         "maml",
         {"first_order": True},
-        reference='Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast '
+        reference='Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for '
+        "fast "
         'adaptation of deep networks", arXiv:1703.03400',
         summary="FOMAML: MAML without second derivatives",
     ),
@@ -117,7 +117,8 @@ PRESETS: dict[str, Preset] = {
         "maml",
         {"head": "prototype"},
         reference="Triantafillou, Zhu, Dumoulin, Lamblin, Evci, Xu, Goroshin, Gelada, "
-        'Swersky, Manzagol and Larochelle 2020, "Meta-Dataset: a dataset of datasets for '
+        'Swersky, Manzagol and Larochelle 2020, "Meta-Dataset: a dataset of datasets '
+        "for "
         'learning to learn from few examples", arXiv:1903.03096',
         summary="Proto-MAML: MAML whose last layer starts from the class means",
     ),
@@ -146,7 +147,8 @@ PRESETS: dict[str, Preset] = {
     "lstm-gan": Preset(
         "metagan",
         {},
-        reference='Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an adversarial '
+        reference='Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an '
+        "adversarial "
         'approach to few-shot learning"',
         summary="a generator of support examples trained against the classifier",
     ),
@@ -157,9 +159,9 @@ PRESETS: dict[str, Preset] = {
 class Entry:
     """Something that is chosen by name."""
 
-    kind: Kind
+    kind: str
     name: str
-    factory: Callable[..., Any]
+    factory: Any  # a class or a function
     preset: Preset | None = None
 
     @property
@@ -198,7 +200,9 @@ class Entry:
         return citation(self.docstring)
 
     def check(self, values: dict[str, Any]) -> dict[str, Any]:
-        """`values` as options. Raises InnerloopError for an unknown one or a bad value."""
+        """`values` as options. Raises InnerloopError for an unknown one or a bad
+        value.
+        """
         known = self.options
         for name in values:
             if name not in known:
@@ -222,7 +226,7 @@ def plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def entries(kind: Kind) -> dict[str, Entry]:
+def entries(kind: str) -> dict[str, Entry]:
     """All entries of a kind by name, the package's own first."""
     found: dict[str, Callable[..., Any]] = {}
     for module, attribute in SOURCES[kind]:
@@ -231,7 +235,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return {name: Entry(kind, name, factory) for name, factory in found.items()}
 
 
-def register(kind: Kind, name: str, factory: Callable[..., Any]) -> None:
+def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
     """Add an entry, so that it can be chosen by name, on the command line too.
 
     Raises InnerloopError for a kind that does not exist, or a name that is taken.
@@ -244,7 +248,7 @@ def register(kind: Kind, name: str, factory: Callable[..., Any]) -> None:
     _added[kind, name] = factory
 
 
-def find(kind: Kind, name: str) -> Entry:
+def find(kind: str, name: str) -> Entry:
     """The entry of that name, whatever its case and hyphens; for learners also presets,
     and for every kind `file.py:Name`.
 
@@ -267,7 +271,7 @@ def find(kind: Kind, name: str) -> Entry:
     )
 
 
-def _from_file(kind: Kind, name: str) -> Entry:
+def _from_file(kind: str, name: str) -> Entry:
     file, attribute = name.rsplit(":", 1)
     path = Path(file).resolve()
     if not path.is_file():

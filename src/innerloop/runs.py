@@ -262,7 +262,9 @@ class Run:
         self._write("checkpoint.bin", head + content)
 
     def load_checkpoint(self) -> dict[str, Any]:
-        """The last checkpoint. Raises RunError where there is none, or it is damaged."""
+        """The last checkpoint. Raises RunError where there is none, or it is
+        damaged.
+        """
         file = self._saved("checkpoint.bin")
         try:
             head, _, content = file.read_bytes().partition(b"\n")

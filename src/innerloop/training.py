@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
+from innerloop.assembly import to_device
 from innerloop.core.report import Estimate, TestPlan
-from innerloop.experiment import (
+from innerloop.engine.precision import Precision
+from innerloop.events import (
     Event,
-    Experiment,
     Finished,
     Saved,
-    Setup,
     Started,
     Stepped,
     Validated,
-    to_device,
 )
+from innerloop.experiment import Experiment, Setup
 from innerloop.metagrad import calibrate, meta_train
 from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
 from innerloop.runs import Run, RunError
@@ -47,10 +47,12 @@ def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Eve
             "new run"
         )
     setup.learner  # noqa: B018  built, and checked, before anything is written
+    training = _Training(resolved, setup, run, resume)
+    training.check()
     with run.locked():
         if run.exists and not resume:
             raise RunError(f"{run.folder} holds a run already")
-        yield from _Training(resolved, setup, run, resume).events()
+        yield from training.events()
 
 
 def _resumed(asked: Experiment, there: Experiment) -> Experiment:
@@ -102,22 +104,29 @@ class _Training:
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + 1)
-        self.precision = experiment.settled_precision(self.learner)
+        self.precision: Precision = experiment.settled_precision(self.learner)
         self.step, self.elapsed, self.best = 0, 0.0, None
         self.best_step = 0
         self.saved_at = self.clock = time.monotonic()
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
 
+    def check(self) -> None:
+        """Raises InnerloopError where something does not fit; nothing is written yet."""
+        if self.trainable:
+            self.optimizer = build_optimizer(self.learner, self.experiment.config)
+            self.move.prepare(self.learner, self.setup.tasks, self.noise)
+            self._check_first_batch()
+
+    @property
+    def trainable(self) -> bool:
+        return any(p.requires_grad for p in self.learner.parameters())
+
     def events(self) -> Iterator[Event]:
         learner, experiment, run = self.learner, self.experiment, self.run
-        if not any(p.requires_grad for p in learner.parameters()):
+        if not self.trainable:
             yield from self._nothing_to_train()
             return
         config = experiment.config
-        # checks the optimizer before anything is written
-        self.optimizer = build_optimizer(learner, config)
-        self.move.prepare(learner, self.setup.tasks, self.noise)
-        self._check_first_batch()
         state = run.load_checkpoint() if self.resume and run.has_checkpoint else None
         if state is not None:
             self._restore(state)
@@ -165,7 +174,7 @@ class _Training:
             for number, values, progress in loop:
                 self.step = number + 1
                 metrics = {name: float(value) for name, value in values.items()}
-                yield Stepped(
+                stepped = Stepped(
                     self.step,
                     min(progress, 1.0),
                     time.monotonic() - self.clock,
@@ -177,13 +186,15 @@ class _Training:
                     due = self.step % max(1, steps // VALIDATIONS) == 0
                 else:
                     due = int(progress * VALIDATIONS) > marks
+                # a step is validated and saved before anyone can stop at it
+                done: list[Event] = [stepped]
                 if due or self.step == 1:
                     marks = int(progress * VALIDATIONS)
                     validated = self.step
-                    yield self._validate(metrics)
-                    yield self._save()
+                    done += [self._validate(metrics), self._save()]
                 elif time.monotonic() - self.saved_at > SAVE_EVERY:
-                    yield self._save()
+                    done.append(self._save())
+                yield from done
         except GeneratorExit:
             loop.close()
             self._save()
@@ -277,7 +288,8 @@ class _Training:
         notes = []
         if self.best is not None and self.best_step < 0.7 * self.step:
             notes.append(
-                f"validation was best at step {self.best_step} of {self.step}: a shorter "
+                f"validation was best at step {self.best_step} of {self.step}: a "
+                "shorter "
                 "training may do as well"
             )
         return Finished(self.step, time.monotonic() - self.clock, tuple(notes))

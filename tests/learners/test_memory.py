@@ -133,7 +133,7 @@ def test_rl2_is_torchs_gru() -> None:
         h = reference(torch.cat([x[:, t], late[:, t]], -1), h)
         answers.append(learner.head(h))
     expected = torch.stack(answers, 1)
-    torch.testing.assert_close(learner.along(Examples(x, y)), expected)
+    torch.testing.assert_close(learner.scan_batch(Examples(x, y)), expected)
     torch.testing.assert_close(
         torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(x, y), expected
     )

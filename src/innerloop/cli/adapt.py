@@ -13,9 +13,10 @@ from innerloop.engine.errors import InnerloopError
 
 
 def run(**arguments: Any) -> int:
+    from innerloop.assembly import check_device
     from innerloop.cli.output import console
     from innerloop.estimators import FewShotClassifier
-    from innerloop.experiment import check_device, load
+    from innerloop.experiment import load
     from innerloop.runs import RunError, write_atomically
 
     to = console()

@@ -16,11 +16,12 @@ STEPS = {"protonet": 300, "finetune": 300}
 def run(**arguments: Any) -> None:
     import torch
 
+    from innerloop.assembly import Choice
     from innerloop.cli.demo_figure import draw
     from innerloop.cli.output import console
     from innerloop.cli.progress import follow
     from innerloop.core.meta_test import meta_test
-    from innerloop.experiment import Choice, Experiment, load
+    from innerloop.experiment import Experiment, load
     from innerloop.learners.transfer.scratch import Scratch
     from innerloop.tasks import strokes
 
@@ -85,7 +86,8 @@ command = SectionedCommand(
         ),
     ],
     callback=run,
-    help="Meta-train a prototypical network on endless invented alphabets, and features "
+    help="Meta-train a prototypical network on endless invented alphabets, and "
+    "features "
     "for fine-tuning beside it; compare both with training from scratch on characters "
     "that they never saw, and draw a picture.",
 )

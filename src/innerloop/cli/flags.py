@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class OptionType(click.ParamType):
             value = self.option.type(value)
         except ValueError:
             self.fail(
-                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} "
+                f"{self.name}"
             )
         try:
             return self.option.check(value)
@@ -56,6 +57,8 @@ class SectionedCommand(click.Command):
     ) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            if isinstance(param, click.Argument):
+                continue
             record = param.get_help_record(ctx)
             if record is not None:
                 name = getattr(param, "section", "Options")
@@ -65,13 +68,21 @@ class SectionedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-def flag(option: Option, section: str, name: str | None = None, dest: str = "") -> Flag:
+def flag(
+    option: Option,
+    section: str,
+    name: str | None = None,
+    dest: str = "",
+    usual: Any = None,
+) -> Flag:
     """An option as a flag that is None where it is not set.
 
     Args:
         name: the flag, where it differs from the option's.
         dest: what precedes the option's name in the command's arguments.
+        usual: the default to show, where it differs from the option's.
     """
+    option = option if usual is None else replace(option, default=usual)
     spelled = name or option.flag
     words = [option.help] if option.help else []
     shown = _facts(option)
@@ -103,16 +114,25 @@ def _facts(option: Option) -> list[str]:
 
 
 def flags(
-    options: Mapping[str, Option], section: str, dest: str, taken: set[str], prefix: str
+    options: Mapping[str, Option],
+    section: str,
+    dest: str,
+    taken: set[str],
+    prefix: str,
+    usual: Mapping[str, Any] | None = None,
 ) -> list[Flag]:
-    """A flag for every option; one whose name is taken is preceded by `prefix`."""
+    """A flag for every option; one whose name is taken is preceded by `prefix`.
+
+    Args:
+        usual: defaults to show where they differ from the options'.
+    """
     found = []
     for option in options.values():
         name = option.flag
         if name in taken:
             name = f"--{prefix}-{option.flag.removeprefix('--')}"
         taken |= {name, "--no-" + name.removeprefix("--")}
-        found.append(flag(option, section, name, dest))
+        found.append(flag(option, section, name, dest, (usual or {}).get(option.name)))
     return found
 
 
@@ -153,16 +173,3 @@ def check_parent(file: str | Path | None) -> Path | None:
     if path.is_dir():
         raise InnerloopError(f"{path} is a folder: name a file to write to")
     return path
-
-
-def words_of(arguments: list[str], switches: set[str]) -> list[str]:
-    """The words of a command line that are no flags and no values of flags."""
-    found, skip = [], False
-    for word in arguments:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            skip = "=" not in word and word not in switches and word[:5] != "--no-"
-        else:
-            found.append(word)
-    return found

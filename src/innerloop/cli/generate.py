@@ -16,10 +16,11 @@ SHEET = "sheet.png"
 def run(**arguments: Any) -> None:
     import torch
 
+    from innerloop.assembly import check_device
     from innerloop.cli.contact_sheet import contact_sheet, picture
     from innerloop.cli.output import console
     from innerloop.core.task import Examples
-    from innerloop.experiment import check_device, load
+    from innerloop.experiment import load
 
     device = check_device(arguments["device"])
     learner = load(arguments["run"]).to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -41,13 +43,9 @@ class SafeStream:
             self._break()
 
     def _break(self) -> None:
-        import os
-
         self._broken = True
-        try:  # so that the interpreter can flush at its end
+        with contextlib.suppress(OSError, ValueError):  # the interpreter flushes later
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        except (OSError, ValueError):
-            pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

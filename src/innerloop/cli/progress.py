@@ -13,7 +13,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.output import console
-from innerloop.experiment import Event, Finished, Started, Stepped, Validated
+from innerloop.events import Event, Finished, Started, Stepped, Validated
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -73,7 +73,7 @@ def follow(events: Iterator[Event], out: str | Path) -> None:
 class _View:
     def __init__(self, to: Any, bar: Progress, shown: Any):
         self.to, self.bar, self.shown = to, bar, shown
-        self.began, self.tasks, self.validation = time.monotonic(), 0, ""
+        self.began, self.tasks, self.validated_on = time.monotonic(), 0, ""
         self.estimated = False
 
     def show(self, event: Event) -> None:
@@ -106,5 +106,10 @@ class _View:
         line = event.line
         parts = [f"step {line['step']}", f"{line['seconds']:.0f} s"]
         parts += [f"loss {line['loss']:.4f}"] if "loss" in line else []
-        parts += [f"validation: {event.description}"] if event.description else []
+        if event.description:
+            score, _, what = event.description.partition(" on ")
+            parts.append(f"validation {score}")
+            if what and what != self.validated_on:
+                self.validated_on = what
+                self.lines(f"validation is on {what}")
         self.lines("  ".join(parts))

@@ -12,9 +12,10 @@ from innerloop.cli.flags import RunFolder, SectionedCommand
 def run(**arguments: Any) -> int:
     import torch
 
+    from innerloop.assembly import check_device
     from innerloop.cli.output import console
     from innerloop.core.task import Examples
-    from innerloop.experiment import check_device, load
+    from innerloop.experiment import load
 
     device = check_device(arguments["device"])
     learner = load(arguments["run"]).to(device)

@@ -31,13 +31,15 @@ def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
     header = [name.strip() for name in numbered[0][1]] if numbered else []
     if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
         raise InnerloopError(
-            f"{file} needs a header with the column {OUTPUT} and at least one column of "
+            f"{file} needs a header with the column {OUTPUT} and at least one column "
+            "of "
             f"inputs, all with different names; got {header[:8]}"
         )
     for number, line in numbered[1:]:
         if len(line) != len(header):
             raise InnerloopError(
-                f"row {number} of {file} has {len(line)} cells, the header {len(header)}"
+                f"row {number} of {file} has {len(line)} cells, the header "
+                f"{len(header)}"
             )
     rows = [dict(zip(header, line, strict=True)) for _, line in numbered[1:]]
     if not any(row[OUTPUT] for row in rows):
@@ -60,6 +62,7 @@ def certainty(
     if not doubtful:
         return f"{many}, and agree on all {len(agreements)} rows to fill"
     return (
-        f"{many}, and disagree on {doubtful} of {len(agreements)} rows to fill: one more "
+        f"{many}, and disagree on {doubtful} of {len(agreements)} rows to fill: one "
+        "more "
         "example like those would decide"
     )

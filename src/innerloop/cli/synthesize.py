@@ -71,7 +71,8 @@ command = SectionedCommand(
             ["--run"],
             metavar="RUN",
             type=RunFolder(),
-            help="A run of robustfill to guide the search (default: enumerate programs).",
+            help="A run of robustfill to guide the search (default: enumerate "
+            "programs).",
         ),
         click.Option(["--out"], metavar="FILE", help="A .csv with all rows, filled."),
         click.Option(

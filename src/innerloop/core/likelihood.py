@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ class Likelihood(ABC):
 
     score: str  # the metric that matters most
     higher_is_better: bool
+    percent: ClassVar[tuple[str, ...]] = ()  # metrics that are shown in per cent
 
     def out_dim(self, y_dim: int) -> int:
         """How many outputs a learner gives for targets of `y_dim` values."""
@@ -48,6 +50,7 @@ class Categorical(Likelihood):
     """Outputs are logits, targets are one-hot rows (or rows of class probabilities)."""
 
     score = "accuracy"
+    percent = ("accuracy",)
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -121,6 +124,7 @@ class Bernoulli(Likelihood):
     """Outputs are logits of independent binary targets."""
 
     score = "accuracy"
+    percent = ("accuracy",)
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:

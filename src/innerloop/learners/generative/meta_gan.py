@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.functional import functional_call
 from innerloop.engine.precision import widened
 from innerloop.learners.generative.example_generator import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
