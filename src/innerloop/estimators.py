@@ -378,12 +378,14 @@ class FewShotClassifier(_FewShot):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities (m, n_classes), columns in the order of `classes_`."""
         with _evaluating():
-            outputs = self._outputs(X)[:, : len(self.classes_)]
+            outputs = self._outputs(X)
+            outputs = outputs[:, : len(self.classes_)]
             return self._check_predictions(self._learner.likelihood.mean(outputs))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Labels (m,)."""
-        return self.classes_[self.predict_proba(X).argmax(-1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(-1)]
 
     def score(self, X: Any, y: ArrayLike | Tensor) -> float:
         """The accuracy on labeled examples."""
