@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Report, TestPlan
+from innerloop.core.report import Measurement, Report, TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.rl.policy import Policy
@@ -44,6 +44,7 @@ class Environment(TaskDistribution):
     """
 
     played: ClassVar[bool] = True
+    validation_size: ClassVar[int] = 200
     discrete: bool = True  # whether actions are discrete
 
     def __init__(
@@ -146,6 +147,9 @@ class Environment(TaskDistribution):
         from innerloop.rl.evaluation import evaluate
 
         return evaluate(learner, self, plan)
+
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
+        return self.evaluate(learner, plan).tables[0].rows[0].values[0]
 
 
 def as_environment(tasks: TaskDistribution) -> Environment:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
+from innerloop.engine.functional import functional_call
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, State, Streaming

@@ -1,6 +1,4 @@
-"""The splits of all data, and which classes or tasks of a user's own train, validate and
-test.
-"""
+"""The splits of all data: which classes or tasks train, validate and test."""
 
 from __future__ import annotations
 
@@ -54,14 +52,43 @@ def check_split(split: object) -> None:
 
 
 def split_indices(names: Sequence[str], split: str) -> list[int]:
-    """The places of the names that belong to a split: 64, 16 and 20 % of them, in an
-    order fixed by the names alone.
+    """The indices of the names that belong to a split: 64, 16 and 20 % of them, in an
+    order that is fixed by the names alone.
 
-    Raises ValueError for an unknown split.
+    Raises InnerloopError for an unknown split.
     """
     check_split(split)
     order = sorted(
-        range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest()
+        range(len(names)),
+        key=lambda i: hashlib.sha256(
+            names[i].encode("utf-8", "surrogateescape")
+        ).hexdigest(),
     )
     low, high = (round(share * len(names)) for share in SPLITS[split])
     return sorted(order[low:high])
+
+
+def class_indices(
+    names: Sequence[str], split: str, all_classes: bool, source: object
+) -> list[int]:
+    """The indices of a user's classes that belong to a split; all of them with
+    `all_classes`.
+
+    Raises InnerloopError where a split has fewer than two classes, with the number of
+    classes in every split.
+    """
+    if all_classes:
+        return list(range(len(names)))
+    chosen = split_indices(names, split)
+    if len(chosen) < 2:
+        raise InnerloopError(
+            f"the {split} split of {source} has {len(chosen)} of {len(names)} classes "
+            f"({split_sizes(names)}), and tasks need 2: add classes, or use all of "
+            "them in every split with all_classes (--all-classes)"
+        )
+    return chosen
+
+
+def split_sizes(names: Sequence[str]) -> str:
+    """How many of a user's classes are in each split, in words."""
+    return ", ".join(f"{split} {len(split_indices(names, split))}" for split in SPLITS)
