@@ -160,18 +160,20 @@ def seconds(
     tasks: TaskDistribution,
     pairs: int,
     batch: int,
-    at_once: int,
+    numbers: int,
     rounds: int = 5,
 ) -> float:
-    """The seconds of one meta-gradient: the minimum of some rounds after the first."""
+    """The seconds of one meta-gradient, with members evaluated at once up to so many
+    numbers: the minimum of some rounds after the first.
+    """
     drawn = tasks.sample(batch, torch.Generator().manual_seed(0))
-    usual, population.AT_ONCE = population.AT_ONCE, at_once
+    usual, population.CHUNK_NUMBERS = population.CHUNK_NUMBERS, numbers
     found = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
         es(learner, drawn, pairs=pairs, generator=torch.Generator().manual_seed(0))
         found.append(time.perf_counter() - begin)
-    population.AT_ONCE = usual
+    population.CHUNK_NUMBERS = usual
     return min(found[1:])
 
 
@@ -214,8 +216,8 @@ def speed() -> None:
     )
     for name, *case in cases:
         slow, fast = (
-            seconds(*case, at_once=0),
-            seconds(*case, at_once=population.AT_ONCE),
+            seconds(*case, numbers=0),
+            seconds(*case, numbers=population.CHUNK_NUMBERS),
         )
         print(
             f"| {name} | {1000 * slow:.0f} | {1000 * fast:.0f} | {slow / fast:.1f} |",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from innerloop.engine.functional import functional_call
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, State, Streaming
 from innerloop.core.task import Examples
 from innerloop.engine.checkpointing import Calling
 from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.functional import functional_call
 from innerloop.learners.memory.recurrent import Recurrent
 from innerloop.rl.policy import policy_of
 
