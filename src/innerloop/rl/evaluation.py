@@ -1,4 +1,4 @@
-"""The reward of a learner on unseen tasks, beside that of the baselines."""
+"""The reward of a learner on unseen tasks, compared with the baselines."""
 
 from __future__ import annotations
 
