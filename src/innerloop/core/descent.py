@@ -5,8 +5,9 @@ set.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,11 +54,13 @@ class Descent(Learner):
     fixed_ways = True
     learned_initialization = True  # False where a part of `init` is computed per task
     proximal = 0.0  # weight of a proximal term in the inner loss
+    # the weights that adapt, where `net` is frozen because it is not meta-learned
+    moving: ClassVar[Sequence[str]] = ()
 
     def init(self, support: Examples) -> Weights:
         """The weights before the first step, without the frozen ones."""
         weights = dict(self.net.named_parameters())
-        moving = trainable_names(self.net)
+        moving = self.moving or trainable_names(self.net)
         if not moving:
             raise InnerloopError(
                 f"{type(self).__name__} adapts the weights of net, and all of them are "

@@ -20,6 +20,8 @@ from innerloop.core.likelihood import (
 from innerloop.core.task import Examples, Kind, Task, TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.functional import frozen_modules
+from innerloop.engine.graph_cache import is_recordable
 from innerloop.engine.mapping import mapped
 from innerloop.engine.norm_stats import Normalizer, use_batch
 from innerloop.engine.options import (
@@ -93,9 +95,15 @@ class Learner(nn.Module, ABC):
         fixed_ways: whether it answers only for the number of ways it was built for.
         encode_jointly: whether `forward` encodes all tasks at once.
         transductive: whether a prediction uses the other query examples.
+        contextual: whether the order of the support examples matters.
+        first_order: whether second derivatives are left out of the gradient.
+        two_losses: whether parts minimize different losses, so that the gradient is not
+            that of `loss`.
         recompute: whether intermediate results are recomputed to save memory.
-        recordable: whether its operations depend on its parameters, buffers, fields and
-            the task alone, so that a recording of them can be replayed.
+        recordable: whether its operations depend on its parameters, buffers, attributes
+            and the task alone, so that a recording of them can be replayed. Subclasses
+            do not inherit it; False unless the class itself sets it (the learners of
+            this package do).
 
     Args:
         likelihood: how outputs are scored against targets; by the kind of the targets
@@ -114,11 +122,15 @@ class Learner(nn.Module, ABC):
     recordable: ClassVar[bool] = False
     fixed_ways = False
     transductive = False
+    contextual = False
+    first_order = False
+    two_losses = False
     recompute = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         dataclass(eq=False, repr=False)(cls)
+        cls.recordable = is_recordable(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -172,13 +184,13 @@ class Learner(nn.Module, ABC):
     @torch.no_grad()
     def calibrate(self, tasks: Task) -> None:
         """Re-estimate the statistics of normalization layers on training tasks, exactly
-        instead of by a moving average.
+        instead of by a moving average. Frozen layers keep theirs.
 
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
         section 3. Called by `meta_train`.
         """
         if any(isinstance(module, Normalizer) for module in self.modules()):
-            with use_batch(self) as notes:
+            with use_batch(self, frozen_modules(self)) as notes:
                 for part in [tasks] if self.encode_jointly else tasks.split(0):
                     self(part)
             buffers = dict(self.named_buffers())

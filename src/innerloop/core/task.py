@@ -122,6 +122,30 @@ class TaskSpec:
         same = all(getattr(self, name) == getattr(other, name) for name in fixed)
         return same and (self.kind == "classes" or self.y_dim == other.y_dim)
 
+    def check(self, tasks: Task, n: int, dtype: torch.dtype = torch.float32) -> None:
+        """Raises InnerloopError where a batch of `n` tasks does not fit this spec, or
+        has numbers of another type than a learner's parameters.
+        """
+        for part, examples in zip(Task._fields, tasks, strict=True):
+            x, y = examples
+            count = x.shape[1] if x.dim() > 1 else 0
+            for name, tensor, shape in (
+                (f"{part}.x", x, (n, count, *self.x_shape)),
+                (f"{part}.y", y, (n, count, self.y_dim)),
+            ):
+                if tensor.shape != shape:
+                    wanted = ", ".join(["tasks", "examples", *map(str, shape[2:])])
+                    raise InnerloopError(
+                        f"sample({n}, generator) returned {name} of shape "
+                        f"{tuple(tensor.shape)}; expected ({wanted}) with {n} tasks"
+                    )
+                if tensor.dtype != dtype:
+                    way = " (one-hot rows for classes)" if name.endswith("y") else ""
+                    raise InnerloopError(
+                        f"sample({n}, generator) returned {name} of {tensor.dtype}; the "
+                        f"learner computes in {dtype}: convert it by .to({dtype}){way}"
+                    )
+
     def __str__(self) -> str:
         return f"{self.y_dim} {self.kind} from inputs of shape {self.x_shape}"
 

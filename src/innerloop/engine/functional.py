@@ -34,14 +34,15 @@ def functional_call(
 
     As in torch, a tensor that the module holds under several names is replaced under
     all of them. Unlike in torch, threads do not see each other's tensors, and what
-    `forward` assigns to attributes of the module is lost.
+    `forward` assigns to attributes of the module is lost, unless all tensors are the
+    module's own.
     """
     return substituted(module, tensors)(*args)
 
 
 def substituted(module: M, tensors: Mapping[str, Tensor]) -> M:
     """A copy of the module's structure with `tensors` in the place of parameters and
-    buffers, by name; all else is shared.
+    buffers, by name; all else is shared. The module itself where all are its own.
 
     Submodules are copied wherever an attribute refers to them: also in lists,
     dictionaries, bound methods and closures.
@@ -50,8 +51,10 @@ def substituted(module: M, tensors: Mapping[str, Tensor]) -> M:
     """
     new: dict[int, Any] = {}
     for name, tensor in tensors.items():
-        new[id(_tensor(module, name))] = tensor
-    return _Copier(new).module(module)
+        own = _tensor(module, name)
+        if own is not tensor:
+            new[id(own)] = tensor
+    return _Copier(new).module(module) if new else module
 
 
 def original(module: nn.Module) -> nn.Module:
@@ -68,6 +71,18 @@ def trainable_names(module: nn.Module) -> list[str]:
         for name, p in original(module).named_parameters()
         if p.requires_grad or not isinstance(p, nn.Parameter)
     ]
+
+
+def frozen_modules(module: nn.Module) -> set[nn.Module]:
+    """The submodules that have parameters of which none requires a gradient, with all
+    that is inside them.
+    """
+    own = list(module.parameters())
+    if all(p.requires_grad for p in own):
+        return set()
+    if not any(p.requires_grad for p in own):
+        return set(module.modules())
+    return set().union(*(frozen_modules(child) for child in module.children()))
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
@@ -102,7 +117,9 @@ class _Copier:
         twin.__dict__ = attributes
         new = self.new
         for name in ("_parameters", "_buffers"):
-            attributes[name] = {n: new.get(id(t), t) for n, t in attributes[name].items()}
+            attributes[name] = {
+                n: new.get(id(t), t) for n, t in attributes[name].items()
+            }
         attributes["_modules"] = {
             name: child if child is None else self.module(child)
             for name, child in attributes["_modules"].items()

@@ -12,7 +12,7 @@ mode. A forward pass never writes to the module, so all of this works under `vma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -25,12 +25,14 @@ from innerloop.engine.functional import original
 class Moments:
     """The moments of the normalizers of a network, collected pass by pass."""
 
-    def __init__(self, net: nn.Module | None):
+    def __init__(self, net: nn.Module | None, fixed: Collection[nn.Module] = ()):
         modules = net.named_modules() if net is not None else ()
+        self.fixed = frozenset(original(module) for module in fixed)
         self.names = {
             original(module): name
             for name, module in modules
             if isinstance(module, Normalizer)
+            and original(module) not in self.fixed
         }
         self.passes: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
@@ -68,7 +70,12 @@ class Normalizer(nn.Module):
 
     def uses_batch(self) -> bool:
         """Whether this pass normalizes by the statistics of its batch."""
-        return not _stored.get() and (self.training or _collecting.get() is not None)
+        if _stored.get():
+            return False
+        collecting = _collecting.get()
+        if collecting is None:
+            return self.training
+        return original(self) not in collecting.fixed
 
     def noted(self) -> bool:
         """Whether the moments of this pass are collected."""
@@ -89,16 +96,20 @@ def collecting() -> bool:
 
 
 def modes() -> tuple[bool, bool]:
-    """Whether normalizers must use their buffers, and whether they must use the batch."""
+    """Whether normalizers use their buffers, and whether they use the batch, in either
+    mode.
+    """
     return _stored.get(), _collecting.get() is not None
 
 
 @contextmanager
-def use_batch(net: nn.Module | None = None) -> Iterator[Moments]:
-    """Normalize by the batch; `.moments()` of the yielded object returns the moments of
-    the normalizers of `net`.
+def use_batch(
+    net: nn.Module | None = None, fixed: Collection[nn.Module] = ()
+) -> Iterator[Moments]:
+    """Normalize by the batch, except in the modules `fixed`, which use their buffers;
+    `.moments()` of the yielded object returns the moments of the normalizers of `net`.
     """
-    moments = Moments(net)
+    moments = Moments(net, fixed)
     tokens = _collecting.set(moments), _stored.set(False)
     try:
         yield moments
