@@ -93,6 +93,7 @@ class ESMAML(Remembering):
             if self.training
             else drawn[memory[0].long() % len(drawn)]
         )
+        e = e[:, : sum(w.numel() for w in weights.values())]  # frozen weights stay
         tried = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
         # (2 pairs,)
         losses = torch.vmap(

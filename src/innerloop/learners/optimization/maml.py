@@ -75,6 +75,11 @@ class MAML(Descent):
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        texts = TaskSpec("classes", (12,), 5, vocabulary=100)
+        return (*super().specs(), texts)
+
+    @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
