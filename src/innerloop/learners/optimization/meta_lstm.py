@@ -61,7 +61,7 @@ class MetaLSTM(Remembering):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.reader = LSTMCell(4, self.hidden)
+        self.lstm = LSTMCell(4, self.hidden)
         gates = [nn.Linear(self.hidden + 2, 1) for _ in range(2)]  # i and f
         initial = self.initial_rate, 1 - self.initial_decay
         for gate, value in zip(gates, initial, strict=True):
@@ -86,7 +86,7 @@ class MetaLSTM(Remembering):
     def start(self, weights: Weights) -> list[Tensor]:
         """h and c of the LSTM (weights, hidden), and the gates i and f (weights,)."""
         w = flat(weights)
-        h, c = self.reader.start(w[:, None])
+        h, c = self.lstm.start(w[:, None])
         return [h, c, torch.zeros_like(w), torch.ones_like(w)]
 
     def move(
@@ -100,7 +100,7 @@ class MetaLSTM(Remembering):
         g, w = flat(grads), flat(weights)
         by_loss = preprocessed(loss, 10.0).expand(len(g), -1)
         x = torch.cat([preprocessed(g, 10.0), by_loss], -1)  # (weights, 4)
-        h, c = self.reader(x, (memory[0], memory[1]))
+        h, c = self.lstm(x, (memory[0], memory[1]))
         i, f = (
             gate(torch.cat([h, w[:, None], before[:, None]], -1))[:, 0].sigmoid()
             for gate, before in zip(self.gates, memory[2:], strict=True)
