@@ -133,7 +133,7 @@ def test_rl2_is_torchs_gru() -> None:
         h = reference(torch.cat([x[:, t], late[:, t]], -1), h)
         answers.append(learner.head(h))
     expected = torch.stack(answers, 1)
-    torch.testing.assert_close(learner.along(Examples(x, y)), expected)
+    torch.testing.assert_close(learner.scan_batch(Examples(x, y)), expected)
     torch.testing.assert_close(
         torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(x, y), expected
     )
@@ -290,7 +290,7 @@ def test_meta_networks_are_algorithm_1_example_by_example() -> None:
     h = c = np.zeros((20, 20))
     for g in gradients:
         rows = [
-            lstm_cell(learner.reader.gates, x, a, b)
+            lstm_cell(learner.lstm.gates, x, a, b)
             for x, a, b in zip(array(preprocessed(g)).reshape(-1, 2), h, c, strict=True)
         ]
         h, c = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])

@@ -51,6 +51,7 @@ class Descent(Learner):
     recompute: bool = False
     likelihood: Likelihood = Categorical()
 
+    low_precision = False
     fixed_ways = True
     learned_initialization = True  # False where a part of `init` is computed per task
     proximal = 0.0  # weight of a proximal term in the inner loss
@@ -101,6 +102,9 @@ class Descent(Learner):
         for _ in range(steps):
             weights = self.step(weights, support)
             yield self.finalize(weights, support)
+
+    def set_steps(self, steps: int) -> None:
+        self.inner_steps = steps
 
     def predict(self, state: Weights, x: Tensor) -> Tensor:
         if self.transductive:

@@ -100,6 +100,7 @@ class Learner(nn.Module, ABC):
         two_losses: whether parts minimize different losses, so that the gradient is not
             that of `loss`.
         recompute: whether intermediate results are recomputed to save memory.
+        low_precision: whether it trains well in bfloat16.
         recordable: whether its operations depend on its parameters, buffers, attributes
             and the task alone, so that a recording of them can be replayed. Subclasses
             do not inherit it; False unless the class itself sets it (the learners of
@@ -120,12 +121,14 @@ class Learner(nn.Module, ABC):
     sequences: ClassVar[bool] = False
     encode_jointly: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
+    low_precision: ClassVar[bool] = True
     fixed_ways = False
     transductive = False
     contextual = False
     first_order = False
     two_losses = False
     recompute = False
+    reader: Any = None  # what turns raw inputs into tensors, of a learner from a run
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -164,6 +167,43 @@ class Learner(nn.Module, ABC):
         learners that take no steps.
         """
         yield self.adapt(support)
+
+    def set_steps(self, steps: int) -> None:
+        """Change the number of gradient steps of `adapt`.
+
+        Raises InnerloopTypeError for learners that take none.
+        """
+        raise InnerloopTypeError(f"{type(self).__name__} takes no gradient steps")
+
+    def generate(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """`count` new inputs of each class, (ways, count, *x_shape).
+
+        Raises InnerloopTypeError for learners that are not generative.
+        """
+        raise InnerloopTypeError(
+            f"{type(self).__name__} does not generate examples: train metavae, metagan "
+            "or gtn"
+        )
+
+    def next_to_label(
+        self, pool: Tensor, labelled: Examples | None, labels: int
+    ) -> list[int]:
+        """Which inputs of a pool (n, *x_shape) to label next, the most useful first.
+
+        Raises InnerloopTypeError for learners that do not learn which to choose.
+        """
+        raise InnerloopTypeError(
+            f"{type(self).__name__} does not choose what to label: train activelearner "
+            "on pools"
+        )
+
+    def predict_support(self, support: Examples) -> Tensor | None:
+        """The outputs (n, out_dim) for the support examples, each predicted before its
+        label is seen; None for learners that read the support set as a whole.
+        """
+        return None
 
     def on_progress(self, progress: float) -> None:
         """Called before every meta-step with the share of meta-training done, from 0 to
@@ -342,6 +382,9 @@ class Streaming(Learner):
             outputs.append(self.predict(state, x[None])[0])
             state = self.observe(state, x, y)
         return state, torch.stack(outputs)
+
+    def predict_support(self, support: Examples) -> Tensor:
+        return self.scan(support)[1]
 
     def adapt(self, support: Examples) -> State:
         state = self.init()

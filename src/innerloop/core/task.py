@@ -15,7 +15,7 @@ from innerloop.engine.errors import InnerloopError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.core.report import Report, TestPlan
+    from innerloop.core.report import Measurement, Report, TestPlan
 
 
 class Examples(NamedTuple):
@@ -160,12 +160,15 @@ class TaskDistribution(ABC):
         prefetch: whether `sample` may run in a thread of its own while the previous
             batch is learned; for distributions that never change.
         played: whether a learner acts in these tasks (see `innerloop.rl`).
+        validation_size: number of tasks of a validation.
     """
 
     spec: TaskSpec
     prefetch: ClassVar[bool] = False
     played: ClassVar[bool] = False
+    validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
+    note: str = ""  # how the data were read, where that is not obvious
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -199,6 +202,14 @@ class TaskDistribution(ABC):
         from innerloop.core.meta_test import evaluate
 
         return evaluate(learner, self, plan)
+
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
+        """The measurement that matters most, for validation: the first of `evaluate`,
+        without what costs more time.
+        """
+        from innerloop.core.meta_test import evaluate
+
+        return evaluate(learner, self, plan).tables[0].rows[0].values[0]
 
     def for_supervised(self, batch: int) -> TaskDistribution:
         """The same data as one problem with all classes at once and fixed labels,

@@ -204,6 +204,10 @@ def meta_train(
     clock = time.monotonic() - elapsed
     index, settle, checked = start, False, False
 
+    def draw() -> Task:
+        with torch.autocast(device.type, enabled=False):  # tasks are exact
+            return prefetcher.next().to(device)
+
     def progress_now() -> float:
         if steps is not None:
             return index / steps if steps else 1.0

@@ -37,13 +37,14 @@ class CNAPs(Learner):
     layers by name, those of the features (d,), and the weights (ways, d + 1) of the
     classes.
 
-    encoder: f, whose batch normalisations are conditioned, and its features. reader: g.
+    encoder: f, whose batch normalizations are conditioned, and its features.
+    set_encoder: g.
     film: from t to all scales and shifts. writer: h. width: of t, and units of the
     layers of film and writer.
     """
 
     encoder: nn.Module
-    reader: nn.Module
+    set_encoder: nn.Module
     film: nn.Module
     writer: nn.Module
     _: KW_ONLY
@@ -86,19 +87,21 @@ class CNAPs(Learner):
             )
             + features
         )
-        reader = Conv4(spec.x_shape, width // 2) if spec.is_image else encoder(spec)
-        film = perceptron(flat_features(reader, spec), 2 * told, width, 1)
+        set_encoder = (
+            Conv4(spec.x_shape, width // 2) if spec.is_image else encoder(spec)
+        )
+        film = perceptron(flat_features(set_encoder, spec), 2 * told, width, 1)
         film[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]  # tasks begin nearly alike
         film[-1].bias.data.zero_()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         return {
             "encoder": body,
-            "reader": reader,
+            "set_encoder": set_encoder,
             "film": film,
             "writer": perceptron(features, features + 1, 4 * width, 1),
         }
 
     def adapt(self, support: Examples) -> State:
-        norms, ends = self._conditions(self.reader(support.x))
+        norms, ends = self._conditions(self.set_encoder(support.x))
         return (
             norms,
             ends,
@@ -111,7 +114,7 @@ class CNAPs(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         # normalised together
         shots, x = len(task.support.y), torch.cat([task.support.x, task.query.x])
-        z = self._features(*self._conditions(self.reader(x)[:shots]), x)
+        z = self._features(*self._conditions(self.set_encoder(x)[:shots]), x)
         outputs = self._answers(self._written(z[:shots], task.support.y), z[shots:])
         return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(
             outputs, task.query.y

@@ -65,7 +65,7 @@ class MetaNet(FeatureLearner):
             slow(self.hidden, self.features),
             slow(self.out_dim, self.hidden),
         )
-        self.reader, self.read = LSTMCell(2, CODER), nn.Linear(CODER, 1)  # d
+        self.lstm, self.read = LSTMCell(2, CODER), nn.Linear(CODER, 1)  # d
         # m
         self.coder = nn.Sequential(
             nn.Linear(2, CODER),
@@ -102,9 +102,9 @@ class MetaNet(FeatureLearner):
         gradients = torch.vmap(torch.func.grad(embedding_loss), (None, 0, 0))(
             self.embedding, z, y
         )
-        state = self.reader.start(preprocessed(gradients[0]))
+        state = self.lstm.start(preprocessed(gradients[0]))
         for gradient in gradients:
-            state = self.reader(preprocessed(gradient), state)
+            state = self.lstm(preprocessed(gradient), state)
         fast = self.read(state[0])[..., 0]  # Q* (hidden, features)
         of_layer, of_head = torch.vmap(torch.func.grad(task_loss), (None, 0, 0))(
             (self.layer, self.head), z, y
