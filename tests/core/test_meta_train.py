@@ -11,18 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import (
-    MAML,
-    Learner,
-    ProtoNet,
-    Scratch,
-    Task,
-    TaskDistribution,
-    TaskSpec,
-    backprop,
-    meta_train,
-)
-from innerloop.core.learner import MetaTrainConfig
+from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import Task, TaskDistribution, TaskSpec
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.maml import MAML
+from innerloop.learners.transfer.scratch import Scratch
+from innerloop.metagrad import backprop, meta_train
+from innerloop.metagrad.base import Grads
 from innerloop.metagrad.meta_train import (
     CALIBRATION_SEED,
     Step,
@@ -30,8 +26,6 @@ from innerloop.metagrad.meta_train import (
     calibrate,
     warmup_cosine,
 )
-from innerloop.core.likelihood import Metrics
-from innerloop.metagrad.base import Grads
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -117,7 +111,7 @@ def test_real_seconds_pass() -> None:
 
 @pytest.mark.parametrize("length", [{}, {"steps": 3, "seconds": 1.0}])
 def test_a_missing_or_double_length_is_refused(length: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="either steps or seconds"):
+    with pytest.raises(ValueError, match="exactly one of steps and seconds"):
         drain(meta_train(protonet(), TASKS, **length))
 
 
@@ -227,15 +221,30 @@ def test_schedule_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warmup_cosine_rises_and_falls() -> None:
-    factor = warmup_cosine(10)
-    assert [factor(step, 0.0) for step in (0, 4, 9, 50)] == pytest.approx(
-        [0.1, 0.5, 1.0, 1.0]
+    factor = warmup_cosine(0.1, decay=False)
+    progress = [0.0, 0.05, 0.1, 0.5, 1.0]
+    rates = [factor(0, p) for p in progress]
+    assert 0 < rates[0] < 0.02, "the first step moves, but hardly"
+    assert rates[1] == pytest.approx(0.5, abs=0.01)
+    assert rates[2:] == [1.0, 1.0, 1.0]
+    decaying = warmup_cosine(0.0)
+    assert [decaying(100, p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
+        [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12
     )
-    assert [
-        factor(100, progress) for progress in (0.0, 0.25, 0.5, 1.0)
-    ] == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12)
-    assert warmup_cosine(10, decay=False)(100, 0.9) == 1.0
-    assert warmup_cosine(0)(0, 0.0) == 1.0
+    assert warmup_cosine(0.0, decay=False)(100, 0.9) == 1.0
+
+
+@pytest.mark.parametrize("steps", [3, 100, 10**6])
+def test_warmup_ends_at_its_share_of_training_at_any_speed(steps: int) -> None:
+    factor = warmup_cosine(0.25, decay=False)
+    rates = [
+        factor(step, step / steps) for step in range(0, steps, max(1, steps // 100))
+    ]
+    share = [i / len(rates) for i in range(len(rates))]
+    assert all(
+        (rate == 1.0) == (p >= 0.25) for rate, p in zip(rates, share, strict=True)
+    )
+    assert rates == sorted(rates)
 
 
 def test_clip_bounds_the_norm_and_keeps_the_direction() -> None:
@@ -304,7 +313,7 @@ def test_a_resumed_training_ends_at_the_same_bits(
             student, MetaTrainConfig(optimizer="AdamW", lr=1e-2, weight_decay=0.01)
         )
 
-    whole, schedule = learner(), warmup_cosine(2)
+    whole, schedule = learner(), warmup_cosine(0.3)
     drain(
         meta_train(
             whole,
@@ -490,10 +499,12 @@ def test_build_optimizer_follows_the_recipe() -> None:
 
 
 def test_build_optimizer_refuses_what_it_cannot_build() -> None:
-    with pytest.raises(ValueError, match="Scratch has nothing to meta-train"):
+    with pytest.raises(ValueError, match="Scratch has no parameters to meta-train"):
         build_optimizer(Scratch.build(SPEC), MetaTrainConfig())
     for name in ("Addam", "Tensor", "lr_scheduler"):
-        with pytest.raises(ValueError, match=f"no optimizer '{name}': try Adam"):
+        with pytest.raises(
+            ValueError, match=f"such as Adam, AdamW or SGD; got '{name}'"
+        ):
             build_optimizer(protonet(), MetaTrainConfig(optimizer=name))
 
 
@@ -579,8 +590,8 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_learner_is_told_how_far_training_is() -> None:
-    learner, told = protonet(), []
-    learner.at = told.append  # pyright: ignore[reportAttributeAccessIssue]
+def test_a_learner_gets_the_progress_of_training() -> None:
+    learner, seen = protonet(), []
+    learner.on_progress = seen.append  # pyright: ignore[reportAttributeAccessIssue]
     drain(meta_train(learner, TASKS, steps=4, batch=2))
-    assert told == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert seen == [0.0, 0.25, 0.5, 0.75, 1.0]

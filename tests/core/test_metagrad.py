@@ -10,23 +10,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import (
-    IMAML,
-    MAML,
-    Examples,
-    Learner,
-    MetaSGD,
-    ProtoNet,
-    Task,
-    TaskSpec,
+from innerloop.core.learner import Learner
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine import population
+from innerloop.engine.errors import InnerloopTypeError
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.imaml import IMAML
+from innerloop.learners.optimization.maml import MAML
+from innerloop.learners.optimization.meta_sgd import MetaSGD
+from innerloop.metagrad import (
+    META_GRADIENTS,
+    Gradient,
+    Implicit,
+    MetaGradient,
+    Reptile,
     backprop,
     es,
     implicit,
     reptile,
 )
-from innerloop.core import metagrad
-from innerloop.metagrad import META_GRADIENTS
-from innerloop.engine import population
+from innerloop.metagrad.base import GradientFunction, Grads
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
@@ -36,24 +39,24 @@ def tasks(n: int = 2) -> Task:
     return Blobs(SPEC).sample(n, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("how", [reptile, implicit])
+@pytest.mark.parametrize("how", [Reptile(), Implicit()])
 def test_a_learner_without_weights_is_refused(how: MetaGradient) -> None:
-    with pytest.raises(
-        TypeError,
-        match=r"needs a learner whose state is weights, such as MAML; not ProtoNet",
-    ):
-        how(ProtoNet.build(SPEC), tasks())
+    message = f"{type(how).__name__} cannot train ProtoNet: it needs a Descent"
+    with pytest.raises(InnerloopTypeError, match=message):
+        how.prepare(ProtoNet.build(SPEC), Blobs(SPEC), torch.Generator())
+    with pytest.raises(InnerloopTypeError, match="ProtoNet"):
+        how(ProtoNet.build(SPEC), tasks)
 
 
 @pytest.mark.parametrize(
     "learner", [MAML.build(SPEC), MetaSGD.build(SPEC), IMAML.build(SPEC, proximal=0.0)]
 )
 def test_implicit_refuses_a_learner_without_proximal_term(learner: Learner) -> None:
-    with pytest.raises(
-        TypeError,
-        match=f"needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none",
-    ):
+    message = f"proximal term, such as IMAML; {type(learner).__name__} has none"
+    with pytest.raises(InnerloopTypeError, match=message):
         implicit(learner, tasks())
+    with pytest.raises(InnerloopTypeError, match=message):
+        Implicit().check(learner, Blobs(SPEC))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,9 @@ def test_gradients_fit_their_parameters_and_nothing_is_changed(
         dict(student.named_parameters()),
         {n: p.detach().clone() for n, p in student.named_parameters()},
     )
-    grads, metrics = META_GRADIENTS[name](student, tasks())
+    update = META_GRADIENTS[name]()(student, tasks)
+    assert isinstance(update, Gradient)
+    grads, metrics = update.grads, update.metrics
     assert set(grads) == set(theta)
     for key, grad in grads.items():
         assert grad is not None
@@ -93,7 +98,8 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     learner, sizes = MAML.build(SPEC), []
     whole, means = backprop(learner, tasks(5))
     monkeypatch.setattr(
-        metagrad, "AT_ONCE", 2 * sum(part.x[0].numel() for part in tasks(1))
+        "innerloop.metagrad.backprop.CHUNK_NUMBERS",
+        2 * sum(part.x[0].numel() for part in tasks(1)),
     )
     learner.register_forward_pre_hook(
         lambda module, args: sizes.append(len(args[0].query.y))
@@ -107,7 +113,7 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 def recomputing(recompute: bool, **build_args: Any) -> tuple[Learner, Task]:
     torch.manual_seed(0)
-    kind = given.pop("kind", MAML)
+    kind = build_args.pop("kind", MAML)
     net = nn.Sequential(
         nn.Linear(4, 64),
         nn.Tanh(),
@@ -122,10 +128,11 @@ def recomputing(recompute: bool, **build_args: Any) -> tuple[Learner, Task]:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}]
+    "build_args",
+    [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}],
 )
 @pytest.mark.parametrize("n", [1, 3])
-def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
+def test_recomputing_changes_no_gradient(build_args: dict[str, Any], n: int) -> None:
     grads = []
     for recompute in (False, True):
         learner, some = recomputing(recompute, **build_args)
@@ -211,7 +218,7 @@ def test_meta_steps_leave_no_tensors_behind() -> None:
 
 
 @pytest.mark.parametrize("how", [backprop, es])
-def test_frozen_parameters_get_no_gradient(how: MetaGradient) -> None:
+def test_frozen_parameters_get_no_gradient(how: GradientFunction) -> None:
     learner = ProtoNet.build(SPEC)
     learner.log_scale.requires_grad_(False)
     assert set(how(learner, tasks())[0]) == {
@@ -263,7 +270,7 @@ def es_both_ways(
     """The gradient of es, its members evaluated all at once and one by one."""
     found = []
     for at_once in (2**20, 0):
-        monkeypatch.setattr(population, "AT_ONCE", at_once)
+        monkeypatch.setattr(population, "CHUNK_NUMBERS", at_once)
         torch.manual_seed(7)  # dropout, latent variables
         found.append(
             es(
@@ -297,10 +304,10 @@ def test_es_at_once_is_es_one_by_one(
     torch.testing.assert_close(at_once, one_by_one, rtol=1e-3, atol=1e-4)
 
 
-class Lucky(Learner):
-    """A loss that is nothing but luck, and may look at its value; for tests."""
+class Noisy(Learner):
+    """A loss that is random, and may depend on the value of a parameter."""
 
-    looks: bool = False
+    branches: bool = False
 
     def __post_init__(self) -> None:
         self.w = nn.Parameter(torch.zeros(3))
@@ -313,19 +320,17 @@ class Lucky(Learner):
         return x @ torch.ones(4, 3)
 
     def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
-        luck = torch.randn(())
-        return (
-            luck
-            if self.looks and float(self.w[0].detach()) > 9
-            else luck + self.w.sum()
-        ), {}
+        noise = torch.randn(())
+        large = self.branches and float(self.w[0].detach()) > 9
+        return noise if large else noise + self.w.sum(), {}
 
 
-@pytest.mark.parametrize("looks", [False, True])
-def test_members_of_es_have_the_same_luck(
-    looks: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore:Noisy is run task by task")
+@pytest.mark.parametrize("branches", [False, True])
+def test_members_of_es_draw_the_same_random_numbers(
+    branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for found in es_both_ways(Lucky(looks=looks), monkeypatch, sigma=1e-2):
+    for found in es_both_ways(Noisy(branches=branches), monkeypatch, sigma=1e-2):
         grad = found["w"]
         assert grad is not None
         noise = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
@@ -334,9 +339,10 @@ def test_members_of_es_have_the_same_luck(
         )
 
 
-@pytest.mark.parametrize("looks", [False, True])
-def test_es_draws_as_much_as_one_evaluation(looks: bool) -> None:
-    learner = Lucky(looks=looks)
+@pytest.mark.filterwarnings("ignore:Noisy is run task by task")
+@pytest.mark.parametrize("branches", [False, True])
+def test_es_draws_as_much_as_one_evaluation(branches: bool) -> None:
+    learner = Noisy(branches=branches)
     torch.manual_seed(0)
     es(learner, tasks(), pairs=3)
     after = torch.randn(3)
@@ -347,9 +353,9 @@ def test_es_draws_as_much_as_one_evaluation(looks: bool) -> None:
     assert torch.equal(after, torch.randn(3))
 
 
-def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
-    class Broken(Lucky):
-        """Breaks off, for tests."""
+def test_es_ranks_losses_that_are_not_finite_last() -> None:
+    class Broken(Noisy):
+        """Diverges for half of the members."""
 
         def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
             return torch.where(self.w[0] > 0, torch.nan, self.w[0] * 1.0), {}
@@ -358,5 +364,5 @@ def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
     assert grad is not None
     assert bool(torch.isfinite(grad).all())
     assert float(grad[0]) > 2 * float(grad[1:].abs().max()), (
-        "what breaks off is worse than anything"
+        "a loss that is not finite ranks last"
     )
