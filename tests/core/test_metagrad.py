@@ -3,6 +3,7 @@ learners/test_references.py.
 """
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine import population
-from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.learners import LEARNERS
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.imaml import IMAML
 from innerloop.learners.optimization.maml import MAML
@@ -98,7 +101,8 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     learner, sizes = MAML.build(SPEC), []
     whole, means = backprop(learner, tasks(5))
     monkeypatch.setattr(
-        "innerloop.metagrad.backprop.CHUNK_NUMBERS",
+        sys.modules["innerloop.metagrad.backprop"],
+        "CHUNK_NUMBERS",
         2 * sum(part.x[0].numel() for part in tasks(1)),
     )
     learner.register_forward_pre_hook(
@@ -192,11 +196,9 @@ def test_recomputing_remembers_the_weights_alone() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda box: box.tensor):
             loss, _ = learner(some.split(0)[0])
-        storages = {
-            box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes()
-            for box in held
-        }
-        remembered.append(sum(storages.values()))
+        storages = [box.tensor.untyped_storage() for box in held]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        remembered.append(sum(sizes.values()))
         del loss
     weights = sum(4 * p.numel() for p in learner.parameters())
     assert remembered[1] < 27 * weights, "the weights of 20 steps, and one query"
@@ -366,3 +368,79 @@ def test_es_ranks_losses_that_are_not_finite_last() -> None:
     assert float(grad[0]) > 2 * float(grad[1:].abs().max()), (
         "a loss that is not finite ranks last"
     )
+
+
+def freeze(learner: Learner, name: str) -> None:
+    learner.get_parameter(name).requires_grad_(False)
+
+
+INNER: dict[str, dict[str, Any]] = {
+    "maml": {"inner_lr": 0.1},
+    "metasgd": {},
+    "imaml": {"inner_steps": 3},
+    "metalstm": {"inner_steps": 2},
+    "scratch": {"inner_steps": 2},
+    "l2o": {"inner_steps": 2},
+}
+
+
+def two_layers() -> nn.Module:
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    net[0].requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_adaptation_leaves_frozen_weights_alone(name: str) -> None:
+    torch.manual_seed(0)
+    learner = LEARNERS[name].build(SPEC, net=two_layers(), **INNER[name])
+    assert isinstance(learner, Descent)
+    task = tasks().unbind()[0]
+    state = learner.adapt(task.support)
+    assert set(state) == {"2.weight", "2.bias"}
+    assert not torch.equal(state["2.weight"], learner.net.get_parameter("2.weight"))
+    assert learner.predict(state, task.query.x).shape == (9, 3)
+
+
+@pytest.mark.parametrize("how", [backprop, reptile, implicit])
+def test_meta_gradients_leave_frozen_weights_alone(how: GradientFunction) -> None:
+    torch.manual_seed(0)
+    learner = IMAML.build(SPEC, net=two_layers(), inner_steps=2)
+    grads, _ = how(learner, tasks())
+    assert set(grads) == {"net.2.weight", "net.2.bias"}
+
+
+def test_es_members_adapt_the_same_weights() -> None:
+    torch.manual_seed(0)
+    learner = MAML.build(SPEC, net=two_layers(), inner_lr=0.5)
+    before = learner(tasks())[0].detach()
+    theta = {n: p.detach() for n, p in learner.named_parameters() if p.requires_grad}
+    members = {name: torch.stack([p, p]) for name, p in theta.items()}
+    losses = population.evaluated(
+        learner, lambda some: learner(some)[0], members, tasks()
+    )
+    torch.testing.assert_close(losses, torch.stack([before, before]))
+
+
+def test_integers_may_be_parameters_and_buffers() -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+            self.order = nn.Parameter(torch.tensor([3, 1, 2, 0]), requires_grad=False)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x[:, self.order])
+
+    for kind in (MAML, IMAML):
+        learner = kind.build(SPEC, net=Counted())
+        for how in (backprop, reptile):
+            assert set(how(learner, tasks())[0]) == {"net.head.weight", "net.head.bias"}
+    assert implicit(learner, tasks())
+
+
+def test_a_net_without_trainable_weights_is_an_error() -> None:
+    learner = MAML.build(SPEC, net=nn.Linear(4, 3).requires_grad_(False))
+    with pytest.raises(InnerloopError, match="MAML adapts the weights of net, and all"):
+        learner.adapt(tasks().unbind()[0].support)

@@ -4,6 +4,7 @@ import gc
 import random
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -342,7 +343,7 @@ class Factor(nn.Module):
     """A layer that depends on a value outside of it and says that it does not."""
 
     recordable = True
-    value = [1.0]
+    value: ClassVar[list[float]] = [1.0]
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.value[0]
@@ -357,9 +358,13 @@ def test_a_recording_that_goes_out_of_date_is_an_error(
         found(learner, tasks(seed))
     assert recorded(learner) == 1
     Factor.value[0] = 100.0
-    with pytest.raises(InnerloopError, match=r"ProtoNet depends on more than its"):
+
+    def train_on() -> None:
         for seed in range(100):
             found(learner, tasks(seed))
+
+    with pytest.raises(InnerloopError, match="ProtoNet depends on more than its"):
+        train_on()
     assert recorded(learner) == 0
     torch.testing.assert_close(
         found(learner, tasks(0)), expected(learner, tasks(0)), rtol=0, atol=0

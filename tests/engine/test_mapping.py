@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine import mapping, population
 from innerloop.engine.mapping import mapped
@@ -153,6 +154,10 @@ def test_second_derivatives_of_normalization_are_right(name: str) -> None:
 class Median(Learner):
     """A learner that picks examples by a mask, as numpy users do."""
 
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+
     def __post_init__(self) -> None:
         self.scale = nn.Parameter(torch.ones(()))
         super().__post_init__()
@@ -168,9 +173,7 @@ class Median(Learner):
 
 @pytest.mark.filterwarnings("ignore:Median is run task by task")
 def test_an_own_learner_may_select_by_a_mask_and_passes_the_laws() -> None:
-    from innerloop.core.likelihood import Categorical
-
-    learner = Median.build(SPEC, likelihood=Categorical())
+    learner = Median.build(SPEC)
     with pytest.warns(RuntimeWarning, match=r"test_mapping.py, line \d+"):
         backprop(learner, tasks())
     check_learner(learner, SPEC)

@@ -1,4 +1,4 @@
-"""What to say where a name is none of those that exist."""
+"""The end of an error message about an unknown name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 def did_you_mean(
     name: str, known: Iterable[str], all_of_them: str = "there are"
 ) -> str:
-    """The end of an error message: the known name that is closest to the one given, or
-    all of them.
+    """The known name that is closest to `name`, as the end of an error message, or all
+    known names.
     """
     known = list(known)
     close = difflib.get_close_matches(name, known, 1)

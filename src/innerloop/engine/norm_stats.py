@@ -31,8 +31,7 @@ class Moments:
         self.names = {
             original(module): name
             for name, module in modules
-            if isinstance(module, Normalizer)
-            and original(module) not in self.fixed
+            if isinstance(module, Normalizer) and original(module) not in self.fixed
         }
         self.passes: dict[str, list[tuple[Tensor, Tensor]]] = {}
 

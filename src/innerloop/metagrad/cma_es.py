@@ -75,7 +75,7 @@ class CMAES(EvolutionStrategy):
             [shape.numel() for shape in self.shapes.values()], -1
         )
         return {
-            name: part.reshape(*vectors.shape[:-1], *shape)
+            name: part.reshape((*vectors.shape[:-1], *shape))
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
