@@ -1,0 +1,64 @@
+"""What an evaluation is: a way to measure a learner, chosen by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, dataclass_transform
+
+from innerloop.core.learner import Learner
+from innerloop.core.report import Report, TestPlan
+from innerloop.core.task import TaskDistribution
+from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.options import check_options
+
+
+@dataclass_transform(eq_default=False)
+class Evaluation(ABC):
+    """A measurement beyond the score on query sets.
+
+    A subclass is a dataclass by itself: annotate its options.
+
+    Class variables:
+        summary: what it measures, one line.
+    """
+
+    summary: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @classmethod
+    def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:
+        """Why this learner cannot be measured on these tasks, or None."""
+        return None
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        """Raises InnerloopTypeError where the learner cannot be measured."""
+        reason = self.supports(learner, tasks)
+        if reason is not None:
+            raise InnerloopTypeError(
+                f"{type(self).__name__} cannot measure {type(learner).__name__} on "
+                f"these tasks: {reason}"
+            )
+
+    def prepare(self, load: Callable[[str], Learner]) -> None:  # noqa: B027
+        """Called once before the measurement; `load` returns the learner of a run."""
+
+    @abstractmethod
+    def __call__(
+        self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
+    ) -> Report:
+        """The measurement, with the seed, precision and row labels of `plan`."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{entry.name}={getattr(self, entry.name)!r}"
+            for entry in fields(self)  # pyright: ignore[reportArgumentType]
+        )
+        return f"{type(self).__name__}({shown})"
