@@ -167,9 +167,8 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
         heads = linear(learner.heads, h)
         after = []
         for head in range(4):
-            k, beta, g, s, gamma = np.split(
-                heads[head * 9 : head * 9 + 9], [3, 4, 5, 8]
-            )
+            own = heads[head * 9 : head * 9 + 9]
+            k, beta, g, s, gamma = np.split(own, [3, 4, 5, 8])
             k, beta, g, s, gamma = (
                 np.tanh(k),
                 np.log1p(np.exp(beta)),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Likelihood
 from innerloop.core.report import Report, TestPlan
 from innerloop.core.task import Examples, Task
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
@@ -181,17 +182,18 @@ def test_string_enumeration_is_prepared_before_the_clock_runs(
 class Reader(Learner):
     """A learner of programs that does not search: it repeats the input."""
 
+    likelihood: Likelihood = Exact(LONGEST)
+
     kinds = ("programs",)
 
-    def adapt(self, support: Examples) -> None:
-        return None
+    def adapt(self, support: Examples) -> torch.Tensor:
+        return support.x.new_zeros(1)
 
-    def predict(self, state: None, x: torch.Tensor) -> torch.Tensor:
+    def predict(self, state: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, x], 1)
 
 
-def test_other_learners_are_scored_on_query_sets() -> None:
+def test_other_learners_are_not_searched_with() -> None:
     tasks = string_programs("val", shots=2, queries=2)
-    learner = Reader(likelihood=Exact(LONGEST))
     with pytest.raises(InnerloopTypeError, match="searches for programs"):
-        ProgramSearch()(learner, tasks, TestPlan(n=2))
+        ProgramSearch()(Reader(), tasks, TestPlan(n=2))
