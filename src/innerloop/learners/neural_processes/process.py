@@ -48,8 +48,8 @@ class LatentProcess(Learner):
         super().__post_init__()
         if self.likelihood != Gaussian(learned_scale=True):
             raise InnerloopError(
-                f"{type(self).__name__} predicts a mean and a scale: likelihood must be "
-                f"Gaussian(learned_scale=True); got {self.likelihood}"
+                f"{type(self).__name__} predicts a mean and a scale: likelihood must "
+                f"be Gaussian(learned_scale=True); got {self.likelihood}"
             )
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.samples, self.latent, generator=generator)
