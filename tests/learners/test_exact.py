@@ -27,7 +27,9 @@ WAYS = 3
 SPEC = TaskSpec("classes", (6,), WAYS)
 
 
-def built(learner: type[Learner], spec: TaskSpec = SPEC, **build_args: object) -> Learner:
+def built(
+    learner: type[Learner], spec: TaskSpec = SPEC, **build_args: object
+) -> Learner:
     torch.manual_seed(0)
     return learner.build(spec, **build_args).double()
 
@@ -191,7 +193,10 @@ def test_an_exact_head_answers_by_its_solution(learner: type[Learner]) -> None:
     elif learner is LRD2:
         given = {"C": 10.0, "fit_intercept": False, "tol": 1e-12, "max_iter": 10_000}
         W = np.stack(
-            [LogisticRegression(**build_args).fit(z, y[:, k]).coef_[0] for k in range(WAYS)]
+            [
+                LogisticRegression(**build_args).fit(z, y[:, k]).coef_[0]
+                for k in range(WAYS)
+            ]
         )
     else:
         W = (

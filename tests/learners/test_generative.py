@@ -171,7 +171,7 @@ def test_meta_gan_gives_each_player_its_own_gradient() -> None:
     for k in range(3):
         state = (torch.zeros(1, 5, dtype=torch.float64),) * 2
         for z in learner.encoder(some.support.x[labels == k]).detach():
-            state = learner.reader(z[None], state)
+            state = learner.lstm(z[None], state)
         read.append(state[0][0])
     made = torch.stack(
         [

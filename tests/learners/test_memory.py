@@ -293,7 +293,7 @@ def test_meta_networks_are_algorithm_1_example_by_example() -> None:
     h = c = np.zeros((20, 20))
     for g in gradients:
         rows = [
-            lstm_cell(learner.reader.gates, x, a, b)
+            lstm_cell(learner.lstm.gates, x, a, b)
             for x, a, b in zip(array(preprocessed(g)).reshape(-1, 2), h, c, strict=True)
         ]
         h, c = np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])

@@ -80,7 +80,7 @@ def test_cnaps_conditions_every_layer() -> None:
     film = learner.film
     assert isinstance(film, nn.Sequential)
     film[-1].weight.data *= 10  # pyright: ignore  # conditions that can be numbers from none
-    numbers = through(film, learner.task_encoder(some.support.x).mean(0))  # pyright: ignore[reportCallIssue]
+    numbers = through(film, learner.set_encoder(some.support.x).mean(0))  # pyright: ignore[reportCallIssue]
     a, b, end_scale, end_shift = numbers.split([5, 5, 2, 2])
 
     def features(x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -33,9 +32,7 @@ from innerloop import (
     Task,
     TaskSpec,
     TripletNet,
-    adjusted_rand_index,
     backprop,
-    cluster,
     es,
     implicit,
     reptile,
@@ -944,68 +941,3 @@ def test_batch_norm_has_right_second_derivatives_under_vmap() -> None:
     grads = torch.func.grad(mapped)(theta)
     exact = sum(float((g * direction[name]).sum()) for name, g in grads.items())
     assert exact == pytest.approx((looped(1e-5) - looped(-1e-5)) / 2e-5, rel=1e-6)
-
-
-@pytest.mark.parametrize("groups", [1, 2, 5])
-@pytest.mark.parametrize("seed", range(4))
-def test_adjusted_rand_index_is_scikit_learns(groups: int, seed: int) -> None:
-    a, noise = (
-        torch.randint(groups, (40,), generator=seeded(seed + i)) for i in (0, 100)
-    )
-    b = torch.where(torch.rand(40, generator=seeded(seed)) < 0.6, a, noise)
-    for left, right in ((a, b), (a, noise), (a, a), (a, torch.arange(40))):
-        assert adjusted_rand_index(left, right) == pytest.approx(
-            adjusted_rand_score(left.numpy(), right.numpy()), abs=1e-9
-        )
-
-
-def test_adjusted_rand_index_of_one_example_is_scikit_learns() -> None:
-    assert adjusted_rand_index(
-        torch.tensor([0]), torch.tensor([0])
-    ) == adjusted_rand_score([0], [0])
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_cluster_recovers_separated_blobs(metric: str) -> None:
-    truth = torch.arange(4).repeat(12)[torch.randperm(48, generator=seeded())]
-    centres = torch.eye(4, 6)
-    lengths = (
-        1 + 9 * torch.rand(48, 1, generator=seeded(1)) if metric == "cosine" else 1.0
-    )
-    x = lengths * (centres[truth] + 0.1 * torch.randn(48, 6, generator=seeded(2)))
-    learner = ProtoNet(nn.Identity(), metric=metric)
-    labels = cluster(learner, x, 4)
-    assert adjusted_rand_score(truth.numpy(), labels.numpy()) == 1.0
-    assert torch.equal(cluster(learner, x, 4), labels)
-    assert set(labels.tolist()) == set(range(4))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_cluster_ends_where_every_example_is_nearest_to_its_own_mean(seed: int) -> None:
-    x = torch.randn(60, 2, generator=seeded(seed))
-    labels = cluster(ProtoNet(nn.Identity()), x, 5, restarts=1)
-    means = np.stack([arr(x)[labels.numpy() == k].mean(0) for k in range(5)])
-    assert distances(arr(x), means, "euclidean").argmin(1).tolist() == labels.tolist()
-
-
-def test_cluster_keeps_the_best_of_its_restarts() -> None:
-    x = torch.randn(60, 2, generator=seeded())
-    spreads = []
-    for restarts in (1, 2, 4, 8, 16):
-        labels = cluster(ProtoNet(nn.Identity()), x, 6, restarts=restarts).numpy()
-        spreads.append(
-            sum(
-                float(((arr(x)[labels == k] - arr(x)[labels == k].mean(0)) ** 2).sum())
-                for k in range(6)
-            )
-        )
-    assert spreads == sorted(spreads, reverse=True)
-    assert spreads[-1] < spreads[0]
-
-
-def test_cluster_refuses_what_cannot_be_clustered() -> None:
-    with pytest.raises(TypeError, match="MAML has no embedding"):
-        cluster(MAML(two_layers()), normal(5, FEATURES), 2)
-    for k in (0, 6):
-        with pytest.raises(ValueError, match=f"cannot make {k} clusters of 5"):
-            cluster(ProtoNet(nn.Identity()), normal(5, FEATURES), k)

@@ -379,9 +379,9 @@ def test_largest_lowers_the_queries_then_the_ways() -> None:
 
 def test_largest_within_an_alphabet_counts_that_alphabet() -> None:
     assert sizes(
-        Episodes(
-            numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, groups=1
-        ).largest(5, 1, 3)
+        Episodes(numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, groups=1).largest(
+            5, 1, 3
+        )
     ) == (3, 1, 3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ class Likelihood(ABC):
 
     score: str  # the metric that matters most
     higher_is_better: bool
+    percent: ClassVar[tuple[str, ...]] = ()  # metrics that are shown in per cent
 
     def out_dim(self, y_dim: int) -> int:
         """How many outputs a learner gives for targets of `y_dim` values."""
@@ -44,6 +46,7 @@ class Categorical(Likelihood):
     """Outputs are logits, targets are one-hot rows (or rows of class probabilities)."""
 
     score = "accuracy"
+    percent = ("accuracy",)
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -114,6 +117,7 @@ class Bernoulli(Likelihood):
     """Outputs are logits of independent binary targets."""
 
     score = "accuracy"
+    percent = ("accuracy",)
     higher_is_better = True
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -125,3 +129,11 @@ class Bernoulli(Likelihood):
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.sigmoid()
+
+
+# by the name that a run's experiment uses
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "categorical": Categorical,
+    "gaussian": Gaussian,
+    "bernoulli": Bernoulli,
+}

@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from html import escape
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from innerloop.engine.options import Count, Range, check_options
+from innerloop.engine.precision import Precision
 
 Unit = Literal["", "%", "s"]  # "%": the number is a fraction, shown in per cent
 
@@ -93,8 +97,9 @@ class Measurement:
 
     def __str__(self) -> str:
         scale, digits = (100.0, 2) if self.unit == "%" else (1.0, 4)
-        if self.unit == "s":
-            digits = 1 if abs(self.mean) >= 1 else 3
+        if self.unit == "s":  # three digits where it is less than a second
+            size = abs(self.mean) or 1.0
+            digits = 1 if not size < 1 else 2 - math.floor(math.log10(size))
         text = f"{scale * self.mean:.{digits}f}"
         if self.interval is not None:
             text += f" ± {scale * self.interval:.{digits}f}"
@@ -116,6 +121,43 @@ class Table:
     title: str
     rows: tuple[Row, ...]
 
+    def cells(self) -> list[list[str]]:
+        """The table as text: a header, then its rows; a cell that a row lacks is
+        empty.
+        """
+        labels = list(dict.fromkeys(key for row in self.rows for key in row.labels))
+        names = list(dict.fromkeys(v.name for row in self.rows for v in row.values))
+        lines = [[*labels, *names]]
+        for row in self.rows:
+            shown = {key: "-" if v is None else str(v) for key, v in row.labels.items()}
+            values = {value.name: str(value) for value in row.values}
+            lines.append(
+                [shown.get(key, "") for key in labels]
+                + [values.get(name, "") for name in names]
+            )
+        return lines
+
+    def __str__(self) -> str:
+        lines = self.cells()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join(
+                cell.rjust(width) for cell, width in zip(line, widths, strict=True)
+            )
+            for line in lines
+        ]
+        return "\n".join([self.title, *text])
+
+    def _repr_html_(self) -> str:
+        head, *body = (
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
+            for tag, line in zip(
+                ["th", *["td"] * len(self.rows)], self.cells(), strict=True
+            )
+        )
+        rows = "".join(f"<tr>{row}</tr>" for row in [head, *body])
+        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -125,9 +167,16 @@ class Report:
     notes: tuple[str, ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return "\n\n".join([*map(str, self.tables), *self.notes])
+
+    def _repr_html_(self) -> str:
+        notes = [f"<p>{escape(note)}</p>" for note in self.notes]
+        return "".join([*(table._repr_html_() for table in self.tables), *notes])
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
-        return _finite(asdict(self))
+        return plain(asdict(self))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Report:
@@ -135,7 +184,7 @@ class Report:
             Table(
                 table["title"],
                 tuple(
-                    Row(row["labels"], tuple(Measurement(**m) for m in row["values"]))
+                    Row(row["labels"], tuple(map(_measurement, row["values"])))
                     for row in table["rows"]
                 ),
             )
@@ -144,14 +193,18 @@ class Report:
         return cls(tables, tuple(data["notes"]), data["context"])
 
 
-def _finite(value: Any) -> Any:
+def _measurement(data: dict[str, Any]) -> Measurement:
+    mean = math.nan if data["mean"] is None else data["mean"]
+    return Measurement(**{**data, "mean": mean})
+
+
+def plain(value: Any) -> Any:
+    """Plain data as JSON can hold it: numbers that are not finite become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return (
-        [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-    )
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def merged(reports: Sequence[Report]) -> Report:
@@ -181,11 +234,14 @@ class TestPlan:
 
     __test__ = False  # not a test case, despite its name
 
-    n: int = 1000
-    seed: int = 0
-    steps: int | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    n: Count = 1000
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    steps: Count | None = None
+    precision: Precision = "float32"
     labels: dict[str, int | str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def generator(self) -> torch.Generator:
         """What draws the tasks."""

@@ -37,7 +37,7 @@ class Range:
     open_low: bool = False
     open_high: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def holds(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return bool(above and below and math.isfinite(value))
@@ -97,7 +97,7 @@ class Option:
             return value
         if self.choices:
             if value not in self.choices:
-                guess = did_you_mean(str(value), [str(c) for c in self.choices])
+                guess = did_you_mean(str(value), map(str, self.choices), "")
                 shown = ", ".join(map(str, self.choices))
                 raise InnerloopError(
                     f"{self.name}{of} must be one of {shown}; got {value!r}{guess}"
@@ -112,7 +112,8 @@ class Option:
             raise InnerloopTypeError(
                 f"{self.name}{of} must be {_ARTICLES[self.type]}; got {value!r}"
             )
-        if self.range is not None and value not in self.range:
+        number: Any = value
+        if self.range is not None and not self.range.holds(number):
             raise InnerloopError(f"{self.name}{of} must be {self.range}; got {value!r}")
         return value
 
@@ -121,7 +122,9 @@ _ARTICLES = {int: "an integer", float: "a number", bool: "True or False", str: "
 
 
 def _option(name: str, hint: Any, default: Any, text: str) -> Option:
-    bounds, optional, choices = None, False, ()
+    bounds: Range | None = None
+    choices: tuple[Any, ...] = ()
+    optional = False
     while True:
         if get_origin(hint) is Annotated:
             hint, *extra = get_args(hint)
@@ -132,7 +135,7 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
             if len(kinds) > 1:  # such as a path or a text
                 hint = str if str in kinds else kinds
                 break
-            (hint,) = kinds
+            hint = kinds[0]
         else:
             break
     if get_origin(hint) in (Union, UnionType) and str in get_args(hint):
@@ -146,9 +149,13 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
 
 @lru_cache(maxsize=None)
 def options(thing: Callable[..., Any]) -> dict[str, Option]:
-    """The options of a dataclass or of a function, by name, in order."""
+    """The options of a dataclass or of a function, by name, in order. A class inherits
+    the descriptions of its base classes.
+    """
     hints = get_type_hints(thing, include_extras=True)
-    texts = descriptions(inspect.getdoc(thing) or "")
+    texts: dict[str, str] = {}
+    for kind in reversed(getattr(thing, "__mro__", (thing,))):  # base classes first
+        texts |= descriptions(inspect.cleandoc(kind.__doc__ or ""))
     if is_dataclass(thing):
         return {
             entry.name: _option(

@@ -1,1 +1,26 @@
-"""How learners are measured."""
+"""Evaluations: what can be measured of a learner beside its score, by name."""
+
+from innerloop.evaluation.active import Labelling
+from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.class_incremental import ClassIncrementalTest
+from innerloop.evaluation.clustering import Clustering
+from innerloop.evaluation.generated_support import GeneratedSupport
+from innerloop.evaluation.head_start import HeadStart
+
+EVALUATIONS: dict[str, type[Evaluation]] = {
+    "class-incremental": ClassIncrementalTest,
+    "clustering": Clustering,
+    "generated-support": GeneratedSupport,
+    "head-start": HeadStart,
+    "labelling": Labelling,
+}
+
+__all__ = [
+    "EVALUATIONS",
+    "ClassIncrementalTest",
+    "Clustering",
+    "Evaluation",
+    "GeneratedSupport",
+    "HeadStart",
+    "Labelling",
+]

@@ -1,41 +1,45 @@
-"""What asking is worth: the accuracy after every label, by what chose it."""
+"""Active learning curves: the accuracy after every label, by what chose the labels."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from innerloop.core.meta_test import Estimate, chunks
+from innerloop.core.learner import Learner
+from innerloop.core.meta_test import chunks
+from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.core.task import Task, TaskDistribution
+from innerloop.engine.options import Count
+from innerloop.evaluation.base import Evaluation
 from innerloop.learners.active.active_learner import ActiveLearner, Strategy
 from innerloop.learners.active.pool_features import logits, to_means
 from innerloop.learners.metric.distances import squared_distance
 
 
 class Curve(NamedTuple):
-    """After 1, 2, ... labels: the accuracy, and by how much it is below that of the
-    learned policy on the same tasks; means over tasks with 95 % intervals.
+    """After 1, 2, ... labels: the accuracy, and how far it is below that of the learned
+    policy on the same tasks.
     """
 
     accuracy: list[Estimate]
-    behind: list[Estimate]
+    deficit: list[Estimate]
 
 
 @torch.no_grad()
-def asking_curves(
+def labelling_curves(
     learner: ActiveLearner,
     tasks: TaskDistribution,
     *,
-    n: int = 500,
-    labels: int | None = None,
+    n: Count = 500,
+    labels: Count | None = None,
     generator: torch.Generator | None = None,
-    chunk: int = 25,
+    chunk: Count = 25,
 ) -> dict[str, Curve]:
-    """The curves of every strategy on the same `n` unseen tasks, with so many labels
-    (default: as the learner asks for).
+    """The curves of every strategy on the same `n` unseen tasks, up to `labels` labels
+    (default: the number that the learner asks for).
     """
     parts: list[dict[str, Tensor]] = []
     learner.eval()
@@ -56,21 +60,71 @@ def _curves(
     learner: ActiveLearner, labels: int | None, task: Task
 ) -> dict[str, Tensor]:
     """Accuracy on the query set (labels,) after every label, by strategy."""
-    z, asked, y = (
+    z, query, y = (
         learner.embed(task.support.x),
         learner.embed(task.query.x),
         task.support.y,
     )
-    apart, across = squared_distance(z, z), squared_distance(asked, z)
+    within, across = squared_distance(z, z), squared_distance(query, z)
     strategies: tuple[Strategy, ...] = get_args(Strategy)
-    found = {}
+    curves = {}
     for strategy in strategies:
-        known = learner.asked_for(apart, y, strategy, labels).cumsum(0)  # (labels, n)
+        # (labels, n): which examples have a label
+        labelled = learner.asked_for(within, y, strategy, labels).cumsum(0)
+        distances = to_means(across, within, y, labelled)
         # (labels, m, ways)
-        outputs = logits(
-            *to_means(across, apart, y, known), apart.amax(), learner.log_scale.exp()
+        outputs = logits(*distances, within.amax(), learner.log_scale.exp())
+        correct = outputs.argmax(-1) == task.query.y.argmax(-1)
+        curves[strategy] = correct.float().mean(-1)
+    return curves
+
+
+class Labelling(Evaluation):
+    """Active learning curves: accuracy after every label, for the learned policy and
+    for the usual acquisition functions, on the same tasks.
+
+    Args:
+        labels: labels to acquire; by default as many as the learner was trained for.
+    """
+
+    labels: Count | None = None
+
+    summary: ClassVar[str] = "active learning curves, for every acquisition strategy"
+
+    @classmethod
+    def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:
+        if not isinstance(learner, ActiveLearner):
+            return "it needs a learner that chooses which labels to acquire"
+        return None
+
+    def __call__(
+        self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
+    ) -> Report:
+        self.check(learner, tasks)
+        assert isinstance(learner, ActiveLearner)
+        curves = labelling_curves(
+            learner, tasks, n=plan.n, labels=self.labels, generator=plan.generator()
         )
-        found[strategy] = (
-            (outputs.argmax(-1) == task.query.y.argmax(-1)).float().mean(-1)
-        )
-    return found
+        titles = {
+            "accuracy": "accuracy by number of labels and strategy",
+            "deficit": "accuracy of the learned policy minus that of another strategy",
+        }
+        tables = []
+        for part, title in titles.items():
+            columns = {
+                name: getattr(curve, part)
+                for name, curve in curves.items()
+                if part == "accuracy" or name != "learned"
+            }
+            rows = tuple(
+                Row(
+                    {**plan.labels, "labels": i + 1},
+                    tuple(
+                        Measurement.of(name, estimates[i], plan.n, "%")
+                        for name, estimates in columns.items()
+                    ),
+                )
+                for i in range(len(curves["learned"].accuracy))
+            )
+            tables.append(Table(title, rows))
+        return Report(tuple(tables), (), {"tasks": plan.n, "seed": plan.seed})

@@ -20,6 +20,7 @@ class Exact(Likelihood):
 
     columns: int
     score = "solved"
+    percent = ("solved", "rows")
     higher_is_better = True
 
     def right(self, outputs: Tensor, y: Tensor) -> Tensor:

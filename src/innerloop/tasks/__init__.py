@@ -5,7 +5,7 @@ keywords that gives a TaskDistribution.
 from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
-from innerloop.readers.image import Preprocess
+from innerloop.readers.image import ImageReader
 from innerloop.readers.text import Tokenizer
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
@@ -53,7 +53,7 @@ __all__ = [
     "TASKS",
     "ClassBank",
     "Episodes",
-    "Preprocess",
+    "ImageReader",
     "Tokenizer",
     "Warp",
     "arrays",

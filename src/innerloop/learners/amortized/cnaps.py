@@ -8,11 +8,11 @@ from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.functional import functional_call
 from innerloop.engine.options import Range
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means
@@ -44,14 +44,14 @@ class CNAPs(Learner):
 
     Args:
         encoder: the network f, whose batch normalizations and features are adapted.
-        task_encoder: the network g.
+        set_encoder: the network g.
         film: the network from t to all scales and shifts.
         generator: the network h.
         width: size of t, and units of the layers of film and generator.
     """
 
     encoder: nn.Module
-    task_encoder: nn.Module
+    set_encoder: nn.Module
     film: nn.Module
     generator: nn.Module
     _: KW_ONLY
@@ -87,23 +87,23 @@ class CNAPs(Learner):
         norms = [module for module in body.modules() if isinstance(module, BatchNorm)]
         numbers = sum(norm.weight.numel() for norm in norms) + features
         if spec.is_image:
-            task_encoder = Conv4(spec.x_shape, width // 2)
+            set_encoder = Conv4(spec.x_shape, width // 2)
         else:
-            task_encoder = encoder(spec)
-        film = perceptron(flat_features(task_encoder, spec), 2 * numbers, width, 1)
+            set_encoder = encoder(spec)
+        film = perceptron(flat_features(set_encoder, spec), 2 * numbers, width, 1)
         # at first, all tasks are nearly alike
         last = cast(nn.Linear, film[-1])
         last.weight.data *= 0.1
         last.bias.data.zero_()
         return {
             "encoder": body,
-            "task_encoder": task_encoder,
+            "set_encoder": set_encoder,
             "film": film,
             "generator": perceptron(features, features + 1, 4 * width, 1),
         }
 
     def adapt(self, support: Examples) -> State:
-        norms, last = self._conditions(self.task_encoder(support.x))
+        norms, last = self._conditions(self.set_encoder(support.x))
         z = self._features(norms, last, support.x)
         return norms, last, self._weights(z, support.y)
 
@@ -115,7 +115,7 @@ class CNAPs(Learner):
         # support and query set are normalized together
         n = len(task.support.y)
         x = torch.cat([task.support.x, task.query.x])
-        z = self._features(*self._conditions(self.task_encoder(x)[:n]), x)
+        z = self._features(*self._conditions(self.set_encoder(x)[:n]), x)
         outputs = self._outputs(self._weights(z[:n], task.support.y), z[n:])
         nll = self.likelihood.nll(outputs, task.query.y)
         return nll, self.likelihood.metrics(outputs, task.query.y)

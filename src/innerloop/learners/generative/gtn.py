@@ -14,6 +14,7 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.functional import trainable_names
 from innerloop.engine.norm_stats import use_stored as settled
 from innerloop.engine.options import CountOrZero
 from innerloop.learners.generative.example_generator import Features, normal
@@ -63,6 +64,8 @@ class GTN(Descent):
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
+        moving = trainable_names(self.net)
+        self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
         self.net.requires_grad_(False)
         self.encoder.requires_grad_(False)
         # nothing is made, so there is nothing to learn for making it

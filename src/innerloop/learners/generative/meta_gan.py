@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.functional import functional_call
 from innerloop.engine.precision import widened
 from innerloop.learners.generative.example_generator import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
@@ -69,7 +69,7 @@ class MetaGAN(Learner):
     )
 
     def __post_init__(self) -> None:
-        self.reader = LSTMCell(self.features, self.hidden)
+        self.lstm = LSTMCell(self.features, self.hidden)
         self.log_scale, self.bias = (
             positive(self.scale, "the scale of distances"),
             nn.Parameter(torch.tensor(0.0)),
@@ -148,9 +148,9 @@ class MetaGAN(Learner):
     def _read(self, z: Tensor, y: Tensor) -> Tensor:
         """What the LSTM has read of every class (ways, hidden), example by example."""
         z = z.to(y.dtype)
-        h, c = self.reader.start(z.new_zeros(y.shape[1], z.shape[1]))
+        h, c = self.lstm.start(z.new_zeros(y.shape[1], z.shape[1]))
         for example, label in zip(z, y, strict=True):
-            after = self.reader(example.expand(y.shape[1], -1), (h, c))
+            after = self.lstm(example.expand(y.shape[1], -1), (h, c))
             h, c = (
                 torch.where(label[:, None] > 0.5, new, old)
                 for new, old in zip(after, (h, c), strict=True)

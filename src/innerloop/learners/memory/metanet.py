@@ -74,7 +74,7 @@ class MetaNet(FeatureLearner):
         self.layer = slow(self.hidden, self.features)
         self.head = slow(self.out_dim, self.hidden)
         # d
-        self.reader = LSTMCell(2, CODER)
+        self.lstm = LSTMCell(2, CODER)
         self.read = nn.Linear(CODER, 1)
         # m
         self.coder = nn.Sequential(
@@ -113,9 +113,9 @@ class MetaNet(FeatureLearner):
         each = (None, 0, 0)  # one gradient for every example
         # (n, hidden, features)
         grads = torch.vmap(torch.func.grad(embedding_loss), each)(self.embedding, z, y)
-        state = self.reader.start(preprocessed(grads[0]))
+        state = self.lstm.start(preprocessed(grads[0]))
         for grad in grads:
-            state = self.reader(preprocessed(grad), state)
+            state = self.lstm(preprocessed(grad), state)
         fast = self.read(state[0])[..., 0]  # Q* (hidden, features)
         slow = (self.layer, self.head)
         of_layer, of_head = torch.vmap(torch.func.grad(task_loss), each)(slow, z, y)

@@ -15,7 +15,7 @@ from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
-from innerloop.learners.metric.distances import cosine, squared_distance
+from innerloop.learners.metric.distances import cosine_similarity, squared_distance
 from innerloop.learners.neural_processes.layers import unsoftplus
 from innerloop.nets.log_parameter import positive
 from innerloop.nets.registry import encoder
@@ -103,7 +103,7 @@ class DKT(FeatureLearner):
                 -0.5 * squared_distance(a, b) / self.log_bandwidth.exp().square()
             ).exp()
         else:
-            similar = cosine(a, b) if self.similarity == "cosine" else a @ b.T
+            similar = cosine_similarity(a, b) if self.similarity == "cosine" else a @ b.T
         return self.log_height.exp() * similar  # (m, n)
 
     def _gram(self, z: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class MetaLSTM(Remembering):
             raise InnerloopError(
                 f"gates begin between 0 and 1, not at {self.initial_rate} and {self.initial_decay}"
             )
-        self.reader, self.gates = (
+        self.lstm, self.gates = (
             LSTMCell(4, self.hidden),
             nn.ModuleList([nn.Linear(self.hidden + 2, 1) for _ in range(2)]),
         )
@@ -75,7 +75,7 @@ class MetaLSTM(Remembering):
         """h and c of the LSTM (weights, hidden), and the gates i and f (weights,)."""
         all_weights = flat(weights)
         return [
-            *self.reader.start(all_weights[:, None]),
+            *self.lstm.start(all_weights[:, None]),
             torch.zeros_like(all_weights),
             torch.ones_like(all_weights),
         ]
@@ -95,7 +95,7 @@ class MetaLSTM(Remembering):
         seen = torch.cat(
             [preprocessed(g, 10.0), preprocessed(loss, 10.0).expand(len(g), -1)], -1
         )
-        h, c = self.reader(seen, (memory[0], memory[1]))
+        h, c = self.lstm(seen, (memory[0], memory[1]))
         i, f = (
             gate(torch.cat([h, w[:, None], before[:, None]], -1))[:, 0].sigmoid()
             for gate, before in zip(self.gates, memory[2:], strict=True)
