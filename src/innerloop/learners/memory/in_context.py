@@ -108,6 +108,9 @@ class InContext(FeatureLearner):
         z = self.encoder(examples.x)
         return self._at_once(z, z, examples.y)
 
+    def predict_support(self, support: Examples) -> Tensor:
+        return self.scan(support)[1]
+
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
