@@ -1,5 +1,6 @@
 """Generative learners against references that share no code with them."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -242,7 +243,8 @@ def test_gtn_is_gradient_descent_unrolled_by_hand() -> None:
 
 def test_gtn_without_generated_examples_is_training_from_scratch() -> None:
     learner, some = built(GTN, count=0), task()
-    scratch = Scratch(learner.net, inner_lr=0.1, inner_steps=20)
+    net = copy.deepcopy(learner.net).requires_grad_(True)  # GTN freezes its own
+    scratch = Scratch(net, inner_lr=0.1, inner_steps=20)
     outputs = learner.predict(learner.adapt(some.support), some.query.x)
     torch.testing.assert_close(
         outputs, scratch.predict(scratch.adapt(some.support), some.query.x)
