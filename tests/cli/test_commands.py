@@ -68,7 +68,9 @@ def test_without_sizes_the_four_usual_settings_are_tested(
     assert sizes == [(5, 1), (5, 5), (20, 1), (20, 5)]
 
 
-def test_evaluations_are_switches(proto_run: Path, tmp_path: Path, fails: Fails) -> None:
+def test_evaluations_are_switches(
+    proto_run: Path, tmp_path: Path, fails: Fails
+) -> None:
     for name in ("clustering", "class-incremental"):
         line = f"--{name} --tasks 3 --ways 3 --queries 2"
         result = tested(line, proto_run, tmp_path / f"{name}.json")
@@ -295,7 +297,9 @@ def test_list_cite_and_completion(
         len(entries(kind))
         for kind in ("learner", "tasks", "meta-gradient", "evaluation", "reader")
     )
-    assert len([line for line in lines if line[:2] == "  "]) == everything + len(PRESETS)
+    assert len([line for line in lines if line[:2] == "  "]) == everything + len(
+        PRESETS
+    )
     assert cli("list fomaml") == 0
     assert "maml --first-order" in capsys.readouterr().out
     assert "did you mean 'protonet'" in fails("list protonett")
@@ -355,7 +359,12 @@ def test_damaged_and_foreign_runs_are_refused(
     flipped[-100] ^= 4
     run = damaged("weights.safetensors", bytes(flipped))
     assert "is damaged" in fails(f"test {run}")
-    for content in (b'{"lear', b'{"name": "another tool"}', b"[" * 100_000, b"\xff\xfe"):
+    for content in (
+        b'{"lear',
+        b'{"name": "another tool"}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ):
         run = damaged("experiment.json", content)
         assert "experiment.json" in fails(f"test {run}")
     checkpoint = bytearray((proto_run / "checkpoint.bin").read_bytes())

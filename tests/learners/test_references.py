@@ -624,7 +624,9 @@ def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -
         -0.7 * np.mean(apart, 0),
         1e-6,
     )
-    with pytest.raises(ValueError, match="views of ProtoNet must be one of 1, 4, 8; got 3"):
+    with pytest.raises(
+        ValueError, match="views of ProtoNet must be one of 1, 4, 8; got 3"
+    ):
         ProtoNet(nn.Flatten(), views=3)
 
 

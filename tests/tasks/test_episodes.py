@@ -193,9 +193,7 @@ def test_one_group_keeps_all_classes_in_one_group(
 
 @small
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), seeds)
-def test_groups_share_the_ways(
-    groups: int, share: int, more: int, seed: int
-) -> None:
+def test_groups_share_the_ways(groups: int, share: int, more: int, seed: int) -> None:
     of = [g for g in range(groups + 2) for _ in range(share + more)]
     bank = numbered([2] * len(of), of)
     episodes = Episodes(bank, groups * share, 1, 1, groups=groups)
@@ -473,7 +471,9 @@ def test_tasks_describe_and_show_themselves() -> None:
 
 def test_examples_of_a_class_are_found_by_their_number() -> None:
     episodes = Episodes(numbered([4, 5, 6]), 2, 1, 1)
-    x = episodes.examples_of(torch.tensor([2, 0]), torch.tensor([[0, 5], [3, 1]]), seeded())
+    x = episodes.examples_of(
+        torch.tensor([2, 0]), torch.tensor([[0, 5], [3, 1]]), seeded()
+    )
     assert x[..., 0].tolist() == [[9, 14], [3, 1]]
 
 
@@ -503,7 +503,11 @@ def test_labelled_examples_keep_their_labels() -> None:
 
 def test_labelled_examples_are_turned_with_their_class() -> None:
     bank = pictures([1, 1])
-    task = Episodes(pictures([2, 2]).turned(), 2, 1, 1).for_supervised(40).sample(1, seeded())
+    task = (
+        Episodes(pictures([2, 2]).turned(), 2, 1, 1)
+        .for_supervised(40)
+        .sample(1, seeded())
+    )
     stock = pictures([2, 2]).values
     for x, y in zip(task.query.x[0], task.query.y[0], strict=True):
         owner, turn = int(y.argmax()) % 2, int(y.argmax()) // 2

@@ -39,7 +39,9 @@ def test_splits_follow_the_names_and_not_their_order(
 
 def test_a_known_split_stays_as_it_is() -> None:
     letters = list("abcdefghij")
-    assert ["".join(letters[i] for i in split_indices(letters, split)) for split in SPLITS] == [
+    assert [
+        "".join(letters[i] for i in split_indices(letters, split)) for split in SPLITS
+    ] == [
         "bcdefj",
         "ah",
         "gi",
