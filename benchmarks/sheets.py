@@ -21,7 +21,9 @@ WAYS, SHOTS, SHOWN = 5, 5, 8
 
 
 @torch.no_grad()
-def judged(learner: innerloop.Learner, judge: innerloop.Learner, tasks: Task) -> Estimate:
+def judged(
+    learner: innerloop.Learner, judge: innerloop.Learner, tasks: Task
+) -> Estimate:
     """How many of the imagined images the judge reads as their class, told the same
     support set.
     """

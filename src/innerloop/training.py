@@ -111,7 +111,9 @@ class _Training:
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
 
     def check(self) -> None:
-        """Raises InnerloopError where something does not fit; nothing is written yet."""
+        """Raises InnerloopError where something does not fit; nothing is written
+        yet.
+        """
         if self.trainable:
             self.optimizer = build_optimizer(self.learner, self.experiment.config)
             self.move.prepare(self.learner, self.setup.tasks, self.noise)

@@ -71,7 +71,7 @@ Kind = Literal["classes", "reals", "bits", "programs"]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The shape of a task: all that a learner must know to be built for it.
+    """The shape of a task: all that is needed to build a learner for it.
 
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
@@ -154,7 +154,7 @@ class TaskDistribution(ABC):
     """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
 
     Every random choice is drawn from the generator that is passed in, so a seed fixes
-    the tasks. All other members have defaults that suit tasks with given labels.
+    the tasks. All other members have defaults that suit tasks with labels.
 
     Class variables:
         prefetch: whether `sample` may run in a thread of its own while the previous
@@ -168,7 +168,9 @@ class TaskDistribution(ABC):
     played: ClassVar[bool] = False
     validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
-    note: str = ""  # how the data were read, where that is not obvious
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -250,4 +252,4 @@ class TaskDistribution(ABC):
 
         Raises InnerloopError where these tasks have no picture.
         """
-        raise InnerloopError("--plot cannot draw these tasks")
+        raise InnerloopError("these tasks have no picture")

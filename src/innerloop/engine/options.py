@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -147,7 +147,7 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
     return Option(name, hint, default, optional, choices, bounds, text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def options(thing: Callable[..., Any]) -> dict[str, Option]:
     """The options of a dataclass or of a function, by name, in order. A class inherits
     the descriptions of its base classes.

@@ -63,7 +63,7 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
     trainable = [p for p in learner.parameters() if p.requires_grad]
     if not trainable:
         raise InnerloopError(
-            f"{type(learner).__name__} has no parameters to meta-train: test it as it is"
+            f"{type(learner).__name__} has no parameters to meta-train: test it as is"
         )
     kind = getattr(torch.optim, config.optimizer, None)
     if (
@@ -180,7 +180,9 @@ def meta_train(
         DivergenceError: the loss or the meta-gradient is not finite.
     """
     if (steps is None) == (seconds is None):
-        raise InnerloopError("give exactly one of steps and seconds")
+        raise InnerloopError(
+            f"pass exactly one of steps and seconds; got {steps} and {seconds}"
+        )
     if clip is not None and not clip > 0:
         raise InnerloopError(f"clip must be greater than 0; got {clip}")
     move = as_meta_gradient(meta_gradient if meta_gradient is not None else Backprop())
@@ -240,8 +242,8 @@ def meta_train(
             if not math.isfinite(loss + norm):
                 raise DivergenceError(
                     f"training diverged at step {index}: the loss is {loss}, the norm "
-                    f"of the meta-gradient {norm}; lower the learning rate, or clip the "
-                    "meta-gradient"
+                    f"of the meta-gradient {norm}; lower the learning rate, or clip "
+                    "the meta-gradient"
                 )
             index += 1
             shown = index / steps if steps is not None else progress

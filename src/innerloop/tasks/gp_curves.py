@@ -11,6 +11,7 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian
+from innerloop.core.meta_test import chunks
 from innerloop.core.report import (
     Estimate,
     Measurement,
@@ -76,6 +77,9 @@ class Curves(TaskDistribution):
         shots = f"{'' if self.exact else 'up to '}{self.shots}"
         return f"{self.kernel} curves, {shots} support and {self.queries} query points"
 
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
+
     def sample(self, n: int, generator: torch.Generator) -> Task:
         fewest = min(3, self.shots)
         shots = (
@@ -133,10 +137,9 @@ class Curves(TaskDistribution):
             outputs = learner.predict(learner.adapt(task.support), task.query.x)
             return likelihood.nll(outputs, task.query.y)
 
-        device = next(learner.parameters()).device
         losses, best = [], []
         with torch.no_grad():
-            for batch in self.sample(plan.n, plan.generator()).to(device).split(10**6):
+            for batch in chunks(learner, self, plan.n, 25, plan.generator()):
                 losses.append(learner.mapped(loss, batch).cpu())
                 best.append(self.best_loss(batch).cpu())
         exact = torch.cat(best)
