@@ -34,7 +34,7 @@ def run(**arguments: Any) -> None:
     if len(inputs) > 1:
         lines.append(f"x is {' | '.join(inputs)}, joined by |")
     agreements = [agreement for *_, agreement in answers]
-    lines.append(certainty(len(examples), found.programs, agreements))
+    lines.append(certainty(len(examples), found.fits, found.programs, agreements))
     # rows without an answer, or on which programs disagree, come first
     answers.sort(key=lambda row: (row[1] is not None, row[2] >= AGREE))
     doubtful = sum(a is None or agreement < AGREE for _, a, agreement in answers)

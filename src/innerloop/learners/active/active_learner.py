@@ -30,7 +30,7 @@ class Labelled(NamedTuple):
     """
 
     prototypes: Tensor
-    count: Tensor
+    counts: Tensor
     far: Tensor
 
 
@@ -110,7 +110,7 @@ class ActiveLearner(FeatureLearner):
 
     def answers(self, state: Labelled, z: Tensor) -> Tensor:
         distances = squared_distance(z, state.prototypes)
-        return logits(distances, state.count, state.far, self.log_scale.exp())
+        return logits(distances, state.counts, state.far, self.log_scale.exp())
 
     def learned(self, z: Tensor, y: Tensor) -> Labelled:
         within = squared_distance(z, z)  # (n, n)
