@@ -26,7 +26,7 @@ from torch import Tensor
 
 from innerloop import MAML, meta_train
 from innerloop.cli.plot import pyplot
-from innerloop.core.report import student_t
+from innerloop.measurements import student_t
 from innerloop.rl import (
     ENVIRONMENTS,
     Environment,

@@ -24,7 +24,7 @@ from innerloop import (
     TaskDistribution,
     meta_train,
 )
-from innerloop.core.report import Estimate
+from innerloop.measurements import Estimate
 from innerloop.engine import population
 from innerloop.metagrad import ES, Backprop, es
 from innerloop.tasks import sinusoid, strokes

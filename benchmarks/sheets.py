@@ -12,7 +12,7 @@ import torch
 
 import innerloop
 from innerloop.cli.plot import pyplot
-from innerloop.core.meta_test import Estimate
+from innerloop.evaluation.few_shot import Estimate
 from innerloop.core.task import Task
 from innerloop.runs import Run
 from innerloop.tasks import omniglot

@@ -50,7 +50,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
-    "esmaml": [{}, {"by": "climb", "inner_steps": 2}],
+    "esmaml": [{}, {"inner_rule": "hill-climbing", "inner_steps": 2}],
     "finetune": [{}, {"head": "cosine"}, {"adapted": "last"}, {"adapted": "all"}],
     "activelearner": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],

@@ -33,12 +33,13 @@ from innerloop.assembly import (
     training_config,
 )
 from innerloop.core.learner import Learner, MetaTrainConfig
-from innerloop.core.report import Report, TestPlan, merged
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import checked
 from innerloop.engine.precision import Precision
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
+from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import Entry, find
 from innerloop.runs import Run, RunError
@@ -321,7 +322,8 @@ class Experiment:
         ):
             labelled = replace(plan, labels={**labels, **plan.labels})
             if evaluation is None:
-                reports.append(distribution.evaluate(learner, labelled))
+                special = distribution.evaluate(learner, labelled)
+                reports.append(special or evaluate(learner, distribution, labelled))
             else:
                 chosen = Choice.of(evaluation)
                 measure = find("evaluation", chosen.name).factory(**chosen.options)

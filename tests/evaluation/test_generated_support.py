@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Examples, ProtoNet, TaskSpec
-from innerloop.core.report import TestPlan
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.evaluation import EVALUATIONS, GeneratedSupport
 from innerloop.evaluation.generated_support import GeneratedSupportTasks
+from innerloop.measurements import TestPlan
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.testing import Blobs
 

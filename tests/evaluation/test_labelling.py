@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop import ActiveLearner, ProtoNet, meta_test, meta_train
-from innerloop.core.report import TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.evaluation import Labelling
 from innerloop.evaluation.active import labelling_curves
+from innerloop.measurements import TestPlan
 
 
 class Crowds(TaskDistribution):

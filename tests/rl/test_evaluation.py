@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from innerloop import LSTM, MAML, RL2, ProtoNet, TaskSpec
-from innerloop.core.report import Report, TestPlan
+from innerloop.measurements import Report, TestPlan
 from innerloop.rl import (
     LIKELIHOODS,
     Bandits,

@@ -7,12 +7,12 @@ import torch
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Likelihood
-from innerloop.core.report import Report, TestPlan
 from innerloop.core.task import Examples, Task
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import options
 from innerloop.evaluation.program_search import ProgramSearch
 from innerloop.learners.synthesis import DeepCoder, RobustFill, robustfill
+from innerloop.measurements import Report, TestPlan
 from innerloop.programs import lists, strings
 from innerloop.programs.likelihood import Exact
 from innerloop.tasks.programs import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from innerloop.core.report import Report, Table
+    from innerloop.measurements import Report, Table
 
 
 class SafeStream:

@@ -15,7 +15,7 @@ from innerloop.engine.errors import InnerloopError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.core.report import Measurement, Report, TestPlan
+    from innerloop.measurements import Measurement, Report, TestPlan
 
 
 class Examples(NamedTuple):
@@ -199,19 +199,17 @@ class TaskDistribution(ABC):
         """
         return [{}]
 
-    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        """Measure the learner on these tasks: by default few-shot, see `meta_test`."""
-        from innerloop.core.meta_test import evaluate
-
-        return evaluate(learner, self, plan)
-
-    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
-        """The measurement that matters most, for validation: the first of `evaluate`,
-        without what costs more time.
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report | None:
+        """Measure the learner as these tasks need it, or None for the few-shot
+        protocol, see `meta_test`.
         """
-        from innerloop.core.meta_test import evaluate
+        return None
 
-        return evaluate(learner, self, plan).tables[0].rows[0].values[0]
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement | None:
+        """The measurement that matters most, for validation, or None for the score of
+        the few-shot protocol.
+        """
+        return None
 
     def for_supervised(self, batch: int) -> TaskDistribution:
         """The same data as one problem with all classes at once and fixed labels,

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import evaluate
-from innerloop.core.report import Report, TestPlan, merged
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.few_shot import evaluate
+from innerloop.measurements import Report, TestPlan, merged
 
 
 class GeneratedSupportTasks(TaskDistribution):

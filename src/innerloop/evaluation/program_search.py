@@ -8,8 +8,12 @@ from typing import ClassVar
 import torch
 
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import chunks
-from innerloop.core.report import (
+from innerloop.core.task import Task, TaskDistribution
+from innerloop.engine.options import Positive
+from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.few_shot import chunks
+from innerloop.learners.synthesis.synthesizer import SearchMethod, Synthesizer
+from innerloop.measurements import (
     Estimate,
     Measurement,
     Report,
@@ -18,10 +22,6 @@ from innerloop.core.report import (
     TestPlan,
     Unit,
 )
-from innerloop.core.task import Task, TaskDistribution
-from innerloop.engine.options import Positive
-from innerloop.evaluation.base import Evaluation
-from innerloop.learners.synthesis.synthesizer import SearchMethod, Synthesizer
 
 SEARCHES: dict[SearchMethod, str] = {
     "guided": "guided",

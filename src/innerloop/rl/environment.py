@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Measurement, Report, TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.measurements import Measurement, Report, TestPlan
 from innerloop.rl.policy import Policy
 from innerloop.tasks.splits import check_split
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.rl.advantages import mean_return
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy_gradient import adapt_by_acting

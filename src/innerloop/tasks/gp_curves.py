@@ -11,8 +11,11 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian
-from innerloop.core.meta_test import chunks
-from innerloop.core.report import (
+from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
+from innerloop.evaluation.few_shot import chunks
+from innerloop.measurements import (
     Estimate,
     Measurement,
     Report,
@@ -20,9 +23,6 @@ from innerloop.core.report import (
     Table,
     TestPlan,
 )
-from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import Count
 from innerloop.tasks.pictures import plot_curves, prediction
 from innerloop.tasks.splits import task_source
 
@@ -128,7 +128,7 @@ class Curves(TaskDistribution):
         """Few-shot, and for learners with a learned scale the loss above that of the
         exact posterior.
         """
-        report = super().evaluate(learner, plan)
+        report = evaluate(learner, self, plan)
         likelihood = learner.likelihood
         if not (isinstance(likelihood, Gaussian) and likelihood.learned_scale):
             return report  # its loss is a squared error
