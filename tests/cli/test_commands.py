@@ -24,7 +24,7 @@ from tests.cli.conftest import SMALL, cli
 Fails = Callable[..., str]
 
 
-def tested(line: str, run: Path, file: Path, *further: str | Path) -> dict[str, Any]:
+def result_of(line: str, run: Path, file: Path, *further: str | Path) -> dict[str, Any]:
     """The JSON that a test writes."""
     assert cli(f"test {line} --json", file, run, *further) == 0
     return json.loads(file.read_text())
@@ -42,7 +42,7 @@ def test_a_test_is_stored_in_the_run_and_where_asked(
     proto_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "--tasks 6 --ways 3 --shots 1 --queries 2"
-    result = tested(line, proto_run, tmp_path / "result.json")
+    result = result_of(line, proto_run, tmp_path / "result.json")
     (row,) = rows_of(result)
     assert (row["ways"], row["shots"]) == (3, 1)
     assert 0 <= row["accuracy"]["mean"] <= 1
@@ -55,7 +55,7 @@ def test_a_test_is_stored_in_the_run_and_where_asked(
 def test_one_task_has_no_interval_and_is_valid_json(
     proto_run: Path, tmp_path: Path
 ) -> None:
-    result = tested("--tasks 1 --ways 3 --queries 2", proto_run, tmp_path / "one.json")
+    result = result_of("--tasks 1 --ways 3 --queries 2", proto_run, tmp_path / "one.json")
     assert rows_of(result)[0]["accuracy"]["interval"] is None
     assert "Infinity" not in (tmp_path / "one.json").read_text()
 
@@ -63,7 +63,7 @@ def test_one_task_has_no_interval_and_is_valid_json(
 def test_without_sizes_the_four_usual_settings_are_tested(
     proto_run: Path, tmp_path: Path
 ) -> None:
-    result = tested("--tasks 2 --queries 1", proto_run, tmp_path / "result.json")
+    result = result_of("--tasks 2 --queries 1", proto_run, tmp_path / "result.json")
     sizes = [(row["ways"], row["shots"]) for row in rows_of(result)]
     assert sizes == [(5, 1), (5, 5), (20, 1), (20, 5)]
 
@@ -73,7 +73,7 @@ def test_evaluations_are_switches(
 ) -> None:
     for name in ("clustering", "class-incremental"):
         line = f"--{name} --tasks 3 --ways 3 --queries 2"
-        result = tested(line, proto_run, tmp_path / f"{name}.json")
+        result = result_of(line, proto_run, tmp_path / f"{name}.json")
         assert result["evaluation"]["name"] == name
         assert result["tables"]
     line = f"test {proto_run} --clustering --class-incremental"
@@ -97,7 +97,7 @@ def test_evaluations_are_switches(
 )
 def test_learners_train_and_test_by_command(line: str, tmp_path: Path) -> None:
     assert cli(f"train {line} --steps 2 --out", tmp_path / "run") == 0
-    result = tested("--tasks 3", tmp_path / "run", tmp_path / "result.json")
+    result = result_of("--tasks 3", tmp_path / "run", tmp_path / "result.json")
     assert rows_of(result)
 
 
@@ -107,7 +107,7 @@ def test_a_learner_with_fixed_ways_is_tested_at_these(
     run = tmp_path / "run"
     line = "train maml strokes --ways 3 --queries 2 --batch 1 --steps 1 --out"
     assert cli(line, run) == 0
-    result = tested("--tasks 2 --steps 2", run, tmp_path / "result.json")
+    result = result_of("--tasks 2 --steps 2", run, tmp_path / "result.json")
     assert [row["ways"] for row in rows_of(result)] == [3]
     assert "was trained for 3 ways" in fails(f"test {run} --ways 4 --tasks 2")
     assert "was trained for 3 classes" in fails(f"test {run} --on sinusoid --tasks 2")
@@ -116,13 +116,13 @@ def test_a_learner_with_fixed_ways_is_tested_at_these(
 def test_curves_and_sequences_report_more(tmp_path: Path, fails: Fails) -> None:
     cnp, ntm, plot = tmp_path / "cnp", tmp_path / "ntm", tmp_path / "plot.png"
     assert cli("train cnp gp-curves --steps 2 --out", cnp) == 0
-    result = tested("--tasks 10", cnp, tmp_path / "curves.json", "--plot", plot)
+    result = result_of("--tasks 10", cnp, tmp_path / "curves.json", "--plot", plot)
     assert [row["shots"] for row in rows_of(result)] == [5, 10, 20]
     assert "posterior" in json.dumps(result)
     with Image.open(plot) as image:
         assert min(image.size) > 300
     assert cli("train ntm copy --steps 2 --length 3 --slots 8 --out", ntm) == 0
-    assert "bits" in json.dumps(tested("--tasks 4", ntm, tmp_path / "copy.json"))
+    assert "bits" in json.dumps(result_of("--tasks 4", ntm, tmp_path / "copy.json"))
     assert "cannot draw" in fails(f"test {ntm} --tasks 2 --plot", plot)
     message = fails(f"test {cnp} --tasks 2 --plot", tmp_path / "no" / "plot.png")
     assert "there is no folder" in message
@@ -232,9 +232,9 @@ def test_a_folder_of_photographs_trains_tests_and_adapts(
     reader = innerloop.load(run).reader
     assert reader is not None
     assert reader.settings()["channels"] == 3
-    result = tested("--tasks 2 --ways 2 --queries 2", run, tmp_path / "result.json")
+    result = result_of("--tasks 2 --ways 2 --queries 2", run, tmp_path / "result.json")
     assert result["seen_classes"] == 0
-    seen = tested(
+    seen = result_of(
         "--split train --tasks 2 --ways 2 --queries 2", run, tmp_path / "seen.json"
     )
     assert seen["seen_classes"] > 0
@@ -261,7 +261,7 @@ def test_results_are_written_where_the_training_data_are_missing(
         folder.unlink()
     own.rmdir()
     size = "--tasks 2 --ways 2 --queries 2 --all-classes"
-    result = tested(size, run, tmp_path / "result.json", "--root", pictures)
+    result = result_of(size, run, tmp_path / "result.json", "--root", pictures)
     assert rows_of(result)
 
 

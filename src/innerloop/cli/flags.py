@@ -26,8 +26,6 @@ class OptionType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
-        if isinstance(value, self.option.type):
-            return value
         try:
             value = self.option.type(value)
         except ValueError:
@@ -57,11 +55,9 @@ class SectionedCommand(click.Command):
     ) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if isinstance(param, click.Argument):
-                continue
             record = param.get_help_record(ctx)
-            if record is not None:
-                name = getattr(param, "section", "Options")
+            if record is not None and param.param_type_name == "option":
+                name = vars(param).get("section", "Options")
                 sections.setdefault(name, []).append(record)
         for name, records in sections.items():
             with formatter.section(name):
@@ -104,7 +100,7 @@ def _facts(option: Option) -> list[str]:
         found.append(str(option.range))
     if option.default not in (MISSING, None, ""):
         default = option.default
-        if isinstance(default, bool):
+        if option.type is bool:
             default = "yes" if default else "no"
         found.append(f"default: {default}")
     elif option.default is MISSING:
