@@ -245,7 +245,7 @@ def test_pixels_to_complete_are_those_of_the_drawing() -> None:
     image[place[0, :, 0], place[0, :, 1]] = y[0, :, 0]
     assert torch.equal(
         image,
-        tasks.drawings.sample(2, torch.Generator().manual_seed(0)).support.x[0, 0, 0],
+        tasks.characters.sample(2, torch.Generator().manual_seed(0)).support.x[0, 0, 0],
     )
     lengths = {
         len(

@@ -268,6 +268,17 @@ def test_gtn_without_generated_examples_fine_tunes_a_head() -> None:
     )
 
 
+def test_gtn_reads_a_fixed_encoder_and_refuses_networks_it_ignores() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(120, 7))
+    learner, some = built(GTN, IMAGES, encoder=encoder), task(IMAGES)
+    outputs = learner.predict(learner.adapt(some.support), some.query.x)
+    assert outputs.shape == (len(some.query.x), 3)
+    with pytest.raises(ValueError, match="there is no network 'rubbish'"):
+        built(GTN, encoder="rubbish")
+    with pytest.raises(ValueError, match="net is a linear layer"):
+        built(GTN, taught="head", net="mlp")
+
+
 def test_gtn_learns_through_generated_examples() -> None:
     learner, some = (
         built(GTN, count=3, inner_steps=2, inner_lr=0.3, net="flatten"),

@@ -267,9 +267,9 @@ def check_streaming(learner: Learner) -> Streaming:
 
 def streaming_agent(learner: Learner, rng: torch.Generator) -> StreamingAgent:
     """A learner that streams, as an agent."""
-    if isinstance(learner, Recurrent):
-        return RecurrentAgent(learner, rng)
-    return StreamingAgent(check_streaming(learner), rng)
+    streaming = check_streaming(learner)
+    agent = RecurrentAgent if isinstance(streaming, Recurrent) else StreamingAgent
+    return agent(streaming, rng)
 
 
 def trial_outputs(learner: Streaming, trials: Examples) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.functional import trainable_names
 from innerloop.engine.norm_stats import use_stored
 from innerloop.engine.options import Count, CountOrZero, Positive, Range
@@ -42,7 +43,7 @@ class GTN(Descent):
     Args:
         net: the network that is trained on a task; by default two layers of 256 units.
             With batch normalization its training is chaotic, and so is the gradient.
-        encoder: the fixed encoder in front of a "head".
+        encoder: a fixed encoder in front of `net`; by default none for "all".
         features: the network from a support example to features for the generator.
         generator: the network from these and noise to an input, which is added to the
             mean of the class.
@@ -96,14 +97,20 @@ class GTN(Descent):
             "features": Features(spec, width),
             "generator": decoder(spec, width + noise),
         }
-        if build_args.get("taught") == "head":
-            body = encoder(spec, build_args.get("encoder"))
-            head = nn.Linear(flat_features(body, spec), out_dim)
-            for p in head.parameters():
+        given, taught = build_args.get("encoder"), build_args.get("taught")
+        body: nn.Module = nn.Identity()
+        if given is not None or taught == "head":
+            body = encoder(spec, given)
+            spec = replace(spec, x_shape=(flat_features(body, spec),), vocabulary=0)
+        if taught == "head":
+            if isinstance(build_args.get("net"), str):
+                raise InnerloopError('with taught="head", net is a linear layer')
+            net = nn.Linear(spec.x_size, out_dim)
+            for p in net.parameters():
                 p.data.zero_()  # as in fine-tuning
-            return {"net": head, "encoder": body, **parts}
-        net = headed(spec, out_dim, build_args.get("net") or "wide-mlp")
-        return {"net": net, "encoder": nn.Identity(), **parts}
+        else:
+            net = headed(spec, out_dim, build_args.get("net") or "wide-mlp")
+        return {"net": net, "encoder": body, **parts}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support)

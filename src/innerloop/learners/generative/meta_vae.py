@@ -34,6 +34,8 @@ class MetaVAE(Learner):
     Reference: Edwards and Storkey 2017, "Towards a neural statistician",
     arXiv:1606.02185, eq. (3)-(5) and section 5.3.
 
+    Defaults differ from the paper: it has no classifier, `discriminative` 0.
+
     Objective: the negative evidence lower bound of all examples of a class, in nats per
     example, with q(c | D) from all of them or, for a random half of the classes in
     training, from the support examples alone; plus `discriminative` times the query
@@ -54,7 +56,7 @@ class MetaVAE(Learner):
         decoder: the network from c and z to x.
         context, latent: size of c and of z.
         width: size of the features, and units of a layer.
-        discriminative: weight of the query loss; 0 in the paper.
+        discriminative: weight of the query loss.
         pixels: distribution of x: "bernoulli" for brightness in 0..1, "gaussian" with
             variance 1 for anything else. By default chosen by the shape of inputs.
     """

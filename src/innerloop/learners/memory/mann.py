@@ -37,10 +37,11 @@ class MANN(Recurrent):
     Reference: Santoro, Bartunov, Botvinick, Wierstra and Lillicrap 2016, "One-shot
     learning with memory-augmented neural networks", arXiv:1605.06065, eq. (1)-(8).
 
-    The paper does not say whether a step reads or writes first. Here it reads first;
-    otherwise it would find what it has just written. The keys k_t are computed from the
+    Defaults differ from the paper: `strength` is 1 there, fixed, with which a softmax
+    over 128 slots reads nearly their mean. The keys k_t are computed from the
     controller's state and its input; in the paper from the state alone, through which
-    an encoder learns more slowly.
+    an encoder learns more slowly. The paper does not say whether a step reads or writes
+    first; here it reads first, or it would find what it has just written.
 
     Objective: the loss of every prediction: of each support example before its label is
     read, and of the query set.
@@ -59,8 +60,7 @@ class MANN(Recurrent):
         slots, width: number and size of the rows of the memory.
         readers: number of heads; each of them reads, and writes one row.
         usage_decay: decay of the usage of slots per step.
-        strength: initial value of the learned sharpness of reading. In the paper 1,
-            fixed, with which a softmax over 128 slots reads nearly their mean.
+        strength: initial value of the learned sharpness of reading.
     """
 
     _: KW_ONLY

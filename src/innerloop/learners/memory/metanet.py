@@ -34,6 +34,8 @@ class MetaNet(FeatureLearner):
 
     Reference: Munkhdalai and Yu 2017, "Meta networks", arXiv:1703.00837, Algorithm 1.
 
+    Defaults differ from the paper: `scale` is 1 there, fixed.
+
     State: the fast weights of every support example (n, weights), their keys (n,
     hidden), and the fast weights of u (hidden, features).
 
@@ -44,8 +46,7 @@ class MetaNet(FeatureLearner):
         y_dim: size of a target.
         out_dim: number of outputs.
         hidden: units of the layers with fast weights.
-        scale: initial value of the learned sharpness of attention; in the paper 1,
-            fixed.
+        scale: initial value of the learned sharpness of attention.
     """
 
     encoder: nn.Module

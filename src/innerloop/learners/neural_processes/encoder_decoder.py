@@ -24,9 +24,8 @@ class EncoderDecoder(Learner):
     min over encoder and decoder of the sum over tasks of L(decoder(code, x), y), code =
     encoder(support), for support and query examples
 
-    Reference: the autoencoder, Hinton and Salakhutdinov 2006, "Reducing the
-    dimensionality of data with neural networks", Science 313(5786), applied to sets of
-    examples.
+    Reference: Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with
+    neural networks", Science 313(5786): the autoencoder, here of sets of examples.
 
     Objective: the loss of the query set (prediction) plus `reconstruction` times that
     of the support set (reconstruction).
