@@ -188,7 +188,6 @@ class RobustFill(Synthesizer):
             known = enumerated(strings.GRAMMAR)
             found = enumeration(known, examples, Budget(seconds))
         numbers = strings.GRAMMAR.encode(found[0].program) if found else []
-        numbers = numbers if len(numbers) <= self.symbols else []
         return padded(numbers, self.symbols).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
