@@ -1,57 +1,63 @@
-"""Programs from examples, for columns of a table: with a trained guide or without."""
+"""Programs from examples, for columns of a table: with a trained network or without."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.experiment import load
 from innerloop.learners.synthesis.robustfill import RobustFill
 from innerloop.programs import strings
-from innerloop.programs.grammar import Program
-from innerloop.programs.search import Budget, Found, Written, enumerated, pruned
-from innerloop.runs import RunError, load
+from innerloop.programs.search import Budget, Enumerated, InputOutput
+from innerloop.programs.version_space import VersionSpace, explore
 
-BETWEEN = "|"  # the texts of several columns, where they are read as one
+SEPARATOR = "|"  # between the texts of several columns, which are read as one text
+# Prior weights of expressions. Characters at constant positions seldom generalize to
+# other rows, so other expressions are preferred, as in Gulwani 2011, section 5.
+WEIGHTS = {"sub": 0.05}
 Row = str | Sequence[str]
 
 
 @dataclass(frozen=True)
 class Synthesis:
-    """The likeliest program that fits the examples, and how far the others that fit
-    agree with it.
+    """The likeliest program that fits the examples, and how far all other programs that
+    were found agree with it. The instance is callable: it applies the program.
 
-    program: it, as text. programs: all that were found, with their shares of the
-    probability. The instance is the program: call it with an input.
+    Args:
+        program: the likeliest program, as text.
+        programs: the likeliest programs, each with its share of the probability of all
+            programs that were found.
+        fits: how many programs were found.
+        space: all of them.
     """
 
     program: str
     programs: tuple[tuple[str, float], ...]
+    fits: int
+    space: VersionSpace = field(repr=False, compare=False)
 
     def __call__(self, row: Row) -> str | None:
-        """What the program makes of an input; None where it finds nothing in it."""
+        """The output of the program for an input; None where it has none."""
         return strings.run(strings.parse(self.program), joined(row))
 
     def agreement(self, row: Row) -> float:
-        """The share of the probability of all programs found that is with those which
-        make the same of an input as the first.
+        """The share of the probability of all programs that were found which lies on
+        those with the same output for this input.
         """
-        answer, text = self(row), joined(row)
-        return min(
-            1.0,
-            sum(
-                share
-                for program, share in self.programs
-                if strings.run(strings.parse(program), text) == answer
-            ),
-        )
+        text = joined(row)
+        if len(text) > strings.LONGEST:
+            return 1.0  # no program has an output
+        return self.space.agreement(partial(strings.evaluate, text=text), self(row))
 
 
 def joined(row: Row) -> str:
-    """The text that an input is read as: several columns with a | between them."""
-    return row if isinstance(row, str) else BETWEEN.join(row)
+    """An input as one text: several columns with a | between them."""
+    return row if isinstance(row, str) else SEPARATOR.join(row)
 
 
 def synthesize(
@@ -61,17 +67,48 @@ def synthesize(
     seconds: float = 10.0,
     wanted: int = 20,
 ) -> Synthesis:
-    """A program that makes the output of every example (input, output) from its input;
-    an input is a text, or a sequence of texts, its columns.
+    """A program that computes the output of every example (input, output) from its
+    input; an input is a text or a sequence of texts, its columns.
 
-    run: the folder of a RobustFill that was trained on string-programs, to guide the
-    search; without one, and where it finds nothing, programs are enumerated, simple
-    ones first. seconds: of the processor that the search may take, of which a guide has
-    half at most. wanted: programs that fit, at most, which is more than one to see how
-    far they agree.
-    Raises ValueError where there are no examples, where they contradict each other,
-    have no output or are too long, and where nothing fits.
+    Raises InnerloopError where there are no examples, where two contradict each other,
+    where an output is empty or a text is too long, and where no program fits.
+
+    Args:
+        run: the folder of a RobustFill that was trained on string-programs, whose
+            network guides the search. Without it, and where the guided search finds
+            nothing, programs are enumerated.
+        seconds: limit of the processor time; a guided search uses half of it at most.
+            Enumeration ends earlier where further programs change little.
+        wanted: how many of the programs to list; all of them count in `agreement`.
     """
+    inputs, outputs = _checked(examples)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InnerloopError(f"seconds must be at least 0; got {seconds}")
+    if wanted < 1:
+        raise InnerloopError(f"wanted must be at least 1; got {wanted}")
+    budget = Budget(seconds)
+    space = None
+    if run is not None:
+        space = guide(run).version_space(inputs, outputs, seconds / 2, wanted)
+    if space is None or space.only_constants:
+        pairs = InputOutput(strings.evaluate, inputs, outputs)
+        grammar = strings.grammar_for([*inputs, *outputs])
+        space = explore(Enumerated(grammar, WEIGHTS), pairs, budget)
+    found = list(islice(space.programs(), wanted))
+    if not found:
+        raise InnerloopError(
+            f"no program was found that fits the {len(inputs)} examples: check them "
+            "for typing errors; more seconds seldom help"
+        )
+    programs = tuple(
+        (strings.show(program), math.exp(log_p - space.log_p))
+        for program, log_p in found
+    )
+    return Synthesis(programs[0][0], programs, space.size, space)
+
+
+def _checked(examples: Sequence[tuple[Row, str]]) -> tuple[list[str], list[str]]:
+    """The inputs, each once, and their outputs."""
     known: dict[str, str] = {}
     for row, output in examples:
         text = joined(row)
@@ -79,54 +116,25 @@ def synthesize(
             raise InnerloopError(f"the example {text!r} has no output")
         if known.setdefault(text, output) != output:
             raise InnerloopError(
-                f"two examples contradict each other: {text!r} gives both {known[text]!r} and {output!r}"
+                f"two examples contradict each other: {text!r} has the outputs "
+                f"{known[text]!r} and {output!r}"
             )
         if max(len(text), len(output)) > strings.LONGEST:
             raise InnerloopError(
-                f"texts may have {strings.LONGEST} characters, and {text[:20]!r}... has {len(text)}, its output {len(output)}"
+                f"texts may have {strings.LONGEST} characters; {text[:20]!r}... has "
+                f"{len(text)} and its output {len(output)}"
             )
     if not known:
-        raise InnerloopError(
-            "there is no example: give at least one input with its output"
-        )
-    inputs, outputs = list(known), list(known.values())
-    guided = guide(run) if run is not None else None
-    budget = Budget(seconds)
-    found: list[Found] = (
-        guided.search(inputs, outputs, seconds / 2, wanted) if guided else []
-    )
-    if not found:
-        found = pruned(
-            enumerated(strings.GRAMMAR),
-            Written(strings.evaluate, inputs, outputs),
-            budget,
-            wanted=wanted,
-        )
-    # a constant only where nothing else fits
-    found = [one for one in found if not strings.ignores_input(one.program)] or found
-    if not found:
-        raise InnerloopError(
-            f"no program was found that fits the {len(known)} examples: is one of them mistyped? More seconds may help, but seldom do"
-        )
-    return Synthesis(strings.show(found[0].program), shares(found))
-
-
-def shares(found: Sequence[Found]) -> tuple[tuple[str, float], ...]:
-    """Programs as text, and their shares of the probability of all."""
-    programs: dict[Program, float] = {
-        one.program: math.exp(one.log_p - found[0].log_p) for one in found
-    }
-    return tuple(
-        (strings.show(program), p / sum(programs.values()))
-        for program, p in programs.items()
-    )
+        raise InnerloopError("there is no example: at least one input with its output")
+    return list(known), list(known.values())
 
 
 def guide(run: Path | str) -> RobustFill:
-    """The learner of a run. Raises RunError where it is another."""
+    """The learner of a run. Raises InnerloopError where it is no RobustFill."""
     learner = load(run)
     if not isinstance(learner, RobustFill):
-        raise RunError(
-            f"{run} is a run of {type(learner).__name__}, and only RobustFill guides to programs"
+        raise InnerloopError(
+            f"{run} is a run of {type(learner).__name__}, and only RobustFill can "
+            "guide the search for programs"
         )
     return learner

@@ -1,5 +1,5 @@
-"""The laws that every learner obeys, as functions that raise AssertionError: for this
-library's learners and for yours.
+"""The laws that every learner obeys, as functions that raise AssertionError: for the
+learners of this package and for yours.
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ import copy
 import io
 import pickle
 import re
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, Streaming
-from innerloop.core.metagrad import META_GRADIENTS, backprop
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.metagrad import STRATEGIES, evolve
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import options
+from innerloop.metagrad import META_GRADIENTS, Backprop
 from innerloop.metagrad.meta_train import Step, meta_train
 
 
 class Blobs(TaskDistribution):
     """Small synthetic tasks of any spec: classes are Gaussian blobs around random
-    centres, or texts in which most tokens are those of the class; reals are random
+    centers, or texts in which most tokens are those of the class; reals are random
     linear maps, bits their signs.
     """
 
@@ -44,14 +47,14 @@ class Blobs(TaskDistribution):
             y = y if spec.kind == "reals" else (y > 0).float()
             cut = self.shots * 4
         else:
-            centres = torch.randn(n, spec.y_dim, spec.x_size, generator=generator)
+            centers = torch.randn(n, spec.y_dim, spec.x_size, generator=generator)
             labels = torch.arange(spec.y_dim).repeat(self.shots + self.queries)
-            x = centres[:, labels] + 0.3 * torch.randn(
+            x = centers[:, labels] + 0.3 * torch.randn(
                 n, len(labels), spec.x_size, generator=generator
             )
             if spec.vocabulary:
                 own = torch.randint(
-                    1, spec.vocabulary, centres.shape, generator=generator
+                    1, spec.vocabulary, centers.shape, generator=generator
                 )[:, labels]
                 x = torch.where(
                     torch.rand(x.shape, generator=generator) < 0.8,
@@ -69,22 +72,38 @@ class Blobs(TaskDistribution):
 
 
 def check_learner(
-    learner: Learner, spec: TaskSpec, *, laws: list[str] | None = None
+    learner: Learner, spec: TaskSpec, *, laws: Iterable[str] | None = None
 ) -> None:
-    """Hold a learner, built for `spec`, to every law that applies to it (or to those
-    named), on synthetic tasks.
+    """Check a learner, built for `spec`, against every law that applies to it (or those
+    named in `laws`), on synthetic tasks.
 
-    The learner is not changed. Raises AssertionError with the law's name and what was
-    found.
+    The learner is not changed. Raises AssertionError with every law that it breaks and
+    the reason.
     """
-    for name, law in LAWS.items():
-        if laws is None or name in laws:
-            try:
-                law(copy.deepcopy(learner).eval(), Blobs(spec))
-            except AssertionError as error:
-                raise AssertionError(
-                    f"{type(learner).__name__} breaks the law {name!r}: {error}"
-                ) from error
+    chosen = LAWS if laws is None else {name: _law(name) for name in laws}
+    broken: dict[str, Exception] = {}
+    for name, law in chosen.items():
+        try:
+            law(copy.deepcopy(learner).eval(), Blobs(spec))
+        except Exception as error:  # a learner may raise anything
+            broken[name] = error
+    if broken:
+        reasons = [f"{name!r}: {_reason(error)}" for name, error in broken.items()]
+        count = "a law" if len(broken) == 1 else f"{len(broken)} laws"
+        message = "\n  ".join([f"{type(learner).__name__} breaks {count}", *reasons])
+        raise AssertionError(message) from next(iter(broken.values()))
+
+
+def _law(name: str) -> Callable[[Learner, TaskDistribution], None]:
+    every = LAWS | PACKAGE_LAWS
+    if name not in every:
+        raise InnerloopError(f"no law {name!r}; there are {', '.join(every)}")
+    return every[name]
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"
 
 
 def _tasks(tasks: TaskDistribution, n: int = 3, seed: int = 0) -> Task:
@@ -109,10 +128,10 @@ def _answers(learner: Learner, task: Task) -> Tensor:
 
 
 def mapped_is_looped(learner: Learner, tasks: TaskDistribution) -> None:
-    """A batch of tasks under vmap gives what a loop over the tasks gives."""
-    batch = _tasks(tasks).to("cpu")
+    """A batch of tasks gives the same as a loop over the tasks."""
+    batch = _tasks(tasks)
     looped = [learner.loss(task) for task in batch.unbind()]
-    mapped = torch.vmap(learner.loss, randomness="different")(batch)
+    mapped = learner.mapped(learner.loss, batch)
     _close(mapped[0], torch.stack([loss for loss, _ in looped]), "losses")
     _close(
         learner(batch)[0], torch.stack([loss for loss, _ in looped]).mean(), "forward"
@@ -124,13 +143,13 @@ def adapt_changes_nothing(learner: Learner, tasks: TaskDistribution) -> None:
     untouched.
     """
     batch = _tasks(tasks)
-    before, given = copy.deepcopy(learner.state_dict()), tree_map(torch.clone, batch)
+    before, inputs = copy.deepcopy(learner.state_dict()), tree_map(torch.clone, batch)
     for task in batch.unbind():
         _answers(learner, task)
     learner.train()
     learner.loss(batch.unbind()[0])
     _close(learner.state_dict(), before, "meta-parameters or buffers", 0.0)
-    _close(batch, build_args, "inputs", 0.0)
+    _close(batch, inputs, "inputs", 0.0)
     assert all(p.grad is None for p in learner.parameters()), (
         "a gradient was left behind"
     )
@@ -169,12 +188,12 @@ def shape_follows_spec(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 def gradient_is_right(learner: Learner, tasks: TaskDistribution) -> None:
-    """The gradient of the loss, in float64, is what finite differences say; looped and
-    under vmap.
+    """The gradient of the loss, in float64, agrees with finite differences; in a loop
+    and under vmap. Skipped where second derivatives are left out.
     """
     student = copy.deepcopy(learner).double()
     theta = _trainable(student)
-    if not theta or getattr(learner, "two_losses", False):
+    if not theta or learner.two_losses or learner.first_order:
         return
     batch = tree_map(torch.Tensor.double, _tasks(tasks, 2))
     generator = torch.Generator().manual_seed(1)
@@ -192,7 +211,7 @@ def gradient_is_right(learner: Learner, tasks: TaskDistribution) -> None:
         return torch.stack([function(task) for task in batch.unbind()])
 
     def mapped(function: Callable[[Task], Tensor], batch: Task) -> Tensor:
-        return torch.vmap(function, randomness="different")(batch)
+        return student.mapped(function, batch)
 
     def slope(step: float) -> float:
         values = []
@@ -224,7 +243,7 @@ def gradient_is_right(learner: Learner, tasks: TaskDistribution) -> None:
         )
         near = min(slopes, key=lambda finite: abs(exact - finite))
         assert abs(exact - near) <= 2e-4 * max(1.0, abs(near)), (
-            f"{how.__name__}: autograd says {exact:.8g}, finite differences {slopes}"
+            f"{how.__name__}: autograd gives {exact:.8g}, finite differences {slopes}"
         )
 
 
@@ -259,7 +278,7 @@ def images_stand_alone(learner: Learner, tasks: TaskDistribution) -> None:
     """A prediction for one query does not depend on the others beside it, unless the
     learner is transductive or the queries are a sequence.
     """
-    if getattr(learner, "transductive", False) or tasks.spec.ordered:
+    if learner.transductive or tasks.spec.ordered:
         return
     task = _tasks(tasks).unbind()[0]
     state = learner.adapt(task.support)
@@ -272,7 +291,7 @@ def support_order_is_free(learner: Learner, tasks: TaskDistribution) -> None:
     """The order of the support examples does not matter, unless the learner streams
     them or reads them in context.
     """
-    if isinstance(learner, Streaming) or getattr(learner, "contextual", False):
+    if isinstance(learner, Streaming) or learner.contextual:
         return
     task = _tasks(tasks).unbind()[0]
     order = torch.randperm(
@@ -282,9 +301,9 @@ def support_order_is_free(learner: Learner, tasks: TaskDistribution) -> None:
     _close(_answers(learner, shuffled), _answers(learner, task), "outputs", 1e-3)
 
 
-def following_is_observing(learner: Learner, tasks: TaskDistribution) -> None:
-    """A learner that streams says the same about a whole support set as about its
-    examples, one by one.
+def scanning_is_observing(learner: Learner, tasks: TaskDistribution) -> None:
+    """A streaming learner returns the same for a whole support set as for its examples
+    one by one.
     """
     if not isinstance(learner, Streaming):
         return
@@ -295,10 +314,10 @@ def following_is_observing(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 def labels_are_symbols(learner: Learner, tasks: TaskDistribution) -> None:
-    """Permuting the labels permutes the outputs, where the learner has no output of its
-    own for every label.
+    """Permuting the labels permutes the outputs, unless the learner has a fixed number
+    of ways, and so a learned output for every label.
     """
-    if tasks.spec.kind != "classes" or not learner.any_ways(vars(learner)):
+    if tasks.spec.kind != "classes" or learner.fixed_ways:
         return
     task = _tasks(tasks).unbind()[0]
     order = torch.randperm(tasks.spec.y_dim, generator=torch.Generator().manual_seed(3))
@@ -309,8 +328,8 @@ def labels_are_symbols(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
-    """Fifty meta-steps on a few tasks lower the loss on them; of a learner with two
-    losses, that of the classifier, which it has in evaluation.
+    """Fifty meta-steps on a few tasks lower the loss on them; for a learner with two
+    losses, that of the classifier, its loss in evaluation mode.
     """
     if not _trainable(learner):
         return
@@ -322,22 +341,63 @@ def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
         for _, metrics, _ in _meta_trained(student, fixed, steps=50, batch=4, lr=3e-3)
     ]
     first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
-    if getattr(learner, "two_losses", False):
+    if learner.two_losses:
         first, last = (float(each(fixed.tasks)[0]) for each in (learner, student))
     assert last < first - 1e-3 * abs(first), (
         f"the loss went from {first:.4f} to {last:.4f}"
     )
 
 
+THREADS, CALLS = 8, 4
+
+
+def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
+    """Threads that adapt and predict at the same time get the same bits as one thread,
+    and leave the learner's parameters and buffers as they were.
+    """
+    batch = _tasks(tasks, THREADS).unbind()
+    before = copy.deepcopy(learner.state_dict())
+    tensors = [id(p) for p in (*learner.parameters(), *learner.buffers())]
+    expected = [_answers(learner, task).detach() for task in batch]
+    wrong: list[int] = []
+    errors: list[BaseException] = []
+    start = threading.Barrier(THREADS)
+
+    def work(i: int) -> None:
+        try:
+            start.wait()
+            for _ in range(CALLS):
+                outputs = _answers(learner, batch[i])
+                if not torch.equal(outputs.detach(), expected[i]):
+                    wrong.append(i)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads interleave as much as they can
+    try:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if errors:
+        raise errors[0]
+    assert not wrong, f"{len(wrong)} of {THREADS * CALLS} predictions differ"
+    after = [id(p) for p in (*learner.parameters(), *learner.buffers())]
+    assert tensors == after, "parameters or buffers were replaced"
+    _close(learner.state_dict(), before, "parameters or buffers", 0.0)
+
+
 def cites_its_paper(learner: Learner, tasks: TaskDistribution) -> None:
-    """The docstring names a source: an author and a year."""
+    """The docstring has a reference with a year, and describes the state."""
     text = type(learner).__doc__ or ""
     assert re.search(r"\b(19|20)\d\d\b", text), (
         "the docstring names no year of a source"
     )
-    assert "State:" in text or "to meta-train" in text, (
-        "the docstring does not say what the state is"
-    )
+    assert "State:" in text, "the docstring does not describe the state"
 
 
 class _Fixed(TaskDistribution):
@@ -351,28 +411,19 @@ class _Fixed(TaskDistribution):
 def _meta_trained(
     student: Learner, tasks: TaskDistribution, *, steps: int, batch: int, lr: float
 ) -> Iterator[Step]:
-    """Meta-training in the way of the learner's recipe, with a small population; by
-    `backprop` where it is by playing.
+    """Meta-training with the learner's default meta-gradient, with a small population;
+    by backpropagation where the default needs environments.
     """
-    how = student.defaults.meta_gradient
-    if how in STRATEGIES:
-        return evolve(
-            student,
-            tasks,
-            STRATEGIES[how](student, population=16),
-            steps=steps,
-            batch=batch,
-        )
-    optimizer = torch.optim.Adam(
-        [p for p in student.parameters() if p.requires_grad], lr=lr
-    )
+    kind = META_GRADIENTS.get(student.defaults.meta_gradient, Backprop)
+    small = {"population": 16} if "population" in options(kind) else {}
+    trainable = list(_trainable(student).values())
     return meta_train(
         student,
         tasks,
         steps=steps,
         batch=batch,
-        optimizer=optimizer,
-        meta_gradient=META_GRADIENTS.get(how, backprop),
+        optimizer=torch.optim.Adam(trainable, lr=lr),
+        meta_gradient=kind(**small),
         clip=10.0,
     )
 
@@ -393,9 +444,13 @@ LAWS: dict[str, Callable[[Learner, TaskDistribution], None]] = {
         survives_copying,
         images_stand_alone,
         support_order_is_free,
-        following_is_observing,
+        scanning_is_observing,
         labels_are_symbols,
         training_lowers_the_loss,
-        cites_its_paper,
+        threads_agree,
     )
+}
+# for learners that are published
+PACKAGE_LAWS: dict[str, Callable[[Learner, TaskDistribution], None]] = {
+    cites_its_paper.__name__: cites_its_paper
 }

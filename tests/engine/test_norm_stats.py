@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Examples, ProtoNet, Task, TaskSpec
-from innerloop.engine.norm_stats import Normaliser, use_batch, use_stored
+from innerloop.engine.norm_stats import Normalizer, use_batch, use_stored
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -29,7 +29,7 @@ def own(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
 
 
-def buffered(norm: Normaliser, x: Tensor) -> Tensor:
+def buffered(norm: Normalizer, x: Tensor) -> Tensor:
     return (x - norm.mean) / (norm.var + 1e-5).sqrt()
 
 

@@ -90,7 +90,7 @@ def test_going_on_is_learning_in_two_parts(learner: type[OML | FineTune]) -> Non
     state = None
     for k in range(3):
         rows = slice(2 * k, 2 * k + 2)
-        state = one.further(state, Examples(x[rows], y[rows, : k + 1]))
+        state = one.extend(state, Examples(x[rows], y[rows, : k + 1]))
     torch.testing.assert_close(
         one.predict(state, x), one.predict(one.adapt(Examples(x, y)), x)
     )  # pyright: ignore[reportArgumentType]
@@ -108,7 +108,7 @@ def test_finetune_goes_on_from_where_it_stands() -> None:
         Examples(some.x[some.y[:, :k].any(1)], some.y[some.y[:, :k].any(1)][:, :k])
         for k in (2, 3)
     )
-    state = learner.further(learner.further(None, first), second)
+    state = learner.extend(learner.extend(None, first), second)
     encoder, head = copy.deepcopy(learner.encoder), nn.Linear(40, 3).double()
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

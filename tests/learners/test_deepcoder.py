@@ -1,5 +1,5 @@
-"""DeepCoder beside references that share no code with it, and beside every law, on
-tasks of its own.
+"""DeepCoder against references that share no code with it, and every law, on list
+programs.
 """
 
 import pytest
@@ -15,9 +15,8 @@ from innerloop.testing import LAWS
 
 def built(**build_args: object) -> DeepCoder:
     torch.manual_seed(0)
-    return DeepCoder.build(
-        list_programs().spec, **{"width": 24, "embedded": 4, "seconds": 60.0, **build_args}
-    )
+    small = {"width": 24, "embedding": 4, "seconds": 60.0}
+    return DeepCoder.build(list_programs().spec, **{**small, **build_args})
 
 
 def some_tasks(n: int = 2, seed: int = 3) -> Task:
@@ -29,7 +28,7 @@ def some_tasks(n: int = 2, seed: int = 3) -> Task:
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law: str) -> None:
     class Short(type(list_programs())):
-        """Tasks that are solved at once, for the laws adapt often."""
+        """Tasks of one line, because the laws adapt often."""
 
         def draw(self, n: int, random: object) -> list[lists.ListTask]:
             return [
@@ -41,13 +40,15 @@ def test_law(law: str) -> None:
 
 
 @torch.no_grad()
-def test_the_loss_is_the_cross_entropy_of_what_the_solution_has() -> None:
+def test_the_loss_is_the_cross_entropy_of_the_attributes() -> None:
     learner = built()
     for task in some_tasks().unbind():
         numbers = [number for number in task.query.y[0, SLOT:].long().tolist()]
         lines = [lists.OPERATIONS[number] for number in numbers[::3] if number >= 0]
         has = {name for name, _ in lines} | {
-            f"{lists.FUNCTIONS[name].lambdas} {told}" for name, told in lines if told
+            f"{lists.FUNCTIONS[name].lambdas} {lambda_}"
+            for name, lambda_ in lines
+            if lambda_
         }
         features = []
         for x, y in zip(
@@ -64,18 +65,18 @@ def test_the_loss_is_the_cross_entropy_of_what_the_solution_has() -> None:
                     else list(value)
                 )
                 parts.append(
-                    learner.kind.weight[
+                    learner.net.kind.weight[
                         0 if value is None else 1 if isinstance(value, int) else 2
                     ]
                 )
                 parts += [
-                    learner.integers.weight[
+                    learner.net.integers.weight[
                         integers[i] + 255 if i < len(integers) else 511
                     ]
                     for i in range(10)
                 ]
-            features.append(learner.body(torch.cat(parts)).clamp_min(0))
-        logits = learner.head(torch.stack(features).mean(0))
+            features.append(learner.net.body(torch.cat(parts)).clamp_min(0))
+        logits = learner.net.head(torch.stack(features).mean(0))
         expected = -sum(
             F.logsigmoid(logit if name in has else -logit)
             for name, logit in zip(ATTRIBUTES, logits, strict=True)
@@ -103,7 +104,7 @@ def test_a_state_is_a_program_and_predicting_runs_it() -> None:
     assert not learner.predict(torch.full((12,), -1.0), x)[:, :SLOT].any()
 
 
-def test_adapting_finds_a_program_that_fits_and_reads_nothing_of_the_solution() -> None:
+def test_adapt_finds_a_program_that_fits_without_reading_the_solution() -> None:
     learner, task = built(), some_tasks(1, seed=4).unbind()[0]
     state = learner.adapt(task.support)
     outputs = learner.predict(state, task.support.x)
@@ -119,17 +120,17 @@ def test_adapting_finds_a_program_that_fits_and_reads_nothing_of_the_solution() 
     assert bool((learner.adapt(mixed) == -1).all())
 
 
-def test_what_it_is_not_built_for_is_refused() -> None:
-    with pytest.raises(ValueError, match="as list-programs gives them"):
+def test_other_specs_and_bad_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="as list-programs encodes them"):
         DeepCoder.build(TaskSpec("programs", (4,), 3))
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="least of DeepCoder must be greater than 0"):
         built(least=0.0)
 
 
 @pytest.mark.slow
 def test_a_minute_of_training_solves_more_than_enumeration() -> None:
     tasks = list_programs("train")
-    learner = built(width=256, embedded=20, seconds=0.3)
+    learner = built(width=256, embedding=20, seconds=0.3)
     for _ in meta_train(learner, tasks, seconds=60, batch=100, clip=1.0):
         pass
     found = {how: 0 for how in ("guided", "pruned")}
@@ -137,7 +138,7 @@ def test_a_minute_of_training_solves_more_than_enumeration() -> None:
         list_programs("val").sample(60, torch.Generator().manual_seed(0)).unbind()
     ):
         for how in found:
-            state = learner.found(task.support, how, 0.3)
+            state = learner.search(task.support, how, 0.3)
             found[how] += bool(
                 learner.likelihood.metrics(
                     learner.predict(state, task.query.x), task.query.y

@@ -1,6 +1,4 @@
-"""Learners without gradients, beside their equations; what evolves them is in
-tests/evolution.
-"""
+"""Learners without gradients, against their equations."""
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +43,8 @@ def by_hand(learner: ESMAML, task: Task) -> list[Array]:
         [w.detach().numpy().ravel() for w in learner.net.parameters()]
     )
     found, sigma = [theta], learner.inner_sigma
-    for e in learner.get_buffer("changes").numpy():
-        if learner.by == "gradient":
+    for e in learner.get_buffer("noise").numpy():
+        if learner.inner_rule == "gradient":
             slopes = [
                 (f(theta + sigma * one) - f(theta - sigma * one)) / (2 * sigma)
                 for one in e
@@ -63,9 +61,9 @@ def by_hand(learner: ESMAML, task: Task) -> list[Array]:
     return found
 
 
-@pytest.mark.parametrize("by", ["gradient", "climb"])
-def test_es_maml_is_its_equation_step_by_step(by: str) -> None:
-    learner, task = adapting(by=by), lines()
+@pytest.mark.parametrize("rule", ["gradient", "hill-climbing"])
+def test_es_maml_is_its_equation_step_by_step(rule: str) -> None:
+    learner, task = adapting(inner_rule=rule), lines()
     for state, theta in zip(
         learner.trajectory(task.support, 3), by_hand(learner, task), strict=True
     ):
@@ -74,7 +72,7 @@ def test_es_maml_is_its_equation_step_by_step(by: str) -> None:
         )
 
 
-def test_many_changes_make_the_step_of_gradient_descent() -> None:
+def test_many_perturbations_give_the_step_of_gradient_descent() -> None:
     learner, task = (
         adapting(inner_pairs=20000, inner_steps=1, inner_sigma=0.01),
         lines(),
@@ -88,7 +86,7 @@ def test_many_changes_make_the_step_of_gradient_descent() -> None:
 
 
 def test_climbing_never_raises_the_support_loss() -> None:
-    learner, task = adapting(by="climb", inner_steps=10), lines()
+    learner, task = adapting(inner_rule="hill-climbing", inner_steps=10), lines()
     losses = [
         float(learner.support_loss(state, task.support).detach())
         for state in learner.trajectory(task.support, 10)
@@ -97,7 +95,7 @@ def test_climbing_never_raises_the_support_loss() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_changes_are_drawn_anew_in_training_alone() -> None:
+def test_perturbations_are_random_in_training_only() -> None:
     learner, support = adapting(), lines().support
 
     def adapted() -> Tensor:
@@ -112,22 +110,19 @@ def test_changes_are_drawn_anew_in_training_alone() -> None:
     assert torch.equal(first, adapted())
 
 
-def test_es_maml_refuses_changes_of_no_size() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"inner_sigma, the size of the changes that are tried, must be positive, not 0\.0",
-    ):
+def test_es_maml_refuses_a_sigma_of_zero() -> None:
+    with pytest.raises(ValueError, match=r"inner_sigma .*greater than 0; got 0\.0"):
         adapting(inner_sigma=0.0)
 
 
-def test_neat_remembers_what_it_was_shown_and_answers_by_its_equation() -> None:
+def test_neat_is_its_equation() -> None:
     torch.manual_seed(0)
     learner = NEAT.build(TaskSpec("bits", (2,), 1), hidden=2, passes=2).double()
-    nn.init.normal_(learner.wired.weight)
-    # rows: two of x, one of y, shown, bias, three nodes
-    w = learner.wired.weight.detach().numpy()
+    nn.init.normal_(learner.network.weight)
+    # rows: x (2), y, whether there is a label, bias, nodes (3)
+    w = learner.network.weight.detach().numpy()
 
-    def heard(inputs: list[float], a: Array) -> tuple[float, Array]:
+    def updated(inputs: list[float], a: Array) -> tuple[float, Array]:
         for _ in range(2):
             sums = np.array([*inputs, 1.0, *a]) @ w
             a = np.tanh(sums)
@@ -136,18 +131,18 @@ def test_neat_remembers_what_it_was_shown_and_answers_by_its_equation() -> None:
     task = ExclusiveOr(shots=3, queries=4).sample(1, seeded()).unbind()[0]
     a = np.zeros(3)
     for x, y in zip(*(t.double().tolist() for t in task.support), strict=True):
-        a = heard([*x, *y, 1.0], a)[1]
+        a = updated([*x, *y, 1.0], a)[1]
     state = learner.adapt(Examples(*(t.double() for t in task.support)))
     np.testing.assert_allclose(state.detach().numpy(), a)
     answers = learner.predict(state, task.query.x.double())
     np.testing.assert_allclose(
         answers[:, 0].detach().numpy(),
-        [heard([*x, 0.0, 0.0], a)[0] for x in task.query.x.double().tolist()],
+        [updated([*x, 0.0, 0.0], a)[0] for x in task.query.x.double().tolist()],
     )
     assert learner.likelihood == Bernoulli()
 
 
-def test_exclusive_or_differs_or_agrees_and_one_example_tells() -> None:
+def test_exclusive_or_is_determined_by_one_example() -> None:
     tasks = xor("train", shots=2, queries=8).sample(4000, seeded())
     answers = []
     for part in tasks:

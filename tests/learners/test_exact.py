@@ -20,6 +20,7 @@ from innerloop import (
     Task,
     TaskSpec,
 )
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.solvers import logistic, ridge, support_vectors
 from innerloop.testing import Blobs
 
@@ -27,9 +28,9 @@ WAYS = 3
 SPEC = TaskSpec("classes", (6,), WAYS)
 
 
-def built(learner: type[Learner], spec: TaskSpec = SPEC, **build_args: object) -> Learner:
+def built(learner: type[Learner], spec: TaskSpec = SPEC, **fields: object) -> Learner:
     torch.manual_seed(0)
-    return learner.build(spec, **build_args).double()
+    return learner.build(spec, **fields).double()
 
 
 def task(spec: TaskSpec = SPEC, shots: int = 2) -> Task:
@@ -189,10 +190,10 @@ def test_an_exact_head_answers_by_its_solution(learner: type[Learner]) -> None:
         a = z.numpy()
         W = np.linalg.solve(a.T @ a + 0.1 * np.eye(a.shape[1]), a.T @ y.numpy()).T
     elif learner is LRD2:
-        given = {"C": 10.0, "fit_intercept": False, "tol": 1e-12, "max_iter": 10_000}
-        W = np.stack(
-            [LogisticRegression(**build_args).fit(z, y[:, k]).coef_[0] for k in range(WAYS)]
+        model = LogisticRegression(
+            C=10.0, fit_intercept=False, tol=1e-12, max_iter=10_000
         )
+        W = np.stack([model.fit(z, y[:, k]).coef_[0] for k in range(WAYS)])
     else:
         W = (
             LinearSVC(
@@ -261,7 +262,7 @@ def test_deep_kernels_give_the_odds_of_every_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learner", "given"),
+    ("learner", "fields"),
     [
         (R2D2, {"strength": 0.0}),
         (LRD2, {"strength": -1.0}),
@@ -270,7 +271,7 @@ def test_deep_kernels_give_the_odds_of_every_class() -> None:
     ],
 )
 def test_settings_that_have_no_solution_are_refused(
-    learner: type[Learner], given: dict[str, float]
+    learner: type[Learner], fields: dict[str, float]
 ) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        learner.build(SPEC, **build_args)
+    with pytest.raises(InnerloopError, match="must be greater than 0"):
+        learner.build(SPEC, **fields)

@@ -299,7 +299,7 @@ def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> No
         gradient = np.concatenate([((p - y).T @ x / len(x)).flatten(), (p - y).mean(0)])
         a, b_, g, o = np.split(
             linear(
-                learner.reader.gates,
+                learner.lstm.gates,
                 np.concatenate(
                     [told(gradient), np.tile(told(np.array(loss)), (15, 1)), h], 1
                 ),

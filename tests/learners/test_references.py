@@ -624,7 +624,9 @@ def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -
         -0.7 * np.mean(apart, 0),
         1e-6,
     )
-    with pytest.raises(ValueError, match="1, 4 or 8 views, not 3"):
+    with pytest.raises(
+        ValueError, match="views of ProtoNet must be one of 1, 4, 8; got 3"
+    ):
         ProtoNet(nn.Flatten(), views=3)
 
 
@@ -786,10 +788,10 @@ def test_centre_loss_is_numpy() -> None:
     learner = CentreLossNet(
         linear(FEATURES, HIDDEN), linear(HIDDEN, WAYS, 1), strength=0.3
     ).double()
-    learner.centres.data = normal(WAYS, HIDDEN, seed=3)
+    learner.centers.data = normal(WAYS, HIDDEN, seed=3)
     z, y = affine(learner.encoder, task.query.x), arr(task.query.y)
     scores = affine(learner.base, torch.as_tensor(z))
-    centre = ((z - arr(learner.centres)[y.argmax(1)]) ** 2).sum(1) / 2
+    centre = ((z - arr(learner.centers)[y.argmax(1)]) ** 2).sum(1) / 2
     close(
         learner.loss(task)[0], (-(log_softmax(scores) * y).sum(1) + 0.3 * centre).mean()
     )

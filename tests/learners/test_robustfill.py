@@ -1,19 +1,20 @@
-"""RobustFill beside references that share no code with it, and beside every law, on
-tasks of its own.
+"""RobustFill against references that share no code with it, and every law, on string
+programs.
 """
 
 import math
+from itertools import islice
 
 import pytest
 import torch
 from torch import Tensor
 
 from innerloop import MAML, Examples, RobustFill, Task, TaskSpec, meta_test, meta_train
-from innerloop.learners.synthesis.sampling import draw_programs
+from innerloop.learners.synthesis.sampling import sample_programs
 from innerloop.nets.string_pair_encoder import runs
 from innerloop.programs import strings
 from innerloop.programs.likelihood import Exact
-from innerloop.programs.search import Written, readable
+from innerloop.programs.search import InputOutput, readable
 from innerloop.tasks import string_programs
 from innerloop.tasks.programs import LONGEST
 from innerloop.testing import LAWS
@@ -24,7 +25,7 @@ SMALL = {
     "layers": 1,
     "hidden": 24,
     "beam": 16,
-    "places": 40,
+    "positions": 40,
     "seconds": 60.0,
 }
 
@@ -59,19 +60,19 @@ def by_hand(
             torch.tensor([strings.numbered(text, LONGEST) for text in some])
             for some in (inputs, outputs)
         )
-        left = learner.reader(x, y)[:, 0]  # (shots, width)
+        left = learner.encoder(x, y)[:, 0]  # (shots, width)
         numbers = strings.GRAMMAR.encode((expression,))
         for i, number in enumerate(numbers):
             hidden = (
-                left @ learner.writer.examples.weight.T + learner.writer.examples.bias
+                left @ learner.decoder.examples.weight.T + learner.decoder.examples.bias
             )
             for j, before in enumerate(numbers[:i]):
-                hidden = hidden + learner.writer.before.weight[j * 153 + before]
+                hidden = hidden + learner.decoder.before.weight[j * 153 + before]
             z = (
-                hidden.clamp_min(0) @ learner.writer.each.weight.T
-                + learner.writer.each.bias
+                hidden.clamp_min(0) @ learner.decoder.each.weight.T
+                + learner.decoder.each.bias
             ).clamp_min(0)
-            logits = learner.writer.out(torch.cat([z.max(0).values, z.mean(0)]))
+            logits = learner.decoder.out(torch.cat([z.max(0).values, z.mean(0)]))
             total += float(logits[number] - logits.logsumexp(0))
         outputs = [
             y.removeprefix(str(strings.evaluate(expression, x)))
@@ -97,7 +98,7 @@ def test_the_loss_is_the_negative_log_likelihood_of_the_solution() -> None:
 
 
 @torch.no_grad()
-def test_scores_of_what_is_found_are_sums_over_its_symbols() -> None:
+def test_programs_found_have_the_sum_of_the_scores_of_their_symbols() -> None:
     learner = built(beam=400)
     inputs = ["ab-cd", "xy-zz", "q-rst"]
     outputs = ["cd:ab", "zz:xy", "rst:q"]
@@ -105,7 +106,9 @@ def test_scores_of_what_is_found_are_sums_over_its_symbols() -> None:
         torch.tensor([strings.numbered(text, LONGEST) for text in some]).float()
         for some in (inputs, outputs)
     ]
-    found = learner.search(inputs, outputs, 60.0, wanted=3)
+    found = list(
+        islice(learner.version_space(inputs, outputs, 60.0, wanted=3).programs(), 3)
+    )
     assert len(found) == 3
     for program, log_p in found:
         assert [strings.run(program, text) for text in inputs] == outputs
@@ -118,16 +121,18 @@ def test_scores_of_what_is_found_are_sums_over_its_symbols() -> None:
 
 
 @torch.no_grad()
-def test_what_is_proposed_has_the_score_of_its_symbols() -> None:
+def test_proposals_have_the_sum_of_the_scores_of_their_symbols() -> None:
     learner = built()
     left = torch.randn(1, 2, 16)
-    proposed = {expression: p for p, expression in learner.writer.propose(left, 300)[0]}
+    proposed = {
+        expression: p for p, expression in learner.decoder.propose(left, 300)[0]
+    }
     assert {(character,) for character in strings.CHARACTERS} < set(proposed)
     assert {len(expression) for expression in proposed} > {1, 2, 3}
     for expression in proposed:
         numbers = torch.tensor(strings.GRAMMAR.encode((expression,)))
         steps = len(numbers)
-        score = learner.writer.score(
+        score = learner.decoder.score(
             left[0, :, None].expand(-1, steps, -1),
             numbers,
             torch.arange(steps),
@@ -149,18 +154,18 @@ def test_runs_of_equal_characters() -> None:
     assert end[0].tolist() == [0, 0, 0, 0, 4, 2]  # abca from 1 on, ab from 4 on
 
 
-def test_what_is_left_depends_on_nothing_before_it() -> None:
+def test_features_of_the_rest_depend_on_nothing_before_it() -> None:
     learner = built()
     x = torch.tensor([strings.numbered("one two", 8)])
     a, b = (
-        learner.reader(x, torch.tensor([strings.numbered(text, 8)]))
+        learner.encoder(x, torch.tensor([strings.numbered(text, 8)]))
         for text in ("xy two", "?! two")
     )
     torch.testing.assert_close(a[:, 2:6], b[:, 2:6])
     assert not torch.allclose(a[:, :2], b[:, :2])
 
 
-def test_adapting_reads_nothing_of_the_solution() -> None:
+def test_adapt_does_not_read_the_solution() -> None:
     learner, task = built(), some_tasks(1).unbind()[0]
     bare = task.support.y.clone()
     bare[:, LONGEST:] = -1
@@ -193,7 +198,7 @@ def test_exact_answers_are_right_or_wrong() -> None:
     assert float(likelihood.metrics(y, y)["solved"]) == 1
 
 
-def test_programs_that_are_drawn_are_as_likely_as_they_are_said_to_be() -> None:
+def test_sampled_programs_have_the_frequency_of_their_probability() -> None:
     learner = built()
     inputs, outputs = ["b", "c"], ["b", "c"]
     rows = [
@@ -202,10 +207,10 @@ def test_programs_that_are_drawn_are_as_likely_as_they_are_said_to_be() -> None:
     ]
     torch.manual_seed(0)
     with torch.no_grad():
-        programs, log_p = draw_programs(
-            learner.writer,
-            learner.reader(*rows)[None],
-            [Written(strings.evaluate, inputs, outputs)],
+        programs, log_p = sample_programs(
+            learner.decoder,
+            learner.encoder(*rows)[None],
+            [InputOutput(strings.evaluate, inputs, outputs)],
             4000,
         )
     wanted = strings.parse("x")
@@ -220,7 +225,7 @@ def test_programs_that_are_drawn_are_as_likely_as_they_are_said_to_be() -> None:
 
 def test_reward_teaches_what_examples_alone_do() -> None:
     """One task, no solution shown: the reward alone makes its programs likelier."""
-    learner = built(reinforce=1.0, draws=1000)
+    learner = built(reinforce=1.0, samples=1000)
     rows = [
         torch.tensor([strings.numbered(text, LONGEST) for text in some]).float()
         for some in (["b", "c", "d"], ["b", "c", "d"])
@@ -241,35 +246,36 @@ def test_reward_teaches_what_examples_alone_do() -> None:
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
 
 
-def test_what_it_is_not_built_for_is_refused() -> None:
-    with pytest.raises(ValueError, match="as string-programs gives them"):
+def test_other_specs_and_bad_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="as string-programs encodes them"):
         RobustFill.build(TaskSpec("programs", (4,), 3))
     with pytest.raises(
         ValueError,
-        match="RobustFill answers for programs, but the targets of these tasks are reals",
+        match="RobustFill predicts programs, but the targets of these tasks are reals",
     ):
         RobustFill.build(
             TaskSpec("reals", (LONGEST,), 64, vocabulary=strings.VOCABULARY)
         )
     with pytest.raises(
         ValueError,
-        match="MAML answers for classes and reals, but the targets of these tasks are programs",
+        match="MAML predicts classes and reals, but the targets of these tasks are",
     ):
         MAML.build(string_programs().spec)
-    with pytest.raises(ValueError, match="cannot be shared by 3 heads"):
+    with pytest.raises(
+        ValueError, match="width must be a multiple of heads; got 16 and 3"
+    ):
         built(heads=3)
 
 
-def test_it_reads_the_shortest_of_many_examples_and_is_right_about_all() -> None:
+def test_it_reads_the_shortest_examples_and_is_right_on_all() -> None:
     texts = ["ab" * n for n in (400, 2, 3, 200)]
     # three times the 160,000 pairs of the next would be too many, though once would do
     assert readable(texts, texts) == [1, 2]
     assert readable(texts[::3], texts[::3]) == [1]
     texts = [f"{'x' * n}-{n}" for n in range(12)]
     assert readable(texts, texts) == [*range(8)]
-    found = built().search(
-        texts, [text[-1:] if len(text) < 12 else text[-2:] for text in texts], 5.0
-    )
+    outputs = [text[-1:] if len(text) < 12 else text[-2:] for text in texts]
+    found = built().version_space(texts, outputs, 5.0).programs()
     assert all(
         strings.run(one.program, text) == text.split("-")[1]
         for one in found

@@ -39,7 +39,7 @@ def test_a_prompt_changes_what_is_read(name: str) -> None:
     if name == "bert":
         pytest.importorskip("transformers")
     net, x = encoder(SPEC, name).eval(), torch.randint(1, 15, (2, 6)).float()
-    prompt = net.words(torch.tensor([3, 9, 4]))  # pyright: ignore
+    prompt = net.embed_tokens(torch.tensor([3, 9, 4]))  # pyright: ignore
     assert not torch.allclose(net(x), net(x, prompt))
     assert not torch.allclose(net(x, prompt), net(x, torch.randn_like(prompt)))
 

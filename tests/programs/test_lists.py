@@ -76,7 +76,7 @@ def test_programs_do_what_python_does(
         assert run(parse(text, kinds), (first, *second)) == by_hand(first, *second)  # pyright: ignore[reportCallIssue]
 
 
-def test_what_finds_nothing_gives_no_output() -> None:
+def test_undefined_values_give_no_output() -> None:
     for text, value in (
         ("head(x)", ()),
         ("a = map(^2, x); sum(a)", (16,)),
@@ -118,7 +118,7 @@ def programs(draw: some.DrawFn) -> ListProgram:
             )
         )
         function = FUNCTIONS[name]
-        told = (
+        lambda_ = (
             draw(some.sampled_from([*LAMBDAS[function.lambdas]]))
             if function.lambdas
             else None
@@ -129,7 +129,7 @@ def programs(draw: some.DrawFn) -> ListProgram:
             )
             for wanted in function.arguments
         ]
-        lines.append(Line(name, told, tuple(arguments)))
+        lines.append(Line(name, lambda_, tuple(arguments)))
         known.append(function.gives)
     return ListProgram(inputs, tuple(lines))
 
@@ -156,7 +156,7 @@ def test_any_program_ends_on_anything_without_an_error(
 
 @settings(max_examples=200, deadline=None)
 @given(programs())
-def test_what_is_shown_is_read_again(program: ListProgram) -> None:
+def test_parse_inverts_show(program: ListProgram) -> None:
     assert parse(show(program), program.inputs) == program
     assert decode(encode(program), program.inputs) == program
 
@@ -183,18 +183,18 @@ def test_values_as_numbers(value: object) -> None:
         ("take(x)", "takes int and list"),
     ],
 )
-def test_what_is_no_program_is_refused(text: str, said: str) -> None:
+def test_bad_programs_are_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(text)
 
 
-def test_numbers_that_are_no_program_are_refused() -> None:
+def test_bad_numbers_are_refused() -> None:
     for bad in ([0], [99, 0, -1], [0, 5, -1], []):
         with pytest.raises(ValueError, match=r"three numbers|takes|lines"):
             decode(bad, ONE)
 
 
-def test_tasks_are_solved_by_their_programs_and_nothing_in_them_is_idle() -> None:
+def test_tasks_are_solved_by_their_programs_and_every_line_counts() -> None:
     random = Random(0)
     for _ in range(100):
         task = list_task(random, 8, 2, 4)
@@ -258,7 +258,7 @@ def test_all_programs_of_two_lines_are_found() -> None:
     )  # pyright: ignore[reportArgumentType]
     assert {program.lines for program, _ in found} == expected
     assert len(found) == len(expected)
-    price = {(name, told): cost for cost, name, told in operations({})}
+    price = {(name, lambda_): cost for cost, name, lambda_ in operations({})}
     for program, cost in found:
         kinds, total = ["list"], 0.0
         for line in program.lines:
@@ -270,10 +270,10 @@ def test_all_programs_of_two_lines_are_found() -> None:
         assert cost == pytest.approx(total)
 
 
-def test_chances_change_the_order() -> None:
+def test_probabilities_change_the_order() -> None:
     assert sum(math.exp(-cost) for cost, *_ in operations({})) == pytest.approx(1)
-    chances = dict.fromkeys(ATTRIBUTES, 0.01) | {"map": 1.0, "one *3": 1.0}
-    assert operations(chances)[0][1:] == ("map", "*3")
+    probabilities = dict.fromkeys(ATTRIBUTES, 0.01) | {"map": 1.0, "one *3": 1.0}
+    assert operations(probabilities)[0][1:] == ("map", "*3")
 
 
 def test_a_search_stays_within_its_time() -> None:

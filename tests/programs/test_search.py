@@ -9,9 +9,9 @@ from innerloop.programs.grammar import Grammar
 from innerloop.programs.search import (
     Budget,
     Enumerated,
-    Places,
+    InputOutput,
+    Position,
     Proposals,
-    Written,
     best_first,
     by_size,
     plain,
@@ -23,8 +23,8 @@ WORDS = ["ada lovelace", "alan turing", "grace hopper"]
 ALL = Enumerated(strings.GRAMMAR)
 
 
-def written(program: str, inputs: list[str] = WORDS) -> Written:
-    return Written(
+def examples(program: str, inputs: list[str] = WORDS) -> InputOutput:
+    return InputOutput(
         strings.evaluate, inputs, [str(run(parse(program), text)) for text in inputs]
     )
 
@@ -34,15 +34,15 @@ def written(program: str, inputs: list[str] = WORDS) -> Written:
 )
 @pytest.mark.parametrize("search", [plain, pruned])
 def test_enumeration_finds_small_programs(search: object, program: str) -> None:
-    found = search(ALL, written(program), Budget(60))[0].program  # pyright: ignore[reportCallIssue]
+    found = search(ALL, examples(program), Budget(60))[0].program  # pyright: ignore[reportCallIssue]
     assert [run(found, text) for text in [*WORDS, "mary shelley"]] == [
         run(parse(program), text) for text in [*WORDS, "mary shelley"]
     ]
 
 
-def test_enumeration_that_keeps_prefixes_finds_longer_ones() -> None:
+def test_pruned_enumeration_finds_longer_programs() -> None:
     program = 'token(Word, 2).proper() + ", " + token(Word, 1).first(1).upper() + "."'
-    found = pruned(ALL, written(program), Budget(60), wanted=5)
+    found = pruned(ALL, examples(program), Budget(60), wanted=5)
     assert len(found) == 5
     assert [run(found[0].program, text) for text in WORDS] == [
         "Lovelace, A.",
@@ -64,9 +64,7 @@ TINY = Grammar(
 )
 
 
-def test_every_expression_of_a_small_language_comes_once_and_the_probabilities_sum_to_one() -> (
-    None
-):
+def test_every_expression_comes_once_and_probabilities_sum_to_one() -> None:
     found = dict((expression, p) for p, expression in by_size(TINY))
     arguments = [(), ("m", 1), ("m", 2)]
     assert set(found) == {
@@ -79,9 +77,17 @@ def test_every_expression_of_a_small_language_comes_once_and_the_probabilities_s
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-def test_what_a_guide_proposes_is_followed_likeliest_first() -> None:
+def test_weights_are_prior_odds_of_heads() -> None:
+    found = {e: math.exp(p) for p, e in by_size(TINY, {"f": 0.25})}
+    assert sum(found.values()) == pytest.approx(1)
+    of_f = sum(p for e, p in found.items() if e[0] == "f")
+    assert of_f == pytest.approx(0.25 / 2.25)
+    assert found["c",] == pytest.approx(1 / 2.25)
+
+
+def test_proposals_are_followed_likeliest_first() -> None:
     """Against all paths through the proposals, written out."""
-    outputs = written('token(Word, 1) + " " + token(Word, 2)')
+    shown = examples('token(Word, 1) + " " + token(Word, 2)')
     options: Proposals = [
         (math.log(p), parse(text)[0])
         for text, p in {
@@ -94,7 +100,7 @@ def test_what_a_guide_proposes_is_followed_likeliest_first() -> None:
         }.items()
     ]
     found = best_first(
-        lambda places: [options] * len(places), outputs, Budget(), wanted=100
+        lambda positions: [options] * len(positions), shown, Budget(), wanted=100
     )
     expected = {}
     for log_p, first in options:
@@ -108,15 +114,15 @@ def test_what_a_guide_proposes_is_followed_likeliest_first() -> None:
 
 
 def test_a_search_stays_within_its_budget() -> None:
-    asked: list[Places] = []
+    evaluated: list[Position] = []
 
-    def constants(places: list[Places]) -> list[Proposals]:
-        asked.extend(places)
-        return [[(-1.0, (c,)) for c in "abcdefghijklmnopqrstuvwxyz"]] * len(places)
+    def constants(positions: list[Position]) -> list[Proposals]:
+        evaluated.extend(positions)
+        return [[(-1.0, (c,)) for c in "abcdefghijklmnopqrstuvwxyz"]] * len(positions)
 
-    same = Written(strings.evaluate, ["1", "2"], ["a" * 12, "a" * 12])
-    assert best_first(constants, same, Budget(places=4)) == []
-    assert len(asked) == 4
+    same = InputOutput(strings.evaluate, ["1", "2"], ["a" * 12, "a" * 12])
+    assert best_first(constants, same, Budget(positions=4)) == []
+    assert len(evaluated) == 4
     assert len(best_first(constants, same, Budget())[0].program) == 12
     assert best_first(constants, same, Budget(seconds=0)) == []
     assert (
@@ -127,4 +133,4 @@ def test_a_search_stays_within_its_budget() -> None:
 
 
 def test_no_program_makes_nothing() -> None:
-    assert pruned(ALL, Written(strings.evaluate, ["a"], [""]), Budget(0.05)) == []
+    assert pruned(ALL, InputOutput(strings.evaluate, ["a"], [""]), Budget(0.05)) == []

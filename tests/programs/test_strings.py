@@ -70,7 +70,7 @@ def test_programs_do_what_python_does(text: str, by_hand: object) -> None:
         assert run(parse(text), line) == by_hand(line)  # pyright: ignore[reportCallIssue]
 
 
-def test_what_finds_nothing_gives_no_output() -> None:
+def test_what_finds_nothing_has_no_output() -> None:
     for text in (
         "token(Number, 3)",
         'before("@", 1)',
@@ -91,21 +91,21 @@ def test_what_finds_nothing_gives_no_output() -> None:
     [
         ("", "is no program"),
         ("x +", "is no program"),
-        ("token(Word)", ", was expected"),
-        ("foo(1)", "there is no 'foo'"),
+        ("token(Word)", "expected ,"),
+        ("foo(1)", "'foo' does not exist"),
         ("sub(1, 20)", "20 may not"),
         ("x.upper().lower().trim().upper()", "'upper' may not"),
         ('token(",", 1)', "',' may not"),
         ("x x", r"\+ or the end"),
-        ("whole()", "no 'whole'"),
-        ("x.x", "there is no 'x'"),
+        ("whole()", "'whole' does not exist"),
+        ("x.x", "'x' does not exist"),
         ('"a', "is no program"),
         ("token(Word, 1", "is no program"),
         ("token(", "ends in the middle"),
         ("token(Word,", "ends in the middle"),
     ],
 )
-def test_what_is_no_program_is_refused(text: str, said: str) -> None:
+def test_bad_programs_are_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(text)
 
@@ -137,12 +137,12 @@ def test_any_program_ends_on_any_text_without_an_error(
 
 @settings(max_examples=200, deadline=None)
 @given(ANY_PROGRAM)
-def test_what_is_shown_is_read_again(program: tuple[Expression, ...]) -> None:
+def test_parse_inverts_show(program: tuple[Expression, ...]) -> None:
     assert parse(show(program)) == program
     assert GRAMMAR.decode(GRAMMAR.encode(program)) == program
 
 
-def test_numbers_that_are_no_program_are_refused() -> None:
+def test_bad_numbers_are_refused() -> None:
     numbers = GRAMMAR.encode(parse("token(Word, 1).upper()"))
     for bad in (numbers[:-1], numbers[1:], [*numbers, 9999]):
         with pytest.raises(ValueError, match=r"not whole|may not follow"):
@@ -157,8 +157,18 @@ def test_texts_as_numbers(text: str) -> None:
 
 def test_texts_of_other_characters() -> None:
     assert text_of(numbered("é中", 3)) == "e\ufffd"
-    with pytest.raises(ValueError, match="5 characters is longer than 4"):
+    with pytest.raises(ValueError, match="may have 4 characters; got 5"):
         numbered("abcde", 4)
+
+
+def test_a_language_for_texts_has_what_occurs_in_them() -> None:
+    grammar = strings.grammar_for(["$1,2", "$3"])
+    assert grammar.roles["delimiter"] == (",", "$")
+    assert grammar.roles["kind"] == ("Number", "Alnum", "Digit")
+    assert set(grammar.symbols) < set(GRAMMAR.symbols)
+    nothing = strings.grammar_for(["é", "😀"])
+    assert nothing.roles["delimiter"] == ()
+    assert set(strings.grammar_for(["😀"]).heads) == {"whole", "sub"}
 
 
 def test_tasks_are_solved_by_their_programs_and_are_not_trivial() -> None:

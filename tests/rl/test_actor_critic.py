@@ -1,5 +1,5 @@
-"""Learning by acting: advantages and losses by hand, and how trials are played and
-used.
+"""Actor-critic meta-gradients: advantages and losses against NumPy, and how rollouts
+are collected and used.
 """
 
 import numpy as np
@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from innerloop import LSTM, MAML, RL2, Examples, Learner, Task, meta_train
+from innerloop.core.report import TestPlan
 from innerloop.rl import (
     A2C,
-    ACTING,
+    META_GRADIENTS,
     PPO,
     Bandits,
     MDPs,
     Policy,
-    generalised_advantages,
-    play,
-    play_test,
+    evaluate,
+    generalized_advantages,
+    rollout,
 )
+from innerloop.tasks import sinusoid
 
 ENVIRONMENT = MDPs(3, 2, 2, 2)
 
@@ -34,7 +36,13 @@ def tasks(n: int = 4, seed: int = 0) -> Task:
     return Task(*(Examples(*(t.double() for t in part)) for part in drawn))
 
 
-def test_advantages_are_the_papers_sum() -> None:
+def prepared(meta_gradient: A2C, learner: Learner, seed: int = 0) -> A2C:
+    rng = torch.Generator().manual_seed(seed)
+    meta_gradient.prepare(learner, ENVIRONMENT, rng)
+    return meta_gradient
+
+
+def test_advantages_are_the_sum_of_the_paper() -> None:
     rng = np.random.default_rng(0)
     r, V = rng.normal(size=(2, 6)), rng.normal(size=(2, 6))
     discount, trace = 0.9, 0.7
@@ -46,53 +54,50 @@ def test_advantages_are_the_papers_sum() -> None:
         ]
         for row in delta
     ]
-    found = generalised_advantages(torch.tensor(r), torch.tensor(V), discount, trace)
+    found = generalized_advantages(torch.tensor(r), torch.tensor(V), discount, trace)
     np.testing.assert_allclose(found.numpy(), expected)
     rest = [
         [sum(discount ** (k - t) * row[k] for k in range(t, 6)) for t in range(6)]
         for row in r
     ]
     np.testing.assert_allclose(
-        generalised_advantages(torch.tensor(r), torch.tensor(V), discount, 1.0).numpy(),
+        generalized_advantages(torch.tensor(r), torch.tensor(V), discount, 1.0).numpy(),
         rest - V,
     )
 
 
 @pytest.mark.parametrize("name", ["ppo", "a2c"])
-def test_the_loss_is_the_papers_in_numpy(name: str) -> None:
+def test_the_loss_is_that_of_the_paper_in_numpy(name: str) -> None:
     learner, some = built(), tasks()
-    player = ACTING[name](ENVIRONMENT, discount=0.9, trace=0.8, entropy=0.3, critic=0.7)
-    player.on_progress(0.5)
-    policy = learner.likelihood
-    assert isinstance(policy, Policy)
-    trials = player.round(learner, policy, some)[0]  # pyright: ignore[reportArgumentType]
+    move = META_GRADIENTS[name](discount=0.9, trace=0.8, entropy=0.3, critic=0.7)  # pyright: ignore[reportCallIssue]
+    assert isinstance(move, A2C)
+    prepared(move, learner).on_progress(0.5)
+    trials = move.collect(learner, some)[0]
     with torch.no_grad():
         for p in learner.parameters():
-            p.add_(0.2 * torch.randn_like(p))  # a policy that has moved on
-    outputs = (
-        torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(trials.x, trials.y)
-        .detach()
-        .numpy()
-    )  # pyright: ignore
-    logits, told = outputs[..., :2], outputs[..., 2]
+            p.add_(0.2 * torch.randn_like(p))  # so that the policy has changed
+    along = torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])  # pyright: ignore[reportAttributeAccessIssue]
+    outputs = along(trials.x, trials.y).detach().numpy()
+    logits, value = outputs[..., :2], outputs[..., 2]
     log_pi = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     a = trials.y[..., :2].numpy().argmax(-1)
     log_p = np.take_along_axis(log_pi, a[..., None], -1)[..., 0]
-    advantage, played = trials.advantage.numpy(), trials.log_p.numpy()
+    advantage, old_log_p = trials.advantage.numpy(), trials.log_p.numpy()
     if name == "ppo":
-        rho = np.exp(log_p - played)
-        rising = (
-            np.where(advantage > 0, np.minimum(rho, 1.2), np.maximum(rho, 0.8))
-            * advantage
-        )
-        assert (rising != rho * advantage).any()
+        rho = np.exp(log_p - old_log_p)
+        clipped = np.where(advantage > 0, np.minimum(rho, 1.2), np.maximum(rho, 0.8))
+        surrogate = clipped * advantage
+        assert (surrogate != rho * advantage).any()
     else:
-        rising = log_p * advantage
+        surrogate = log_p * advantage
     left = np.array([sum(0.9**k for k in range(4 - t)) for t in range(4)])
-    error = (told - trials.returns.numpy() / left) ** 2
+    error = (value - trials.returns.numpy() / left) ** 2
     entropy = -(np.exp(log_pi) * log_pi).sum(-1)
-    expected = -rising.mean() + 0.7 * error.mean() - 0.3 * 0.5 * entropy.mean()
-    grads, metrics = player.gradient(learner, policy, trials, {})  # pyright: ignore[reportArgumentType]
+    expected = -surrogate.mean() + 0.7 * error.mean() - 0.3 * 0.5 * entropy.mean()
+    grads, metrics = (
+        (update := move.gradient(learner, trials, {})).grads,
+        update.metrics,
+    )
     assert float(metrics["loss"]) == pytest.approx(expected)
     assert set(grads) == {name for name, _ in learner.named_parameters()}
     direction = {name: torch.randn_like(p) for name, p in learner.named_parameters()}
@@ -101,7 +106,7 @@ def test_the_loss_is_the_papers_in_numpy(name: str) -> None:
         with torch.no_grad():
             for key, p in learner.named_parameters():
                 p.add_(sign * 1e-6 * direction[key])
-        values.append(float(player.gradient(learner, policy, trials, {})[1]["loss"]))  # pyright: ignore[reportArgumentType]
+        values.append(float(move.gradient(learner, trials, {}).metrics["loss"]))
         with torch.no_grad():
             for key, p in learner.named_parameters():
                 p.sub_(sign * 1e-6 * direction[key])
@@ -112,106 +117,117 @@ def test_the_loss_is_the_papers_in_numpy(name: str) -> None:
 
 
 def test_advantages_cross_episodes_and_not_trials() -> None:
-    player = A2C(ENVIRONMENT, discount=1.0, trace=1.0, lucky=True)
     learner = built()
-    trials = player.round(learner, learner.likelihood, tasks())[0]  # pyright: ignore[reportArgumentType]
-    assert trials.y[:, 1, -1].all()  # an episode ends in the middle of the trial
+    sampled = prepared(
+        A2C(discount=1.0, trace=1.0, sampled_rewards=True), learner
+    ).collect(learner, tasks())[0]
+    assert sampled.y[:, 1, -1].all()  # an episode ends in the middle of the trial
     torch.testing.assert_close(
-        trials.returns, trials.y[..., -2].flip(1).cumsum(1).flip(1)
+        sampled.returns, sampled.y[..., -2].flip(1).cumsum(1).flip(1)
     )
-    means = A2C(ENVIRONMENT, discount=1.0, trace=1.0).round(
-        learner, learner.likelihood, tasks()
-    )[0]  # pyright: ignore[reportArgumentType]
-    R, _ = ENVIRONMENT.tables(tasks().support.x[:, 0])
-    options = R[torch.arange(4), means.x[:, -1].argmax(-1)]  # (4, A)
-    last = options[torch.arange(4), means.y[:, -1, :2].argmax(-1)] - options.amax(-1)
-    # the credit: without the noise of the reward that was drawn, and less the best
-    torch.testing.assert_close(means.returns[:, -1], last)
+    expected = prepared(A2C(discount=1.0, trace=1.0), learner).collect(
+        learner, tasks()
+    )[0]
+    R = ENVIRONMENT.tables(ENVIRONMENT.params_of(tasks()))[0]
+    options = R[torch.arange(4), expected.x[:, -1].argmax(-1)]  # (4, A)
+    chosen = options[torch.arange(4), expected.y[:, -1, :2].argmax(-1)]
+    # the training reward: without the noise of the sampled reward, less the best one
+    torch.testing.assert_close(expected.returns[:, -1], chosen - options.amax(-1))
 
 
 @pytest.mark.parametrize("learner", [RL2, LSTM])
-def test_what_was_said_in_play_is_what_is_said_again(learner: type[Learner]) -> None:
+def test_the_outputs_of_a_rollout_are_those_of_a_scan(learner: type[Learner]) -> None:
     student = built(learner)
-    played = play(
+    played = rollout(
         student,
         ENVIRONMENT,
-        tasks().support.x[:, 0],
+        ENVIRONMENT.params_of(tasks()),
         torch.Generator().manual_seed(1),
-        times=3,
+        repeats=3,
     )
-    follow = torch.vmap(torch.vmap(lambda x, y: student.scan(Examples(x, y))[1]))  # pyright: ignore[reportAttributeAccessIssue]
-    torch.testing.assert_close(follow(played.x, played.y), played.outputs)
-    # memory outlives an episode
+    along = torch.vmap(torch.vmap(lambda x, y: student.scan(Examples(x, y))[1]))  # pyright: ignore[reportAttributeAccessIssue]
+    torch.testing.assert_close(along(played.x, played.y), played.outputs)
+    # the memory is kept between episodes
     assert (played.outputs[:, :, 2] != played.outputs[:, :, 0]).any()
 
 
-def test_ppo_plays_anew_when_it_has_learned_from_everything_so_often() -> None:
-    learner, player = built(), PPO(ENVIRONMENT, epochs=2, minibatches=2)
-    seen, used = [], []
-    for seed in range(5):
-        player(learner, tasks(6, seed))
-        assert player._trials is not None
-        seen.append(player._trials.x)
-        used.append(len(player._parts))
-    assert used == [3, 2, 1, 0, 3]
+def test_ppo_draws_tasks_only_for_a_new_round() -> None:
+    learner, drawn = built(), []
+    move = PPO(epochs=2, minibatches=2)
+    prepared(move, learner)
+
+    def draw() -> Task:
+        drawn.append(len(drawn))
+        return tasks(6, len(drawn))
+
+    seen, left = [], []
+    for _ in range(5):
+        move(learner, draw)
+        assert move.trials is not None
+        seen.append(move.trials.x)
+        left.append(len(move.parts))
+    assert left == [3, 2, 1, 0, 3]
+    assert len(drawn) == 2
     assert all(seen[0] is x for x in seen[:4])
     assert seen[4] is not seen[0]
 
 
-def test_the_entropy_counts_less_and_less() -> None:
+def test_the_weight_of_the_entropy_falls_to_zero() -> None:
     learner, some = built(), tasks()
     grads = {}
     for entropy, progress in ((0.0, 0.0), (1.0, 1.0), (1.0, 0.0)):
-        player = A2C(ENVIRONMENT, entropy=entropy)
-        player.on_progress(progress)
-        grads[entropy, progress] = player(learner, some)[0]["head.weight"]
+        move = prepared(A2C(entropy=entropy), learner)
+        move.on_progress(progress)
+        grads[entropy, progress] = move(learner, lambda: some).grads["head.weight"]
     assert torch.equal(*(grads[key] for key in ((0.0, 0.0), (1.0, 1.0))))  # pyright: ignore[reportArgumentType]
     assert not torch.equal(*(grads[key] for key in ((0.0, 0.0), (1.0, 0.0))))  # pyright: ignore[reportArgumentType]
 
 
-def test_what_cannot_act_is_refused() -> None:
-    with pytest.raises(
-        TypeError, match="needs a learner that streams, such as RL2 or LSTM; not MAML"
-    ):
-        PPO(ENVIRONMENT)(
-            MAML.build(ENVIRONMENT.spec, likelihood=Policy(value=True)), tasks()
-        )
-    with pytest.raises(
-        TypeError, match=r"build it with likelihood=Policy\(value=True\)"
-    ):
-        PPO(ENVIRONMENT)(RL2.build(ENVIRONMENT.spec), tasks())
-    with pytest.raises(
-        ValueError, match="epochs, minibatches and a clip above 0, got 0"
-    ):
-        PPO(ENVIRONMENT, epochs=0)
+@pytest.mark.parametrize("name", ["ppo", "a2c"])
+def test_learners_that_cannot_act_are_refused(name: str) -> None:
+    move = META_GRADIENTS[name]()
+    spec = ENVIRONMENT.spec
+    with pytest.raises(TypeError, match="needs a Streaming, and MAML is none"):
+        move.check(MAML.build(spec, likelihood=Policy(value=True)), ENVIRONMENT)
+    with pytest.raises(TypeError, match="RL2 with likelihood=Policy"):
+        move.check(RL2.build(spec), ENVIRONMENT)
+    with pytest.raises(TypeError, match=r"RL2 with likelihood=Policy\(value=True\)"):
+        move.check(RL2.build(spec, likelihood=Policy()), ENVIRONMENT)
+    waves = sinusoid()
+    student = LSTM.build(waves.spec)
+    with pytest.raises(TypeError, match="these tasks are not played"):
+        move.check(student, waves)
 
 
-def test_bandits_are_learned_to_be_learned() -> None:
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("epochs", 0), ("clip", 0.0), ("discount", 3.0), ("trace", -0.1), ("entropy", -1)],
+)
+def test_options_out_of_range_are_refused(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{option} of PPO must be .*; got {value}"):
+        PPO(**{option: value})  # pyright: ignore[reportArgumentType]
+
+
+def test_meta_training_raises_the_reward_of_bandits() -> None:
     torch.manual_seed(0)
-    bandits = Bandits(2, 6)
-    learner = RL2.build(bandits.spec, likelihood=PPO.policy(bandits), hidden=24)
-    before = play_test(learner, bandits).metrics["reward"]
+    train, test, plan = Bandits(2, 6), Bandits(2, 6, split="test"), TestPlan()
+    move = PPO()
+    learner = RL2.build(train.spec, likelihood=move.likelihood(train), hidden=24)
+    before = reward_of(learner, test, plan)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
-    player = PPO(bandits)
-    for step in meta_train(
+    for _ in meta_train(
         learner,
-        bandits,
+        train,
         steps=160,
         batch=512,
-        meta_gradient=player,
+        meta_gradient=move,
         optimizer=optimizer,
         clip=0.5,
     ):
-        player.at(step.progress)
-    after = play_test(learner, bandits).metrics["reward"]
-    assert before.mean == pytest.approx(3.0, abs=0.2)
-    assert after.mean > 3.3  # the best there is reaches 3.77
+        pass
+    assert before == pytest.approx(3.0, abs=0.2)
+    assert reward_of(learner, test, plan) > 3.3  # the optimum is 3.77
 
 
-def test_the_reward_is_told_episode_by_episode() -> None:
-    result = play_test(built().float(), ENVIRONMENT, n=50)
-    assert len(result.instances) == 2
-    assert sum(e.mean for e in result.instances) == pytest.approx(
-        result.metrics["reward"].mean
-    )
-    assert play_test(built().float(), ENVIRONMENT, n=50).metrics == result.metrics
+def reward_of(learner: Learner, environment: Bandits, plan: TestPlan) -> float:
+    return evaluate(learner, environment, plan).tables[0].rows[0].values[0].mean

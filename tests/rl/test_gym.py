@@ -1,6 +1,4 @@
-"""Environments of gymnasium: the task reaches the simulator, episodes begin and end as
-they should.
-"""
+"""Environments of gymnasium: tasks reach the simulators, episodes start and end."""
 
 # ruff: noqa: E402
 
@@ -16,14 +14,13 @@ gymnasium = pytest.importorskip(
 )
 
 from innerloop import MAML, meta_train
-from innerloop.rl import half_cheetah, play
+from innerloop.rl import MetaPolicyGradient, PolicyGradient, half_cheetah, rollout
 from innerloop.rl.gym import Gym
-from innerloop.rl.policy_gradient import MetaPolicyGradient, PolicyGradient
 
 
 class Counter(gymnasium.Env[Any, Any]):
-    """Counts its steps; is over after as many as its task says, and rewards an action
-    by its number.
+    """Counts its steps; an episode has as many as the task says, and the reward is the
+    index of the action.
     """
 
     observation_space = gymnasium.spaces.Box(-100, 100, (1,))
@@ -78,20 +75,20 @@ def actor(environment: Gym) -> tuple[MAML, dict[str, Tensor]]:
 @pytest.mark.parametrize(
     "actions", [gymnasium.spaces.Discrete(3), gymnasium.spaces.Box(-1, 1, (2,))]
 )
-def test_a_row_that_is_over_begins_anew_and_the_others_go_on(
+def test_a_row_that_is_done_restarts_and_the_others_continue(
     actions: gymnasium.Space[Any],
 ) -> None:
     environment = counting(actions, 4)
     learner, state = actor(environment)
     parameters = torch.tensor([[2.0], [3.0], [9.0]])
-    for _ in range(2):  # the first play leaves rows in the middle of an episode
-        played = play(
+    for _ in range(2):  # the first rollout leaves rows in the middle of an episode
+        played = rollout(
             learner,
             environment,
             parameters,
             torch.Generator().manual_seed(0),
             state=state,
-            times=1,
+            repeats=1,
             episodes=2,
         )
         assert played.x[:, 0, :, 0].tolist() == [
@@ -99,7 +96,7 @@ def test_a_row_that_is_over_begins_anew_and_the_others_go_on(
             [0, 1, 2] * 2 + [0, 1],
             [0, 1, 2, 3] * 2,
         ]
-        assert played.over[:, 0].tolist() == [
+        assert played.done[:, 0].tolist() == [
             [0, 1] * 4,
             [0, 0, 1] * 2 + [0, 0],
             [0, 0, 0, 1] * 2,
@@ -113,10 +110,10 @@ def test_a_row_that_is_over_begins_anew_and_the_others_go_on(
         torch.testing.assert_close(played.reward[:, 0], reward)
 
 
-def test_what_resets_itself_or_cannot_be_seen_is_refused() -> None:
-    with pytest.raises(ValueError, match="resets itself"):
+def test_autoreset_and_other_spaces_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not reset itself"):
         counting(gymnasium.spaces.Discrete(3), 4, "NextStep")
-    with pytest.raises(ValueError, match="actions a Box or Discrete"):
+    with pytest.raises(ValueError, match="actions a Box or Discrete; got"):
         counting(gymnasium.spaces.MultiBinary(3), 4)
 
 
@@ -125,32 +122,36 @@ def cheetah(request: pytest.FixtureRequest) -> Gym:
     pytest.importorskip(
         "mujoco", reason="MuJoCo is not installed: pip install 'innerloop[gym]'"
     )
-    made = half_cheetah(asked=request.param, horizon=5)
+    made = half_cheetah(goal=request.param, horizon=5)
     assert isinstance(made, Gym)
     return made
 
 
+def positions(cheetah: Gym) -> torch.Tensor:
+    envs = cheetah.simulator(2).envs  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.tensor([env.unwrapped.data.qpos[0] for env in envs])
+
+
 @pytest.mark.parametrize("cheetah", ["direction", "velocity"], indirect=True)
-def test_the_cheetah_earns_what_it_is_asked_for(cheetah: Gym) -> None:
-    asked = cheetah.draw(50, torch.Generator().manual_seed(0))
-    if cheetah.simulator(1).get_attr("asked")[0] == "direction":
-        assert set(asked.flatten().tolist()) == {-1.0, 1.0}
+def test_the_cheetah_is_rewarded_for_its_goal(cheetah: Gym) -> None:
+    drawn = cheetah.sample_params(50, torch.Generator().manual_seed(0))
+    direction = cheetah.simulator(1).get_attr("goal")[0] == "direction"
+    if direction:
+        assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
     else:
-        assert 0 <= asked.min() < 0.5 < 1.5 < asked.max() <= 2
-    asked = torch.tensor([[1.0], [-1.0]])
-    where = cheetah.start(asked, torch.Generator().manual_seed(0))
-    assert where.shape == (2, 17)
-    action = torch.full((2, 6), 0.5)
-    before = [env.unwrapped.data.qpos[0] for env in cheetah.simulator(2).envs]  # pyright: ignore[reportAttributeAccessIssue]
-    where, reward, over = cheetah.step(asked, where, action, torch.Generator())
-    after = [env.unwrapped.data.qpos[0] for env in cheetah.simulator(2).envs]  # pyright: ignore[reportAttributeAccessIssue]
-    speed = (torch.tensor(after) - torch.tensor(before)) / 0.05
-    direction = cheetah.simulator(1).get_attr("asked")[0] == "direction"
-    expected = (
-        asked[:, 0] * speed if direction else -(speed - asked[:, 0]).abs()
-    ) - 0.1 * 6 * 0.25
+        assert 0 <= drawn.min() < 0.5 < 1.5 < drawn.max() <= 2
+    goal = torch.tensor([[1.0], [-1.0]])
+    state = cheetah.start(goal, torch.Generator().manual_seed(0))
+    assert state.shape == (2, 17)
+    before = positions(cheetah)
+    state, reward, done = cheetah.step(
+        goal, state, torch.full((2, 6), 0.5), torch.Generator()
+    )
+    speed = (positions(cheetah) - before) / 0.05
+    earned = goal[:, 0] * speed if direction else -(speed - goal[:, 0]).abs()
+    expected = earned - 0.1 * 6 * 0.25
     torch.testing.assert_close(reward, expected.float(), atol=1e-5, rtol=1e-5)
-    assert not over.any()
+    assert not done.any()
 
 
 @pytest.mark.parametrize("cheetah", ["direction"], indirect=True)
@@ -163,7 +164,7 @@ def test_a_learner_trains_on_the_cheetah(cheetah: Gym) -> None:
             cheetah,
             steps=2,
             batch=2,
-            meta_gradient=MetaPolicyGradient(cheetah, episodes=2),
+            meta_gradient=MetaPolicyGradient(episodes=2),
         )
     )
     assert {"reward_before", "reward"} <= set(steps[-1].metrics)
@@ -172,6 +173,6 @@ def test_a_learner_trains_on_the_cheetah(cheetah: Gym) -> None:
     )
 
 
-def test_another_request_is_refused() -> None:
-    with pytest.raises(ValueError, match='"direction" or "velocity", not \'height\''):
-        half_cheetah(asked="height")  # pyright: ignore[reportArgumentType]
+def test_another_goal_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of direction, velocity; got 'height'"):
+        half_cheetah(goal="height")  # pyright: ignore[reportArgumentType]

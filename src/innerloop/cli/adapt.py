@@ -2,103 +2,95 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-from pathlib import Path
+from typing import Any
 
-import torch
-from rich.console import Console
+import click
 
-from innerloop.cli.fields import check_device
-from innerloop.engine.errors import InnerloopError, InnerloopFileError
-from innerloop.estimators import FewShotClassifier
-from innerloop.readers.image import SUFFIXES, to_unit
-from innerloop.readers.table import Columns
-from innerloop.runs import Run, RunError, reader, write_atomically
-from innerloop.tasks import Tokenizer
-from innerloop.tasks.arrays import read_table
-from innerloop.tasks.folder import read_classes
-from innerloop.tasks.text import read_texts
+from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent
+from innerloop.engine.errors import InnerloopError
 
 
-def run(options: argparse.Namespace) -> None:
-    console = Console()
-    folder = Run(options.run)
-    settings = folder.settings()
-    if (
-        not (settings.preprocess or settings.reads)
-        or settings.spec["kind"] != "classes"
-    ):
+def run(**arguments: Any) -> int:
+    from innerloop.assembly import check_device
+    from innerloop.cli.output import console
+    from innerloop.estimators import FewShotClassifier
+    from innerloop.experiment import load
+    from innerloop.runs import RunError, write_atomically
+
+    to = console()
+    out = check_parent(arguments["out"])
+    learner = load(arguments["run"]).to(check_device(arguments["device"]))
+    reader, spec = learner.reader, learner.spec
+    if reader is None or spec is None or spec.kind != "classes":
         raise RunError(
-            f"{options.run} was not trained on classes of images, texts or rows: use FewShotClassifier or FewShotRegressor"
+            f"{arguments['run']} was not trained on classes of images, texts or rows: "
+            "use FewShotClassifier or FewShotRegressor in Python"
         )
-    learner = folder.learner().to(check_device(options.device))
-    preprocess = reader(settings.preprocess or settings.reads)
-    if isinstance(preprocess, Tokenizer):
-        what, examples, labels = "text", *read_texts(options.support)
-        names, inputs = read_texts(options.query, label=False)[0], lambda some: some
-    elif isinstance(preprocess, Columns):
-        what, (examples, y, _), (rows, *_) = (
-            "row",
-            read_table(options.support),
-            read_table(options.query, label=False),
-        )
-        labels, names, inputs = (
-            y.tolist(),
-            [*range(1, len(rows) + 1)],
-            lambda some: [rows[i - 1] for i in some],
-        )
-    else:
-        assert preprocess is not None
-        what = "file"
-        support, query = read_classes(options.support, preprocess), Path(options.query)
-        examples = to_unit(support.values)
-        labels = [
-            name
-            for name, count in zip(support.names, support.counts.tolist(), strict=True)
-            for _ in range(count)
-        ]
-        names = [file.relative_to(query).as_posix() for file in below(query)]
-        inputs = lambda some: to_unit(  # noqa: E731
-            preprocess.read_all(query / name for name in some)
-        )
-    classifier = FewShotClassifier(learner).fit(examples, labels)  # pyright: ignore[reportArgumentType]
+    support = reader.read(arguments["support"], labels=True)
+    query = reader.read(arguments["query"], labels=False)
+    problems = [*support.unreadable, *query.unreadable]
+    if problems and arguments["strict"]:
+        raise InnerloopError(f"{len(problems)} inputs cannot be read: {problems[0]}")
+    if not query.names:
+        raise InnerloopError(f"{arguments['query']} holds nothing to label")
+    classifier = FewShotClassifier(learner).fit(support.x, support.labels)
+    probabilities = classifier.predict_proba(query.x)
     memory = io.StringIO()
     writer = csv.writer(memory)
-    writer.writerow([what, "label", "probability"])
-    for begin in range(0, len(names), 256):
-        some = names[begin : begin + 256]
-        chances = torch.from_numpy(classifier.predict_proba(inputs(some)))
-        for name, (chance, best) in zip(
-            some, zip(*(t.tolist() for t in chances.max(-1)), strict=True), strict=True
-        ):
-            writer.writerow([name, classifier.classes_[int(best)], f"{chance:.4f}"])
-    out = Path(options.out)
-    if not out.parent.is_dir():
-        raise InnerloopFileError(
-            f"there is no folder {out.parent} to write {out.name} into"
-        )
-    write_atomically(out, memory.getvalue().encode())
-    console.print(
-        f"labelled {len(names)} {what}s with {len(set(labels))} classes from {len(labels)} examples: {out}",
-        highlight=False,
+    writer.writerow(
+        [{"image": "file"}.get(reader.what, reader.what), "label", "probability"]
     )
+    best = probabilities.argmax(1)
+    for name, row, place in zip(query.names, probabilities, best, strict=True):
+        writer.writerow([name, classifier.classes_[place], f"{row[place]:.4f}"])
+    assert out is not None
+    content = memory.getvalue().encode("utf-8", "surrogateescape")
+    write_atomically(out, content)
+    for note in filter(None, (support.note, query.note)):
+        to.print(note, markup=False)
+    for problem in problems:
+        console(stderr=True).print(f"left out: {problem}", markup=False)
+    to.print(
+        f"labelled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
+        f"classes, from {len(support.names)} examples: {out}"
+    )
+    return 1 if problems else 0
 
 
-def below(folder: Path) -> list[Path]:
-    """The image files anywhere below a folder. Raises FileNotFoundError where there is
-    none, and ValueError where it holds none.
-    """
-    if not folder.is_dir():
-        raise InnerloopFileError(f"there is no folder {folder}")
-    files = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
-    if not files:
-        raise InnerloopError(
-            f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)"
-        )
-    return files
+command = SectionedCommand(
+    "adapt",
+    params=[
+        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        click.Option(
+            ["--support"],
+            required=True,
+            metavar="PATH",
+            help="The labelled examples: a folder DIR/CLASS/IMAGE, or a table with the "
+            "columns text and label, or y.",
+        ),
+        click.Option(
+            ["--query"],
+            required=True,
+            metavar="PATH",
+            help="What to label: images anywhere below a folder, or a table.",
+        ),
+        click.Option(
+            ["--out"],
+            required=True,
+            metavar="FILE",
+            help="A .csv with a label and its probability for each input.",
+        ),
+        click.Option(
+            ["--strict"],
+            is_flag=True,
+            help="Write nothing where an input cannot be read (default: label the "
+            "others, and exit with code 1).",
+        ),
+        click.Option(["--device"], default="cpu", help="Where to compute."),
+    ],
+    callback=run,
+    help="Learn new classes from labelled examples with a trained run, and label other "
+    "images, texts or rows.",
+)

@@ -1,103 +1,83 @@
-"""`innerloop imagine`."""
+"""`innerloop generate`."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from rich.console import Console
-from torch import Tensor
+import click
 
-from innerloop.cli.fields import check_device
-from innerloop.core.task import Examples
+from innerloop.cli.flags import RunFolder, SectionedCommand
 from innerloop.engine.errors import InnerloopError
-from innerloop.learners.generative.example_generator import ExampleGenerator
-from innerloop.readers.image import Preprocess, to_unit
-from innerloop.runs import Run, RunError
-from innerloop.tasks.folder import read_classes
 
 SHEET = "sheet.png"
-# pixels between the images of the sheet; images of a class on it, support and imagined
-# each
-GAP, SHOWN = 2, 8
 
 
-def run(options: argparse.Namespace) -> None:
-    console = Console()
-    folder = Run(options.run)
-    settings = folder.settings()
-    if settings.preprocess is None:
-        raise RunError(f"{options.run} was not trained on images")
-    learner = folder.learner()
-    if not isinstance(learner, ExampleGenerator):
-        raise RunError(
-            f"{options.run} is a run of {settings.learner}, which imagines nothing: train metavae, metagan or gtn"
-        )
-    learner = learner.to(check_device(options.device))
-    classes = read_classes(options.support, Preprocess(**settings.preprocess))
-    ways = len(classes)
-    if not type(learner).any_ways(settings.fields) and ways > settings.spec["y_dim"]:
+def run(**arguments: Any) -> None:
+    import torch
+
+    from innerloop.assembly import check_device
+    from innerloop.cli.contact_sheet import contact_sheet, picture
+    from innerloop.cli.output import console
+    from innerloop.core.task import Examples
+    from innerloop.experiment import load
+
+    device = check_device(arguments["device"])
+    learner = load(arguments["run"]).to(device)
+    support = learner.reader.read(arguments["support"], labels=True)
+    names = sorted(set(support.labels))
+    assert learner.spec is not None
+    if learner.fixed_ways and len(names) > learner.spec.y_dim:
         raise InnerloopError(
-            f"this {settings.learner} was trained for {settings.spec['y_dim']} classes and {options.support} has {ways}"
+            f"this run was trained for {learner.spec.y_dim} classes; "
+            f"{arguments['support']} has {len(names)}"
         )
-    labels = torch.arange(ways).repeat_interleave(classes.counts)
-    support = Examples(to_unit(classes.values), torch.eye(ways)[labels])
-    device = next(learner.parameters()).device
-    generator = torch.Generator().manual_seed(options.seed)
+    index = torch.tensor([names.index(label) for label in support.labels])
+    examples = Examples(support.x.to(device), torch.eye(len(names))[index].to(device))
+    generator = torch.Generator().manual_seed(arguments["seed"])
+    count, out = arguments["count"], Path(arguments["out"])
     with torch.no_grad():
-        made = (
-            learner.imagine(
-                Examples(*(t.to(device) for t in support)), options.count, generator
-            )
-            .cpu()
-            .clamp(0, 1)
-        )
-    out = Path(options.out)
-    width = len(str(options.count))
-    for name, images in zip(classes.names, made, strict=True):
+        made = learner.generate(examples, count, generator).cpu().clamp(0, 1)
+    for name, images in zip(names, made, strict=True):
         (out / name).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images, 1):
-            picture(image).save(out / name / f"imagined-{i:0{width}d}.png")
-    picture(sheet([support.x[labels == k] for k in range(ways)], made)).save(
-        out / SHEET
-    )
-    console.print(
-        f"imagined {options.count} images of each of {ways} classes from {len(labels)} examples: {out}; side by side in {out / SHEET}",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def picture(image: Tensor) -> Image.Image:
-    """An image (channels, height, width) in 0..1 as Pillow has it."""
-    pixels = (image * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-    return Image.fromarray(
-        np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            file = out / name / f"generated-{i:0{len(str(count))}d}.png"
+            picture(image).save(file)
+    rows = [support.x[index == k] for k in range(len(names))]
+    picture(contact_sheet(rows, made)).save(out / SHEET)
+    console().print(
+        f"generated {count} images of each of {len(names)} classes from "
+        f"{len(support.names)} examples: {out}; side by side in {out / SHEET}"
     )
 
 
-def sheet(support: list[Tensor], made: Tensor) -> Tensor:
-    """A contact sheet (channels, height, width): a row for each class, its examples, a
-    bright line, and what was imagined.
-    """
-    channels, height, width = made.shape[2:]
-    columns = (
-        min(SHOWN, max(len(images) for images in support)),
-        min(SHOWN, made.shape[1]),
-    )
-    whole = made.new_full(
-        (channels, len(made) * (height + GAP), sum(columns) * (width + GAP) + 2 * GAP),
-        0.35,
-    )
-    whole[..., columns[0] * (width + GAP) : columns[0] * (width + GAP) + GAP] = 1.0
-    for row, parts in enumerate(zip(support, made, strict=True)):
-        for images, count, left in zip(
-            parts, columns, (0, columns[0] * (width + GAP) + 2 * GAP), strict=True
-        ):
-            for i, image in enumerate(images[:count]):
-                top, begin = row * (height + GAP), left + i * (width + GAP)
-                whole[:, top : top + height, begin : begin + width] = image
-    return whole
+command = SectionedCommand(
+    "generate",
+    params=[
+        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        click.Option(
+            ["--support"],
+            required=True,
+            metavar="DIR",
+            help="The examples: DIR/CLASS/IMAGE.",
+        ),
+        click.Option(
+            ["--out"],
+            required=True,
+            metavar="DIR",
+            help="Where the images go: DIR/CLASS/generated-1.png, and a contact sheet.",
+        ),
+        click.Option(
+            ["--count"],
+            type=click.IntRange(1, 10**6),
+            default=10,
+            show_default=True,
+            help="Images of each class.",
+        ),
+        click.Option(["--device"], default="cpu", help="Where to compute."),
+        click.Option(["--seed"], type=int, default=0, help="Random seed."),
+    ],
+    callback=run,
+    help="Generate new images of new classes from a few examples, with a run of a "
+    "generative learner.",
+)

@@ -1,54 +1,79 @@
-"""`innerloop ask`."""
+"""`innerloop select`."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import Any
 
-import torch
-from rich.console import Console
+import click
 
-from innerloop.cli.adapt import below
-from innerloop.cli.fields import check_device
-from innerloop.core.task import Examples
-from innerloop.learners.active.active_learner import ActiveLearner
-from innerloop.readers.image import Preprocess, to_unit
-from innerloop.runs import Run, RunError
-from innerloop.tasks.folder import read_classes
+from innerloop.cli.flags import RunFolder, SectionedCommand
 
 
-def run(options: argparse.Namespace) -> None:
-    folder = Run(options.run)
-    settings, learner = folder.settings(), folder.learner()
-    if not isinstance(learner, ActiveLearner) or settings.preprocess is None:
-        raise RunError(
-            f"{options.run} is a run of {settings.learner} on {settings.tasks}, which asks for no labels of images: train asking on pools"
-        )
-    learner = learner.to(check_device(options.device))
-    learner.strategy = options.strategy or learner.strategy
-    preprocess, pool, labelled = (
-        Preprocess(**settings.preprocess),
-        Path(options.pool),
-        None,
-    )
-    if options.labelled:
-        known = read_classes(options.labelled, preprocess)
-        labels = torch.arange(len(known)).repeat_interleave(known.counts)
-        labelled = Examples(
-            to_unit(known.values).to(options.device),
-            torch.eye(len(known), device=options.device)[labels],
-        )
-    files = below(pool)
+def run(**arguments: Any) -> int:
+    import torch
+
+    from innerloop.assembly import check_device
+    from innerloop.cli.output import console
+    from innerloop.core.task import Examples
+    from innerloop.experiment import load
+
+    device = check_device(arguments["device"])
+    learner = load(arguments["run"]).to(device)
+    if arguments["strategy"]:
+        learner.strategy = learner.options()["strategy"].check(arguments["strategy"])
+    labelled, known = None, 0
+    if arguments["labelled"]:
+        support = learner.reader.read(arguments["labelled"], labels=True)
+        names = sorted(set(support.labels))
+        index = torch.tensor([names.index(label) for label in support.labels])
+        y = torch.eye(len(names))[index]
+        labelled, known = Examples(support.x.to(device), y.to(device)), len(index)
+    pool = learner.reader.read(arguments["pool"], labels=False)
     with torch.no_grad():
-        chosen = learner.next_to_label(
-            to_unit(preprocess.read_all(files)).to(options.device),
-            labelled,
-            options.labels,
-        )
-    for i in chosen:
-        print(files[i].relative_to(pool).as_posix())
-    told = f"{0 if labelled is None else len(labelled.y)} have a label already"
-    Console(stderr=True).print(
-        f"{len(chosen)} of {len(files)} images to label next ({told}), the most useful one first",
-        highlight=False,
+        chosen = learner.next_to_label(pool.x.to(device), labelled, arguments["labels"])
+    for place in chosen:
+        print(pool.names[place])
+    to = console(stderr=True)
+    for problem in pool.unreadable:
+        to.print(f"left out: {problem}", markup=False)
+    to.print(
+        f"{len(chosen)} of {len(pool.names)} images to label next, the most useful "
+        f"first ({known} are labelled)"
     )
+    return 1 if pool.unreadable else 0
+
+
+command = SectionedCommand(
+    "select",
+    params=[
+        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        click.Option(
+            ["--pool"],
+            required=True,
+            metavar="DIR",
+            help="The unlabelled images, anywhere below DIR.",
+        ),
+        click.Option(
+            ["--labelled"],
+            metavar="DIR",
+            help="The images that are labelled already: DIR/CLASS/IMAGE.",
+        ),
+        click.Option(
+            ["--labels"],
+            type=click.IntRange(1, 10**6),
+            default=5,
+            show_default=True,
+            help="How many images to choose.",
+        ),
+        click.Option(
+            ["--strategy"],
+            metavar="NAME",
+            help="Another query strategy than the run's (see `innerloop list "
+            "activelearner`).",
+        ),
+        click.Option(["--device"], default="cpu", help="Where to compute."),
+    ],
+    callback=run,
+    help="Choose which images to label next, with a run of an active learner; prints "
+    "one file a line.",
+)

@@ -5,32 +5,43 @@ set.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
+from innerloop.engine.attention import differentiable_attention
 from innerloop.engine.checkpointing import checkpointed
-from innerloop.engine.norm_stats import Normaliser, use_batch, use_stored
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.functional import functional_call, trainable_names
+from innerloop.engine.norm_stats import Normalizer, use_batch, use_stored
 from innerloop.engine.options import CountOrZero
 
-# the parameters of `net` by name, and the normalisation statistics that go with them
+# parameters of `net` by name, and the normalization statistics that go with them
 Weights = dict[str, Tensor]
 
 
 class Descent(Learner):
     """A learner that moves the weights of `net` by gradient steps on the support set.
 
-    Its state is a dict name -> tensor of weights. Inductive by default: the state also
-    holds the normalisation statistics of the support set under the adapted weights, and
-    predictions use those. With `transductive`, the query set is normalised by its own.
-    With `recompute`, an inner step keeps nothing but the weights it makes and is
-    computed again on the way back: many steps in little memory, for more time.
+    Its state is a dict name -> tensor of the weights that move; frozen parameters
+    (`requires_grad_(False)`) stay in `net`. It is inductive by default: the state also
+    holds the normalization statistics of the support set under the adapted weights, and
+    predictions use those. With `transductive`, the query set is normalized by its own
+    statistics. With `recompute`, an inner step stores only the weights that it returns
+    and is computed again in the backward pass: many steps in little memory, in more
+    time.
+
+    Args:
+        net: the task network.
+        inner_steps: number of inner steps.
+        transductive: normalize the query set by its own statistics.
+        recompute: recompute inner steps in the backward pass to save memory.
     """
 
     net: nn.Module
@@ -40,13 +51,23 @@ class Descent(Learner):
     recompute: bool = False
     likelihood: Likelihood = Categorical()
 
+    low_precision = False
     fixed_ways = True
     learned_initialization = True  # False where a part of `init` is computed per task
     proximal = 0.0  # weight of a proximal term in the inner loss
+    # the weights that adapt, where `net` is frozen because it is not meta-learned
+    moving: ClassVar[Sequence[str]] = ()
 
     def init(self, support: Examples) -> Weights:
-        """The weights before the first step."""
-        return {name: w for name, w in self.net.named_parameters()}
+        """The weights before the first step, without the frozen ones."""
+        weights = dict(self.net.named_parameters())
+        moving = self.moving or trainable_names(self.net)
+        if not moving:
+            raise InnerloopError(
+                f"{type(self).__name__} adapts the weights of net, and all of them are "
+                "frozen: call requires_grad_(True) on those that should adapt"
+            )
+        return {name: weights[name] for name in moving}
 
     @abstractmethod
     def step(self, weights: Weights, support: Examples) -> Weights:
@@ -57,7 +78,7 @@ class Descent(Learner):
         where the net has any and they count.
         """
         if self.transductive or not any(
-            isinstance(module, Normaliser) for module in self.net.modules()
+            isinstance(module, Normalizer) for module in self.net.modules()
         ):
             return weights
         with use_batch(self.net) as notes:
@@ -82,6 +103,9 @@ class Descent(Learner):
             weights = self.step(weights, support)
             yield self.finalize(weights, support)
 
+    def set_steps(self, steps: int) -> None:
+        self.inner_steps = steps
+
     def predict(self, state: Weights, x: Tensor) -> Tensor:
         if self.transductive:
             with use_batch():
@@ -91,7 +115,7 @@ class Descent(Learner):
 
     def support_loss(self, weights: Weights, support: Examples) -> Tensor:
         """The loss that the steps descend: the negative log-likelihood of the support
-        set, normalised by its own statistics.
+        set, normalized by its own statistics.
         """
         with use_batch():
             return self.likelihood.nll(
@@ -105,38 +129,39 @@ class Descent(Learner):
         still: Weights | None = None,
         first_order: bool = False,
     ) -> Weights:
-        """The gradient of `support_loss` for the weights that move, by name;
-        differentiable itself unless `first_order`, or gradients are off.
+        """The gradient of `support_loss` for the weights in `moving`, by name; it can
+        be differentiated itself unless `first_order` or gradients are disabled.
 
-        `still` holds the weights that stay.
+        still: weights that do not move, in the place of those of `net`.
         """
+        if not moving:
+            return {}
 
         def loss_at(weights: Weights) -> Tensor:
             return self.support_loss({**(still or {}), **weights}, support)
 
-        if torch._C._are_functorch_transforms_active():
-            grads = torch.func.grad(loss_at)(moving)
-            return (
-                {name: g.detach() for name, g in grads.items()}
-                if first_order
-                else grads
-            )
         second_order = torch.is_grad_enabled() and not first_order
-        with torch.enable_grad():
-            # fresh views: no weight is then a function of another, as a prototype head
-            # would be of its encoder
-            at = {
-                name: w.view_as(w)
-                if second_order and w.requires_grad
-                else w.detach().requires_grad_()
-                for name, w in moving.items()
-            }
-            grads = torch.autograd.grad(
-                loss_at(at),
-                list(at.values()),
-                create_graph=second_order,
-                allow_unused=True,
-            )
+        with differentiable_attention(second_order):
+            if torch._C._are_functorch_transforms_active():
+                grads = torch.func.grad(loss_at)(moving)
+                if first_order:
+                    grads = {name: g.detach() for name, g in grads.items()}
+                return grads
+            with torch.enable_grad():
+                # fresh views: no weight is then a function of another, as a prototype
+                # head would be of its encoder
+                at = {
+                    name: w.view_as(w)
+                    if second_order and w.requires_grad
+                    else w.detach().requires_grad_()
+                    for name, w in moving.items()
+                }
+                grads = torch.autograd.grad(
+                    loss_at(at),
+                    list(at.values()),
+                    create_graph=second_order,
+                    allow_unused=True,
+                )
         return {
             name: torch.zeros_like(w) if g is None else g
             for (name, w), g in zip(at.items(), grads, strict=True)

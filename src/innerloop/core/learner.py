@@ -1,4 +1,4 @@
-"""A learning algorithm: how one task is learned."""
+"""Learning algorithms: how one task is learned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.likelihood import (
     Bernoulli,
@@ -21,8 +20,10 @@ from innerloop.core.likelihood import (
 from innerloop.core.task import Examples, Kind, Task, TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.engine.memory import keep_memory
-from innerloop.engine.norm_stats import Normaliser, use_batch
+from innerloop.engine.functional import frozen_modules
+from innerloop.engine.graph_cache import is_recordable
+from innerloop.engine.mapping import mapped
+from innerloop.engine.norm_stats import Normalizer, use_batch
 from innerloop.engine.options import (
     Count,
     CountOrZero,
@@ -87,16 +88,27 @@ class Learner(nn.Module, ABC):
 
     Class variables, which an instance may override where they depend on its fields:
         kinds: the kinds of targets that it can predict.
-        defaults: how it is meta-trained unless something else is asked for.
+        defaults: how it is meta-trained by default.
         regression_defaults: other default fields of `build` where targets are reals.
         named_networks: the fields whose networks can be chosen by name.
         sequences: whether it can answer ordered queries.
         fixed_ways: whether it answers only for the number of ways it was built for.
         encode_jointly: whether `forward` encodes all tasks at once.
         transductive: whether a prediction uses the other query examples.
+        contextual: whether the order of the support examples matters.
+        first_order: whether second derivatives are left out of the gradient.
+        two_losses: whether parts minimize different losses, so that the gradient is not
+            that of `loss`.
         recompute: whether intermediate results are recomputed to save memory.
-        recordable: whether its operations depend on its parameters, buffers, fields and
-            the task alone, so that a recording of them can be replayed.
+        low_precision: whether it trains well in bfloat16.
+        recordable: whether its operations depend on its parameters, buffers, attributes
+            and the task alone, so that a recording of them can be replayed. Subclasses
+            do not inherit it; False unless the class itself sets it (the learners of
+            this package do).
+
+    Args:
+        likelihood: how outputs are scored against targets; by the kind of the targets
+            unless set.
     """
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classes", "reals")
@@ -109,13 +121,19 @@ class Learner(nn.Module, ABC):
     sequences: ClassVar[bool] = False
     encode_jointly: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
+    low_precision: ClassVar[bool] = True
     fixed_ways = False
     transductive = False
+    contextual = False
+    first_order = False
+    two_losses = False
     recompute = False
+    reader: Any = None  # what turns raw inputs into tensors, of a learner from a run
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         dataclass(eq=False, repr=False)(cls)
+        cls.recordable = is_recordable(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -150,6 +168,37 @@ class Learner(nn.Module, ABC):
         """
         yield self.adapt(support)
 
+    def set_steps(self, steps: int) -> None:
+        """Change the number of gradient steps of `adapt`.
+
+        Raises InnerloopTypeError for learners that take none.
+        """
+        raise InnerloopTypeError(f"{type(self).__name__} takes no gradient steps")
+
+    def generate(
+        self, support: Examples, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """`count` new inputs of each class, (ways, count, *x_shape).
+
+        Raises InnerloopTypeError for learners that are not generative.
+        """
+        raise InnerloopTypeError(
+            f"{type(self).__name__} does not generate examples: train metavae, metagan "
+            "or gtn"
+        )
+
+    def next_to_label(
+        self, pool: Tensor, labelled: Examples | None, labels: int
+    ) -> list[int]:
+        """Which inputs of a pool (n, *x_shape) to label next, the most useful first.
+
+        Raises InnerloopTypeError for learners that do not learn which to choose.
+        """
+        raise InnerloopTypeError(
+            f"{type(self).__name__} does not choose what to label: train activelearner "
+            "on pools"
+        )
+
     def predict_support(self, support: Examples) -> Tensor | None:
         """The outputs (n, out_dim) for the support examples, each predicted before its
         label is seen; None for learners that read the support set as a whole.
@@ -168,35 +217,20 @@ class Learner(nn.Module, ABC):
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
         """`function` over the leading axis of `trees`, results stacked: by vmap, or by
-        a loop where that is faster.
-
-        Weights that differ from task to task turn torch's convolutions into grouped
-        ones, which a CPU runs at half the speed of a loop.
+        a loop where that is faster or vmap cannot map it.
         """
-        keep_memory()
-        first = tree_leaves(trees)[0]
-        looped = len(first) == 1 or (
-            first.device.type == "cpu"
-            and any(type(m) is nn.Conv2d for m in self.modules())
-        )
-        if not looped:
-            return torch.vmap(function, randomness="different")(*trees)
-        results = [
-            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
-            for i in range(len(first))
-        ]
-        return tree_map(lambda *leaves: torch.stack(leaves), *results)
+        return mapped(self, function, *trees)
 
     @torch.no_grad()
     def calibrate(self, tasks: Task) -> None:
         """Re-estimate the statistics of normalization layers on training tasks, exactly
-        instead of by a moving average.
+        instead of by a moving average. Frozen layers keep theirs.
 
         Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576,
         section 3. Called by `meta_train`.
         """
-        if any(isinstance(module, Normaliser) for module in self.modules()):
-            with use_batch(self) as notes:
+        if any(isinstance(module, Normalizer) for module in self.modules()):
+            with use_batch(self, frozen_modules(self)) as notes:
                 for part in [tasks] if self.encode_jointly else tasks.split(0):
                     self(part)
             buffers = dict(self.named_buffers())
@@ -240,6 +274,28 @@ class Learner(nn.Module, ABC):
     ) -> dict[str, Any]:
         """Suitable networks for `spec`, by field; `build_args` holds the fields that
         were set, networks as modules or by name.
+        """
+        return {}
+
+    @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        """Specs of tasks that it can be built for, one for each kind of targets; for
+        tests and documentation.
+        """
+        of_kind = {
+            "classes": TaskSpec("classes", (1, 28, 28), 5),
+            "reals": TaskSpec("reals", (1,), 1),
+            "bits": TaskSpec("bits", (4,), 2),
+        }
+        found = [of_kind[kind] for kind in cls.kinds if kind in of_kind]
+        if cls.sequences and "bits" in cls.kinds:
+            found.append(TaskSpec("bits", (4,), 2, ordered=True))
+        return tuple(found)
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        """Where the defaults differ from the paper: the paper's values, as
+        {"fields": arguments of `build`, "config": fields of `MetaTrainConfig`}.
         """
         return {}
 

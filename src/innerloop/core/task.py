@@ -15,7 +15,7 @@ from innerloop.engine.errors import InnerloopError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.core.report import Report, TestPlan
+    from innerloop.core.report import Measurement, Report, TestPlan
 
 
 class Examples(NamedTuple):
@@ -71,7 +71,7 @@ Kind = Literal["classes", "reals", "bits", "programs"]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The shape of a task: all that a learner must know to be built for it.
+    """The shape of a task: all that is needed to build a learner for it.
 
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
@@ -122,6 +122,30 @@ class TaskSpec:
         same = all(getattr(self, name) == getattr(other, name) for name in fixed)
         return same and (self.kind == "classes" or self.y_dim == other.y_dim)
 
+    def check(self, tasks: Task, n: int, dtype: torch.dtype = torch.float32) -> None:
+        """Raises InnerloopError where a batch of `n` tasks does not fit this spec, or
+        has numbers of another type than a learner's parameters.
+        """
+        for part, examples in zip(Task._fields, tasks, strict=True):
+            x, y = examples
+            count = x.shape[1] if x.dim() > 1 else 0
+            for name, tensor, shape in (
+                (f"{part}.x", x, (n, count, *self.x_shape)),
+                (f"{part}.y", y, (n, count, self.y_dim)),
+            ):
+                if tensor.shape != shape:
+                    wanted = ", ".join(["tasks", "examples", *map(str, shape[2:])])
+                    raise InnerloopError(
+                        f"sample({n}, generator) returned {name} of shape "
+                        f"{tuple(tensor.shape)}; expected ({wanted}) with {n} tasks"
+                    )
+                if tensor.dtype != dtype:
+                    way = " (one-hot rows for classes)" if name.endswith("y") else ""
+                    raise InnerloopError(
+                        f"sample({n}, generator) returned {name} of {tensor.dtype}; the "
+                        f"learner computes in {dtype}: convert it by .to({dtype}){way}"
+                    )
+
     def __str__(self) -> str:
         return f"{self.y_dim} {self.kind} from inputs of shape {self.x_shape}"
 
@@ -130,18 +154,23 @@ class TaskDistribution(ABC):
     """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
 
     Every random choice is drawn from the generator that is passed in, so a seed fixes
-    the tasks. All other members have defaults that suit tasks with given labels.
+    the tasks. All other members have defaults that suit tasks with labels.
 
     Class variables:
         prefetch: whether `sample` may run in a thread of its own while the previous
             batch is learned; for distributions that never change.
         played: whether a learner acts in these tasks (see `innerloop.rl`).
+        validation_size: number of tasks of a validation.
     """
 
     spec: TaskSpec
     prefetch: ClassVar[bool] = False
     played: ClassVar[bool] = False
+    validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -175,6 +204,14 @@ class TaskDistribution(ABC):
         from innerloop.core.meta_test import evaluate
 
         return evaluate(learner, self, plan)
+
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
+        """The measurement that matters most, for validation: the first of `evaluate`,
+        without what costs more time.
+        """
+        from innerloop.core.meta_test import evaluate
+
+        return evaluate(learner, self, plan).tables[0].rows[0].values[0]
 
     def for_supervised(self, batch: int) -> TaskDistribution:
         """The same data as one problem with all classes at once and fixed labels,
@@ -215,4 +252,4 @@ class TaskDistribution(ABC):
 
         Raises InnerloopError where these tasks have no picture.
         """
-        raise InnerloopError("--plot cannot draw these tasks")
+        raise InnerloopError("these tasks have no picture")

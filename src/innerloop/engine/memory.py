@@ -1,4 +1,4 @@
-"""Memory that is freed stays at hand."""
+"""Settings of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ctypes
 import functools
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt(3)
 
 
 @functools.cache
-def keep_memory() -> None:
-    """Let the allocator keep what is freed for the next step, up to 2 GB, instead of
-    giving it back to the system and asking again, page by page.
+def tune_allocator() -> None:
+    """Let the allocator keep freed memory for the next step, up to 2 GB, instead of
+    returning it to the system page by page.
 
-    For the whole process; where the C library is not glibc, nothing happens.
+    It changes the whole process, so a program calls it once at its start and the
+    library never does. Without glibc it does nothing.
     """
-    if (
-        sys.platform == "linux"
-        and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None
-    ):
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,55 +1,62 @@
-"""Normalisation statistics: measured on the batch at hand, or given.
+"""Which statistics a normalization layer uses: those of its batch, or stored ones.
 
-Batch statistics make a prediction depend on the examples beside it (transductive); an
-inductive learner normalises by statistics settled before: those of the support set, or
-those estimated on training tasks. A normaliser in training mode measures its batch, in
-evaluation mode it uses its buffers (torch's usual meaning). Inside `use_batch(net)` it
-measures, whatever its mode, and hands the moments out under the names of its buffers;
-inside `use_stored()` it uses its buffers, whatever its mode. A forward pass never writes to
-the module, so all of this crosses `vmap` and `grad`.
+Batch statistics make a prediction depend on the examples beside it (transductive). An
+inductive learner normalizes by statistics that are fixed beforehand: those of the
+support set, or those estimated on training tasks. A normalizer in training mode uses
+the statistics of its batch, in evaluation mode those in its buffers, as in torch.
+Inside `use_batch(net)` it uses its batch in either mode, and the moments are collected
+under the names of its buffers; inside `use_stored()` it uses its buffers in either
+mode. A forward pass never writes to the module, so all of this works under `vmap` and
+`grad`. Both contexts hold for the current thread alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
+from innerloop.engine.functional import original
 
-class _Notes:
-    """The moments seen so far, layer by layer."""
 
-    def __init__(self, net: nn.Module | None):
+class Moments:
+    """The moments of the normalizers of a network, collected pass by pass."""
+
+    def __init__(self, net: nn.Module | None, fixed: Collection[nn.Module] = ()):
         modules = net.named_modules() if net is not None else ()
+        self.fixed = frozenset(original(module) for module in fixed)
         self.names = {
-            module: name for name, module in modules if isinstance(module, Normaliser)
+            original(module): name
+            for name, module in modules
+            if isinstance(module, Normalizer) and original(module) not in self.fixed
         }
-        self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.passes: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def moments(self) -> dict[str, Tensor]:
         """Mean and variance over all passes, under the names of the buffers."""
-        found = {}
-        for name, passes in self.seen.items():
+        result = {}
+        for name, passes in self.passes.items():
             means, variances = (
                 torch.stack(values) for values in zip(*passes, strict=True)
             )
             prefix = f"{name}." if name else ""
-            found[f"{prefix}mean"] = means.mean(0)
+            result[f"{prefix}mean"] = means.mean(0)
             # law of total variance
-            found[f"{prefix}var"] = variances.mean(0) + means.var(0, correction=0)
-        return found
+            result[f"{prefix}var"] = variances.mean(0) + means.var(0, correction=0)
+        return result
 
 
-_notes: ContextVar[_Notes | None] = ContextVar("notes", default=None)
-_given: ContextVar[bool] = ContextVar("given", default=False)
+# context variables, and so of the current thread
+_collecting: ContextVar[Moments | None] = ContextVar("collecting", default=None)
+_stored: ContextVar[bool] = ContextVar("stored", default=False)
 
 
-class Normaliser(nn.Module):
+class Normalizer(nn.Module):
     """A layer that subtracts a mean and divides by a standard deviation; `mean` and
-    `var` (features,) are its settled statistics.
+    `var` (features,) are its stored statistics.
     """
 
     mean: Tensor
@@ -60,50 +67,61 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("var", torch.ones(features))
 
-    def measures(self) -> bool:
-        """Whether this pass normalises by its own batch."""
-        return not _given.get() and (self.training or _notes.get() is not None)
+    def uses_batch(self) -> bool:
+        """Whether this pass normalizes by the statistics of its batch."""
+        if _stored.get():
+            return False
+        collecting = _collecting.get()
+        if collecting is None:
+            return self.training
+        return original(self) not in collecting.fixed
 
     def noted(self) -> bool:
-        """Whether somebody wants the moments of this pass."""
-        notes = _notes.get()
-        return notes is not None and self in notes.names
+        """Whether the moments of this pass are collected."""
+        collecting = _collecting.get()
+        return collecting is not None and original(self) in collecting.names
 
     def note(self, mean: Tensor, var: Tensor) -> None:
-        """Hand out the moments of this pass, where somebody wants them."""
-        if (notes := _notes.get()) is not None and self in notes.names:
-            notes.seen.setdefault(notes.names[self], []).append((mean, var))
+        """Pass on the moments of this pass, if they are collected."""
+        collecting = _collecting.get()
+        if collecting is not None and (key := original(self)) in collecting.names:
+            name = collecting.names[key]
+            collecting.passes.setdefault(name, []).append((mean, var))
 
 
-def noting() -> bool:
-    """Whether somebody wants the moments of some normalisers."""
-    return (notes := _notes.get()) is not None and bool(notes.names)
+def collecting() -> bool:
+    """Whether the moments of some normalizers are collected."""
+    return (moments := _collecting.get()) is not None and bool(moments.names)
 
 
-def using_given() -> tuple[bool, bool]:
-    """Whether normalisers must use their buffers, and whether they must measure."""
-    return _given.get(), _notes.get() is not None
+def modes() -> tuple[bool, bool]:
+    """Whether normalizers use their buffers, and whether they use the batch, in either
+    mode.
+    """
+    return _stored.get(), _collecting.get() is not None
 
 
 @contextmanager
-def use_batch(net: nn.Module | None = None) -> Iterator[_Notes]:
-    """Normalise by the batch; `.moments()` of what is yielded gives the moments of the
-    normalisers of `net`.
+def use_batch(
+    net: nn.Module | None = None, fixed: Collection[nn.Module] = ()
+) -> Iterator[Moments]:
+    """Normalize by the batch, except in the modules `fixed`, which use their buffers;
+    `.moments()` of the yielded object returns the moments of the normalizers of `net`.
     """
-    notes = _Notes(net)
-    tokens = _notes.set(notes), _given.set(False)
+    moments = Moments(net, fixed)
+    tokens = _collecting.set(moments), _stored.set(False)
     try:
-        yield notes
+        yield moments
     finally:
-        _notes.reset(tokens[0])
-        _given.reset(tokens[1])
+        _collecting.reset(tokens[0])
+        _stored.reset(tokens[1])
 
 
 @contextmanager
 def use_stored() -> Iterator[None]:
-    """Normalise by the statistics in the buffers."""
-    token = _given.set(True)
+    """Normalize by the statistics in the buffers."""
+    token = _stored.set(True)
     try:
         yield
     finally:
-        _given.reset(token)
+        _stored.reset(token)

@@ -225,7 +225,7 @@ def extended(learner: Learner, state: State, x: Tensor, k: int) -> State:
     """
     if isinstance(learner, ClassIncremental):
         y = torch.eye(k + 1, device=x.device)[k].expand(len(x), -1)
-        return learner.further(state, Examples(x, y))
+        return learner.extend(state, Examples(x, y))
     new = learner.adapt(Examples(x, x.new_ones(len(x), 1)))
     if state is None:
         return new

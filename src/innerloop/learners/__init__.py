@@ -1,4 +1,4 @@
-"""Every learning algorithm, one file each, in its family's folder."""
+"""All learning algorithms, one file each, in the package of their family."""
 
 from innerloop.core.learner import Learner
 from innerloop.learners import (
@@ -26,7 +26,7 @@ FAMILIES = {
     "class-incremental": class_incremental,
     "active": active,
 }
-# by the name that commands use
+# by their names on the command line
 LEARNERS: dict[str, type[Learner]] = {
     name.lower(): getattr(family, name)
     for family in FAMILIES.values()
@@ -35,7 +35,7 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def family_of(learner: type[Learner]) -> str:
-    """The family that a learner belongs to."""
+    """The name of the family that a learner belongs to."""
     return next(
         name for name, family in FAMILIES.items() if learner.__name__ in family.__all__
     )

@@ -1,4 +1,4 @@
-"""Learners that can go on learning."""
+"""Learners that can add classes to what they have learned."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from innerloop.core.task import Examples
 
 
 class ClassIncremental(Learner):
-    """A learner that can go on learning, from new examples alone: what it learned
-    before is in its state, and is not shown again.
+    """A learner that can extend its state by new examples alone, without those that it
+    has learned from before.
     """
 
     @abstractmethod
-    def further(self, state: State | None, examples: Examples) -> State:
-        """The state after more examples, x (n, *x_shape) and y (n, ways), of which some
-        may be of classes that are new: y has a column for every class so far. State
-        None: nothing was learned yet.
+    def extend(self, state: State | None, examples: Examples) -> State:
+        """The state after more examples, x (n, *x_shape) and y (n, ways), some of which
+        may be of new classes: y has a column for every class so far. None is the state
+        before any example.
         """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task
+from innerloop.engine.functional import functional_call
 from innerloop.engine.graph_cache import graph_cached
 from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 

@@ -12,8 +12,9 @@ import torch
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Metrics
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import DivergenceError, InnerloopError
+from innerloop.engine.functional import frozen_modules
 from innerloop.engine.precision import Precision
 from innerloop.engine.prefetch import Prefetcher
 from innerloop.metagrad.backprop import Backprop
@@ -62,7 +63,7 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
     trainable = [p for p in learner.parameters() if p.requires_grad]
     if not trainable:
         raise InnerloopError(
-            f"{type(learner).__name__} has no parameters to meta-train: test it as it is"
+            f"{type(learner).__name__} has no parameters to meta-train: test it as is"
         )
     kind = getattr(torch.optim, config.optimizer, None)
     if (
@@ -88,6 +89,16 @@ def calibrate(
     sample = tasks.sample(64 if learner.encode_jointly else 8, generator).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         learner.calibrate(sample)
+
+
+def training_mode(learner: Learner) -> None:
+    """Training mode, except for frozen modules: those with parameters of which none
+    requires a gradient, and all inside them, keep their mode.
+    """
+    modes = {module: module.training for module in frozen_modules(learner)}
+    learner.train()
+    for module, mode in modes.items():
+        module.training = mode
 
 
 def apply_update(
@@ -157,17 +168,21 @@ def meta_train(
         start, elapsed: steps and seconds done before, when training is resumed. The
             caller has then prepared the meta-gradient and loaded its state.
 
-    The learner is trained on its own device. When the loop ends or is left,
+    The learner is trained on its own device and in training mode; frozen modules keep
+    their mode. When the loop ends or is left,
     normalization statistics are recomputed on training tasks and the learner is put in
     evaluation mode; call `calibrate` before testing or saving inside the loop.
 
     Raises:
-        InnerloopError: neither or both of `steps` and `seconds` are given, or the
-            meta-gradient cannot train this learner on these tasks.
+        InnerloopError: neither or both of `steps` and `seconds` are passed, the
+            meta-gradient cannot train this learner on these tasks, or the first batch
+            of tasks does not fit their spec.
         DivergenceError: the loss or the meta-gradient is not finite.
     """
     if (steps is None) == (seconds is None):
-        raise InnerloopError("give exactly one of steps and seconds")
+        raise InnerloopError(
+            f"pass exactly one of steps and seconds; got {steps} and {seconds}"
+        )
     if clip is not None and not clip > 0:
         raise InnerloopError(f"clip must be greater than 0; got {clip}")
     move = as_meta_gradient(meta_gradient if meta_gradient is not None else Backprop())
@@ -182,13 +197,14 @@ def meta_train(
     rates = [g.setdefault("initial_lr", g["lr"]) for g in optimizer.param_groups]
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
+    dtype = next(p.dtype for p in parameters.values() if p.is_floating_point())
     prefetcher = Prefetcher(
         lambda generator: tasks.sample(batch, generator),
         generator,
         allowed=tasks.prefetch,
     )
     clock = time.monotonic() - elapsed
-    index, settle = start, False
+    index, settle, checked = start, False, False
 
     def progress_now() -> float:
         if steps is not None:
@@ -196,9 +212,18 @@ def meta_train(
         assert seconds is not None
         return (time.monotonic() - clock) / seconds if seconds else 1.0
 
+    def draw() -> Task:
+        nonlocal checked
+        with torch.autocast(device.type, enabled=False):  # tasks are exact
+            batch_of_tasks = prefetcher.next()
+        if not checked and not tasks.played:
+            tasks.spec.check(batch_of_tasks, batch, dtype)
+        checked = True
+        return batch_of_tasks.to(device)
+
     try:
         while (progress := progress_now()) < 1:
-            learner.train()
+            training_mode(learner)
             learner.on_progress(progress)
             move.on_progress(progress)
             if schedule is not None:
@@ -207,7 +232,7 @@ def meta_train(
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=precision == "bf16"
             ):
-                update = move(learner, lambda: prefetcher.next().to(device))
+                update = move(learner, draw)
             loss = float(update.metrics["loss"])
             norm = (
                 apply_update(update, parameters, optimizer, clip)
@@ -217,8 +242,8 @@ def meta_train(
             if not math.isfinite(loss + norm):
                 raise DivergenceError(
                     f"training diverged at step {index}: the loss is {loss}, the norm "
-                    f"of the meta-gradient {norm}; lower the learning rate, or clip the "
-                    "meta-gradient"
+                    f"of the meta-gradient {norm}; lower the learning rate, or clip "
+                    "the meta-gradient"
                 )
             index += 1
             shown = index / steps if steps is not None else progress

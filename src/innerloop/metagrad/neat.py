@@ -1,26 +1,38 @@
-"""NeuroEvolution of augmenting topologies: the outer loop that grows the wiring of a
-`NEATNetwork` network.
+"""NeuroEvolution of augmenting topologies: the outer loop that evolves the connections
+of a `NEATNetwork`.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Streaming
+from innerloop.core.task import TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import Count, Fraction, Positive, Range
 from innerloop.metagrad.population import EvolutionStrategy
 from innerloop.nets.neat_network import NEATNetwork
 
+STAGNATION = 15  # generations without progress after which a species dies out
+
+
+class NEATLearner(Streaming):
+    """A learner whose only parameters are the connections of one `NEATNetwork`."""
+
+    @abstractmethod
+    def evolved_network(self) -> NEATNetwork:
+        """The network whose connections are evolved."""
+
 
 class Gene(NamedTuple):
-    """One connection; what it connects is in the book, under its innovation number."""
+    """One connection; `Innovations` knows which nodes it connects."""
 
     weight: float
     enabled: bool
@@ -29,41 +41,45 @@ class Gene(NamedTuple):
 Genome = dict[int, Gene]  # connections by innovation number
 
 
-class Book:
-    """The innovations so far. The same link, and the same split of a link, has one
-    number whoever comes upon it.
+class Innovations:
+    """The numbers of all connections and nodes that have evolved. The same connection,
+    and the same split of a connection, has the same number in every genome.
+
+    nodes: the number of nodes: inputs, the bias, outputs, and hidden nodes.
     """
 
     def __init__(self, nodes: int):
-        # how many have a number: inputs, the bias, outputs, hidden nodes
         self.nodes = nodes
-        self.links: dict[tuple[int, int], int] = {}  # (from, to): innovation number
-        # innovation number: the node that splits the link
-        self.splits: dict[int, int] = {}
+        self.numbers: dict[tuple[int, int], int] = {}  # (source, target) -> number
+        self.splits: dict[int, int] = {}  # number of a connection -> its new node
 
-    def link(self, source: int, target: int) -> int:
-        return self.links.setdefault((source, target), len(self.links))
+    def connection(self, source: int, target: int) -> int:
+        """The innovation number of a connection between two nodes."""
+        return self.numbers.setdefault((source, target), len(self.numbers))
 
-    def split(self, innovation: int) -> int:
-        if innovation not in self.splits:
-            self.splits[innovation], self.nodes = self.nodes, self.nodes + 1
-        return self.splits[innovation]
+    def split(self, number: int) -> int:
+        """The node that splits a connection."""
+        if number not in self.splits:
+            self.splits[number], self.nodes = self.nodes, self.nodes + 1
+        return self.splits[number]
 
     def ends(self) -> list[tuple[int, int]]:
-        """What the innovations link, by number."""
-        return list(self.links)
+        """The (source, target) of every connection, by number."""
+        return list(self.numbers)
 
 
 @dataclass
 class Species:
-    """Genomes near to one of them, its best loss, and for how many generations that has
-    stood.
+    """A group of similar genomes.
+
+    representative: the genome that others are compared with. best: the lowest loss so
+    far, and age: generations since then. members: indices into the population, the best
+    one first.
     """
 
-    like: Genome
+    representative: Genome
     best: float = math.inf
     age: int = 0
-    # places in the population, best first
     members: list[int] = field(default_factory=list)
 
 
@@ -77,15 +93,15 @@ class NEATEvolution(EvolutionStrategy):
     Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
     augmenting topologies", Evolutionary Computation 10 (2), section 3.
 
-    A species has offspring in proportion to its mean fitness, here the rank of a
+    The offspring of a species is proportional to its mean fitness, here the rank of a
     member's loss. Unlike the paper, mutations have many sizes, half of them change only
-    about three weights, and the two best species never die out: losses are measured on
-    new tasks in every generation, where many large changes lose what was found.
+    about three weights, and the two best species never die out: every generation is
+    evaluated on new tasks, where many large changes lose earlier progress.
 
     Args:
         population: members of a generation.
         sigma: the largest standard deviation of a change of a weight.
-        species: the number of species aimed at, by moving the distance between them.
+        species: the intended number of species; the distance between them is adapted.
         add_node: probability that a child gains a node.
         add_link: probability that a child gains a connection.
     """
@@ -96,224 +112,231 @@ class NEATEvolution(EvolutionStrategy):
     add_node: Fraction = 0.03
     add_link: Fraction = 0.08
 
-    def start(self, learner: Learner, seed: int) -> None:
-        nets = {
-            f"{name}.weight": module
-            for name, module in learner.named_modules()
-            if isinstance(module, NEATNetwork)
-        }
-        trainable = [name for name, p in learner.named_parameters() if p.requires_grad]
-        if len(nets) != 1 or trainable != list(nets):
+    requires = NEATLearner
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        super().check(learner, tasks)
+        self._network(learner)
+
+    @staticmethod
+    def _network(learner: Learner) -> tuple[str, NEATNetwork]:
+        """The evolved network, and the name of its weight among the parameters."""
+        assert isinstance(learner, NEATLearner)  # see requires
+        network = learner.evolved_network()
+        trainable = [(n, p) for n, p in learner.named_parameters() if p.requires_grad]
+        if len(trainable) != 1 or trainable[0][1] is not network.weight:
             raise InnerloopTypeError(
-                "neat evolves the connections of a single network, that of the learner "
-                f"NEAT; {type(learner).__name__} has other parameters"
+                "neat evolves the connections of one network; "
+                f"{type(learner).__name__} must not have other trainable parameters"
             )
-        ((self.name, self.net),) = nets.items()
-        self.random, self.sources = random.Random(seed), self.net.inputs + 1
-        self.distance_of_species = 3.0
-        # inputs, the bias, outputs: what every genome has
-        self.fixed = self.sources + self.net.outputs
-        self.book, weight = Book(self.fixed), self.net.weight.detach()
-        links = [
-            (source, target)
+        return trainable[0][0], network
+
+    def start(self, learner: Learner) -> None:
+        self.name, self.network = self._network(learner)
+        self.random = random.Random(self.generator.initial_seed())
+        self.sources = self.network.inputs + 1  # inputs and the bias
+        self.fixed = self.sources + self.network.outputs  # nodes of every genome
+        self.innovations = Innovations(self.fixed)
+        weight = self.network.weight.detach()
+        first = {
+            self.innovations.connection(source, target): Gene(
+                float(weight[source, target - self.sources]), True
+            )
             for source in range(self.sources)
             for target in range(self.sources, self.fixed)
-        ]
-        first = {
-            self.book.link(a, b): Gene(float(weight[a, b - self.sources]), True)
-            for a, b in links
         }
         self.members = [first] + [
             {number: Gene(self.random.gauss(0, 1), True) for number in first}
             for _ in range(self.population - 1)
         ]
-        self.alive = [Species(first)]
+        self.largest_distance = 3.0  # within a species
+        self.living = [Species(first)]
 
     def ask(self) -> dict[str, Tensor]:
-        return {
-            self.name: torch.stack([self.phenotype(genome) for genome in self.members])
-        }
+        return {self.name: torch.stack([self.phenotype(g) for g in self.members])}
 
     def tell(self, losses: Tensor) -> dict[str, Tensor]:
-        told, order = losses.tolist(), losses.argsort().tolist()
+        loss, order = losses.tolist(), losses.argsort().tolist()
         champion = self.members[order[0]]
         fitness = {member: self.population - rank for rank, member in enumerate(order)}
         self._speciate(order)
-        for kind in self.alive:
-            kind.best, kind.age = (
-                (told[kind.members[0]], 0)
-                if told[kind.members[0]] < kind.best
-                else (kind.best, kind.age + 1)
-            )
-        leading = sorted(self.alive, key=lambda kind: told[kind.members[0]])[:2]
-        alive = [kind for kind in self.alive if kind.age < 15 or kind in leading]
+        for species in self.living:
+            lowest = loss[species.members[0]]
+            improved = lowest < species.best
+            species.best = lowest if improved else species.best
+            species.age = 0 if improved else species.age + 1
+        leading = sorted(self.living, key=lambda species: loss[species.members[0]])[:2]
+        self.living = [
+            species
+            for species in self.living
+            if species.age < STAGNATION or species in leading
+        ]
         shares = [
-            sum(fitness[member] for member in kind.members) / len(kind.members)
-            for kind in alive
+            sum(fitness[member] for member in species.members) / len(species.members)
+            for species in self.living
         ]
         children = [champion]
-        for kind, share in zip(alive, shares, strict=True):
-            parents = [
-                self.members[member]
-                for member in kind.members[: math.ceil(len(kind.members) / 5)]
-            ]
+        for species, share in zip(self.living, shares, strict=True):
+            best = species.members[: math.ceil(len(species.members) / 5)]
+            parents = [self.members[member] for member in best]
             quota = round(self.population * share / sum(shares))
-            children += [parents[0]][: int(quota > 5)] + [
-                self._child(parents) for _ in range(quota - int(quota > 5))
-            ]
-            kind.like = self.members[self.random.choice(kind.members)]
-        while len(children) < self.population:  # shares are rounded
+            elite = parents[:1] if quota > 5 else []
+            children += elite
+            children += [self._child(parents) for _ in range(quota - len(elite))]
+            member = self.random.choice(species.members)
+            species.representative = self.members[member]
+        while len(children) < self.population:  # quotas are rounded
             children.append(self._child([champion]))
-        self.members, self.alive = children[: self.population], alive
-        self.distance_of_species *= 1.1 if len(alive) > self.species else 0.9
+        self.members = children[: self.population]
+        self.largest_distance *= 1.1 if len(self.living) > self.species else 0.9
         return {self.name: self.phenotype(champion)}
 
     def phenotype(self, genome: Genome) -> Tensor:
-        """The weight (sources + nodes, nodes) of a network."""
-        weight, ends = torch.zeros(self.net.weight.shape), self.book.ends()
-        place = {node: self.fixed + i for i, node in enumerate(self._hidden(genome))}
+        """The weight (sources + nodes, nodes) of the genome's network."""
+        weight, ends = torch.zeros(self.network.weight.shape), self.innovations.ends()
+        row = {node: self.fixed + i for i, node in enumerate(self._hidden(genome))}
         for number, gene in genome.items():
             if gene.enabled:
-                source, target = ends[number]
-                weight[
-                    place.get(source, source), place.get(target, target) - self.sources
-                ] = gene.weight
+                source, target = (row.get(node, node) for node in ends[number])
+                weight[source, target - self.sources] = gene.weight
         return weight
 
     def _hidden(self, genome: Genome) -> list[int]:
-        ends = self.book.ends()
-        return sorted(
-            {node for number in genome for node in ends[number] if node >= self.fixed}
-        )
+        ends = self.innovations.ends()
+        nodes = {node for number in genome for node in ends[number]}
+        return sorted(node for node in nodes if node >= self.fixed)
 
     def _speciate(self, order: list[int]) -> None:
-        """Every genome, the best first, goes to the first species that it is near to,
-        or founds one.
+        """Put every genome, the best one first, into the first species that it is
+        similar to, or into a new one.
         """
-        for kind in self.alive:
-            kind.members = []
+        for species in self.living:
+            species.members = []
         for member in order:
-            near = (
-                kind
-                for kind in self.alive
-                if self.distance(self.members[member], kind.like)
-                < self.distance_of_species
+            genome = self.members[member]
+            similar = (
+                species
+                for species in self.living
+                if self.distance(genome, species.representative) < self.largest_distance
             )
-            kind = next(near, None)
-            if kind is None:
-                self.alive.append(kind := Species(self.members[member]))
-            kind.members.append(member)
-        self.alive = [kind for kind in self.alive if kind.members]
+            species = next(similar, None)
+            if species is None:
+                self.living.append(species := Species(genome))
+            species.members.append(member)
+        self.living = [species for species in self.living if species.members]
 
     @staticmethod
     def distance(a: Genome, b: Genome) -> float:
-        """How far two genomes are apart, eq. (1); disjoint and excess genes count
+        """The distance between two genomes, eq. (1); disjoint and excess genes count
         alike, with N = 1 for fewer than 20 genes.
         """
         common = a.keys() & b.keys()
-        apart = len(a) + len(b) - 2 * len(common)
-        weights = sum(
-            abs(a[number].weight - b[number].weight) for number in common
-        ) / max(1, len(common))
-        return (
-            apart / (max(len(a), len(b)) if max(len(a), len(b)) >= 20 else 1)
-            + 0.4 * weights
-        )
+        different = len(a) + len(b) - 2 * len(common)
+        weights = sum(abs(a[number].weight - b[number].weight) for number in common)
+        size = max(len(a), len(b))
+        mean_difference = weights / max(1, len(common))
+        return different / (size if size >= 20 else 1) + 0.4 * mean_difference
 
     def _child(self, parents: list[Genome]) -> Genome:
-        """Of one parent or, three times in four, of two; the first named of `parents`
-        is the fitter.
+        """A child of one parent, or three times in four of two; `parents` are sorted,
+        the fittest first.
         """
         chance = self.random.random
-        one, other = (
-            parents[place]
-            for place in sorted(self.random.choices(range(len(parents)), k=2))
-        )
-        child = self.crossed(one, other) if chance() < 0.75 else dict(one)
+        indices = sorted(self.random.choices(range(len(parents)), k=2))
+        fitter, other = (parents[index] for index in indices)
+        child = self.crossover(fitter, other) if chance() < 0.75 else dict(fitter)
         if chance() < 0.8:
-            size, some = (
-                self.sigma * 100 ** -(chance() ** 2),
-                self.random.choice((1.0, 3 / len(child))),
-            )
-            for number, gene in child.items():
-                if chance() < some:
-                    changed = (
-                        gene.weight + self.random.gauss(0, size)
-                        if chance() < 0.95
-                        else self.random.gauss(0, 1)
-                    )
-                    child[number] = gene._replace(weight=changed)
+            self._mutate_weights(child)
         if chance() < self.add_node:
-            self.split(child)
+            self.add_node_to(child)
         if chance() < self.add_link:
-            self.linked(child)
+            self.add_link_to(child)
         return child
 
-    def crossed(self, fitter: Genome, other: Genome) -> Genome:
-        """The genes of the fitter one, those in common from either; what is disabled in
-        one of them is likely so in the child.
+    def _mutate_weights(self, genome: Genome) -> None:
+        size = self.sigma * 100 ** -(self.random.random() ** 2)
+        share = self.random.choice((1.0, 3 / len(genome)))
+        for number, gene in genome.items():
+            if self.random.random() < share:
+                weight = (
+                    gene.weight + self.random.gauss(0, size)
+                    if self.random.random() < 0.95
+                    else self.random.gauss(0, 1)
+                )
+                genome[number] = gene._replace(weight=weight)
+
+    def crossover(self, fitter: Genome, other: Genome) -> Genome:
+        """The genes of the fitter parent, common ones from either parent; a gene that
+        is disabled in one of them is disabled in the child three times in four.
         """
         child = {}
         for number, gene in fitter.items():
-            twin = other.get(number, gene)
-            enabled = (gene.enabled and twin.enabled) or self.random.random() > 0.75
-            child[number] = Gene(self.random.choice((gene, twin)).weight, enabled)
+            match = other.get(number, gene)
+            both = gene.enabled and match.enabled
+            enabled = both or self.random.random() > 0.75
+            weight = self.random.choice((gene, match)).weight
+            child[number] = Gene(weight, enabled)
         return child
 
-    def split(self, genome: Genome) -> None:
-        """A new node in the middle of a connection, which is disabled: the way in
-        weighs 1, the way out what the connection did.
+    def add_node_to(self, genome: Genome) -> None:
+        """Split a connection by a new node and disable it: the connection to the new
+        node has weight 1, the one from it that of the old connection.
         """
         enabled = [number for number, gene in genome.items() if gene.enabled]
-        if enabled and len(self._hidden(genome)) < self.net.hidden:
-            number = self.random.choice(enabled)
-            (source, target), node = self.book.ends()[number], self.book.split(number)
-            ways = self.book.link(source, node), self.book.link(node, target)
-            if ways[0] not in genome:  # split before, and enabled again
-                genome.update(
-                    {
-                        ways[0]: Gene(1.0, True),
-                        ways[1]: Gene(genome[number].weight, True),
-                    }
-                )
-            genome[number] = genome[number]._replace(enabled=False)
+        if not enabled or len(self._hidden(genome)) >= self.network.hidden:
+            return
+        number = self.random.choice(enabled)
+        source, target = self.innovations.ends()[number]
+        node = self.innovations.split(number)
+        before = self.innovations.connection(source, node)
+        after = self.innovations.connection(node, target)
+        if before not in genome:  # else it was split before, and enabled again
+            genome[before] = Gene(1.0, True)
+            genome[after] = Gene(genome[number].weight, True)
+        genome[number] = genome[number]._replace(enabled=False)
 
-    def linked(self, genome: Genome) -> None:
-        """A new connection between two nodes that had none, to itself too."""
+    def add_link_to(self, genome: Genome) -> None:
+        """Connect two nodes, which may be the same."""
         hidden = self._hidden(genome)
-        ends = (
-            self.random.choice([*range(self.fixed), *hidden]),
-            self.random.choice([*range(self.sources, self.fixed), *hidden]),
-        )
-        genome.setdefault(self.book.link(*ends), Gene(self.random.gauss(0, 1), True))
+        source = self.random.choice([*range(self.fixed), *hidden])
+        target = self.random.choice([*range(self.sources, self.fixed), *hidden])
+        number = self.innovations.connection(source, target)
+        genome.setdefault(number, Gene(self.random.gauss(0, 1), True))
 
     def state_dict(self) -> dict[str, Any]:
-        def plain(genome: Genome) -> list[tuple[int, float, bool]]:
-            return [
-                (number, gene.weight, gene.enabled) for number, gene in genome.items()
-            ]
-
         return {
-            "links": self.book.ends(),
-            "splits": dict(self.book.splits),
-            "nodes": self.book.nodes,
+            **super().state_dict(),
+            "connections": self.innovations.ends(),
+            "splits": list(self.innovations.splits.items()),
+            "nodes": self.innovations.nodes,
             "random": self.random.getstate(),
-            "members": [plain(genome) for genome in self.members],
-            "distance": self.distance_of_species,
-            "species": [(plain(kind.like), kind.best, kind.age) for kind in self.alive],
+            "members": [_plain(genome) for genome in self.members],
+            "largest_distance": self.largest_distance,
+            "species": [
+                (_plain(species.representative), species.best, species.age)
+                for species in self.living
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        def genome(genes: list[tuple[int, float, bool]]) -> Genome:
-            return {number: Gene(weight, enabled) for number, weight, enabled in genes}
-
-        self.book.links, self.book.splits = (
-            {ends: number for number, ends in enumerate(state["links"])},
-            dict(state["splits"]),
-        )
-        self.book.nodes, self.distance_of_species = state["nodes"], state["distance"]
-        self.random.setstate(state["random"])
-        self.members = [genome(genes) for genes in state["members"]]
-        self.alive = [
-            Species(genome(like), best, age) for like, best, age in state["species"]
+        super().load_state_dict(state)
+        self.innovations.numbers = {
+            tuple(ends): number for number, ends in enumerate(state["connections"])
+        }
+        self.innovations.splits = dict(state["splits"])
+        self.innovations.nodes = state["nodes"]
+        version, internal, gauss = state["random"]
+        self.random.setstate((version, tuple(internal), gauss))
+        self.members = [_genome(genes) for genes in state["members"]]
+        self.largest_distance = state["largest_distance"]
+        self.living = [
+            Species(_genome(genes), best, age) for genes, best, age in state["species"]
         ]
+
+
+def _plain(genome: Genome) -> list[tuple[int, float, bool]]:
+    return [(number, gene.weight, gene.enabled) for number, gene in genome.items()]
+
+
+def _genome(genes: list[tuple[int, float, bool]]) -> Genome:
+    return {number: Gene(weight, enabled) for number, weight, enabled in genes}

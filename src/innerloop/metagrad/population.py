@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.population import evaluated
@@ -16,14 +16,20 @@ from innerloop.metagrad.base import Draw, MetaGradient, Move
 
 
 class Objective(Protocol):
-    """What the members of a population are judged by."""
+    """What the members of a population minimize. `rng` is for all that it draws."""
 
-    def __call__(self, learner: Learner, tasks: Task) -> tuple[Tensor, Metrics]:
+    def __call__(
+        self, learner: Learner, tasks: Task, rng: torch.Generator
+    ) -> tuple[Tensor, Metrics]:
         """The loss of a learner on a batch of tasks, and metrics."""
         ...
 
     def of_members(
-        self, learner: Learner, members: dict[str, Tensor], tasks: Task
+        self,
+        learner: Learner,
+        members: dict[str, Tensor],
+        tasks: Task,
+        rng: torch.Generator,
     ) -> Tensor:
         """The losses (members,) of the learner with other parameters, by name, each
         (members, *shape).
@@ -34,11 +40,17 @@ class Objective(Protocol):
 class MeanLoss:
     """The learner's own loss, on the same tasks and random draws for every member."""
 
-    def __call__(self, learner: Learner, tasks: Task) -> tuple[Tensor, Metrics]:
+    def __call__(
+        self, learner: Learner, tasks: Task, rng: torch.Generator
+    ) -> tuple[Tensor, Metrics]:
         return learner(tasks)
 
     def of_members(
-        self, learner: Learner, members: dict[str, Tensor], tasks: Task
+        self,
+        learner: Learner,
+        members: dict[str, Tensor],
+        tasks: Task,
+        rng: torch.Generator,
     ) -> Tensor:
         return evaluated(learner, lambda tasks: learner(tasks)[0], members, tasks)
 
@@ -48,7 +60,7 @@ class EvolutionStrategy(MetaGradient):
     `ask` for members, `tell` their losses.
 
     Every meta-step evaluates one generation and moves the learner to the parameters
-    that `tell` returns. Where tasks are played, members are judged by their reward.
+    that `tell` returns. In environments, the objective is the reward.
     """
 
     uses_optimizer: ClassVar[bool] = False
@@ -61,6 +73,11 @@ class EvolutionStrategy(MetaGradient):
     def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
         if not issubclass(learner, cls.requires):
             return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
+        if tasks.played and not issubclass(learner, Streaming):
+            return (
+                "to act in an environment it needs a learner that streams, such as RL2 "
+                f"or NEAT, and {learner.__name__} does not"
+            )
         return None
 
     def likelihood(self, tasks: TaskDistribution) -> Likelihood | None:
@@ -70,12 +87,15 @@ class EvolutionStrategy(MetaGradient):
         self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
     ) -> None:
         super().prepare(learner, tasks, generator)
+        self.generator = generator
         self.objective = tasks.objective() or MeanLoss()
-        self.start(learner, generator.initial_seed())
+        self.start(learner)
 
     @abstractmethod
-    def start(self, learner: Learner, seed: int) -> None:
-        """Create the first generation around the learner's parameters."""
+    def start(self, learner: Learner) -> None:
+        """Create the first generation around the learner's parameters; `generator` is
+        for all that the strategy draws.
+        """
 
     @abstractmethod
     def ask(self) -> dict[str, Tensor]:
@@ -86,16 +106,22 @@ class EvolutionStrategy(MetaGradient):
     @abstractmethod
     def tell(self, losses: Tensor) -> dict[str, Tensor]:
         """Learn from the losses (members,) of the members of `ask`; returns the
-        parameters to go on with, each (*shape).
+        parameters to continue with, each (*shape).
         """
 
     @torch.no_grad()
     def __call__(self, learner: Learner, draw: Draw) -> Move:
         tasks = draw()
         theta = {n: p for n, p in learner.named_parameters() if p.requires_grad}
-        loss, metrics = self.objective(learner, tasks)
+        loss, metrics = self.objective(learner, tasks, self.generator)
         members = {name: tensor.to(theta[name]) for name, tensor in self.ask().items()}
-        losses = self.objective.of_members(learner, members, tasks)  # (members,)
-        best = self.tell(losses.double().nan_to_num(nan=torch.inf).cpu())
-        moved = {name: tensor.to(theta[name]) for name, tensor in best.items()}
+        losses = self.objective.of_members(learner, members, tasks, self.generator)
+        losses = losses.double().nan_to_num(nan=torch.inf).cpu()  # (members,)
+        moved = {name: t.to(theta[name]) for name, t in self.tell(losses).items()}
         return Move(moved, {"loss": loss, **metrics})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"].cpu())

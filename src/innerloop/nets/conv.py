@@ -50,7 +50,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm, weight, pool = self.norm, self.conv.weight, 2 if self.pool else 1
         if native.usable(x, weight, pool):
-            if not norm.measures():
+            if not norm.uses_batch():
                 return block(
                     x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu
                 )[0]
@@ -61,7 +61,7 @@ class ConvBlock(nn.Module):
             return out
         # channels last, the faster layout everywhere else
         weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        if norm.measures():
+        if norm.uses_batch():
             x = norm(F.conv2d(x, weight, padding=1))
         else:
             scale, shift = norm.affine(norm.mean, norm.var)

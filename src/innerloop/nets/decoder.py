@@ -1,8 +1,9 @@
-"""From a code back to an input."""
+"""Networks from a code back to an input."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 from torch import Tensor, nn
 
@@ -11,20 +12,20 @@ from innerloop.nets.norm import BatchNorm
 
 
 def perceptron(into: int, out: int, width: int, depth: int) -> nn.Sequential:
-    """`depth` hidden layers of `width` ReLU units, and a linear one."""
+    """`depth` hidden layers of `width` ReLU units, and a linear output layer."""
     sizes = [into, *[width] * depth]
-    hidden = [
-        layer
-        for a, b in itertools.pairwise(sizes)
-        for layer in (nn.Linear(a, b), nn.ReLU())
-    ]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], out))
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], out))
 
 
 class ImageDecoder(nn.Module):
-    """Codes (n, into) to images (n, channels, height, width), unbounded: a perceptron
-    to maps of a quarter of the size, and two transposed convolutions, each of which
-    doubles it, as in Radford et al. 2016, arXiv:1511.06434, section 3.
+    """Codes (n, into) to images (n, channels, height, width), without bounds: a
+    perceptron to maps of a quarter of the size, and two transposed convolutions, each
+    of which doubles it. Radford, Metz and Chintala 2016, "Unsupervised representation
+    learning with deep convolutional generative adversarial networks",
+    arXiv:1511.06434, section 3.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class ImageDecoder(nn.Module):
     ):
         super().__init__()
         channels, self.height, self.width = x_shape
-        sides = -(-self.height // 4), -(-self.width // 4)
+        sides = math.ceil(self.height / 4), math.ceil(self.width / 4)
         self.net = nn.Sequential(
             perceptron(into, filters * sides[0] * sides[1], width, 1),
             nn.ReLU(),
@@ -48,12 +49,12 @@ class ImageDecoder(nn.Module):
 
 
 class VectorDecoder(nn.Module):
-    """Codes (n, into) to inputs (n, *x_shape), unbounded, by a perceptron."""
+    """Codes (n, into) to inputs (n, *x_shape), without bounds, by a perceptron."""
 
     def __init__(self, into: int, x_shape: tuple[int, ...], width: int = 128):
         super().__init__()
         self.x_shape = x_shape
-        self.net = perceptron(into, TaskSpec("reals", x_shape, 1).x_size, width, 2)
+        self.net = perceptron(into, math.prod(x_shape), width, 2)
 
     def forward(self, code: Tensor) -> Tensor:
         return self.net(code).unflatten(-1, self.x_shape)
@@ -61,8 +62,5 @@ class VectorDecoder(nn.Module):
 
 def decoder(spec: TaskSpec, into: int) -> nn.Module:
     """A suitable decoder for the inputs of `spec`."""
-    return (
-        ImageDecoder(into, spec.x_shape)
-        if spec.is_image
-        else VectorDecoder(into, spec.x_shape)
-    )
+    kind = ImageDecoder if spec.is_image else VectorDecoder
+    return kind(into, spec.x_shape)

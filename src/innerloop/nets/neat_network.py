@@ -1,4 +1,4 @@
-"""A recurrent network of any wiring."""
+"""A recurrent network with arbitrary connections."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from torch.nn.functional import pad
 
 
 class NEATNetwork(nn.Module):
-    """A few nodes, outputs and then hidden ones, in any wiring: a node hears inputs, a
-    bias of 1 and nodes, itself too.
+    """A recurrent network of output and hidden nodes with arbitrary connections, also
+    of a node to itself.
 
-    a <- tanh(W^T [inputs, 1, a]), `passes` times. weight (inputs + 1 + nodes, nodes) is
-    0 where there is no connection; at first, the inputs and the bias are connected to
-    the outputs, with weights of normal size, and no node is.
+    a <- tanh(W^T [inputs, 1, a]), `passes` times. The weight (inputs + 1 + nodes,
+    nodes) is 0 where there is no connection. At first, the inputs and the bias are
+    connected to the outputs, with normally distributed weights.
+
+    Args:
+        inputs: number of inputs.
+        outputs: number of output nodes.
+        hidden: number of hidden nodes.
+        passes: how often all nodes are updated for one input.
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, passes: int):
         super().__init__()
-        self.inputs, self.outputs, self.hidden, self.passes = (
-            inputs,
-            outputs,
-            hidden,
-            passes,
-        )
+        self.inputs, self.outputs = inputs, outputs
+        self.hidden, self.passes = hidden, passes
         weight = torch.zeros(inputs + 1 + outputs + hidden, outputs + hidden)
-        weight[: inputs + 1, :outputs] = (
-            torch.randn(inputs + 1, outputs) / (inputs + 1) ** 0.5
-        )
+        scale = (inputs + 1) ** -0.5
+        weight[: inputs + 1, :outputs] = scale * torch.randn(inputs + 1, outputs)
         self.weight = nn.Parameter(weight)
 
     def start(self) -> Tensor:
-        """The activations (nodes,) before anything was heard."""
+        """The activations (nodes,) before the first input."""
         return self.weight.new_zeros(self.outputs + self.hidden)
 
     def forward(self, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs x (..., inputs) and activations a (..., nodes) to what the outputs sum
-        up (..., outputs), and the activations after it.
+        """The sums of the output nodes (..., outputs) for inputs x (..., inputs) and
+        activations a (..., nodes), and the next activations.
         """
-        # (..., nodes)
-        heard = pad(x, (0, 1), value=1.0) @ self.weight[: self.inputs + 1]
-        sums = heard
+        external, recurrent = self.weight.tensor_split([self.inputs + 1])
+        bias = pad(x, (0, 1), value=1.0) @ external  # (..., nodes)
+        sums = bias
         for _ in range(self.passes):
-            sums = heard + a @ self.weight[self.inputs + 1 :]
+            sums = bias + a @ recurrent
             a = sums.tanh()
         return sums[..., : self.outputs], a

@@ -1,5 +1,5 @@
-"""Recurrent cells that `vmap` maps at full speed (torch's own have no batching rule, or
-fall back to a slow one).
+"""Recurrent cells that run at full speed under `vmap` (torch's own have no batching
+rule or fall back to a slow one).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 
 class LSTMCell(nn.Module):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997): x (..., inputs), h and
-    c (..., hidden) to the next h and c.
+    """Long short-term memory: x (..., inputs), h and c (..., hidden) to the next h and
+    c. Hochreiter and Schmidhuber 1997, "Long short-term memory", Neural Computation 9.
     """
 
     def __init__(self, inputs: int, hidden: int):
@@ -24,7 +24,7 @@ class LSTMCell(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, c = state
         i, f, g, o = self.gates(torch.cat([x, h], -1)).chunk(4, -1)
-        # the forget gate starts open
+        # the forget gate begins open
         c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -35,37 +35,36 @@ class LSTMCell(nn.Module):
 
 
 class GRUCell(nn.Module):
-    """A gated recurrent unit: x (..., inputs) and h (..., hidden) to the next h.
+    """Gated recurrent unit: x (..., inputs) and h (..., hidden) to the next h.
 
     r = sigmoid(U_r x + W_r h), z = sigmoid(U_z x + W_z h), n = tanh(U_n x + r * W_n h),
     h <- (1 - z) n + z h, with biases
-    Cho et al. 2014, arXiv:1406.1078, section 2.3, where n = tanh(U_n x + W_n (r * h));
-    this form takes one product less, and is torch's
+
+    Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk and Bengio 2014,
+    "Learning phrase representations using RNN encoder-decoder for statistical machine
+    translation", arXiv:1406.1078, section 2.3, has n = tanh(U_n x + W_n (r * h)); this
+    form saves a matrix product and is that of torch.
     """
 
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
         self.hidden = hidden
-        self.read, self.recall = (
-            nn.Linear(inputs, 3 * hidden),
-            nn.Linear(hidden, 3 * hidden),
-        )
+        self.read = nn.Linear(inputs, 3 * hidden)
+        self.recall = nn.Linear(hidden, 3 * hidden)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        (of_r, of_z, of_n), (r, z, n) = (
-            self.read(x).chunk(3, -1),
-            self.recall(h).chunk(3, -1),
-        )
-        n = torch.tanh(of_n + torch.sigmoid(of_r + r) * n)
-        return n + torch.sigmoid(of_z + z) * (h - n)
+        read_r, read_z, read_n = self.read(x).chunk(3, -1)
+        r, z, n = self.recall(h).chunk(3, -1)
+        n = torch.tanh(read_n + torch.sigmoid(read_r + r) * n)
+        return n + torch.sigmoid(read_z + z) * (h - n)
 
     def along(self, x: Tensor) -> Tensor:
         """h after every step of sequences x (n, steps, inputs), from zero: (n, steps,
-        hidden); with a first derivative only.
+        hidden). It has a first derivative only.
         """
-        return _Along.apply(
-            self.read(x.transpose(0, 1)), self.recall.weight, self.recall.bias
-        ).transpose(0, 1)  # pyright: ignore
+        read = self.read(x.transpose(0, 1))
+        h: Any = _Along.apply(read, self.recall.weight, self.recall.bias)
+        return h.transpose(0, 1)
 
     def start(self, like: Tensor) -> Tensor:
         """Zero h with the leading axes of `like` (..., inputs)."""
@@ -73,8 +72,8 @@ class GRUCell(nn.Module):
 
 
 class _Along(torch.autograd.Function):
-    """`GRUCell` along whole sequences, with a derivative written by hand: a step takes
-    a third of the operations that autograd would do.
+    """`GRUCell` along whole sequences, with an explicit derivative: a step takes a
+    third of the operations of autograd.
 
     read (steps, n, 3 hidden), the weight (3 hidden, hidden) and the bias of `recall` to
     h (steps, n, hidden).
@@ -83,9 +82,10 @@ class _Along(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, read: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         steps, n, hidden = *read.shape[:2], weight.shape[1]
-        h, recalled = read.new_zeros(steps + 1, n, hidden), torch.empty_like(read)
-        # r and z; n
-        gates, new = read[..., : 2 * hidden].clone(), read[..., 2 * hidden :].clone()
+        h = read.new_zeros(steps + 1, n, hidden)
+        recalled = torch.empty_like(read)
+        gates = read[..., : 2 * hidden].clone()  # r and z
+        new = read[..., 2 * hidden :].clone()  # n
         for t in range(steps):
             torch.addmm(bias, h[t], weight.T, out=recalled[t])
             gates[t].add_(recalled[t, :, : 2 * hidden]).sigmoid_()
@@ -96,28 +96,23 @@ class _Along(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         weight, h, gates, new, recalled = ctx.saved_tensors
         r, z = gates.chunk(2, -1)
-        # by how much h moves with the argument of tanh
-        by_n = (1 - z) * (1 - new.square())
-        # with that of z; the argument of tanh with that of r
-        by_z, by_r = (h[:-1] - new) * z * (1 - z), recalled * r * (1 - r)
-        of_read, of_recalled = (
-            of_h.new_empty(*r.shape[:2], 3, r.shape[2]) for _ in range(2)
-        )
+        dh_dn = (1 - z) * (1 - new.square())  # n before its tanh
+        dh_dz = (h[:-1] - new) * z * (1 - z)  # z before its sigmoid
+        dn_dr = recalled * r * (1 - r)  # n before its tanh, r before its sigmoid
+        grad_read = grad_h.new_empty(*r.shape[:2], 3, r.shape[2])
+        grad_recalled = torch.empty_like(grad_read)
         flowing = torch.zeros_like(h[0])
-        for t in reversed(range(len(of_h))):
-            flowing = flowing + of_h[t]
-            torch.mul(flowing, by_n[t], out=of_read[t, :, 2])
-            torch.mul(of_read[t, :, 2], by_r[t], out=of_recalled[t, :, 0])
-            torch.mul(flowing, by_z[t], out=of_recalled[t, :, 1])
-            torch.mul(of_read[t, :, 2], r[t], out=of_recalled[t, :, 2])
-            flowing = torch.addmm(flowing * z[t], of_recalled[t].flatten(1), weight)
-        of_read[:, :, :2] = of_recalled[:, :, :2]
-        of_recalled = of_recalled.flatten(2)
-        return (
-            of_read.flatten(2),
-            of_recalled.flatten(0, 1).T @ h[:-1].flatten(0, 1),
-            of_recalled.sum((0, 1)),
-        )
+        for t in reversed(range(len(grad_h))):
+            flowing = flowing + grad_h[t]
+            torch.mul(flowing, dh_dn[t], out=grad_read[t, :, 2])
+            torch.mul(grad_read[t, :, 2], dn_dr[t], out=grad_recalled[t, :, 0])
+            torch.mul(flowing, dh_dz[t], out=grad_recalled[t, :, 1])
+            torch.mul(grad_read[t, :, 2], r[t], out=grad_recalled[t, :, 2])
+            flowing = torch.addmm(flowing * z[t], grad_recalled[t].flatten(1), weight)
+        grad_read[:, :, :2] = grad_recalled[:, :, :2]
+        grad_recalled = grad_recalled.flatten(2)  # (steps, n, 3 hidden)
+        grad_weight = grad_recalled.flatten(0, 1).T @ h[:-1].flatten(0, 1)
+        return grad_read.flatten(2), grad_weight, grad_recalled.sum((0, 1))

@@ -1,4 +1,4 @@
-"""Suitable networks for a task's shape, by name."""
+"""Suitable networks for the inputs of a task, by name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from innerloop.nets.transformers import bert
 
 
 class Headed(nn.Module):
-    """An encoder and a linear head on its features: what a task-specific classifier or
-    regressor is made of.
-    """
+    """An encoder and a linear head on its features: the usual task network."""
 
     def __init__(self, encoder: nn.Module, features: int, out_dim: int):
         super().__init__()
@@ -31,8 +29,8 @@ class Headed(nn.Module):
 
 
 def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
-    """Fully connected ReLU layers, as for the sinusoid of Finn et al. 2017 (section
-    5.1): 40-40.
+    """Fully connected ReLU layers, 40-40 by default as for the sinusoids of Finn,
+    Abbeel and Levine 2017, arXiv:1703.03400, section 5.1.
     """
     layers: list[nn.Module] = [nn.Flatten()]
     size = spec.x_size
@@ -55,62 +53,58 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
 
 def encoder(
     spec: TaskSpec,
-    given: nn.Module | str | None = None,
+    network: nn.Module | str | None = None,
     image: str = "conv4",
     vector: str = "mlp",
 ) -> nn.Module:
-    """An encoder (n, *x_shape) to (n, features): the given module or the named one,
-    else a transformer for tokens, `image` for images and `vector` for the rest.
+    """An encoder (n, *x_shape) to (n, features): `network`, a module or a name; by
+    default a transformer for tokens, `image` for images and `vector` for other inputs.
 
-    Raises ValueError for a name that does not exist or does not fit the shape.
+    Raises InnerloopError for a name that does not exist or does not fit the inputs.
     """
-    if isinstance(given, nn.Module):
-        return given
-    name = given or (
-        "transformer" if spec.vocabulary else image if spec.is_image else vector
-    )
+    if isinstance(network, nn.Module):
+        return network
+    default = "transformer" if spec.vocabulary else image if spec.is_image else vector
+    name = network or default
     if name not in ENCODERS:
         raise InnerloopError(
             f"there is no network {name!r}{did_you_mean(name, ENCODERS)}"
         )
     if name.startswith("conv") and not spec.is_image:
         raise InnerloopError(
-            f"{name} reads images (channels, height, width), but the inputs have shape {spec.x_shape}: try mlp"
+            f"{name} needs images (channels, height, width); got inputs of shape "
+            f"{spec.x_shape}: try mlp"
         )
     if (name in ("transformer", "bert")) != (spec.vocabulary > 0):
         raise InnerloopError(
-            f"a transformer reads tokens, and nothing else does: {name} does not fit these inputs"
+            f"{name} does not fit these inputs: tokens need transformer or bert, and "
+            "other inputs need another network"
         )
     return ENCODERS[name](spec)
 
 
 def flat_features(net: nn.Module, spec: TaskSpec) -> int:
-    """How many features `net` gives for one input of `spec`."""
+    """The number of features that `net` returns for one input of `spec`."""
     like = next(net.parameters(), torch.empty(0))
+    x = torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)
+    modes = {module: module.training for module in net.modules()}
     with torch.no_grad():
-        modes = {module: module.training for module in net.modules()}
-        features = (
-            net.eval()(
-                torch.zeros(1, *spec.x_shape, device=like.device, dtype=like.dtype)
-            )
-            .flatten(1)
-            .shape[1]
-        )
-        for module, mode in modes.items():  # frozen parts stay frozen
-            module.training = mode
+        features = net.eval()(x).flatten(1).shape[1]
+    for module, mode in modes.items():  # one by one: frozen parts stay frozen
+        module.training = mode
     return features
 
 
 def reading(
     spec: TaskSpec,
     out_dim: int,
-    given: nn.Module | str | None = None,
+    network: nn.Module | str | None = None,
     vector: str = "flatten",
 ) -> dict[str, Any]:
-    """What a learner needs that reads features beside labels: an encoder, and the sizes
-    of features, labels and answers.
+    """The arguments of a learner that reads features and labels: an encoder, and the
+    sizes of features, labels and outputs.
     """
-    body = encoder(spec, given, vector=vector)
+    body = encoder(spec, network, vector=vector)
     return {
         "encoder": body,
         "features": flat_features(body, spec),
@@ -120,12 +114,12 @@ def reading(
 
 
 def headed(
-    spec: TaskSpec, out_dim: int, given: nn.Module | str | None = None
+    spec: TaskSpec, out_dim: int, network: nn.Module | str | None = None
 ) -> nn.Module:
-    """The default task network: Conv4 with 64 filters on images, an MLP 40-40 on
-    vectors, each with a linear head; or the given module.
+    """A task network: `network` if it is a module, else the encoder of that name with a
+    linear head; by default Conv4 on images and an MLP 40-40 on vectors.
     """
-    if isinstance(given, nn.Module):
-        return given
-    body = encoder(spec, given)
+    if isinstance(network, nn.Module):
+        return network
+    body = encoder(spec, network)
     return Headed(body, flat_features(body, spec), out_dim)

@@ -1,5 +1,5 @@
-"""Models of the `transformers` library as encoders of tokens, with adapters of `peft`
-or without.
+"""Models of the `transformers` library as encoders of tokens, with or without adapters
+of `peft`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from innerloop.nets.text import Prompted
 
 
 class TransformersEncoder(Prompted):
-    """Tokens to features: the mean of a transformers model's last hidden states over
-    what is no padding.
+    """Features of a text: the mean of a model's last hidden states over its tokens,
+    without padding.
 
-    model: an encoder such as BertModel, made from a config or loaded by you, with
-    `attn_implementation="eager"`, whose attention alone has a second derivative on a
-    CPU; or what `peft.get_peft_model` makes of one.
+    Args:
+        model: an encoder such as BertModel, made from a config or with pretrained
+            weights, with `attn_implementation="eager"` (other attention has no second
+            derivative on a CPU); or `peft.get_peft_model` of one.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        # torch's own are wrong under vmap where they move
+        # second derivatives of torch's own layers are wrong under vmap
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if (
@@ -36,50 +37,50 @@ class TransformersEncoder(Prompted):
                     and child.bias is not None
                     and len(child.normalized_shape) == 1
                 ):
-                    own = LayerNorm(child.normalized_shape[0], child.eps)
-                    own.weight, own.bias = child.weight, child.bias
-                    setattr(module, name, own)
+                    twin = LayerNorm(child.normalized_shape[0], child.eps)
+                    twin.weight, twin.bias = child.weight, child.bias
+                    setattr(module, name, twin)
 
     def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
         model: Any = self.model
-        there = x > 0  # (n, length)
-        embedded = model.get_input_embeddings()(x.long())
+        present = x > 0  # (n, length)
+        embedded = model.get_input_embeddings()(x.long())  # (n, length, width)
+        visible = present
         if prompt is not None:
-            embedded = torch.cat(
-                [prompt.to(embedded.dtype).expand(len(x), -1, -1), embedded], 1
-            )
-        seen = torch.cat(
-            [there.new_ones(len(x), embedded.shape[1] - x.shape[1]), there], 1
-        )
-        # whole masks are taken as they are; from a row for each text a model makes one
-        # by looking at values, which vmap refuses
-        hidden = torch.zeros_like(seen, dtype=embedded.dtype).masked_fill(
-            ~seen, torch.finfo(embedded.dtype).min
-        )
-        hidden = hidden[:, None, None].expand(-1, 1, seen.shape[1], -1)
-        found = model(inputs_embeds=embedded, attention_mask=hidden).last_hidden_state[
-            :, -x.shape[1] :
-        ]
-        share = there.to(found.dtype)[..., None]
-        return (found * share).sum(1) / share.sum(1).clamp_min(1)
+            prompts = prompt.to(embedded.dtype).expand(len(x), -1, -1)
+            embedded = torch.cat([prompts, embedded], 1)  # (n, p + length, width)
+            visible = torch.cat([present.new_ones(len(x), len(prompt)), present], 1)
+        # a full mask is used as it is; from one row for each text, a model would make
+        # one by a branch on values, which vmap refuses
+        mask = torch.zeros_like(visible, dtype=embedded.dtype)
+        mask = mask.masked_fill(~visible, torch.finfo(embedded.dtype).min)
+        mask = mask[:, None, None].expand(-1, 1, visible.shape[1], -1)
+        output = model(inputs_embeds=embedded, attention_mask=mask)
+        hidden = output.last_hidden_state[:, -x.shape[1] :]  # (n, length, width)
+        share = present.to(hidden.dtype)[..., None]
+        return (hidden * share).sum(1) / share.sum(1).clamp_min(1)
 
     @property
     def vocabulary(self) -> int:
-        return len(self.model.get_input_embeddings().weight)  # pyright: ignore[reportCallIssue]
+        embedding: Any = self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+        return len(embedding.weight)
 
-    def words(self, tokens: Tensor) -> Tensor:
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
         return self.model.get_input_embeddings()(tokens)  # pyright: ignore[reportCallIssue]
 
 
 def bert(spec: TaskSpec) -> TransformersEncoder:
-    """A small BERT with random weights: two layers of 128 units (Devlin et al. 2019,
-    arXiv:1810.04805). Raises ImportError without transformers.
+    """A small BERT with random weights: two layers of 128 units. Devlin, Chang, Lee and
+    Toutanova 2019, "BERT: pre-training of deep bidirectional transformers for language
+    understanding", arXiv:1810.04805.
+
+    Raises MissingPackageError without transformers.
     """
     try:
         from transformers import BertConfig, BertModel
     except ImportError as error:
         raise MissingPackageError(
-            "bert is a model of transformers: pip install 'innerloop[transformers]'"
+            "the encoder bert needs transformers: pip install 'innerloop[transformers]'"
         ) from error
     config = BertConfig(
         vocab_size=spec.vocabulary,

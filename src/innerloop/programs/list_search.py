@@ -1,6 +1,4 @@
-"""The search for programs on lists: lines one after the other, the likeliest operations
-first.
-"""
+"""The search for programs on lists, line by line, the likeliest operations first."""
 
 from __future__ import annotations
 
@@ -24,23 +22,26 @@ UNIFORM: dict[str, float] = {}  # nothing is known
 STEP = 1.0  # nats between two rounds of the search
 
 
-def operations(chances: Mapping[str, float]) -> list[tuple[float, str, str | None]]:
+def operations(
+    probabilities: Mapping[str, float],
+) -> list[tuple[float, str, str | None]]:
     """Every operation with its cost in nats, cheapest first: -log of its share of the
-    chances of functions, and of lambdas among theirs.
+    probabilities of functions, and of lambdas among theirs.
 
-    chances: of ATTRIBUTES, 1 for those that are not named.
+    probabilities: of ATTRIBUTES, 1 for those that are missing.
     """
-    shares = {
+    weights = {
         operation: math.prod(
-            chances.get(name, 1.0) for name in attributes(Line(*operation, ()))
+            probabilities.get(name, 1.0) for name in attributes(Line(*operation, ()))
         )
         for operation in OPERATIONS
     }
-    total = sum(shares.values())
-    return sorted(
-        (-math.log(max(share, 1e-9) / total), *operation)
-        for operation, share in shares.items()
-    )  # pyright: ignore[reportReturnType]
+    total = sum(weights.values())
+    costs = [
+        (-math.log(max(weight, 1e-9) / total), name, lambda_)
+        for (name, lambda_), weight in weights.items()
+    ]
+    return sorted(costs, key=lambda item: (item[0], item[1], item[2] or ""))
 
 
 def list_programs_by_cost(
@@ -49,57 +50,57 @@ def list_programs_by_cost(
     kinds: tuple[Kind, ...],
     budget: Budget,
     *,
-    chances: Mapping[str, float] = UNIFORM,
+    probabilities: Mapping[str, float] = UNIFORM,
     most: int = 4,
     pruned: bool = True,
 ) -> Iterator[tuple[ListProgram, float]]:
-    """Programs of at most `most` lines that make the outputs of the inputs, each with
-    its cost in nats, cheap ones first up to STEP.
+    """Programs of at most `most` lines that compute the outputs from the inputs, each
+    with its cost in nats, cheap ones first up to STEP.
 
-    A line costs what its operation does, and the log of how many values each of its
-    arguments could be. Round after round, the search goes as deep as the cost allows;
-    with `pruned` no line is followed that makes on all examples what an input or a line
-    before it makes.
+    A line costs what its operation costs, and the log of how many values each of its
+    arguments could be. The search is depth-first, up to a cost that grows from round to
+    round. With `pruned` it skips lines whose values on all examples are those of an
+    input or of a line before.
     """
-    ranked, wanted = operations(chances), tuple(outputs)
+    ranked, target = operations(probabilities), tuple(outputs)
     known: list[tuple[Value, ...]] = [*zip(*inputs, strict=True)]
     types: list[Kind] = [*kinds]
     lines: list[Line] = []
-    looked = 0
+    tried = 0
 
     def deeper(
         cost: float, low: float, high: float
     ) -> Iterator[tuple[ListProgram, float]]:
-        nonlocal looked
-        choices = {
-            kind: [i for i, found in enumerate(types) if found == kind]
-            for kind in ("int", "list")
-        }
-        for price, name, told in ranked:
-            if cost + price > high or budget.late:
+        nonlocal tried
+        places: dict[Kind, list[int]] = {"int": [], "list": []}
+        for i, kind in enumerate(types):
+            places[kind].append(i)
+        for price, name, lambda_ in ranked:
+            if cost + price > high or budget.out_of_time:
                 return
-            fitting = [choices[kind] for kind in FUNCTIONS[name].arguments]
-            total = cost + price + sum(math.log(len(some)) for some in fitting if some)
+            choices = [places[kind] for kind in FUNCTIONS[name].arguments]
+            total = cost + price + sum(math.log(len(some)) for some in choices if some)
             if total > high:
                 continue
-            for arguments in product(*fitting):
-                looked += 1
-                if not looked % 128 and budget.late:
+            for arguments in product(*choices):
+                tried += 1
+                if not tried % 128 and budget.out_of_time:
                     return
-                made: list[Value] = []
-                for row in range(len(wanted)):
-                    found = apply(name, told, [known[at][row] for at in arguments])
-                    if found is None:
+                values: list[Value] = []
+                for row in range(len(target)):
+                    value = apply(name, lambda_, [known[at][row] for at in arguments])
+                    if value is None:
                         break
-                    made.append(found)
-                if len(made) < len(wanted) or (pruned and tuple(made) in known):
+                    values.append(value)
+                result = tuple(values)
+                if len(values) < len(target) or (pruned and result in known):
                     continue
-                lines.append(Line(name, told, arguments))
-                if tuple(made) == wanted:
+                lines.append(Line(name, lambda_, arguments))
+                if result == target:
                     if total > low:
                         yield ListProgram(kinds, tuple(lines)), total
                 elif len(lines) < most:
-                    known.append(tuple(made))
+                    known.append(result)
                     types.append(FUNCTIONS[name].gives)
                     yield from deeper(total, low, high)
                     known.pop()
@@ -107,6 +108,6 @@ def list_programs_by_cost(
                 lines.pop()
 
     low, last = 0.0, most * (ranked[-1][0] + 2 * math.log(len(types) + most))
-    while low < last and not budget.late:
+    while low < last and not budget.out_of_time:
         yield from deeper(0.0, low, low + STEP)
         low += STEP

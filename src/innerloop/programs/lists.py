@@ -1,13 +1,13 @@
-"""A language of programs on integers and lists of them: lines, each a function of
-inputs and earlier lines; the last is the output.
+"""A language of programs on integers and lists of integers: lines, each a function of
+inputs and earlier lines; the last one is the output.
 
     a = filter(odd, x); b = map(*2, a); sort(b)
 
 After Balog, Gaunt, Brockschmidt, Nowozin and Tarlow 2017, "DeepCoder: learning to write
 programs", arXiv:1611.01989, appendix F. Inputs are called x and y, lines a, b, c and so
-on; divisions round down. An integer beyond LIMIT, and the head, the last or the
-greatest of no numbers, is no output, nor has the program then one: `run` never raises,
-and ends on every input.
+on; divisions round down. An integer beyond LIMIT, and the head, last, minimum or
+maximum of an empty list, is undefined, and then the program has no output: `run` never
+raises, and ends on every input.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ class ListProgram(NamedTuple):
 
 
 OPERATIONS: tuple[tuple[str, str | None], ...] = tuple(
-    (name, told)
+    (name, lambda_)
     for name, function in FUNCTIONS.items()
-    for told in ([None] if function.lambdas is None else LAMBDAS[function.lambdas])
+    for lambda_ in ([None] if function.lambdas is None else LAMBDAS[function.lambdas])
 )
 # what a program may have
 ATTRIBUTES: tuple[str, ...] = (
@@ -164,26 +164,30 @@ def check(program: ListProgram) -> None:
     kinds: list[Kind] = [*program.inputs]
     if not 1 <= len(kinds) <= len(INPUTS) or not 1 <= len(program.lines) <= LINES:
         raise InnerloopError(
-            f"a program has 1 or {len(INPUTS)} inputs and 1 to {LINES} lines, not {len(kinds)} and {len(program.lines)}"
+            f"a program has 1 or {len(INPUTS)} inputs and 1 to {LINES} lines; got "
+            f"{len(kinds)} and {len(program.lines)}"
         )
-    for i, (name, told, arguments) in enumerate(program.lines, 1):
+    for i, (name, lambda_, arguments) in enumerate(program.lines, 1):
         function = FUNCTIONS.get(name)
         if function is None:
             raise InnerloopError(
                 f"line {i}: there is no function {name!r}, only {', '.join(FUNCTIONS)}"
             )
-        if told not in (LAMBDAS[function.lambdas] if function.lambdas else (None,)):
+        if lambda_ not in (LAMBDAS[function.lambdas] if function.lambdas else (None,)):
             wanted = (
                 f"one of {', '.join(LAMBDAS[function.lambdas])}"
                 if function.lambdas
                 else "none"
             )
-            raise InnerloopError(f"line {i}: {name} takes {wanted} first, not {told!r}")
+            raise InnerloopError(
+                f"line {i}: {name} takes {wanted} first, not {lambda_!r}"
+            )
         if [kinds[at] if 0 <= at < len(kinds) else None for at in arguments] != [
             *function.arguments
         ]:
             raise InnerloopError(
-                f"line {i}: {name} takes {' and '.join(function.arguments)}, known before it"
+                f"line {i}: {name} takes {' and '.join(function.arguments)}, each an "
+                "input or an earlier line"
             )
         kinds.append(function.gives)
 
@@ -195,8 +199,8 @@ def run(program: ListProgram, inputs: Sequence[object]) -> Value | None:
     if [kind_of(value) for value in inputs] != [*program.inputs]:
         return None
     values: list[Any] = [*inputs]
-    for name, told, arguments in program.lines:
-        found = apply(name, told, [values[at] for at in arguments])
+    for name, lambda_, arguments in program.lines:
+        found = apply(name, lambda_, [values[at] for at in arguments])
         if found is None:
             return None
         values.append(found)
@@ -208,10 +212,11 @@ def show(program: ListProgram) -> str:
     inputs.
     """
     names = [*INPUTS[: len(program.inputs)], *NAMES]
-    shown = [
-        f"{name}({', '.join([*([told] if told else []), *(names[at] for at in arguments)])})"
-        for name, told, arguments in program.lines
-    ]
+    shown: list[str] = []
+    for name, lambda_, arguments in program.lines:
+        words = [lambda_] if lambda_ else []
+        words += [names[at] for at in arguments]
+        shown.append(f"{name}({', '.join(words)})")
     lines = [f"{NAMES[i]} = {line}" for i, line in enumerate(shown[:-1])]
     return "; ".join([*lines, shown[-1]])
 
@@ -227,16 +232,17 @@ def parse(text: str, inputs: tuple[Kind, ...] = ("list",)) -> ListProgram:
             NAMES[i : i + 1] if i < len(parts) - 1 else None
         ):
             raise InnerloopError(
-                f"line {i + 1}: {part.strip()!r} is not of the form {NAMES[min(i, 7)]} = function(arguments), the last without a name"
+                f"line {i + 1}: {part.strip()!r} is not of the form "
+                f"{NAMES[min(i, 7)]} = function(arguments), the last without a name"
             )
         words = [word.strip() for word in found[3].split(",")]
         function = FUNCTIONS.get(found[2])
-        told = words.pop(0) if function is not None and function.lambdas else None
+        lambda_ = words.pop(0) if function is not None and function.lambdas else None
         if unknown := [word for word in words if word not in names]:
             raise InnerloopError(
                 f"line {i + 1}: {unknown[0]!r} is neither an input nor a line"
             )
-        lines.append(Line(found[2], told, tuple(names[word] for word in words)))
+        lines.append(Line(found[2], lambda_, tuple(names[word] for word in words)))
     program = ListProgram(inputs, tuple(lines))
     check(program)
     return program
@@ -246,15 +252,11 @@ def encode(program: ListProgram) -> list[int]:
     """A program as three numbers a line: the place of its function and lambda in
     OPERATIONS, and its arguments, -1 for none.
     """
-    told = [
-        (
-            OPERATIONS.index((line.function, line.lambda_)),
-            *line.arguments,
-            *[-1] * (2 - len(line.arguments)),
-        )
-        for line in program.lines
-    ]
-    return [number for line in told for number in line]
+    numbers: list[int] = []
+    for function, lambda_, arguments in program.lines:
+        padding = [-1] * (2 - len(arguments))
+        numbers += [OPERATIONS.index((function, lambda_)), *arguments, *padding]
+    return numbers
 
 
 def decode(numbers: Sequence[int], inputs: tuple[Kind, ...]) -> ListProgram:
@@ -263,7 +265,8 @@ def decode(numbers: Sequence[int], inputs: tuple[Kind, ...]) -> ListProgram:
         not 0 <= operation < len(OPERATIONS) for operation in numbers[::3]
     ):
         raise InnerloopError(
-            f"{list(numbers)} are not three numbers a line, the first of them below {len(OPERATIONS)}"
+            f"{list(numbers)} are not three numbers a line, the first of them below "
+            f"{len(OPERATIONS)}"
         )
     lines = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     program = ListProgram(
@@ -320,7 +323,7 @@ def list_task(random: Random, n: int, fewest: int, most: int) -> ListTask:
                 function = FUNCTIONS[name]
                 if not set(function.arguments) <= set(known):
                     continue
-                told = (
+                lambda_ = (
                     random.choice([*LAMBDAS[function.lambdas]])
                     if function.lambdas
                     else None
@@ -334,7 +337,7 @@ def list_task(random: Random, n: int, fewest: int, most: int) -> ListTask:
                     for some in fitting
                 )
                 values = tuple(
-                    apply(name, told, [columns[at][row] for at in arguments])
+                    apply(name, lambda_, [columns[at][row] for at in arguments])
                     for row in range(n)
                 )
                 if (
@@ -344,7 +347,7 @@ def list_task(random: Random, n: int, fewest: int, most: int) -> ListTask:
                 ):
                     columns.append(values)  # pyright: ignore[reportArgumentType]
                     known.append(function.gives)
-                    lines.append(Line(name, told, arguments))
+                    lines.append(Line(name, lambda_, arguments))
                     break
         used = {at for line in lines for at in line.arguments}
         if len(lines) == wanted_lines and used | {len(known) - 1} == set(

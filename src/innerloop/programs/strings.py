@@ -1,4 +1,4 @@
-"""A language of programs that make a text from a text, as spreadsheets want them.
+"""A language of programs from texts to texts, as spreadsheets need them.
 
 A program is a sum of expressions: what they give, one after the other. An expression is
 a constant character, or a part of the input x
@@ -53,45 +53,63 @@ PLACE, INDEX, COUNT = 16, 4, 6  # sub, token and first go so far
 LONGEST = 1000  # characters of a text; of what is longer there is no output
 
 _WHERE = ("match", "index", "edge") * 2
-GRAMMAR = Grammar(
-    heads={
-        "whole": (),
-        "sub": ("place", "place"),
-        "token": ("kind", "index"),
-        "span": _WHERE,
-        "before": ("match", "index"),
-        "after": ("match", "index"),
-        "all": ("kind",),
-    },
-    modifiers={
-        "token": ("kind", "index"),
-        "before": ("match", "index"),
-        "after": ("match", "index"),
-        "upper": (),
-        "lower": (),
-        "proper": (),
-        "trim": (),
-        "first": ("count",),
-        "last": ("count",),
-        "remove": ("delimiter",),
-        "replace": ("delimiter", "delimiter"),
-    },
-    roles={
-        "kind": tuple(KINDS),
+_HEAD_ROLES: dict[str, tuple[str, ...]] = {
+    "whole": (),
+    "sub": ("place", "place"),
+    "token": ("kind", "index"),
+    "span": _WHERE,
+    "before": ("match", "index"),
+    "after": ("match", "index"),
+    "all": ("kind",),
+}
+_MODIFIER_ROLES: dict[str, tuple[str, ...]] = {
+    "token": ("kind", "index"),
+    "before": ("match", "index"),
+    "after": ("match", "index"),
+    "upper": (),
+    "lower": (),
+    "proper": (),
+    "trim": (),
+    "first": ("count",),
+    "last": ("count",),
+    "remove": ("delimiter",),
+    "replace": ("delimiter", "delimiter"),
+}
+
+
+def _grammar(kinds: Sequence[str], delimiters: Sequence[str]) -> Grammar:
+    roles: dict[str, tuple[Symbol, ...]] = {
+        "kind": tuple(kinds),
         "edge": ("start", "stop"),
         "index": tuple(i for i in range(-INDEX, INDEX + 1) if i),
         "place": tuple(i for i in range(-PLACE, PLACE + 1) if i),
         "count": tuple(range(1, COUNT + 1)),
-        "delimiter": tuple(DELIMITERS),
-        "match": (*KINDS, *DELIMITERS),
-    },
-    constants=tuple(CHARACTERS),
-    most=3,
-)
+        "delimiter": tuple(delimiters),
+        "match": (*kinds, *delimiters),
+    }
+    heads, modifiers = (
+        {name: some for name, some in named.items() if all(roles[r] for r in some)}
+        for named in (_HEAD_ROLES, _MODIFIER_ROLES)
+    )
+    return Grammar(heads, modifiers, roles, constants=tuple(CHARACTERS), most=3)
+
+
+GRAMMAR = _grammar(tuple(KINDS), DELIMITERS)
 _PATTERNS = {
     **{name: re.compile(pattern) for name, pattern in KINDS.items()},
     **{d: re.compile(re.escape(d)) for d in DELIMITERS},
 }
+
+
+def grammar_for(texts: Sequence[str]) -> Grammar:
+    """The language with those kinds and delimiters only that occur in one of the texts:
+    others find and change nothing in them.
+    """
+    found = [w for w in (*KINDS, *DELIMITERS) if any(map(_PATTERNS[w].search, texts))]
+    return _grammar(
+        [what for what in found if what in KINDS],
+        [what for what in found if what not in KINDS],
+    )
 
 
 @lru_cache(1 << 16)
@@ -169,9 +187,9 @@ _MODIFIERS: dict[Symbol, Callable[..., str]] = {
     "remove": lambda text, d: text.replace(d, ""),
     "replace": lambda text, d, new: text.replace(d, new),
 }
-_ARGUMENTS = {
-    name: len(roles) for name, roles in (GRAMMAR.heads | GRAMMAR.modifiers).items()
-}  # pyright: ignore[reportOperatorIssue]
+_ARGUMENTS: dict[Symbol, int] = {
+    name: len(roles) for name, roles in (_HEAD_ROLES | _MODIFIER_ROLES).items()
+}
 
 
 def evaluate(expression: Expression, text: str) -> str | None:
@@ -181,10 +199,10 @@ def evaluate(expression: Expression, text: str) -> str | None:
     head = expression[0]
     if _is_constant(expression):
         return str(head)
-    at = 1 + _ARGUMENTS[head]  # pyright: ignore[reportArgumentType]
+    at = 1 + _ARGUMENTS[head]
     found = _HEADS[head](text, *expression[1:at])
     while found and at < len(expression):
-        end = at + 1 + _ARGUMENTS[expression[at]]  # pyright: ignore[reportArgumentType]
+        end = at + 1 + _ARGUMENTS[expression[at]]
         found = _MODIFIERS[expression[at]](found, *expression[at + 1 : end])
         at = end
     return found or None
@@ -229,7 +247,7 @@ def numbered(text: str, length: int) -> list[int]:
     """
     if len(text) > length:
         raise InnerloopError(
-            f"a text of {len(text)} characters is longer than {length}: {text[:20]!r}..."
+            f"a text may have {length} characters; got {len(text)}: {text[:20]!r}..."
         )
     if not text.isascii():
         bare = [unicodedata.normalize("NFKD", character)[0] for character in text]
@@ -287,12 +305,13 @@ def _quoted(text: str) -> str:
 def _shown(expression: Expression) -> str:
     at, calls = 0, []
     while at < len(expression):
-        name, end = expression[at], at + 1 + _ARGUMENTS[expression[at]]  # pyright: ignore[reportArgumentType]
-        told = ", ".join(
+        name = expression[at]
+        end = at + 1 + _ARGUMENTS[name]
+        arguments = ", ".join(
             _quoted(str(a)) if a in GRAMMAR.constants else str(a)
             for a in expression[at + 1 : end]
         )
-        calls.append("x" if name == "whole" else f"{name}({told})")
+        calls.append("x" if name == "whole" else f"{name}({arguments})")
         at = end
     return ".".join(calls)
 
@@ -310,7 +329,8 @@ def parse(text: str) -> Program:
         nonlocal at
         if words[at] not in wanted:
             raise InnerloopError(
-                f"{text!r} is no program: {' or '.join(wanted)} was expected, not {words[at]}"
+                f"{text!r} is no program: expected {' or '.join(wanted)}, got "
+                f"{words[at]}"
             )
         at += 1
         return words[at - 1]
@@ -328,7 +348,8 @@ def parse(text: str) -> Program:
                     words[at - 1] == "x"
                 ):
                     raise InnerloopError(
-                        f"{text!r} is no program: there is no {words[at - 1]!r}, only x, {', '.join([*_ARGUMENTS][1:])}"
+                        f"{text!r} is no program: {words[at - 1]!r} does not exist, "
+                        f"only x, {', '.join(map(str, [*_ARGUMENTS][1:]))}"
                     )
                 expression.append(name)
                 if name != "whole":

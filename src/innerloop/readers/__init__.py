@@ -1,1 +1,23 @@
 """What turns files and raw inputs into tensors."""
+
+from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.image import ImageReader
+from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.table import TableReader
+from innerloop.readers.text import TextReader
+
+# by the name that a run's experiment uses
+READERS: dict[str, type[Reader]] = {
+    reader.kind: reader
+    for reader in (ImageReader, TextReader, TableReader, MoleculeReader)
+}
+
+__all__ = [
+    "READERS",
+    "ImageReader",
+    "Inputs",
+    "MoleculeReader",
+    "Reader",
+    "TableReader",
+    "TextReader",
+]

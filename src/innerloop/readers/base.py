@@ -1,4 +1,4 @@
-"""What a reader is."""
+"""Readers: what turns raw inputs, from files or from memory, into tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inputs:
         labels: the label of each input, or None where they have none.
         unreadable: inputs that could not be read and are left out, each as "name:
             reason".
-        note: what a person should know of how they were read, in one sentence, or "".
+        note: how they were read, where that is not obvious, in one sentence, or "".
     """
 
     x: Tensor
@@ -43,6 +43,11 @@ class Reader(ABC):
     kind: ClassVar[str]
     what: ClassVar[str]
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens, for readers whose tensors are token numbers; else 0."""
+        return 0
+
     def settings(self) -> dict[str, Any]:
         """Plain data for JSON, from which `from_settings` makes an equal reader."""
         return {e.name: getattr(self, e.name) for e in fields(self)}  # pyright: ignore[reportArgumentType]
@@ -61,7 +66,7 @@ class Reader(ABC):
 
     @abstractmethod
     def convert(self, X: Any) -> Tensor:
-        """Inputs (n, *x_shape) from whatever a person holds in memory: arrays, tensors,
+        """Inputs (n, *x_shape) from what users hold in memory: arrays, tensors,
         lists, data frames, paths, PIL images, texts. Each input is converted alike,
         whatever the others are.
 

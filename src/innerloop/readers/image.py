@@ -1,88 +1,232 @@
-"""Image files to tensors: one way of reading them, shared by every image data set and
-by users' own folders.
+"""Images to tensors: one way of reading them for every image data set, for users' own
+folders and for arrays in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import (
+    InnerloopError,
+    InnerloopFileError,
+    InnerloopTypeError,
+)
+from innerloop.readers.base import Inputs, Reader
 
-INK_MARGIN = 1.12  # from the middle to the edge, by the reach of the ink
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+STROKE_MARGIN = 1.12  # from the center to the edge, relative to the farthest stroke
+# the decoders that may run: never the programs that Pillow starts for other formats
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".gif"),
+    *(".tif", ".tiff", ".webp"),
+}
+READABLE = "PNG, JPEG, BMP, GIF, TIFF and WebP"
+# images of formats that are not read; each file is named, other files are counted
+_OTHER_IMAGES = {
+    *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".ico"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".tga", ".ppm", ".pgm", ".pbm"),
+}
+MAX_PIXELS = 89_478_485  # of one image; Pillow's limit for suspicious files
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+# values of white that cameras and scanners use: 8, 10, 12, 14, 16 and 31 bits
+_INTEGER_WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**31 - 1)
+_FLOAT_WHITES = (1.0, *_INTEGER_WHITES[:-1])
+_DEEP_MODES = ("I", "F")  # first letter of the modes with more than 8 bits
 
 
 @dataclass(frozen=True)
-class Preprocess:
-    """How an image file becomes a tensor; saved with every run, so that later images
-    are read the same way.
+class ImageReader(Reader):
+    """Image: files, arrays and Pillow images as tensors of one size.
 
-    channels: 1 (grey) or 3 (colour). size: height and width in pixels.
-    dark_background: turn an image whose border is light (ink on paper) into light ink
-    on dark.
-    normalize_strokes: for drawings on a dark background: move the ink's centre of mass to the
-    middle and scale the ink to fill the image.
+    Pixels become numbers from 0 (black) to 1 (white). The white of a pixel type is a
+    property of the reader and never depends on the images that are read together:
+    255 for 8 bits, 65535 for 16 bits, 1 for floating point numbers, unless the reader
+    says otherwise.
+
+    Args:
+        channels: 1 (gray) or 3 (color).
+        size: height and width in pixels.
+        dark_background: invert images with a light border (ink on paper), so that
+            strokes are light on dark.
+        normalize_strokes: for drawings on a dark background: move the center of mass of
+            the strokes to the middle and scale them to fill the image.
+        integer_white: the value of white in integer images of more than 8 bits, such as
+            4095 for 12 bits; None for the largest number of the pixel type.
+        float_white: the value of white in floating point images; None for 1.
     """
 
+    kind: ClassVar[str] = "image"
+    what: ClassVar[str] = "image"
     channels: int = 3
     size: tuple[int, int] = (84, 84)
     dark_background: bool = False
     normalize_strokes: bool = False
+    integer_white: float | None = None
+    float_white: float | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise InnerloopError(f"images have 1 or 3 channels, not {self.channels}")
-        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+            raise InnerloopError(
+                f"channels of an ImageReader must be 1 or 3; got {self.channels!r}"
+            )
+        size = self.size
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if len(sides) != 2 or not all(
+            isinstance(side, int) and 1 <= side <= 4096 for side in sides
+        ):
+            raise InnerloopError(
+                "size of an ImageReader must be one or two integers from 1 to 4096; "
+                f"got {size!r}"
+            )
+        for name in ("integer_white", "float_white"):
+            white = getattr(self, name)
+            if white is not None and not 0 < white < math.inf:
+                raise InnerloopError(
+                    f"{name} of an ImageReader must be greater than 0; got {white!r}"
+                )
+        object.__setattr__(self, "size", sides)
 
-    def read(self, file: Path | IO[bytes]) -> Tensor:
-        """The image in `file` as bytes (channels, height, width). Raises ValueError
-        where it cannot be read.
+    @property
+    def x_shape(self) -> tuple[int, int, int]:
+        """The shape of one input."""
+        return (self.channels, *self.size)
+
+    def read(self, path: Path | str, *, labels: bool) -> Inputs:
+        """Read `PATH/CLASS/image`, or with `labels=False` an image file or the images
+        of a folder; images may lie in folders at any depth.
+
+        Files that cannot be read are left out and named in `unreadable`.
         """
+        found = scan(path, labels)
+        pixels, unreadable = self.pixels(found.files, found.names)
+        failed = {index for index, _ in unreadable}
+        kept = [i for i in range(len(found.files)) if i not in failed]
+        messages = tuple(f"{found.names[i]}: {why}" for i, why in unreadable)
+        if not kept:
+            raise InnerloopError(
+                f"{shown(path)} holds no image that can be read, {READABLE}"
+                + "".join(f"; {line}" for line in (*messages, *found.other)[:3])
+            )
+        return Inputs(
+            to_unit(pixels),
+            [found.names[i] for i in kept],
+            [found.labels[i] for i in kept] if found.labels else None,
+            (*messages, *found.other),
+            found.note,
+        )
+
+    def convert(self, X: Any) -> Tensor:
+        """Images as float32 in 0..1 (n, channels, height, width).
+
+        X: an array or tensor (n, h, w), (n, h, w, channels) or (n, channels, h, w), or
+        a list of arrays, tensors, Pillow images or paths, which may differ in size.
+        Floating point images of exactly the reader's shape are taken as prepared
+        already: they are neither inverted nor moved.
+        """
+        return torch.stack(
+            [
+                self._one(image, f"X[{place}]")
+                for place, image in enumerate(self._images(X))
+            ]
+        )
+
+    def for_data(self, paths: Sequence[Path]) -> ImageReader:
+        """The same reader, with the white of deep images (more than 8 bits, or floating
+        point) fixed by training images: the smallest usual white that none of them
+        exceeds.
+        """
+        integer, floating = self.integer_white, self.float_white
+        if integer is not None and floating is not None:
+            return self
+        largest = {"I": 0.0, "F": 0.0}
+        for values in _mapped(_deep_maximum, paths):
+            if values is not None:
+                largest[values[0]] = max(largest[values[0]], values[1])
+        if integer is None and largest["I"]:
+            integer = next(w for w in _INTEGER_WHITES if w >= largest["I"])
+        if floating is None and largest["F"]:
+            floating = next(
+                (w for w in _FLOAT_WHITES if w * 1.001 >= largest["F"]), None
+            )
+        return replace(self, integer_white=integer, float_white=floating)
+
+    def pixels(
+        self, files: Sequence[Path | IO[bytes]], names: Sequence[str]
+    ) -> tuple[Tensor, list[tuple[int, str]]]:
+        """The images of files, in parallel, as bytes (n, channels, height, width); and
+        the indices of those that could not be read, with the reason. The tensor holds
+        only the others.
+        """
+        values = torch.empty((len(files), *self.x_shape), dtype=torch.uint8)
+        unreadable, count = [], 0
+        found = _mapped(self._try_file, files)
+        for i, (image, why) in enumerate(_with_progress(found, len(files))):
+            if image is None:
+                unreadable.append((i, why))
+            else:
+                values[count] = image
+                count += 1
+        return values[:count], unreadable
+
+    def file(self, file: Path | IO[bytes]) -> Tensor:
+        """The image in a file as bytes (channels, height, width).
+
+        Raises InnerloopError where it cannot be read.
+        """
+        image, why = self._try_file(file)
+        if image is None:
+            name = shown(file) if isinstance(file, Path) else "the file"
+            raise InnerloopError(f"cannot read {name} as an image: {why}")
+        return image
+
+    def _try_file(self, file: Path | IO[bytes]) -> tuple[Tensor | None, str]:
+        """The image, or None and the reason why it cannot be read."""
         try:
-            with Image.open(file) as opened:
-                return self.convert(opened)
-        except (
-            UnidentifiedImageError,
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:
-            raise InnerloopError(f"cannot read {file} as an image: {error}") from error
+            with _opened(file) as image:
+                return self.decode(image), ""
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise whatever they like
+            return None, _reason(error)
 
-    def convert(self, image: Image.Image) -> Tensor:
-        """A Pillow image as bytes (channels, height, width); transparent parts become
-        white paper.
+    def decode(self, image: Image.Image) -> Tensor:
+        """A Pillow image as bytes (channels, height, width). Transparent parts become
+        white; a photo is turned as its EXIF data say.
         """
-        image = ImageOps.exif_transpose(image)  # phones store how they were held
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image, kind = _upright(image), image.format
+        if image.mode[0] in _DEEP_MODES:
+            image = self._eight_bits(image, kind)
+        elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or (
+            "transparency" in image.info
+        ):
+            image = image.convert({"La": "LA"}.get(image.mode, image.mode))
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        if image.mode.startswith("I"):  # sixteen bits of grey
-            image = Image.fromarray(
-                (np.asarray(image) / 257.0).round().clip(0, 255).astype(np.uint8)
-            )
+        if image.mode not in ("1", "L", "P", "RGB"):
+            image = image.convert("RGB")
         image = image.convert("L" if self.channels == 1 else "RGB")
-        if self.dark_background:
-            pixels = np.asarray(image)
-            border = np.concatenate(
-                [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
-            )
-            if np.median(border) > 127:
-                image = ImageOps.invert(image)
+        if self.dark_background and _light_border(np.asarray(image)):
+            image = ImageOps.invert(image)
         height, width = self.size
         if self.normalize_strokes:
-            image, box = _around_ink(image)
+            image, box = _around_strokes(image)
             image = image.resize((width, height), Image.Resampling.HAMMING, box)
         else:
             image = image.resize(
@@ -98,65 +242,345 @@ class Preprocess:
             else np.ascontiguousarray(pixels.transpose(2, 0, 1))
         )
 
-    def convert_all(self, images: NDArray[Any]) -> Tensor:
-        """Bytes (n, h, w), (n, h, w, channels) or (n, channels, h, w) of any size as
-        bytes (n, channels, height, width).
-        """
-        if (
-            images.ndim == 4
-            and images.shape[1] in (1, 3, 4)
-            and images.shape[3] not in (1, 3, 4)
+    def _eight_bits(self, image: Image.Image, kind: str | None) -> Image.Image:
+        """An image of more than 8 bits as gray; a transparent value becomes white."""
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "F":
+            white = self.float_white or 1.0
+        elif self.integer_white is not None:
+            white = self.integer_white
+        elif image.mode != "I" or kind == "PNG":
+            white = 65535.0
+        else:
+            raise InnerloopError(
+                "32-bit integer pixels have no fixed white: set integer_white of the "
+                "ImageReader, such as 65535"
+            )
+        gray = _scaled(values, white)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int | float):
+            gray[values == transparent] = 255
+        return Image.fromarray(gray)
+
+    def _images(self, X: Any) -> Iterator[Any]:
+        """The single images of X; refuses one image where several are expected."""
+        one = "pass a list of images, [image], for one image"
+        if isinstance(X, Image.Image | str | os.PathLike):
+            raise InnerloopTypeError(f"X must be several images; got one: {one}")
+        if hasattr(X, "toarray"):
+            raise InnerloopTypeError("X must be dense; got a sparse matrix")
+        if isinstance(X, Tensor):
+            X = _array(X)
+        if isinstance(X, np.ndarray) and X.dtype != object:
+            if X.ndim == 3 and (
+                X.shape[2] in (1, 3, 4)
+                or (
+                    X.shape[0] == 3 and (self.channels == 3 or X.shape[1:] != self.size)
+                )
+            ):
+                raise InnerloopError(
+                    f"X of shape {X.shape} is one image: {one}, or gray images as "
+                    "(n, 1, height, width)"
+                )
+            if X.ndim not in (3, 4):
+                raise InnerloopError(
+                    "X must have the shape (n, height, width), (n, height, width, "
+                    f"channels) or (n, channels, height, width); got {X.shape}"
+                )
+        if not len(X):
+            raise InnerloopError("X must hold at least one image; got none")
+        return iter(X)
+
+    def _one(self, image: Any, name: str) -> Tensor:
+        """One image of X as float32 (channels, height, width)."""
+        try:
+            if isinstance(image, str | os.PathLike):
+                return to_unit(self.file(Path(image)))
+            if isinstance(image, Image.Image):
+                return to_unit(self.decode(image))
+            return self._from_array(_array(image))
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise whatever they like
+            raise InnerloopError(
+                f"cannot read {name} as an image: {_reason(error)}"
+            ) from error
+
+    def _from_array(self, pixels: NDArray[Any]) -> Tensor:
+        """An array (h, w), (h, w, channels) or (channels, h, w)."""
+        floating = pixels.dtype.kind == "f"
+        if floating:
+            white = self.float_white or 1.0
+        elif pixels.dtype == bool:
+            white = 1.0
+        elif pixels.dtype == np.uint16 or (
+            self.integer_white is not None and pixels.dtype != np.uint8
         ):
-            images = images.transpose(0, 2, 3, 1)
-        if images.ndim == 4 and images.shape[3] == 1:
-            images = images[..., 0]
-        return torch.stack(
-            [
-                self.convert(Image.fromarray(np.ascontiguousarray(image)))
-                for image in images
-            ]
+            white = self.integer_white or 65535.0
+        else:
+            white = 255.0
+        if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+            raise InnerloopError(
+                "it must have the shape (height, width), (height, width, channels) or "
+                f"(channels, height, width); got {pixels.shape}"
+            )
+        if floating and pixels.shape == self.x_shape:
+            unit = _unit(pixels.astype(np.float64), white)
+            return torch.from_numpy(unit.astype(np.float32))
+        if pixels.ndim == 3 and (
+            pixels.shape == self.x_shape or pixels.shape[2] not in (1, 2, 3, 4)
+        ):
+            pixels = pixels.transpose(1, 2, 0)
+        if pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4):
+            raise InnerloopError(f"it must have 1, 3 or 4 channels; got {pixels.shape}")
+        if pixels.dtype != np.uint8:
+            pixels = _scaled(pixels.astype(np.float64), white)
+        if pixels.ndim == 3 and pixels.shape[2] == 1:
+            pixels = pixels[..., 0]
+        return to_unit(self.decode(Image.fromarray(np.ascontiguousarray(pixels))))
+
+
+class Found(NamedTuple):
+    """The images of a folder.
+
+    files, names: the files that are read and what they are called. labels: the class of
+    each, or None for images without classes. other: images that are not read, each as
+    "name: reason". note: which further files are left out.
+    """
+
+    files: list[Path]
+    names: list[str]
+    labels: list[str] | None
+    other: tuple[str, ...]
+    note: str
+
+
+def scan(path: Path | str, labels: bool) -> Found:
+    """Find `PATH/CLASS/image`, or with `labels=False` the image file PATH or the images
+    of the folder PATH; images may lie in folders at any depth.
+
+    Raises InnerloopFileError for a missing path and InnerloopError for a folder without
+    class folders, or a class folder without images.
+    """
+    path = Path(path)
+    if not labels and path.is_file():
+        return Found([path], [shown(path.name)], None, (), "")
+    if not path.is_dir():
+        raise InnerloopFileError(f"there is no folder {shown(path)}")
+    folders = sorted(
+        p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")
+    )
+    if labels and not folders:
+        raise InnerloopError(
+            f"{shown(path)} holds no class folders: put the images of each class into "
+            f"a folder of its own, {shown(path)}/CLASS/image.png"
         )
+    classes = [shown(folder.name) for folder in folders]
+    if labels and len(classes) > 1 and {c.lower() for c in classes} <= _SPLIT_NAMES:
+        raise InnerloopError(
+            f"the folders in {shown(path)} are splits ({', '.join(classes)}), not "
+            f"classes: choose one of them, such as {shown(folders[0])}"
+        )
+    found = Found([], [], [] if labels else None, (), "")
+    skipped, deeper = Counter[str](), 0
+    for folder in folders if labels else [path]:
+        files, other, rest = _files(folder, path)
+        if labels and not files and not other:
+            raise InnerloopError(f"{shown(folder)} holds no images ({READABLE})")
+        found.files.extend(files)
+        found = found._replace(other=(*found.other, *other))
+        skipped += rest
+        if found.labels is not None:
+            found.labels.extend([shown(folder.name)] * len(files))
+            deeper += sum(file.parent != folder for file in files)
+    if not found.files and not found.other:
+        raise InnerloopError(f"{shown(path)} holds no images ({READABLE})")
+    notes = []
+    if deeper:
+        notes.append(f"{deeper} images lie in folders inside the class folders")
+    if skipped:
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(skipped.items()))
+        notes.append(f"files that are not images are left out: {kinds}")
+    names = [_below(file, path) for file in found.files]
+    return found._replace(names=names, note="; ".join(notes))
 
-    def read_all(self, files: Iterable[Path]) -> Tensor:
-        """The images of several files as bytes (n, channels, height, width)."""
-        return torch.stack([self.read(file) for file in files])
 
-    def settings(self) -> dict[str, Any]:
-        return asdict(self)
+def _files(folder: Path, root: Path) -> tuple[list[Path], list[str], Counter[str]]:
+    """The image files below a folder in order of name, the images of other formats as
+    "name: reason", and the suffixes of all other files. Hidden files do not count.
+    """
+    files, other, skipped = [], [], Counter[str]()
+
+    def refused(error: OSError) -> None:
+        where = _below(Path(str(error.filename)), root)
+        other.append(f"{where}: {error.strerror or 'it cannot be opened'}")
+
+    for where, folders, names in os.walk(folder, onerror=refused):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            file = Path(where, name)
+            suffix = file.suffix.lower()
+            if suffix in SUFFIXES:
+                files.append(file)
+            elif suffix in _OTHER_IMAGES:
+                why = f"{suffix} is not read: convert it to PNG or JPEG"
+                other.append(f"{_below(file, root)}: {why}")
+            else:
+                skipped[shown(suffix) or "without a suffix"] += 1
+    return files, other, skipped
 
 
-def _around_ink(
+def shown(path: Path | str) -> str:
+    """A path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _below(file: Path, root: Path) -> str:
+    return shown(file.relative_to(root).as_posix())
+
+
+def _opened(file: Path | IO[bytes]) -> Image.Image:
+    if isinstance(file, Path) and not stat.S_ISREG(os.stat(file).st_mode):
+        raise InnerloopError("it is not a regular file")
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise InnerloopError(
+            f"it has {image.width} x {image.height} pixels, more than the "
+            f"{MAX_PIXELS:,} that are allowed"
+        )
+    return image
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be decoded, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not one of {READABLE}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A photo as the camera was held; damaged EXIF data are ignored."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow's parser raises struct.error and others
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _light_border(pixels: NDArray[np.uint8]) -> bool:
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    return bool(np.median(np.concatenate(edges)) > 127)
+
+
+def _around_strokes(
     image: Image.Image,
 ) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The image with dark margins, and the square in it that has the ink's centre of
-    mass in the middle and the farthest ink near its edge.
+    """The image with dark margins, and the square in it that has the strokes' center of
+    mass in the middle and the farthest stroke near its edge.
 
-    Ink is what is nearer to the lightest pixel than to the darkest.
+    Strokes are the pixels nearer to the lightest than to the darkest.
     """
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
-    rows, columns = np.nonzero(grey > (grey.min() + grey.max()) / 2)
-    if not len(rows):  # an even image
+    gray = np.asarray(image.convert("L"), dtype=np.float32)
+    rows, columns = np.nonzero(gray > (gray.min() + gray.max()) / 2)
+    if not len(rows):  # all pixels are alike
         return image, (0, 0, image.width, image.height)
     middle = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
     reach = max(
         float(np.abs(columns + 0.5 - middle[0]).max()),
         float(np.abs(rows + 0.5 - middle[1]).max()),
     )
-    half = max(INK_MARGIN * reach, 0.15 * max(image.size))  # a dot stays a dot
+    half = max(STROKE_MARGIN * reach, 0.15 * max(image.size))  # a dot stays a dot
     margin = math.ceil(half)
     left, top = middle[0] + margin - half, middle[1] + margin - half
     return ImageOps.expand(image, margin), (left, top, left + 2 * half, top + 2 * half)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly inside `folder`, in order of name."""
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+def _deep_maximum(file: Path) -> tuple[str, float] | None:
+    """The largest value of an image of more than 8 bits, after "I" or "F" for integers
+    or floating point numbers; None for other images and for unreadable ones.
+    """
+    try:
+        with _opened(file) as image:
+            if image.mode[0] not in _DEEP_MODES:
+                return None
+            return image.mode[0], float(np.asarray(image).max())
+    except MemoryError:
+        raise
+    except Exception:  # `pixels` names it
+        return None
+
+
+def _array(image: Any) -> NDArray[Any]:
+    """An array from an array, a tensor or nested lists."""
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    array = np.asarray(image)
+    if array.dtype.kind not in "buif":
+        raise InnerloopTypeError(f"pixels must be real numbers; got {array.dtype}")
+    return array
+
+
+def _unit(values: NDArray[np.float64], white: float) -> NDArray[np.float64]:
+    """Values from 0 (black) to `white` as numbers in 0..1."""
+    if not np.isfinite(values).all():
+        raise InnerloopError("its pixels must be finite numbers")
+    low, high = float(values.min()), float(values.max())
+    if low < -1e-3 * white or high > 1.001 * white:
+        raise InnerloopError(
+            f"its pixels must lie between 0 and {white:g} (white); got {low:g} to "
+            f"{high:g}: scale them, or set integer_white or float_white of the reader"
+        )
+    return (values / white).clip(0, 1)
+
+
+def _scaled(values: NDArray[np.float64], white: float) -> NDArray[np.uint8]:
+    return (_unit(values, white) * 255).round().astype(np.uint8)
+
+
+def _mapped(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """The results in order, computed in threads: decoding releases Python's lock."""
+    workers = min(os.cpu_count() or 1, len(items) // 8)
+    if workers < 2:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(function, items)
+    finally:  # Ctrl-C does not wait for the rest
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_progress(results: Iterable[Any], total: int) -> Iterable[Any]:
+    """The results, with a progress bar on a terminal where there are many."""
+    hidden = total < 500 or not sys.stderr.isatty()
+    console = Console(stderr=True)
+    return track(
+        results,
+        "reading images",
+        total,
+        console=console,
+        transient=True,
+        disable=hidden,
     )
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Bytes 0..255 as float32 in 0..1; what is no bytes as it is."""
+    """Bytes 0..255 as float32 in 0..1; other types stay as they are."""
     return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images

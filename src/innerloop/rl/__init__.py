@@ -1,45 +1,45 @@
-"""Tasks that are played, and what learning by acting needs."""
+"""Environments, and what learning by acting in them needs."""
 
 from collections.abc import Callable
 
-from innerloop.rl.actor_critic import A2C, PPO, generalised_advantages
+from innerloop.core.likelihood import Likelihood
+from innerloop.metagrad.base import MetaGradient
+from innerloop.rl.actor_critic import A2C, PPO
+from innerloop.rl.advantages import generalized_advantages
 from innerloop.rl.bandits import Bandits, bandits
-from innerloop.rl.baselines import oracles
 from innerloop.rl.environment import Environment
-from innerloop.rl.evaluation import play_test
+from innerloop.rl.evaluation import baseline_rewards, evaluate
 from innerloop.rl.half_cheetah import half_cheetah
 from innerloop.rl.mazes import Mazes, mazes
 from innerloop.rl.mdps import MDPs, mdps
 from innerloop.rl.navigation import Navigation, navigation
-from innerloop.rl.policy import Policy
-from innerloop.rl.policy_gradient import (
-    MetaPolicyGradient,
-    PolicyGradient,
-    play_and_learn,
-)
-from innerloop.rl.rollout import Played, examples_of, play
+from innerloop.rl.policy import Policy, PolicyGradient
+from innerloop.rl.policy_gradient import MetaPolicyGradient, adapt_by_acting
+from innerloop.rl.rollout import Rollout, rollout
 
-PLAYED: dict[str, Callable[..., Environment]] = {
+# by the name that commands use
+ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "bandits": bandits,
     "mdps": mdps,
     "mazes": mazes,
     "navigation": navigation,
     "half-cheetah": half_cheetah,
-}  # as TASKS, of tasks that are played
-# meta-gradients that play
-ACTING: dict[str, type[A2C] | type[MetaPolicyGradient]] = {
+}
+META_GRADIENTS: dict[str, type[MetaGradient]] = {
     "ppo": PPO,
     "a2c": A2C,
     "policy-gradient": MetaPolicyGradient,
 }
-# what outputs may mean, by the name in a run's settings
-POLICIES: dict[str, type[Policy]] = {"Policy": Policy, "PolicyGradient": PolicyGradient}
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "policy": Policy,
+    "policy-gradient": PolicyGradient,
+}
 
 __all__ = [
     "A2C",
-    "ACTING",
-    "PLAYED",
-    "POLICIES",
+    "ENVIRONMENTS",
+    "LIKELIHOODS",
+    "META_GRADIENTS",
     "PPO",
     "Bandits",
     "Environment",
@@ -47,18 +47,17 @@ __all__ = [
     "Mazes",
     "MetaPolicyGradient",
     "Navigation",
-    "Played",
     "Policy",
     "PolicyGradient",
+    "Rollout",
+    "adapt_by_acting",
     "bandits",
-    "examples_of",
-    "generalised_advantages",
+    "baseline_rewards",
+    "evaluate",
+    "generalized_advantages",
     "half_cheetah",
     "mazes",
     "mdps",
     "navigation",
-    "oracles",
-    "play",
-    "play_and_learn",
-    "play_test",
+    "rollout",
 ]

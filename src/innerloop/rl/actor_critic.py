@@ -1,265 +1,242 @@
-"""The meta-gradients of learners that act with memory: raise the reward of whole
-trials.
-"""
+"""Actor-critic meta-gradients for learners that act with memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner, Streaming
+from innerloop.core.learner import Learner, MetaTrainConfig, Streaming
 from innerloop.core.likelihood import Metrics
-from innerloop.metagrad.base import Grads
-from innerloop.core.task import Examples, Task
-from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.rl.environment import Environment
-from innerloop.rl.policy import Policy
-from innerloop.rl.rollout import followed, play
-
-
-def generalised_advantages(
-    reward: Tensor, value: Tensor, discount: float, trace: float
-) -> Tensor:
-    """How much better an action was than expected (..., steps), from rewards and values
-    (..., steps) of whole trials.
-
-    A_t = sum_k (discount trace)^k delta_(t+k), delta_t = r_t + discount V_(t+1) - V_t,
-    and V = 0 when the trial is over
-    Schulman et al. 2016, "High-dimensional continuous control using generalized
-    advantage estimation", arXiv:1506.02438, eq. (16). The sum goes on over the ends of
-    episodes, for so does the trial: what is found out in one episode is worth what it
-    earns in the next ones.
-    """
-    after, following, rows = (
-        torch.zeros_like(reward[..., 0]),
-        torch.zeros_like(reward[..., 0]),
-        [],
-    )
-    for r, v in zip(reward.unbind(-1)[::-1], value.unbind(-1)[::-1], strict=True):
-        after = r + discount * following - v + discount * trace * after
-        following = v
-        rows.append(after)
-    return torch.stack(rows[::-1], -1)
+from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.options import Count, Fraction, NonNegative, Positive
+from innerloop.metagrad.base import Draw, Gradient
+from innerloop.rl.acting import ActingGradient
+from innerloop.rl.advantages import generalized_advantages
+from innerloop.rl.environment import as_environment
+from innerloop.rl.policy import Policy, policy_of
+from innerloop.rl.rollout import check_streaming, rollout, trial_outputs
 
 
 class Trials(NamedTuple):
-    """n trials as they were played, and what is learned from them."""
+    """n trials, and what is learned from them."""
 
-    x: Tensor  # (n, steps, *x_shape)
-    y: Tensor  # (n, steps, actions + 2)  [action | reward | over]
-    log_p: Tensor  # (n, steps)  of the actions, when they were drawn
-    advantage: Tensor  # (n, steps)  of mean 0 and deviation 1
-    returns: Tensor  # (n, steps)  what the value should have been
+    x: Tensor  # (n, steps, *x_shape)  observations
+    y: Tensor  # (n, steps, actions + 2)  [action | reward | done]
+    log_p: Tensor  # (n, steps)  of the actions, under the policy that sampled them
+    advantage: Tensor  # (n, steps)  standardized
+    returns: Tensor  # (n, steps)  the targets of the value
 
 
-@dataclass
-class A2C:
-    """Advantage actor-critic: play, and make what was better than expected more
-    probable.
+class A2C(ActingGradient):
+    """A2C: advantage actor-critic over whole trials, one meta-step for every round.
 
-    - log pi(a_t | h_t) A_t - entropy H(pi(. | h_t)) + critic ((V(h_t) - R_t) /
-    left_t)^2, R_t = A_t + V(h_t), mean over all steps
-    Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning",
-    arXiv:1602.01783; with memory: Wang et al. 2016, arXiv:1611.05763. The learner tells
-    its value as a mean reward for each of the steps that are left, so that its size
-    does not depend on the length of a trial.
+    loss = -log pi(a_t | h_t) A_t - entropy H(pi) + critic ((V(h_t) - R_t) / left_t)^2
 
-    environment: whose tasks. discount, trace: of `generalised_advantages`. entropy,
-    critic: their weights in the loss; that of the entropy falls to nothing with `at`.
-    lucky: go by the rewards as they were drawn, not by the environment's `credit`,
-    which is the better guide. generator: draws what is drawn.
+    Reference: Mnih, Puigdomènech Badia, Mirza, Graves, Lillicrap, Harley, Silver and
+    Kavukcuoglu 2016, "Asynchronous methods for deep reinforcement learning",
+    arXiv:1602.01783; with memory: Wang, Kurth-Nelson, Tirumala, Soyer, Leibo, Munos,
+    Blundell, Kumaran and Botvinick 2016, "Learning to reinforcement learn",
+    arXiv:1611.05763.
+
+    A_t are generalized advantages and R_t = A_t + V(h_t). The learner outputs its value
+    as the mean reward of the left_t remaining steps, so that its scale does not depend
+    on the length of a trial. The weight of the entropy falls linearly to zero.
+
+    Args:
+        discount: discount factor of future rewards.
+        trace: lambda of the generalized advantages.
+        entropy: weight of the entropy in the loss, at the start of training.
+        critic: weight of the squared error of the value in the loss.
+        sampled_rewards: learn from the sampled rewards, instead of the environment's
+            training reward, which has less variance.
     """
 
-    environment: Environment
-    discount: float = 1.0
-    trace: float = 0.95
-    entropy: float = 0.04
-    critic: float = 0.5
-    lucky: bool = False
-    generator: torch.Generator = field(
-        default_factory=lambda: torch.Generator().manual_seed(0)
+    discount: Fraction = 1.0
+    trace: Fraction = 0.95
+    entropy: NonNegative = 0.04
+    critic: NonNegative = 0.5
+    sampled_rewards: bool = False
+
+    requires = Streaming
+    defaults = MetaTrainConfig(
+        batch=512, optimizer="Adam", lr=4e-3, warmup=0.01, clip=0.5, meta_gradient="a2c"
     )
 
     def __post_init__(self) -> None:
-        if not (
-            0 <= self.discount <= 1
-            and 0 <= self.trace <= 1
-            and min(self.entropy, self.critic) >= 0
-        ):
-            told = (
-                f"got {self.discount}, {self.trace}, {self.entropy} and {self.critic}"
-            )
-            raise InnerloopError(
-                f"discount and trace are from 0 to 1, entropy and critic 0 or more: {told}"
-            )
-        self._progress = 0.0
+        super().__post_init__()
+        self.progress = 0.0
 
-    @classmethod
-    def policy(cls, environment: Environment) -> Policy:
-        """How a learner's outputs are read: actions, and a value."""
-        return Policy(discrete=environment.discrete, value=True)
+    def likelihood(self, tasks: TaskDistribution) -> Policy:
+        return replace(as_environment(tasks).likelihood(), value=True)
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        super().check(learner, tasks)
+        check_actor_critic(learner)
 
     def on_progress(self, progress: float) -> None:
-        """Told how far meta-training is, from 0 to 1."""
-        self._progress = progress
+        self.progress = progress
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on as if it had never stopped, beside the
-        generator.
-        """
-        return {"progress": self._progress}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._progress = state["progress"]
-
-    def __call__(self, learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
-        streaming, policy = acting(learner)
-        trials, metrics = self.round(streaming, policy, tasks)
-        return self.gradient(streaming, policy, trials, metrics)
+    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
+        trials, metrics = self.collect(learner, draw())
+        return self.gradient(learner, trials, metrics)
 
     @torch.no_grad()
-    def round(
-        self, learner: Streaming, policy: Policy, tasks: Task
-    ) -> tuple[Trials, Metrics]:
-        """Play a trial of every task."""
-        played = play(learner, self.environment, tasks.support.x[:, 0], self.generator)
-        x, y, outputs, credit = (part[:, 0] for part in played)
+    def collect(self, learner: Learner, tasks: Task) -> tuple[Trials, Metrics]:
+        """Roll out one trial of every task."""
+        policy = check_actor_critic(learner)[1]
+        params = self.environment.params_of(tasks)
+        played = rollout(learner, self.environment, params, self.generator)
+        x, y, outputs, training_reward = (part[:, 0] for part in played)
+        reward = y[..., -2]
         value = self.value(policy, outputs)  # (n, steps)
-        advantage = generalised_advantages(
-            y[..., -2] if self.lucky else credit, value, self.discount, self.trace
+        advantage = generalized_advantages(
+            reward if self.sampled_rewards else training_reward,
+            value,
+            self.discount,
+            self.trace,
         )
         returns = advantage + value
-        advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-8)
-        return Trials(
-            x, y, policy.log_prob(outputs, y[..., :-2]), advantage, returns
-        ), {"reward": y[..., -2].sum(-1).mean()}
+        scale = advantage.std().clamp_min(1e-8)
+        advantage = (advantage - advantage.mean()) / scale
+        log_p = policy.log_prob(outputs, y[..., :-2])
+        metrics = {"reward": reward.sum(-1).mean()}
+        return Trials(x, y, log_p, advantage, returns), metrics
 
     def left(self, outputs: Tensor) -> Tensor:
-        """What a reward of 1 in each of the steps that are left is worth (steps,), for
-        outputs (n, steps, out_dim).
+        """The discounted number of remaining steps (steps,), for outputs (n, steps,
+        out_dim).
         """
         ones = outputs.new_ones(outputs.shape[1])
-        return generalised_advantages(ones, torch.zeros_like(ones), self.discount, 1.0)
+        return generalized_advantages(ones, torch.zeros_like(ones), self.discount, 1.0)
 
     def value(self, policy: Policy, outputs: Tensor) -> Tensor:
         """V (n, steps)."""
         mean_reward = policy.split(outputs)[1]
-        assert mean_reward is not None  # `acting` has seen to it
+        assert mean_reward is not None  # see check_actor_critic
         return mean_reward * self.left(outputs)
 
     def surrogate(self, log_p: Tensor, trials: Trials) -> Tensor:
-        """What is to rise, step by step (n, steps), from the log probabilities of the
-        actions as they are now.
+        """What the policy maximizes at every step (n, steps), from the current log
+        probabilities of the actions.
         """
         return log_p * trials.advantage
 
-    def gradient(
-        self, learner: Streaming, policy: Policy, trials: Trials, metrics: Metrics
-    ) -> tuple[Grads, Metrics]:
-        """The gradient of the loss by name, and metrics."""
+    def gradient(self, learner: Learner, trials: Trials, metrics: Metrics) -> Gradient:
+        """The gradient of the loss, and metrics."""
+        streaming, policy = check_actor_critic(learner)
         theta = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-        outputs = followed(learner, Examples(trials.x, trials.y))  # (n, steps, out_dim)
+        # (n, steps, out_dim)
+        outputs = trial_outputs(streaming, Examples(trials.x, trials.y))
         entropy = policy.entropy(outputs).mean()
-        error = (
-            ((self.value(policy, outputs) - trials.returns) / self.left(outputs))
-            .square()
-            .mean()
-        )
-        rising = self.surrogate(
-            policy.log_prob(outputs, trials.y[..., :-2]), trials
-        ).mean()
+        error = (self.value(policy, outputs) - trials.returns) / self.left(outputs)
+        squared_error = error.square().mean()
+        log_p = policy.log_prob(outputs, trials.y[..., :-2])
         loss = (
-            self.critic * error - rising - self.entropy * (1 - self._progress) * entropy
+            self.critic * squared_error
+            - self.surrogate(log_p, trials).mean()
+            - self.entropy * (1 - self.progress) * entropy
         )
         grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
-        told = {"loss": loss, **metrics, "entropy": entropy, "value_error": error}
-        return dict(zip(theta, grads, strict=True)), {
-            name: value.detach() for name, value in told.items()
+        shown = {
+            "loss": loss,
+            **metrics,
+            "entropy": entropy,
+            "value_error": squared_error,
         }
+        return Gradient(
+            dict(zip(theta, grads, strict=True)),
+            {name: value.detach() for name, value in shown.items()},
+        )
 
 
-@dataclass
 class PPO(A2C):
-    """Proximal policy optimisation: what was played is learned from several times, as
-    long as the policy does not leave it far behind.
+    """PPO: proximal policy optimization over whole trials, several meta-steps for every
+    round.
 
-    min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) in the place of log pi(a_t |
-    h_t) A_t, rho_t = pi(a_t | h_t) / pi_played(a_t | h_t) Schulman et al. 2017,
-    "Proximal policy optimization algorithms", arXiv:1707.06347, eq. (7), (9).
+    loss = -min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) in place of the policy
+    term of A2C, rho_t = pi(a_t | h_t) / pi_sampled(a_t | h_t)
 
-    epochs: how often a trial is learned from before new ones are played. minibatches:
-    meta-steps of an epoch, each of as many trials, whole ones.
+    Reference: Schulman, Wolski, Dhariwal, Radford and Klimov 2017, "Proximal policy
+    optimization algorithms", arXiv:1707.06347, eq. (7), (9).
+
+    A round is one trial of every task in a batch. It is used `epochs` times, in
+    minibatches of whole trials, before the next batch is drawn.
+
+    Args:
+        discount: discount factor of future rewards.
+        trace: lambda of the generalized advantages.
+        entropy: weight of the entropy in the loss, at the start of training.
+        critic: weight of the squared error of the value in the loss.
+        sampled_rewards: learn from the sampled rewards, instead of the environment's
+            training reward, which has less variance.
+        epochs: how often a trial is used.
+        minibatches: meta-steps in an epoch.
+        clip: how far the probability ratio may move from 1.
     """
 
-    epochs: int = 4
-    minibatches: int = 2
-    clip: float = 0.2
+    epochs: Count = 4
+    minibatches: Count = 2
+    clip: Positive = 0.2
+
+    defaults = MetaTrainConfig(
+        batch=512, optimizer="Adam", lr=4e-3, warmup=0.01, clip=0.5, meta_gradient="ppo"
+    )
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.minibatches) < 1 or self.clip <= 0:
-            raise InnerloopError(
-                f"PPO needs epochs, minibatches and a clip above 0, got {self.epochs}, {self.minibatches} and {self.clip}"
-            )
         super().__post_init__()
-        self._trials: Trials | None = None
-        self._metrics: Metrics = {}
-        self._parts: list[Tensor] = []  # of the trials, still to be learned from
+        self.trials: Trials | None = None
+        self.metrics: Metrics = {}
+        self.parts: list[Tensor] = []  # minibatches to come: indices of trials
 
-    def state_dict(self) -> dict[str, Any]:
-        trials = self._trials and tuple(self._trials)
-        return {
-            **super().state_dict(),
-            "trials": trials,
-            "metrics": self._metrics,
-            "parts": self._parts,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._trials = Trials(*state["trials"]) if state["trials"] else None
-        self._metrics, self._parts = state["metrics"], state["parts"]
-
-    def __call__(self, learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
-        streaming, policy = acting(learner)
-        if self._trials is None or not self._parts:
-            self._trials, self._metrics = self.round(streaming, policy, tasks)
-            orders = [
-                torch.randperm(len(self._trials.x), generator=self.generator)
+    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
+        if self.trials is None or not self.parts:
+            self.trials, self.metrics = self.collect(learner, draw())
+            n = len(self.trials.x)
+            self.parts = [
+                part
                 for _ in range(self.epochs)
+                for part in torch.randperm(n, generator=self.generator).chunk(
+                    self.minibatches
+                )
             ]
-            self._parts = [
-                part for order in orders for part in order.chunk(self.minibatches)
-            ]
-        part = self._parts.pop(0)
-        return self.gradient(
-            streaming,
-            policy,
-            Trials(*(t[part.to(t.device)] for t in self._trials)),
-            self._metrics,
-        )
+        part = self.parts.pop(0).to(self.trials.x.device)
+        trials = Trials(*(tensor[part] for tensor in self.trials))
+        return self.gradient(learner, trials, self.metrics)
 
     def surrogate(self, log_p: Tensor, trials: Trials) -> Tensor:
         ratio = (log_p - trials.log_p).exp()
-        return torch.minimum(
-            ratio * trials.advantage,
-            ratio.clamp(1 - self.clip, 1 + self.clip) * trials.advantage,
-        )
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+        return torch.minimum(ratio * trials.advantage, clipped * trials.advantage)
+
+    def round_state(self) -> dict[str, Any]:
+        if self.trials is None or not self.parts:
+            return {}
+        return {
+            "trials": tuple(self.trials),
+            "metrics": dict(self.metrics),
+            "parts": list(self.parts),
+        }
+
+    def load_round_state(self, state: dict[str, Any]) -> None:
+        self.trials = Trials(*state["trials"]) if state else None
+        self.metrics = dict(state.get("metrics", {}))
+        self.parts = list(state.get("parts", []))
 
 
-def acting(learner: Learner) -> tuple[Streaming, Policy]:
-    """The learner and its policy. Raises TypeError where it does not stream, or its
-    outputs are no policy with a value.
+def check_actor_critic(learner: Learner) -> tuple[Streaming, Policy]:
+    """The learner and its policy.
+
+    Raises InnerloopTypeError where it does not stream, or its outputs are not a policy
+    with a value.
     """
-    if not isinstance(learner, Streaming):
+    streaming, policy = check_streaming(learner), policy_of(learner)
+    if not policy.value:
         raise InnerloopTypeError(
-            f"learning by acting with memory needs a learner that streams, such as RL2 or LSTM; not {type(learner).__name__}"
+            "an actor-critic needs outputs with a value: build "
+            f"{type(learner).__name__} with likelihood=Policy(value=True); got {policy}"
         )
-    if not isinstance(learner.likelihood, Policy) or not learner.likelihood.value:
-        raise InnerloopTypeError(
-            f"its outputs must be a policy and a value: build it with likelihood=Policy(value=True), not {learner.likelihood}"
-        )
-    return learner, learner.likelihood
+    return streaming, policy

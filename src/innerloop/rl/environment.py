@@ -1,90 +1,161 @@
-"""Tasks that are played: what is learned from does not lie there, it comes of
-acting.
-"""
+"""Tasks in which a learner acts, and learns from the rewards of its actions."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from innerloop.core.learner import Learner
+from innerloop.core.report import Measurement, Report, TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.rl.policy import Policy
+from innerloop.tasks.splits import check_split
+
+if TYPE_CHECKING:
+    from innerloop.rl.baselines import Baseline
+    from innerloop.rl.objective import TrialReward
+
+# The splits draw from one continuum; disjoint ranges of seeds keep them apart. torch's
+# generators on the CPU use 32 bits of a seed.
+SEEDS_OF_A_SPLIT = 2**30
+SEED_OFFSETS = {
+    split: i * SEEDS_OF_A_SPLIT for i, split in enumerate(("train", "val", "test"))
+}
 
 
 class Environment(TaskDistribution):
-    """Tasks that are played, many side by side, on tensors.
+    """A family of Markov decision processes; many episodes run side by side on tensors.
 
-    A task is a row of parameters (p,): the odds of a bandit's arms, a goal. `sample`
-    gives such rows as the inputs of a task's support and query set; `rl.play` makes
-    examples of them, whose x is what was seen and whose y is [action | reward | over]:
-    the action, one-hot where it is discrete, the reward for it, and 1 where it ended an
-    episode. `spec` says so: reals, x_shape, actions + 2.
-    An episode has at most `horizon` steps, and a trial `episodes`: a learner that
-    streams carries its state through a trial, not beyond it.
+    A task is a row of parameters (p,), such as the means of a bandit's arms or a goal.
+    `sample` returns these rows as the inputs of support and query set. A rollout turns
+    them into examples: x is what the agent observes, and y is [action | reward | done],
+    with one-hot rows for discrete actions and done = 1 at the end of an episode. `spec`
+    describes these examples: reals, x_shape, actions + 2.
+
+    An episode has at most `horizon` steps, and a trial has `episodes` episodes. A
+    learner that streams keeps its state during a trial.
+
+    A subclass implements `sample_params`, `start`, `observe` and `step`.
     """
 
-    discrete: ClassVar[bool] = True
+    played: ClassVar[bool] = True
+    validation_size: ClassVar[int] = 200
+    discrete: bool = True  # whether actions are discrete
 
     def __init__(
-        self, x_shape: tuple[int, ...], actions: int, horizon: int, episodes: int = 1
+        self,
+        x_shape: tuple[int, ...],
+        actions: int,
+        horizon: int,
+        episodes: int = 1,
+        split: str = "train",
     ):
+        check_split(split)
         if min(actions, horizon, episodes) < 1:
             raise InnerloopError(
-                f"an environment needs at least one action, step and episode, got {actions}, {horizon} and {episodes}"
+                "an environment needs at least 1 action, step and episode; got "
+                f"actions={actions}, horizon={horizon}, episodes={episodes}"
             )
         self.actions, self.horizon, self.episodes = actions, horizon, episodes
+        self.split, self.title = split, type(self).__name__.lower()
         self.spec = TaskSpec("reals", x_shape, actions + 2)
 
     @property
     def steps(self) -> int:
-        """The steps of a trial."""
+        """The number of steps of a trial."""
         return self.horizon * self.episodes
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        parameters = self.draw(n, generator)[:, None]  # (n, 1, p)
-        examples = Examples(parameters, parameters[..., :0])
+        seed = int(torch.randint(SEEDS_OF_A_SPLIT, (), generator=generator))
+        own = torch.Generator().manual_seed(SEED_OFFSETS[self.split] + seed)
+        params = self.sample_params(n, own)[:, None]  # (n, 1, p)
+        examples = Examples(params, params[..., :0])
         return Task(examples, examples)
 
+    @staticmethod
+    def params_of(tasks: Task) -> Tensor:
+        """The parameters (n, p) of tasks from `sample`."""
+        return tasks.support.x[:, 0]
+
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
         """The parameters (n, p) of n tasks."""
 
     @abstractmethod
-    def start(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
-        """Where episodes of tasks with parameters (n, p) begin: (n, w)."""
+    def start(self, params: Tensor, rng: torch.Generator) -> Tensor:
+        """The first states (n, s) of episodes of tasks with parameters (n, p)."""
 
     @abstractmethod
-    def look(self, parameters: Tensor, where: Tensor) -> Tensor:
-        """What is seen at `where` (n, w): (n, *x_shape)."""
+    def observe(self, params: Tensor, state: Tensor) -> Tensor:
+        """The observations (n, *x_shape) in states (n, s)."""
 
     @abstractmethod
     def step(
-        self,
-        parameters: Tensor,
-        where: Tensor,
-        action: Tensor,
-        generator: torch.Generator,
+        self, params: Tensor, state: Tensor, action: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """After an action (n, actions): where it led to (n, w), the reward (n,), and
-        whether the episode is over (n,), beside the horizon.
+        """Take actions (n, actions): the next states (n, s), the rewards (n,), and
+        whether the episode is done (n,) for another reason than the horizon.
         """
 
-    def expected(
-        self, parameters: Tensor, where: Tensor, action: Tensor
+    def expected_reward(
+        self, params: Tensor, state: Tensor, action: Tensor
     ) -> Tensor | None:
-        """The mean (n,) of the reward that `step` draws for an action (n, actions),
-        where it can be told.
+        """The means (n,) of the rewards that `step` draws, or None where they are not
+        known.
         """
         return None
 
-    def credit(
-        self, parameters: Tensor, where: Tensor, action: Tensor
+    def training_reward(
+        self, params: Tensor, state: Tensor, action: Tensor
     ) -> Tensor | None:
-        """What training may go by instead of the reward (n,) of an action (n, actions):
-        it ranks ways of acting the same, with less chance in it. That is the mean of
-        the reward, where it can be told, unless an environment knows better.
+        """What training maximizes in place of the sampled rewards (n,), or None for
+        these.
+
+        It must have the same optimal policies and less variance: by default the
+        expected reward, where that is known.
         """
-        return self.expected(parameters, where, action)
+        return self.expected_reward(params, state, action)
+
+    def baselines(self) -> dict[str, Callable[..., Baseline]]:
+        """Agents to compare with, by name; each is called with the environment and a
+        generator.
+        """
+        from innerloop.rl.baselines import RandomActions
+
+        return {"random": RandomActions}
+
+    def describe(self) -> str:
+        trial = f"{self.episodes} episodes of " if self.episodes > 1 else ""
+        return f"{self.title} in trials of {trial}at most {self.horizon} steps"
+
+    def likelihood(self) -> Policy:
+        return Policy(discrete=self.discrete)
+
+    def objective(self) -> TrialReward:
+        from innerloop.rl.objective import TrialReward
+
+        return TrialReward(self)
+
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
+        """The reward on unseen tasks, see `innerloop.rl.evaluation`."""
+        from innerloop.rl.evaluation import evaluate
+
+        return evaluate(learner, self, plan)
+
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
+        return self.evaluate(learner, plan).tables[0].rows[0].values[0]
+
+
+def as_environment(tasks: TaskDistribution) -> Environment:
+    """The tasks as an environment. Raises InnerloopTypeError where they are none."""
+    if not isinstance(tasks, Environment):
+        raise InnerloopTypeError(
+            "learning by acting needs an environment, such as bandits or mdps; got "
+            f"{tasks.describe()}"
+        )
+    return tasks

@@ -1,94 +1,110 @@
-"""The protocol of tasks that are played: the reward of trials on unseen tasks, with
-intervals, and the oracles beside it.
-"""
+"""The reward of a learner on unseen tasks, compared with the baselines."""
 
 from __future__ import annotations
 
-import time
-
 import torch
+from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import Estimate, TestResult
-from innerloop.engine.errors import InnerloopError
-from innerloop.rl.baselines import oracles, strategy_rewards
+from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
+from innerloop.rl.advantages import mean_return
 from innerloop.rl.environment import Environment
-from innerloop.rl.policy_gradient import update_test
-from innerloop.rl.rollout import play
+from innerloop.rl.policy_gradient import adapt_by_acting
+from innerloop.rl.rollout import interact, rollout
 
-# parts draw from one continuum: from seeds of their own, so that no task comes twice
-UNSEEN = {"train": 0, "val": 1 << 40, "test": 1 << 41}
-AT_ONCE = 500  # trials
-
-
-def unseen(split: str, seed: int = 0) -> torch.Generator:
-    """What draws the tasks of a split."""
-    return torch.Generator().manual_seed(UNSEEN[split] + seed)
+TRIALS_AT_ONCE = 500
+TASKS_AT_ONCE = 25  # of learners that adapt weights
+UPDATES = 3  # that such learners take at least
 
 
-def play_test(
-    learner: Learner,
-    environment: Environment,
-    *,
-    n: int = 1000,
-    generator: torch.Generator | None = None,
-    updates: int | None = None,
-) -> TestResult:
-    """Play one trial of each of `n` unseen tasks: the mean total reward, and that of
-    the 1st, 2nd, ... episode of a trial, with 95 % intervals.
+def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Report:
+    """The mean reward of a learner on `plan.n` unseen tasks, with 95 % intervals.
 
-    Of a learner that descends: the mean return of an episode after its steps, and its
-    curve after 0, 1, ... `updates` of them, a trial before each. generator: draws the
-    tasks, and then what is drawn in play (default: the test split's of seed 0).
+    A learner that streams acts in one trial of every task; the report has the total
+    reward of a trial, that of the baselines on the same tasks, and the reward of the
+    1st, 2nd, ... episode. The validation split is not compared with baselines.
+
+    A learner that adapts weights acts, updates, and acts again; the report has the
+    return of an episode after `plan.steps` updates (default: the learner's inner
+    steps), and after 0, 1, ... updates.
     """
-    if n < 1:
-        raise InnerloopError(f"a test needs at least one task, not {n}")
-    begin = time.monotonic()
-    generator = generator if generator is not None else unseen("test")
+    learner.eval()
     if isinstance(learner, Descent):
-        return update_test(
-            learner, environment, n=n, generator=generator, updates=updates
-        )
+        return _after_updates(learner, environment, plan)
+    rng = plan.generator()
+    params = environment.params_of(environment.sample(plan.n, rng))
     device = next(learner.parameters(), torch.empty(0)).device
-    parameters = environment.draw(n, generator).to(device)
-    # (n, steps)
-    rewards = torch.cat(
+    reward = torch.cat(
         [
-            play(learner, environment, split, generator).reward[:, 0].cpu()
-            for split in parameters.split(AT_ONCE)
+            rollout(learner, environment, part.to(device), rng).reward[:, 0].cpu()
+            for part in params.split(TRIALS_AT_ONCE)
         ]
-    )
-    # (n, episodes)
-    episodes = rewards.unflatten(1, (environment.episodes, environment.horizon)).sum(-1)
-    return TestResult(
-        metrics={"reward": Estimate.of(rewards.sum(-1))},
-        tasks=n,
-        transductive=False,
-        seconds=time.monotonic() - begin,
-        score="reward",
-        instances=[Estimate.of(values) for values in episodes.T]
-        if environment.episodes > 1
-        else [],
-    )
+    )  # (n, steps)
+    rows = [_row(plan, type(learner).__name__, Estimate.of(reward.sum(-1)))]
+    if environment.split != "val":
+        rows += [
+            _row(plan, name, estimate)
+            for name, estimate in baseline_rewards(environment, plan).items()
+        ]
+    tables = [Table("reward of a trial", tuple(rows))]
+    if environment.episodes > 1:
+        by_episode = reward.unflatten(1, (environment.episodes, -1)).sum(-1)
+        tables.append(_curve("reward by episode", "episode", by_episode.T, 1))
+    return Report(tuple(tables))
 
 
-def oracle_test(
-    environment: Environment, *, n: int = 1000, split: str = "test", seed: int = 0
-) -> dict[str, Estimate]:
-    """The total reward of every strategy that knows the environment, on the tasks of
-    `play_test`.
-    """
-    parameters = environment.draw(n, unseen(split, seed))
+def baseline_rewards(environment: Environment, plan: TestPlan) -> dict[str, Estimate]:
+    """The total reward of a trial of every baseline, on the tasks of `evaluate`."""
+    params = environment.params_of(environment.sample(plan.n, plan.generator()))
     found = {}
-    for name, strategy in oracles(environment).items():
-        own, luck = (
-            torch.Generator().manual_seed(UNSEEN[split] + seed + offset)
-            for offset in (1, 2)
+    for name, baseline in environment.baselines().items():
+        own, rng = (
+            torch.Generator().manual_seed(plan.seed + offset) for offset in (1, 2)
         )
-        found[name] = Estimate.of(
-            strategy_rewards(
-                strategy(environment, own), environment, parameters, luck
-            ).sum(-1)
-        )
+        agent = baseline(environment, own)
+        steps = interact(agent, environment, params, rng, environment.steps)
+        total = torch.stack([step.y[:, -2] for step in steps]).sum(0)  # (n,)
+        found[name] = Estimate.of(total)
     return found
+
+
+def _after_updates(
+    learner: Descent, environment: Environment, plan: TestPlan
+) -> Report:
+    rng = plan.generator()
+    params = environment.params_of(environment.sample(plan.n, rng))
+    device = next(learner.parameters()).device
+    at = plan.steps if plan.steps is not None else learner.inner_steps
+    updates = at if plan.steps is not None else max(at, UPDATES)
+    parts = [
+        torch.stack(
+            [
+                mean_return(played).cpu()
+                for played in adapt_by_acting(
+                    learner, environment, part.to(device), rng, updates=updates
+                )
+            ]
+        )
+        for part in params.split(TASKS_AT_ONCE)
+    ]
+    values = torch.cat(parts, 1)  # (updates + 1, n)
+    row = _row(plan, type(learner).__name__, Estimate.of(values[at]))
+    curve = _curve("return of an episode by update", "updates", values, 0)
+    return Report((Table("return of an episode", (row,)), curve))
+
+
+def _row(plan: TestPlan, agent: str, estimate: Estimate) -> Row:
+    value = Measurement.of("reward", estimate, plan.n)
+    return Row({**plan.labels, "agent": agent}, (value,))
+
+
+def _curve(title: str, label: str, values: Tensor, first: int) -> Table:
+    """A table of values (rows, n), with rows numbered from `first`."""
+    return Table(
+        title,
+        tuple(
+            Row({label: i}, (Measurement.of("reward", Estimate.of(row), len(row)),))
+            for i, row in enumerate(values, first)
+        ),
+    )

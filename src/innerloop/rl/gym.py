@@ -1,6 +1,4 @@
-"""Environments of gymnasium as tasks that are played, and what its runners can be asked
-for.
-"""
+"""Environments of gymnasium."""
 
 from __future__ import annotations
 
@@ -19,27 +17,33 @@ try:
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 except ImportError as error:
     raise MissingPackageError(
-        "these environments are gymnasium's: pip install 'innerloop[gym]'"
+        "this environment needs gymnasium: pip install 'innerloop[gym]'"
     ) from error
 
 Vector = SyncVectorEnv | AsyncVectorEnv
+Goal = Literal["direction", "velocity"]
 SEEDS = 2**31
 
 
 class Gym(Environment):
-    """Tasks of any vector environment of gymnasium whose sub-environments have an
-    attribute `task`, which is set to the parameters of the task.
+    """Tasks of a vector environment of gymnasium whose sub-environments have an
+    attribute `task`, which is set to the parameters of a task.
 
-    make: gives a vector environment of so many sub-environments, each for one task,
-    that does not reset itself (AutoresetMode.DISABLED); one is made and kept for every
-    number. tasks: gives the parameters (n, p) of n tasks. horizon, episodes: the
-    longest episode, and how many a trial has. Actions are discrete, or reals, clipped
-    to the bounds of the action space. Where an episode stands is in the simulators, not
-    in `where`, which is what was seen last: it is played once, step by step, and one
-    play at a time. A row that is over begins anew at the next `start`; where no row is
-    over, all do.
-    Raises ValueError for spaces other than boxes of observations and boxes or numbers
-    of actions.
+    Actions are discrete, or reals that are clipped to the bounds of the action space.
+    The state of an episode is in the simulators, and `state` is the last observation,
+    so that an environment serves one rollout at a time. `start` resets the rows whose
+    episode is done, or all rows where none is.
+
+    Args:
+        make: makes a vector environment with so many sub-environments that does not
+            reset itself (AutoresetMode.DISABLED); one is kept for every number.
+        tasks: draws the parameters (n, p) of n tasks.
+        horizon: most steps in an episode.
+        episodes: episodes in a trial.
+        split: the split of the tasks.
+
+    Raises InnerloopError for other spaces than boxes of observations, and boxes or
+    numbers of actions.
     """
 
     def __init__(
@@ -48,92 +52,80 @@ class Gym(Environment):
         tasks: Callable[[int, torch.Generator], Tensor],
         horizon: int,
         episodes: int = 1,
+        split: str = "train",
     ):
         self.make, self.tasks = make, tasks
         self.simulators: dict[int, Vector] = {}
         one = self.simulator(1)
-        seen, done = one.single_observation_space, one.single_action_space
-        if not isinstance(seen, gymnasium.spaces.Box) or not isinstance(
-            done, gymnasium.spaces.Box | gymnasium.spaces.Discrete
+        observed, space = one.single_observation_space, one.single_action_space
+        if not isinstance(observed, gymnasium.spaces.Box) or not isinstance(
+            space, gymnasium.spaces.Box | gymnasium.spaces.Discrete
         ):
             raise InnerloopError(
-                f"observations must be a Box and actions a Box or Discrete, not {seen} and {done}"
+                "observations must be a Box, and actions a Box or Discrete; got "
+                f"{observed} and {space}"
             )
-        self.space = done
-        self.discrete = isinstance(done, gymnasium.spaces.Discrete)  # pyright: ignore[reportAttributeAccessIssue]
+        self.space = space
+        self.discrete = isinstance(space, gymnasium.spaces.Discrete)
         actions = (
-            int(done.n)
-            if isinstance(done, gymnasium.spaces.Discrete)
-            else int(np.prod(done.shape))
+            int(space.n)
+            if isinstance(space, gymnasium.spaces.Discrete)
+            else int(np.prod(space.shape))
         )
-        super().__init__(tuple(seen.shape), actions, horizon, episodes)
-        self.since, self.over = np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
+        super().__init__(tuple(observed.shape), actions, horizon, episodes, split)
+        self.clock, self.done = np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
 
     def simulator(self, n: int) -> Vector:
-        """The vector environment of n rows. Raises ValueError for one that resets
+        """The vector environment of n rows. Raises InnerloopError for one that resets
         itself.
         """
         if n not in self.simulators:
             made = self.make(n)
             if made.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
                 raise InnerloopError(
-                    'the vector environment resets itself: make it with autoreset_mode="Disabled"'
+                    "the vector environment must not reset itself: make it with "
+                    "autoreset_mode=AutoresetMode.DISABLED"
                 )
             self.simulators[n] = made
         return self.simulators[n]
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
         return self.tasks(n, generator)
 
-    def start(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
-        simulator, n = self.simulator(len(parameters)), len(parameters)
-        ended = (
-            self.over
-            if len(self.over) == n and self.over.any()
-            else np.ones(n, dtype=bool)
-        )
-        simulator.set_attr("task", list(parameters.cpu().numpy()))
-        seeds = torch.randint(SEEDS, (n,), generator=generator).tolist()
-        observed, _ = simulator.reset(seed=seeds, options={"reset_mask": ended})
-        self.over = np.zeros(n, dtype=bool)
-        self.since = (
-            np.where(ended, 0, self.since)
-            if len(self.since) == n
-            else np.zeros(n, dtype=int)
-        )
-        return self._tensor(observed, parameters).flatten(1)
+    def start(self, params: Tensor, rng: torch.Generator) -> Tensor:
+        simulator, n = self.simulator(len(params)), len(params)
+        some = len(self.done) == n and bool(self.done.any())
+        reset = self.done if some else np.ones(n, dtype=bool)
+        simulator.set_attr("task", list(params.cpu().numpy()))
+        seeds = torch.randint(SEEDS, (n,), generator=rng).tolist()
+        observed, _ = simulator.reset(seed=seeds, options={"reset_mask": reset})
+        self.clock = np.where(reset, 0, self.clock if some else 0)
+        self.done = np.zeros(n, dtype=bool)
+        return self._tensor(observed, params).flatten(1)
 
-    def look(self, parameters: Tensor, where: Tensor) -> Tensor:
-        return where.unflatten(1, self.spec.x_shape)
+    def observe(self, params: Tensor, state: Tensor) -> Tensor:
+        return state.unflatten(1, self.spec.x_shape)
 
     def step(
-        self,
-        parameters: Tensor,
-        where: Tensor,
-        action: Tensor,
-        generator: torch.Generator,
+        self, params: Tensor, state: Tensor, action: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.space, gymnasium.spaces.Box):
-            given = (
-                action.cpu()
-                .numpy()
-                .reshape(-1, *self.space.shape)
-                .clip(self.space.low, self.space.high)
-                .astype(self.space.dtype)
-            )
+            shaped = action.cpu().numpy().reshape(-1, *self.space.shape)
+            clipped = shaped.clip(self.space.low, self.space.high)
+            taken = clipped.astype(self.space.dtype)
         else:
-            given = action.argmax(-1).cpu().numpy() + int(self.space.start)
-        observed, reward, ended, cut, _ = self.simulator(len(parameters)).step(given)
-        self.since = self.since + 1
-        self.over = ended | cut | (self.since == self.horizon)
-        over = torch.from_numpy(self.over).to(parameters.device)
+            taken = action.argmax(-1).cpu().numpy() + int(self.space.start)
+        observed, reward, ended, cut, _ = self.simulator(len(params)).step(taken)
+        self.clock = self.clock + 1
+        self.done = ended | cut | (self.clock == self.horizon)
         return (
-            self._tensor(observed, parameters).flatten(1),
-            self._tensor(reward, parameters),
-            over,
+            self._tensor(observed, params).flatten(1),
+            self._tensor(reward, params),
+            torch.from_numpy(self.done).to(params.device),
         )
 
     def close(self) -> None:
+        """Close all simulators."""
         for simulator in self.simulators.values():
             simulator.close()
         self.simulators.clear()
@@ -143,49 +135,46 @@ class Gym(Environment):
         return torch.from_numpy(np.array(values, dtype=np.float32)).to(like.device)
 
 
-class Running(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A runner that is rewarded for what its task asks: for speed in a direction,
-    task[0] = 1 or -1, or for going at the speed task[0].
+class GoalReward(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Rewards a runner for its velocity in the direction task[0] (1 or -1), or for
+    reaching the velocity task[0].
     """
 
-    def __init__(
-        self, env: gymnasium.Env[Any, Any], asked: Literal["direction", "velocity"]
-    ):
+    def __init__(self, env: gymnasium.Env[Any, Any], goal: Goal):
         super().__init__(env)
-        self.asked, self.task = asked, np.ones(1)
+        self.goal, self.task = goal, np.ones(1)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        seen, _, over, cut, info = self.env.step(action)
-        speed, goal = float(info["x_velocity"]), float(self.task[0])
-        earned = goal * speed if self.asked == "direction" else -abs(speed - goal)
-        return seen, earned + float(info["reward_ctrl"]), over, cut, info
+        observed, _, done, cut, info = self.env.step(action)
+        velocity, target = float(info["x_velocity"]), float(self.task[0])
+        forward = self.goal == "direction"
+        reward = target * velocity if forward else -abs(velocity - target)
+        return observed, reward + float(info["reward_ctrl"]), done, cut, info
 
 
-def running(
-    name: str, asked: Literal["direction", "velocity"], horizon: int, episodes: int
+def runner(
+    name: str, goal: Goal, horizon: int, episodes: int, split: str = "train"
 ) -> Gym:
-    """A runner of gymnasium, by its name there, that is asked to go forward or
-    backward, or at a speed between 0 and 2.
+    """A runner of gymnasium, by its name there; its tasks are to run forward or
+    backward, or at a velocity between 0 and 2.
     """
 
     def one() -> gymnasium.Env[Any, Any]:
         try:
-            return Running(
-                gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True),
-                asked,
-            )
+            env = gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True)
         except gymnasium.error.DependencyNotInstalled as error:
             raise MissingPackageError(
-                "the runners run in MuJoCo: pip install 'innerloop[gym]'"
+                "the runners need MuJoCo: pip install 'innerloop[gym]'"
             ) from error
+        return GoalReward(env, goal)
 
     def tasks(n: int, generator: torch.Generator) -> Tensor:
         drawn = torch.rand(n, 1, generator=generator)
-        return 2 * drawn if asked == "velocity" else 1 - 2 * (drawn < 0.5).float()
+        return 2 * drawn if goal == "velocity" else 1 - 2 * (drawn < 0.5).float()
 
-    return Gym(
-        lambda n: SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED),
-        tasks,
-        horizon,
-        episodes,
-    )
+    def make(n: int) -> Vector:
+        return SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED)
+
+    environment = Gym(make, tasks, horizon, episodes, split)
+    environment.title = f"{name} with a {goal} as goal"
+    return environment

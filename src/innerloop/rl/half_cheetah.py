@@ -1,35 +1,39 @@
-"""The half-cheetah of MuJoCo, which runs as it is asked."""
+"""The half-cheetah of MuJoCo."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
 from innerloop.rl.environment import Environment
-from innerloop.tasks.splits import check_split
+from innerloop.tasks.splits import task_source
 
 
+@task_source
 def half_cheetah(
     split: str = "train",
     *,
-    asked: Literal["direction", "velocity"] = "direction",
-    horizon: int = 200,
-    episodes: int = 20,
+    goal: Literal["direction", "velocity"] = "direction",
+    horizon: Count = 200,
+    episodes: Count = 20,
 ) -> Environment:
-    """A simulated half-cheetah that finds out whether to run forward or backward, or
-    how fast, Finn et al. 2017, arXiv:1703.03400.
+    """Half-cheetah: a simulated robot learns which way, or how fast, to run.
 
-    Section 5.3 there; HalfCheetah-v5 of gymnasium. The reward of a step is the speed in
-    the direction that is asked for, or minus the distance from the speed, drawn from 0
-    to 2; less 0.1 times the squared action. There are two directions, so every split has
-    the same.
-    Raises ImportError where gymnasium or MuJoCo is not installed.
+    Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
+    adaptation of deep networks", arXiv:1703.03400, section 5.3.
+
+    HalfCheetah-v5 of gymnasium. For "direction", the reward of a step is the velocity
+    forward or backward; for "velocity", it is the negative distance to a target
+    velocity, uniform in 0..2. The cost of control, 0.1 times the squared action, is
+    subtracted. There are two directions, so that all splits share them.
+
+    Needs gymnasium and MuJoCo: pip install 'innerloop[gym]'.
+
+    Args:
+        goal: what a task asks for, a direction or a velocity.
+        horizon: steps in an episode.
+        episodes: episodes before an update, and in a trial.
     """
-    check_split(split)
-    if asked not in ("direction", "velocity"):
-        raise InnerloopError(
-            f'the cheetah is asked for "direction" or "velocity", not {asked!r}'
-        )
-    from innerloop.rl.gym import running
+    from innerloop.rl.gym import runner
 
-    return running("HalfCheetah-v5", asked, horizon, episodes)
+    return runner("HalfCheetah-v5", goal, horizon, episodes, split)

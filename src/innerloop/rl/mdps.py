@@ -1,132 +1,141 @@
-"""Random Markov decision processes with few states: everything about them must be found
-out by acting.
-"""
+"""Random tabular Markov decision processes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop.engine.options import Count, Range
+from innerloop.rl.baselines import Baseline
 from innerloop.rl.environment import Environment
-from innerloop.tasks.splits import check_split
+from innerloop.rl.mdp_baselines import (
+    PSRL,
+    EpsilonGreedyModel,
+    GreedyModel,
+    GreedyModelPrior0,
+    PSRLPrior0,
+    optimal_q,
+)
+from innerloop.tasks.splits import task_source
 
 
 class MDPs(Environment):
-    """Tabular: S states, A actions, episodes of a few steps that begin in state 0,
-    which is seen.
+    """Tabular MDPs with S states and A actions, see `mdps`.
 
-    Mean rewards R(s, a) are normal with mean 1 and deviation 1, rewards normal around
-    them with deviation 1, and transitions P(. | s, a) flat Dirichlet. Osband et al.
-    2013, arXiv:1306.0940; as in Duan et al. 2016, arXiv:1611.02779, section 3.2.
-    The credit of an action is how much less than the best one it is worth, Q*(s, a) -
-    V*(s), for who knew the tables: over a trial that is the reward less that of the
-    best policy, without the luck of rewards and transitions (Ng, Harada and Russell
-    1999, "Policy invariance under reward transformations", with V* as potential).
+    The observation is the state, one-hot; every episode starts in state 0. The training
+    reward of an action is its advantage for the optimal policy, Q*(s, a) - V*(s): the
+    reward with V* as a shaping potential (Ng, Harada and Russell 1999, "Policy
+    invariance under reward transformations"), less the optimal return, and without the
+    noise of rewards and transitions.
     """
 
     def __init__(
-        self, states: int = 10, actions: int = 5, horizon: int = 10, episodes: int = 10
+        self,
+        states: int = 10,
+        actions: int = 5,
+        horizon: int = 10,
+        episodes: int = 10,
+        split: str = "train",
     ):
-        super().__init__((states,), actions, horizon, episodes)
+        super().__init__((states,), actions, horizon, episodes, split)
         self.states = states
+        self.title = f"MDPs with {states} states and {actions} actions"
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        table = n, self.states, self.actions
-        rewards = 1 + torch.randn(table, generator=generator)  # (n, S, A)
-        # exponential: Dirichlet, once they sum to 1
-        share = (
-            -torch.rand(*table, self.states, generator=generator).clamp_min(1e-12).log()
-        )
+    def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
+        shape = n, self.states, self.actions
+        R = 1 + torch.randn(shape, generator=generator)  # (n, S, A)
+        uniform = torch.rand(*shape, self.states, generator=generator)
+        share = -uniform.clamp_min(1e-12).log()  # exponential; normalized, Dirichlet
         P = share / share.sum(-1, keepdim=True)  # (n, S, A, S)
-        Q = solved(rewards, P, self.horizon)  # (horizon, n, S, A)
-        short = (Q - Q.amax(-1, keepdim=True)).transpose(0, 1)  # (n, horizon, S, A)
+        Q = optimal_q(R, P, self.horizon)  # (horizon, n, S, A)
+        advantage = (Q - Q.amax(-1, keepdim=True)).transpose(0, 1)
         # (n, S A + S A S + horizon S A)
-        return torch.cat([split.flatten(1) for split in (rewards, P, short)], 1)
+        return torch.cat([table.flatten(1) for table in (R, P, advantage)], 1)
 
-    def tables(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """R (n, S, A) and P (n, S, A, S)."""
-        size = self.states * self.actions
+    def tables(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean rewards R (n, S, A), transitions P (n, S, A, S) and the optimal policy's
+        advantages (n, horizon, S, A).
+        """
         shape = self.states, self.actions
-        return parameters[:, :size].unflatten(1, shape), parameters[
-            :, size : size + size * self.states
-        ].unflatten(1, (*shape, self.states))
+        size = self.states * self.actions
+        R, P, advantage = params.split(
+            [size, size * self.states, size * self.horizon], 1
+        )
+        return (
+            R.unflatten(1, shape),
+            P.unflatten(1, (*shape, self.states)),
+            advantage.unflatten(1, (self.horizon, *shape)),
+        )
 
-    def start(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
-        # the number of the state, and of the step
-        return parameters.new_zeros(len(parameters), 2)
+    def start(self, params: Tensor, rng: torch.Generator) -> Tensor:
+        # the index of the state, and that of the step
+        return params.new_zeros(len(params), 2)
 
-    def look(self, parameters: Tensor, where: Tensor) -> Tensor:
-        return F.one_hot(where[:, 0].long(), self.states).to(parameters.dtype)
+    def observe(self, params: Tensor, state: Tensor) -> Tensor:
+        return F.one_hot(state[:, 0].long(), self.states).to(params.dtype)
 
     def step(
-        self,
-        parameters: Tensor,
-        where: Tensor,
-        action: Tensor,
-        generator: torch.Generator,
+        self, params: Tensor, state: Tensor, action: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        rows, s, a = (
-            torch.arange(len(where), device=where.device),
-            where[:, 0].long(),
-            action.argmax(-1),
-        )
-        P = self.tables(parameters)[1][rows, s, a]  # (n, S)
-        u = torch.rand(len(where), 1, generator=generator, device=generator.device).to(
-            P
-        )
-        after = (
-            (P.cumsum(-1) < u)
-            .sum(-1, keepdim=True)
-            .clamp_max(self.states - 1)
-            .to(where.dtype)
-        )
-        noise = torch.randn(
-            len(where), generator=generator, device=generator.device
-        ).to(P)
-        after = torch.cat([after, where[:, 1:] + 1], 1)
+        n = len(state)
+        rows, s = torch.arange(n, device=state.device), state[:, 0].long()
+        P = self.tables(params)[1][rows, s, action.argmax(-1)]  # (n, S)
+        u = torch.rand(n, 1, generator=rng, device=rng.device).to(P)
+        following = (P.cumsum(-1) < u).sum(-1, keepdim=True).clamp_max(self.states - 1)
+        noise = torch.randn(n, generator=rng, device=rng.device).to(P)
         return (
-            after,
-            self.expected(parameters, where, action) + noise,
+            torch.cat([following.to(state.dtype), state[:, 1:] + 1], 1),
+            self.expected_reward(params, state, action) + noise,
             torch.zeros_like(noise, dtype=torch.bool),
         )
 
-    def expected(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor:
-        rows = torch.arange(len(where), device=where.device)
-        return self.tables(parameters)[0][rows, where[:, 0].long(), action.argmax(-1)]
+    def expected_reward(self, params: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        rows = torch.arange(len(state), device=state.device)
+        return self.tables(params)[0][rows, state[:, 0].long(), action.argmax(-1)]
 
-    def credit(self, parameters: Tensor, where: Tensor, action: Tensor) -> Tensor:
-        rows, (s, step) = (
-            torch.arange(len(where), device=where.device),
-            where.long().unbind(1),
-        )
-        short = parameters[:, -self.horizon * self.states * self.actions :].unflatten(
-            1, (self.horizon, self.states, self.actions)
-        )
-        return short[rows, step, s, action.argmax(-1)]
+    def training_reward(self, params: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        rows = torch.arange(len(state), device=state.device)
+        s, step = state.long().unbind(1)
+        return self.tables(params)[2][rows, step, s, action.argmax(-1)]
 
-
-def solved(R: Tensor, P: Tensor, horizon: int) -> Tensor:
-    """Q (horizon, ..., S, A) of the best policy with as many steps left as there are
-    from each step on: Bellman 1957.
-    """
-    Q, rows = R, [R]
-    for _ in range(horizon - 1):
-        Q = R + torch.einsum("...sat,...t->...sa", P, Q.amax(-1))
-        rows.append(Q)
-    return torch.stack(rows[::-1])
+    def baselines(self) -> dict[str, Callable[..., Baseline]]:
+        return super().baselines() | {
+            "PSRL": PSRL,
+            "epsilon-greedy": EpsilonGreedyModel,
+            "greedy": GreedyModel,
+            "PSRL, prior mean 0": PSRLPrior0,
+            "greedy, prior mean 0": GreedyModelPrior0,
+        }
 
 
+@task_source
 def mdps(
     split: str = "train",
     *,
-    states: int = 10,
-    actions: int = 5,
-    horizon: int = 10,
-    episodes: int = 10,
+    states: Annotated[int, Range(2)] = 10,
+    actions: Annotated[int, Range(2)] = 5,
+    horizon: Count = 10,
+    episodes: Count = 10,
 ) -> MDPs:
-    """Random tabular MDPs; every split draws from the same continuum, in which no task
-    comes twice.
+    """MDPs: explore a random tabular MDP during several short episodes.
+
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
+    section 3.2; the distribution: Osband, Russo and Van Roy 2013, "(More) efficient
+    reinforcement learning via posterior sampling", arXiv:1306.0940.
+
+    Mean rewards R(s, a) are normal with mean 1 and standard deviation 1, rewards are
+    normal around them with standard deviation 1, and transitions P(. | s, a) are flat
+    Dirichlet. All splits draw from the same continuum, from different seeds.
+
+    Args:
+        states: number of states.
+        actions: number of actions.
+        horizon: steps in an episode.
+        episodes: episodes in a trial.
     """
-    check_split(split)
-    return MDPs(states, actions, horizon, episodes)
+    return MDPs(states, actions, horizon, episodes, split)

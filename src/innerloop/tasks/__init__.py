@@ -5,8 +5,8 @@ keywords that gives a TaskDistribution.
 from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
-from innerloop.readers.image import Preprocess
-from innerloop.readers.text import Tokenizer
+from innerloop.readers.image import ImageReader
+from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
 from innerloop.tasks.completion import completion
@@ -53,8 +53,8 @@ __all__ = [
     "TASKS",
     "ClassBank",
     "Episodes",
-    "Preprocess",
-    "Tokenizer",
+    "ImageReader",
+    "TextReader",
     "Warp",
     "arrays",
     "associative_recall",

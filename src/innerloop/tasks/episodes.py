@@ -8,28 +8,36 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.readers.base import Reader
 from innerloop.readers.image import to_unit
-from innerloop.readers.table import Columns
-from innerloop.readers.text import Tokenizer
+from innerloop.tasks.pictures import as_html, episode_picture
 
 
 @dataclass(frozen=True)
 class ClassBank:
     """Classes and their examples, held once in memory.
 
-    values: every example (N, *x_shape), bytes for images. starts, counts: where the
-    examples of a class lie in it, each (C,).
-    groups: the group a class belongs to, an alphabet, say (C,). turns: quarter turns
-    applied to the class's images (C,), from 4 on to their mirror images.
-    names: what the classes are called. reader: of texts or of a table, what made the
-    examples of them.
+    Args:
+        values: every example (N, *x_shape), bytes for images.
+        starts, counts: the position of the first example of a class in `values`, and
+            the number of its examples; each (C,).
+        groups: the number of the group that a class belongs to, such as its alphabet
+            (C,).
+        turns: quarter turns that are applied to the images of a class (C,); from 4 on,
+            of their mirror images.
+        names: what the classes are called.
+        reader: what made the examples from files, texts or rows, or None.
+        title: what the data are, in words, such as "Omniglot".
+        note: what was left out when the data were read, or "".
     """
 
     values: Tensor
@@ -38,7 +46,9 @@ class ClassBank:
     groups: Tensor
     turns: Tensor
     names: tuple[str, ...]
-    reader: Tokenizer | Columns | None = None
+    reader: Reader | None = None
+    title: str = "the data"
+    note: str = ""
 
     @classmethod
     def of(
@@ -47,37 +57,60 @@ class ClassBank:
         counts: list[int],
         names: list[str],
         groups: list[int] | None = None,
-        reader: Tokenizer | Columns | None = None,
+        reader: Reader | None = None,
+        title: str = "the data",
+        note: str = "",
     ) -> ClassBank:
         """A bank from examples that lie class by class."""
-        sizes = torch.tensor(counts)
+        sizes = torch.tensor(counts, dtype=torch.long)
         groups = groups or [0] * len(counts)
         return cls(
             values,
             sizes.cumsum(0) - sizes,
             sizes,
-            torch.tensor(groups),
+            torch.tensor(groups, dtype=torch.long),
             torch.zeros_like(sizes),
             tuple(names),
             reader,
+            title,
+            note,
         )
 
     def spec(self, ways: int) -> TaskSpec:
-        """The shape of tasks with so many classes."""
+        """The shape of tasks with this number of classes."""
+        vocabulary = self.reader.vocabulary if self.reader is not None else 0
         return TaskSpec(
-            "classes",
-            tuple(self.values.shape[1:]),
-            ways,
-            vocabulary=self.reader.size if isinstance(self.reader, Tokenizer) else 0,
+            "classes", tuple(self.values.shape[1:]), ways, vocabulary=vocabulary
         )
+
+    def class_keys(self) -> frozenset[str]:
+        """A key of each class: a hash of its unturned examples in any order."""
+        return frozenset(
+            _hash(b"".join(sorted(keys))).hex() for keys in self._hashes().values()
+        )
+
+    def item_keys(self) -> frozenset[str]:
+        """A key of each example: a hash of it, unturned."""
+        return frozenset(key.hex() for keys in self._hashes().values() for key in keys)
+
+    def _hashes(self) -> dict[tuple[int, int], list[bytes]]:
+        """The hashes of the examples of every class, by where they lie; turned classes
+        share theirs.
+        """
+        places = set(zip(self.starts.tolist(), self.counts.tolist(), strict=True))
+        rows = self.values.flatten(1).numpy()
+        return {
+            (start, count): [
+                _hash(row.tobytes()) for row in rows[start : start + count]
+            ]
+            for start, count in places
+        }
 
     def __len__(self) -> int:
         return len(self.names)
 
     def pick(self, classes: list[int]) -> ClassBank:
-        """The bank of some of the classes; the examples themselves are shared, not
-        copied.
-        """
+        """The bank of some of the classes; examples are shared, not copied."""
         at = torch.tensor(classes, dtype=torch.long)
         return replace(
             self,
@@ -106,8 +139,8 @@ class ClassBank:
         return self._variants({"": self.turns, "/mirrored": self.turns + 4})
 
     def _variants(self, turns: dict[str, Tensor]) -> ClassBank:
-        """All classes as often as there are entries: the ending of their names, and how
-        they are turned (C,).
+        """All classes once for each entry: the ending of their names, and how they are
+        turned (C,).
         """
         groups = int(self.groups.max()) + 1
         return replace(
@@ -121,18 +154,26 @@ class ClassBank:
 
     def fingerprint(self) -> str:
         """A hash of the class names: two runs with the same one saw the same split."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
+        return _hash("\n".join(self.names).encode()).hex()[:16]
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A small random map of an image, every value drawn from +-its field.
+    """A small random distortion of an image; every value is drawn uniformly from plus
+    or minus its field.
 
-    Affine: rotation in degrees, scale, shear and shift as fractions. elastic: how far
-    each of 4x4 control points moves beside, with the image between them following
-    smoothly, as a fraction of half the image (Simard, Steinkraus and Platt 2003, "Best
-    practices for convolutional neural networks applied to visual document analysis",
-    section 2).
+    Reference: Simard, Steinkraus and Platt 2003, "Best practices for convolutional
+    neural networks applied to visual document analysis", ICDAR, section 2.
+
+    Args:
+        degrees: rotation.
+        scale, shear, shift: of the affine map, as fractions.
+        elastic: how far each of 4x4 control points moves beside the affine map, as a
+            fraction of half the image; the image between them follows smoothly.
     """
 
     degrees: float = 7.0
@@ -142,9 +183,7 @@ class Warp:
     elastic: float = 0.1
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Warped images, each by a map of its own; (n, channels, height, width) in and
-        out.
-        """
+        """Images (n, channels, height, width), each distorted in its own way."""
         u = torch.rand(len(images), 39, generator=generator).mul_(2).sub_(1)
         angle, shear = u[:, 0] * math.radians(self.degrees), u[:, 1:3] * self.shear
         scale, shift = 1 + u[:, 3:5] * self.scale, u[:, 5:7] * self.shift * 2
@@ -153,8 +192,10 @@ class Warp:
         ).view(-1, 2, 2)
         skew = torch.diag_embed(scale)
         skew[:, 0, 1], skew[:, 1, 0] = shear[:, 0], shear[:, 1]
-        bend = u[:, 7:].view(-1, 2, 16) * self.elastic
-        maps = torch.cat([rotation @ skew, shift[:, :, None], bend], -1)  # (n, 2, 19)
+        elastic = u[:, 7:].view(-1, 2, 16) * self.elastic
+        maps = torch.cat(
+            [rotation @ skew, shift[:, :, None], elastic], -1
+        )  # (n, 2, 19)
         places = _fields(*images.shape[2:]) @ maps.mT  # (n, height * width, 2)
         return F.grid_sample(
             images, places.view(-1, *images.shape[2:], 2), align_corners=False
@@ -163,8 +204,8 @@ class Warp:
 
 @lru_cache(maxsize=8)
 def _fields(height: int, width: int) -> Tensor:
-    """What a map of the pixels is a sum of (height * width, 19): x, y and 1, then one
-    bicubic bump for each of 4x4 control points.
+    """The functions of a pixel's place whose sums are the maps (height * width, 19): x,
+    y and 1, then one bicubic bump for each of 4x4 control points.
     """
     y, x = (
         torch.linspace(1 / size - 1, 1 - 1 / size, size) for size in (height, width)
@@ -202,19 +243,31 @@ def random_subset(
     return scores.topk(k).indices
 
 
+def few_shot_settings(fixed_ways: int | None, shots: int) -> list[dict[str, Any]]:
+    """The ways and shots that papers report, or those of a learner of fixed ways."""
+    sizes = [(5, 1), (5, 5), (20, 1), (20, 5)]
+    return [
+        {"ways": ways, "shots": number}
+        for ways, number in ([(fixed_ways, shots)] if fixed_ways else sizes)
+    ]
+
+
 class Episodes(TaskDistribution):
     """N-way K-shot classification tasks from a bank of classes.
 
-    ways, shots, queries: classes in a task, support and query examples of each.
-    groups: 0 draws the classes from everywhere. A number m draws them from m groups,
-        `ways / m` of each, rounded up; a group with fewer gives all it has and a
-        further one makes up the rest. With 1, only groups of at least `ways` classes
-        are drawn.
-    warp: a random affine map for every image, or None.
-    Labels are dealt anew in every task, support and query are disjoint, both are
+    Labels are assigned anew in every task, support and query are disjoint, both are
     shuffled.
 
-    Raises ValueError where the bank is too small for what is asked.
+    Args:
+        bank: the classes.
+        ways, shots, queries: classes of a task, support and query examples of each.
+        groups: 0 draws the classes from all groups. A number m draws them from m
+            groups, `ways / m` of each, rounded up; where a group has fewer, a further
+            one supplies the rest. With 1, only groups of at least `ways` classes are
+            drawn.
+        warp: a random distortion of every image, or None.
+
+    Raises InnerloopError where the bank is too small.
     """
 
     prefetch = True
@@ -230,37 +283,44 @@ class Episodes(TaskDistribution):
     ):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
         self.groups, self.warp = groups, warp
-        if min(ways, shots, queries) < 1:
+        self.reader, self.note = bank.reader, bank.note
+        if min(ways, shots, queries) < 1 or groups < 0:
             raise InnerloopError(
-                f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}"
+                "ways, shots and queries must be at least 1 and groups at least 0; got "
+                f"{ways}, {shots}, {queries} and {groups}"
             )
-        enough = [
-            i
-            for i, count in enumerate(bank.counts.tolist())
-            if count >= shots + queries
-        ]
+        needed = shots + queries
+        enough = [i for i, count in enumerate(bank.counts.tolist()) if count >= needed]
         if len(enough) < ways:
-            most = int(bank.counts.max()) if len(bank) else 0
+            largest = int(bank.counts.max()) if len(bank) else 0
             raise InnerloopError(
-                f"{ways}-way tasks with {shots} + {queries} examples a class need {ways} classes of at least {shots + queries} examples, "
-                f"but only {len(enough)} of {len(bank)} classes have that many (the largest has {most}): "
-                "lower the ways, the shots or the queries"
+                f"{ways}-way tasks with {shots} + {queries} examples per class need "
+                f"{ways} classes of at least {needed} examples; {len(enough)} of "
+                f"{len(bank)} classes have that many (the largest has {largest}): "
+                "lower ways, shots or queries"
             )
         self.left_out = len(bank) - len(enough)  # classes with too few examples
         if self.left_out:
             self.bank = bank.pick(enough)
-        self._even, self._turned = (
-            bool((self.bank.counts == self.bank.counts[0]).all()),
-            bool(self.bank.turns.any()),
-        )
+        self._even = bool((self.bank.counts == self.bank.counts[0]).all())
+        self._turned = bool(self.bank.turns.any())
         sizes = torch.bincount(self.bank.groups)
         self._per_group = -(-ways // groups) if groups else 0
         self._drawable = sizes >= ways if groups == 1 else sizes > 0  # (groups,)
         if not self._drawable.any():
             raise InnerloopError(
-                f"no alphabet has the {ways} classes that a task within one alphabet needs (the largest has {int(sizes.max())})"
+                f"tasks within one group need a group of {ways} classes; the largest "
+                f"has {int(sizes.max())}: lower ways, or use groups=0"
             )
         self.spec = bank.spec(ways)
+
+    def describe(self) -> str:
+        shape = f"{self.ways}-way {self.shots}-shot tasks with {self.queries} queries"
+        text = f"{shape} per class from {len(self.bank)} classes of {self.bank.title}"
+        if self.left_out:
+            fewer = self.shots + self.queries
+            text += f"; {self.left_out} classes with fewer than {fewer} examples unused"
+        return text
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         classes = self._draw_classes(n, generator)  # (n, ways)
@@ -288,7 +348,7 @@ class Episodes(TaskDistribution):
         within = torch.cat(
             [orders[0] % self.shots, orders[1] % self.queries + self.shots], 1
         )
-        x = self._images(
+        x = self.examples(
             rows.gather(1, labels * per_class + within),
             self.bank.turns[classes].gather(1, labels),
             generator,
@@ -300,13 +360,13 @@ class Episodes(TaskDistribution):
         if not self.groups:
             return random_subset((n, len(self.bank)), self.ways, generator)
         groups = self.bank.groups
-        # (n, groups) order of the groups
-        turn = (
+        # (n, groups) by which the groups are ordered
+        score = (
             torch.rand(n, len(self._drawable), generator=generator)
             + (~self._drawable) * 2.0
         )
-        # (n, C) place of a class's group
-        rank = turn.argsort(-1).argsort(-1)[:, groups]
+        # (n, C) rank of a class's group
+        rank = score.argsort(-1).argsort(-1)[:, groups]
         within = torch.rand(n, len(groups), generator=generator)
         # (n, C) classes, group by group, shuffled inside a group
         order = (rank + within).argsort(-1)
@@ -330,13 +390,16 @@ class Episodes(TaskDistribution):
         (n,) of the bank.
         """
         rows = self.bank.starts[classes][:, None] + which
-        return self._images(
+        return self.examples(
             rows, self.bank.turns[classes][:, None].expand_as(rows), generator
         )
 
-    def _images(
+    def examples(
         self, rows: Tensor, turns: Tensor, generator: torch.Generator
     ) -> Tensor:
+        """Examples by their index in the bank (n, m), as floats, turned (n, m) and
+        distorted: (n, m, *x_shape).
+        """
         x = to_unit(self.bank.values.index_select(0, rows.flatten()))
         if self._turned:
             turns = turns.flatten()
@@ -347,51 +410,105 @@ class Episodes(TaskDistribution):
             x = self.warp(x, generator)
         return x.view(*rows.shape, *x.shape[1:])
 
+    def examples_of(
+        self, classes: Tensor, which: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The `which`-th (n, k) examples of classes (n,): (n, k, *x_shape)."""
+        rows = self.bank.starts[classes][:, None] + which
+        turns = self.bank.turns[classes][:, None].expand_as(rows)
+        return self.examples(rows, turns, generator)
+
     def reshaped(self, ways: int, shots: int, queries: int) -> Episodes:
         """Episodes of another size from the same classes."""
         return Episodes(
             self.bank, ways, shots, queries, min(self.groups, ways), self.warp
         )
 
-    def largest(self, ways: int, shots: int, queries: int) -> Episodes:
-        """Episodes of the size asked for, or with fewer queries, then fewer ways, where
-        the classes do not suffice.
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        """The preferred sizes, or fewer queries, then fewer ways, where the classes do
+        not suffice. `groups` is left out where the classes have no groups.
 
-        Raises ValueError where not even two ways and one query are possible.
+        Raises InnerloopError where not even two ways and one query are possible.
         """
-        usable = self.bank.counts > shots
-        if self.groups == 1 and usable.any():
-            usable &= (
-                self.bank.groups == torch.bincount(self.bank.groups[usable]).argmax()
-            )
-        counts = self.bank.counts[usable].sort(descending=True).values
-        ways = max(2, min(ways, len(counts)))
-        return self.reshaped(
-            ways,
-            shots,
-            min(queries, int(counts[ways - 1]) - shots) if len(counts) >= ways else 1,
+        ways, shots = (
+            preferred.get("ways", self.ways),
+            preferred.get("shots", self.shots),
         )
+        queries = preferred.get("queries", self.queries)
+        groups = preferred.get("groups", self.groups)
+        bank = self.bank
+        usable = bank.counts > shots
+        if groups == 1 and usable.any():
+            usable &= bank.groups == torch.bincount(bank.groups[usable]).argmax()
+        counts = bank.counts[usable].sort(descending=True).values
+        ways = max(2, min(ways, len(counts)))
+        most = int(counts[ways - 1]) - shots if len(counts) >= ways else 1
+        number = len(bank.groups.unique())
+        groups = min(groups, ways, number)
+        found = Episodes(bank, ways, shots, min(queries, most), groups)
+        sizes = {"ways": found.ways, "shots": found.shots, "queries": found.queries}
+        if "groups" in preferred and number > 1:
+            sizes["groups"] = groups
+        return sizes
 
-    def labelled(self, size: int = 64) -> LabelledExamples:
-        """The same classes as one many-way problem with labels that never change, for
-        learners trained on it as a whole.
+    def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
+        return few_shot_settings(fixed_ways, self.shots)
+
+    def for_supervised(self, batch: int) -> SupervisedExamples:
+        return SupervisedExamples(self, batch)
+
+    def for_validation(self, fixed_ways: bool) -> Episodes | None:
+        """At most 20-way tasks with 5 queries, or as many as the data allow; None where
+        the data allow none.
         """
-        return LabelledExamples(self, size)
+        ways = self.ways if fixed_ways else min(self.ways, 20)
+        try:
+            sizes = self.feasible({"ways": ways, "shots": self.shots, "queries": 5})
+        except InnerloopError:
+            return None
+        if fixed_ways and sizes["ways"] != ways:
+            return None
+        return self.reshaped(sizes["ways"], sizes["shots"], sizes["queries"])
+
+    def class_keys(self) -> frozenset[str]:
+        return self.bank.class_keys()
+
+    def item_keys(self) -> frozenset[str]:
+        return self.bank.item_keys()
+
+    def show(self, seed: int = 0) -> Image.Image:
+        """A picture of one task of images: a row for each class, with its support
+        examples and, after a gap, its query examples.
+
+        Raises InnerloopError for tasks without images.
+        """
+        return episode_picture(self, seed)
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self.show() if self.spec.is_image else None)
 
 
-class LabelledExamples(TaskDistribution):
-    """Ordinary supervised learning seen as tasks: `size` random examples of all
-    classes, whose labels never change.
+class SupervisedExamples(TaskDistribution):
+    """Ordinary supervised learning as tasks: random examples of all classes, whose
+    labels never change.
 
     Support and query are the same examples; `spec.y_dim` is the number of classes in
     the bank.
+
+    Args:
+        episodes: the classes.
+        size: examples of a task.
     """
 
     prefetch = True
 
     def __init__(self, episodes: Episodes, size: int):
-        self.episodes, self.size = episodes, size
+        self.episodes, self.size, self.reader = episodes, size, episodes.reader
         self.spec = episodes.bank.spec(len(episodes.bank))
+
+    def describe(self) -> str:
+        bank = self.episodes.bank
+        return f"{len(bank)} classes of {bank.title} at once, {self.size} examples each"
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         bank = self.episodes.bank
@@ -399,8 +516,17 @@ class LabelledExamples(TaskDistribution):
         drawn = (
             torch.rand(n, self.size, generator=generator) * bank.counts[classes]
         ).long()
-        x = self.episodes._images(
+        x = self.episodes.examples(
             bank.starts[classes] + drawn, bank.turns[classes], generator
         )
         examples = Examples(x, F.one_hot(classes, len(bank)).float())
         return Task(examples, examples)
+
+    def for_supervised(self, batch: int) -> SupervisedExamples:
+        return SupervisedExamples(self.episodes, batch)
+
+    def class_keys(self) -> frozenset[str]:
+        return self.episodes.class_keys()
+
+    def item_keys(self) -> frozenset[str]:
+        return self.episodes.item_keys()

@@ -1,62 +1,153 @@
-"""Images in folders, one folder a class: a user's own data."""
+"""Images in folders, one folder for each class."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 
-from innerloop.engine.errors import InnerloopError, InnerloopFileError
-from innerloop.readers.image import Preprocess, image_files
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count, Range
+from innerloop.readers.base import Reader
+from innerloop.readers.image import Found, ImageReader, scan, shown
+from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.splits import split_indices
+from innerloop.tasks.splits import class_indices, split_sizes, task_source
+
+_VERSION = 1  # of the way in which images are read
+_RECENT: OrderedDict[tuple[str, ImageReader], ClassBank] = OrderedDict()
+_KEPT = 2  # banks in memory
 
 
-def read_classes(root: Path | str, preprocess: Preprocess) -> ClassBank:
-    """Every `ROOT/class/*.png|jpg|...` as a bank of classes, in order of name.
+def image_reader(reader: Reader | None, default: ImageReader) -> ImageReader:
+    """The reader of an earlier run, or the default.
 
-    Raises FileNotFoundError for a missing folder and ValueError for one without class
-    folders, a class without images or an unreadable image.
+    Raises InnerloopError for a reader of something else than images.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InnerloopFileError(f"there is no folder {root}")
-    classes = sorted(
-        p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")
-    )
-    if not classes:
+    if reader is None:
+        return default
+    if not isinstance(reader, ImageReader):
         raise InnerloopError(
-            f"{root} holds no class folders: put the images of each class into a folder of its own, {root}/CLASS/image.png"
+            f"these tasks are images, and the reader is for {reader.what}s: choose "
+            "tasks of the kind that the run was trained on"
         )
-    files = [image_files(folder) for folder in classes]
-    for folder, found in zip(classes, files, strict=True):
-        if not found:
-            raise InnerloopError(
-                f"{folder} holds no images (png, jpg, bmp, gif, tif, webp)"
-            )
-    values = preprocess.read_all(file for found in files for file in found)
-    return ClassBank.of(
-        values, [len(found) for found in files], [folder.name for folder in classes]
+    return reader
+
+
+def read_classes(root: Path | str, reader: ImageReader) -> ClassBank:
+    """All images `ROOT/CLASS/image` as a bank of classes, in order of name.
+
+    The files are decoded once: the bank stays in memory and in the cache folder, and is
+    made anew when a file changes. Files that cannot be read are left out and named in
+    the bank's `note`.
+
+    Raises InnerloopFileError for a missing folder and InnerloopError for one without
+    class folders, or for a class without an image that can be read.
+    """
+    found = scan(root, labels=True)
+    state = _state(found)
+    if (state, reader) in _RECENT:
+        _RECENT.move_to_end((state, reader))
+        return _RECENT[state, reader]
+    key = ["images", _VERSION, reader.settings(), state]
+    tensors, data = cached("images", key, lambda: _read(found, reader))
+    names: list[str] = data["names"]
+    bank = ClassBank.of(
+        tensors["values"],
+        data["counts"],
+        names,
+        reader=ImageReader.from_settings(data["reader"]),
+        title=shown(Path(root)),
+        note=data["note"],
     )
+    if empty := [names[i] for i, count in enumerate(data["counts"]) if not count]:
+        raise InnerloopError(
+            f"no image of the class {empty[0]} in {shown(Path(root))} can be read: "
+            f"{bank.note}"
+        )
+    _RECENT[state, reader] = bank
+    while len(_RECENT) > _KEPT:
+        _RECENT.popitem(last=False)
+    return bank
 
 
+def _state(found: Found) -> str:
+    """A hash of paths, sizes and times of change of files."""
+    state = hashlib.sha256("\n".join([*found.other, found.note]).encode())
+    for file in found.files:
+        try:
+            about = file.stat()
+            line = f"{about.st_size} {about.st_mtime_ns} "
+        except OSError:  # such as a link to nowhere
+            line = "? "
+        state.update(line.encode() + bytes(file.absolute()) + b"\n")
+    return state.hexdigest()
+
+
+def _read(found: Found, reader: ImageReader) -> Entry:
+    reader = reader.for_data(found.files)
+    values, unreadable = reader.pixels(found.files, found.names)
+    failed = dict(unreadable)
+    assert found.labels is not None
+    names = list(dict.fromkeys(found.labels))
+    counts = dict.fromkeys(names, 0)
+    for i, label in enumerate(found.labels):
+        counts[label] += i not in failed
+    lines = [f"{found.names[i]}: {why}" for i, why in unreadable] + list(found.other)
+    notes = [found.note] if found.note else []
+    if lines:
+        notes.insert(0, f"{len(lines)} images cannot be read: " + ", ".join(lines))
+    return {"values": values}, {
+        "names": names,
+        "counts": list(counts.values()),
+        "reader": reader.settings(),
+        "note": "; ".join(notes),
+    }
+
+
+@task_source
 def folder(
     split: str = "train",
     *,
     root: Path | str,
-    preprocess: Preprocess | None = None,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
+    ways: Annotated[int, Range(2)] = 5,
+    shots: Count = 1,
+    queries: Count = 15,
+    size: Annotated[int, Range(1, 4096)] = 28,
+    channels: Literal[1, 3] = 1,
+    normalize_strokes: bool = False,
     augment: bool | None = None,
+    all_classes: bool = False,
+    reader: Reader | None = None,
 ) -> Episodes:
-    """Episodes from a user's folder; 64, 16 and 20 % of its classes, fixed by their
-    names, train, validate and test.
+    """Images in folders: few-shot tasks from your own images, a folder for each class.
 
-    augment: small warps; true in training unless said otherwise.
+    64 % of the classes train, 16 % validate and 20 % test, in an order that is fixed by
+    their names.
+
+    Args:
+        root: the folder with the class folders, ROOT/CLASS/image.png.
+        ways, shots, queries: classes of a task, support and query examples of each.
+        size: height and width to which images are scaled, in pixels.
+        channels: 1 reads images as gray, 3 in color.
+        normalize_strokes: for drawings: light strokes on a dark background, centered
+            and scaled to fill the image.
+        augment: small random distortions of images; None for training only.
+        all_classes: use all classes in every split, to adapt to other classes later;
+            then validation and test say nothing about new classes.
+        reader: how images are read, in place of size, channels and normalize_strokes.
     """
-    bank = read_classes(root, preprocess or Preprocess())
-    bank = bank.pick(split_indices(bank.names, split))
+    default = ImageReader(channels, (size, size), normalize_strokes, normalize_strokes)
+    bank = read_classes(root, image_reader(reader, default))
+    title = f"{split} classes of {bank.title}"
+    if not all_classes:
+        title += f" ({split_sizes(bank.names)})"
+    chosen = class_indices(bank.names, split, all_classes, bank.title)
+    bank = replace(bank.pick(chosen), title=title)
     augment = split == "train" if augment is None else augment
     return Episodes(bank, ways, shots, queries, 0, Warp() if augment else None)
 

@@ -1,22 +1,35 @@
-"""Molecules and what assays say of them."""
+"""Molecules and their results in assays."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
+from collections import defaultdict
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError, MissingPackageError
-from innerloop.tasks.download import cache_folder, fetch
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
+from innerloop.readers.files import decoding
+from innerloop.readers.molecule import (
+    BITS,
+    RADIUS,
+    MoleculeReader,
+    fingerprints,
+    structure_keys,
+)
+from innerloop.tasks.cache import Entry, cached
+from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import random_subset
-from innerloop.tasks.splits import check_split
+from innerloop.tasks.splits import task_source
 
-ASSAYS = {  # the first nine train and the last three test, as in Altae-Tran et al. 2017
+ASSAYS = {  # nine train and three test, as in Altae-Tran et al. 2017
     "train": (
         "NR-AR",
         "NR-AR-LBD",
@@ -31,45 +44,110 @@ ASSAYS = {  # the first nine train and the last three test, as in Altae-Tran et 
     "val": ("NR-AhR", "SR-ATAD5"),
     "test": ("SR-HSE", "SR-MMP", "SR-p53"),
 }
-RADIUS, BITS = 2, 2048
-_URL, _MD5 = (
+SHARES = {"train": (0.0, 0.5), "val": (0.5, 0.7), "test": (0.7, 1.0)}  # of molecules
+_URL, _SHA256 = (
     "https://raw.githubusercontent.com/deepchem/deepchem/master/datasets/tox21.csv.gz",
-    "452fad61c28b0a18c1d97931d754bc4a",
+    "48b34e4e59a2bae6f95734cd206c1869ab355f50a5e50bb7371a21f861d5e297",
 )
+
+Protocol = Literal["disjoint", "scaffold", "shared"]
+
+
+class Molecules(NamedTuple):
+    """Molecules and what was measured of them.
+
+    Args:
+        x: fingerprints (n, bits) of zeros and ones, as bytes.
+        results: by assay, 1 for active, 0 for inactive and NaN where there is no result
+            (n,).
+        keys, scaffolds: keys of the structures and of their scaffolds, "" for what
+            could not be read; see `structure_keys`.
+    """
+
+    x: Tensor
+    results: dict[str, Tensor]
+    keys: tuple[str, ...]
+    scaffolds: tuple[str, ...]
+
+    def pick(self, places: list[int]) -> Molecules:
+        at = torch.tensor(places, dtype=torch.long)
+        return Molecules(
+            self.x[at],
+            {name: values[at] for name, values in self.results.items()},
+            tuple(self.keys[i] for i in places),
+            tuple(self.scaffolds[i] for i in places),
+        )
+
+    def distinct(self) -> Molecules:
+        """Each structure once, with the results of all its rows; an assay in which they
+        disagree has no result.
+        """
+        rows: dict[str, list[int]] = defaultdict(list)
+        for i, key in enumerate(self.keys):
+            if key:
+                rows[key].append(i)
+        first = self.pick([some[0] for some in rows.values()])
+        for place, some in enumerate(rows.values()):
+            if len(some) == 1:
+                continue
+            for name, values in self.results.items():
+                known = {v for v in values[some].tolist() if v == v}
+                merged = known.pop() if len(known) == 1 else float("nan")
+                first.results[name][place] = merged
+        return first
 
 
 class Assays(TaskDistribution):
-    """Binary tasks: is a molecule active in an assay, told some that are and as many
-    that are not? The second class is "active" in every task.
+    """Binary tasks: is a molecule active in an assay? The second class is "active" in
+    every task.
 
     Support x (n, 2 shots, features), y (n, 2 shots, 2); query likewise with `queries`.
-    Support and query are disjoint and shuffled. Raises ValueError where an assay has
-    too few molecules of a kind.
+    Support and query are disjoint and shuffled.
+
+    Args:
+        molecules: the molecules, with results in the assays.
+        names: the assays that tasks are drawn from.
+        shots, queries: support and query molecules of each class.
+        reader: what made the fingerprints.
+        note: what should be known of results on these tasks.
+
+    Raises InnerloopError where an assay has too few molecules of a class.
     """
 
     prefetch = True
 
     def __init__(
         self,
-        x: Tensor,
-        results: Tensor,
+        molecules: Molecules,
         names: tuple[str, ...],
         shots: int,
         queries: int,
+        reader: MoleculeReader | None = None,
+        note: str = "",
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
-                f"shots and queries must be at least 1, got {shots}, {queries}"
+                f"shots and queries must be at least 1; got {shots} and {queries}"
             )
-        self.x, self.names, self.shots, self.queries = x, names, shots, queries
+        self.names, self.shots, self.queries = names, shots, queries
+        self.reader, self.note = reader, note
+        results = torch.stack([molecules.results[name] for name in names])
         # (assays, 2, molecules); what was not measured is neither
-        self.kinds = torch.stack([results == 0, results == 1], 1)
-        fewest = int(self.kinds.sum(-1).min())
-        if fewest < shots + queries:
+        kinds = torch.stack([results == 0, results == 1], 1)
+        used = [
+            i
+            for i, is_in in enumerate(kinds.any(1).any(0).tolist())
+            if is_in and molecules.keys[i]
+        ]
+        self.molecules, self.kinds = molecules.pick(used), kinds[..., used]
+        self.fewest = int(self.kinds.sum(-1).min())
+        if self.fewest < shots + queries:
             raise InnerloopError(
-                f"{shots} + {queries} molecules of each kind are asked for, and an assay has {fewest} active ones: ask for fewer"
+                f"{shots} shots and {queries} queries need {shots + queries} molecules "
+                f"of each class, and one assay has {self.fewest}: lower the shots or "
+                "the queries"
             )
-        self.spec = TaskSpec("classes", (x.shape[1],), 2)
+        self.spec = TaskSpec("classes", (molecules.x.shape[1],), 2)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         # (n, 2, molecules)
@@ -78,91 +156,138 @@ class Assays(TaskDistribution):
         drawn = random_subset(
             tuple(allowed.shape), self.shots + self.queries, generator, allowed
         )
-        parts = []
+        examples = []
         for rows in drawn.split([self.shots, self.queries], -1):
-            order = random_subset(
-                (n, 2 * rows.shape[-1]), 2 * rows.shape[-1], generator
-            )
-            labels = torch.arange(2).repeat_interleave(rows.shape[-1])[order]
-            parts.append(
-                Examples(
-                    self.x[rows.flatten(1).gather(1, order)].float(),
-                    torch.eye(2)[labels],
-                )
-            )
-        return Task(*parts)
+            size = rows.shape[-1]
+            order = random_subset((n, 2 * size), 2 * size, generator)
+            labels = torch.arange(2).repeat_interleave(size)[order]
+            x = self.molecules.x[rows.flatten(1).gather(1, order)].float()
+            examples.append(Examples(x, torch.eye(2)[labels]))
+        return Task(*examples)
+
+    def describe(self) -> str:
+        text = (
+            f"tasks with {self.shots} active and {self.shots} inactive molecules from "
+            f"{len(self.names)} assays of {self.kinds.shape[-1]:,} molecules"
+        )
+        return text + (f"; {self.note}" if self.note else "")
+
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        shots = min(10, self.fewest - 1)
+        return {"shots": shots, "queries": min(32, self.fewest - shots)}
+
+    def class_keys(self) -> frozenset[str]:
+        return frozenset(f"assay {name}" for name in self.names)
+
+    def item_keys(self) -> frozenset[str]:
+        return frozenset(self.molecules.keys)
 
 
 @lru_cache(maxsize=1)
-def molecules() -> tuple[Tensor, dict[str, Tensor]]:
-    """Tox21: fingerprints (molecules, 2048) of zeros and ones, as bytes, and each
-    assay's results (molecules,): 1, 0, or NaN where there is none.
+def tox21_molecules() -> Molecules:
+    """Tox21 as in its file. Fingerprints and keys are computed once and kept in the
+    cache folder.
 
-    Fingerprints are extended-connectivity ones of diameter 4 (Rogers and Hahn 2010),
-    made once by rdkit and kept.
-    Raises ImportError where rdkit is needed and missing.
+    Raises MissingPackageError where rdkit is needed and not installed.
     """
-    with gzip.open(
-        fetch("tox21", "tox21.csv.gz", _URL, _MD5), "rt", encoding="utf-8"
-    ) as opened:
+    file = fetch("tox21", "tox21.csv.gz", _URL, _SHA256)
+    with (
+        decoding(file, "Tox21"),
+        gzip.open(file, "rt", encoding="utf-8") as opened,
+    ):
         rows = list(csv.DictReader(opened))
-    cached = cache_folder() / "tox21" / f"ecfp-{RADIUS}-{BITS}-{len(rows)}.npz"
-    if not cached.is_file():
-        bits = _fingerprints([row["smiles"] for row in rows])
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_suffix(".split.npz")
-        np.savez_compressed(partial, bits=np.packbits(bits, axis=1))
-        partial.replace(cached)
-    with np.load(cached) as stored:
-        x = torch.from_numpy(np.unpackbits(stored["bits"], axis=1, count=BITS))
-    names = [name for name in rows[0] if name not in ("mol_id", "smiles")]
-    return x, {
-        name: torch.tensor(
-            [float(row[name]) if row[name] else float("nan") for row in rows]
-        )
-        for name in names
-    }
+        names = [name for name in rows[0] if name not in ("mol_id", "smiles")]
+        results = {
+            name: torch.tensor([float(row[name] or "nan") for row in rows])
+            for name in names
+        }
+        smiles = [row["smiles"] for row in rows]
+    x, keys, scaffolds = _computed(smiles)
+    return Molecules(x, results, tuple(keys), tuple(scaffolds))
 
 
-def _fingerprints(smiles: list[str]) -> np.ndarray:
-    try:
-        from rdkit import Chem, RDLogger
-        from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-    except ImportError as error:
-        raise MissingPackageError(
-            "molecules are read by rdkit: pip install 'innerloop[molecules]'"
-        ) from error
-    RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
-    generator = GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    found = [Chem.MolFromSmiles(text) for text in smiles]
-    return np.stack(
-        [
-            generator.GetFingerprintAsNumPy(m)
-            if m is not None
-            else np.zeros(BITS, np.uint8)
-            for m in found
-        ]
-    )
+def _computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
+    """Fingerprints, keys and scaffold keys, from the cache where it has them."""
+
+    def compute() -> Entry:
+        x, _ = fingerprints(smiles)
+        bits = torch.from_numpy(np.packbits(x, axis=1))
+        scaffolds = structure_keys(smiles, scaffold=True)
+        return {"bits": bits}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+
+    tensors, data = cached("molecules", [RADIUS, BITS, smiles], compute)
+    bits = np.unpackbits(tensors["bits"].numpy(), axis=1, count=BITS)
+    return torch.from_numpy(bits), data["keys"], data["scaffolds"]
 
 
-def tox21(
-    split: str = "train", *, shots: int = 10, queries: int = 32, holdout: bool = False
-) -> Assays:
-    """Toxicity assays of molecules: is a molecule active in an assay that was never
-    seen, told `shots` that are and `shots` that are not?
+def hash_share(key: str) -> float:
+    """A number in 0..1 that is fixed by the key."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) / 16**16
 
-    The split of Altae-Tran, Ramsundar, Pappu and Pande 2017, "Low data drug discovery
-    with one-shot learning", arXiv:1611.03199: nine assays train, SR-HSE, SR-MMP and
-    SR-p53 test. Two of the nine validate, and with `holdout` leave training. Molecules
-    of the test assays stand in training too, with their results in other assays.
+
+@lru_cache(maxsize=2)
+def _split(protocol: Protocol) -> dict[str, Molecules]:
+    """The distinct molecules of every split. A molecule whose fingerprint is that of a
+    molecule of a later split is left out.
     """
-    check_split(split)
-    x, results = molecules()
-    names = tuple(
-        name
-        for name in ASSAYS[split]
-        if not (split == "train" and holdout and name in ASSAYS["val"])
-    )
+    whole = tox21_molecules().distinct()
+    keys = whole.scaffolds if protocol == "scaffold" else whole.keys
+    shares = [hash_share(key) for key in keys]
+    prints = [row.tobytes() for row in whole.x.numpy()]
+    splits, later = {}, set()
+    for split in reversed(SHARES):
+        low, high = SHARES[split]
+        own = [i for i, share in enumerate(shares) if low <= share < high]
+        splits[split] = whole.pick([i for i in own if prints[i] not in later])
+        later |= {prints[i] for i in own}
+    return splits
+
+
+@task_source
+def tox21(
+    split: str = "train",
+    *,
+    shots: Count = 10,
+    queries: Count = 32,
+    holdout: bool = False,
+    molecules: Protocol = "disjoint",
+) -> Assays:
+    """Tox21: is a molecule active in a toxicity assay? Each task is an assay with a few
+    active and inactive molecules.
+
+    Nine assays train; SR-HSE, SR-MMP and SR-p53 test. NR-AhR and SR-ATAD5 validate, and
+    with `holdout` do not train. A molecule is its fingerprint of radius 2 with 2,048
+    bits (see `MoleculeReader`).
+
+    By default no molecule of a test task is in any training or validation task. A
+    structure is the largest fragment of a molecule without stereochemistry and
+    protonation (the first block of its InChIKey); each is used once, and results that
+    disagree are dropped. The first 16 hexadecimal digits of the SHA-256 of that key, as
+    a fraction of 16^16, assign it to train (below 0.5), validation (below 0.7) or test.
+    A molecule whose fingerprint is that of a molecule of a later split is not used.
+
+    Reference: Altae-Tran, Ramsundar, Pappu and Pande 2017, "Low data drug discovery
+    with one-shot learning", arXiv:1611.03199: the assays, and the protocol "shared".
+
+    Data: Huang, Xia, Sakamuru, Zhao, Shahane, Attene-Ramos, Zhao, Austin and Simeonov
+    2016, "Modelling the Tox21 10 K chemical profiles for in vivo toxicity prediction
+    and mechanism characterization", Nature Communications 7:10425.
+
+    Args:
+        shots, queries: support and query molecules of each class.
+        holdout: keep the validation assays out of training.
+        molecules: "disjoint" splits molecules as above. "scaffold" splits in the same
+            way by Bemis-Murcko scaffold, so that test molecules also have other ring
+            systems; molecules without rings are split one by one. "shared" is the
+            published protocol: all molecules in all splits, so that training uses
+            results of the test molecules in other assays.
+    """
+    shared = molecules == "shared"
+    chosen = tox21_molecules() if shared else _split(molecules)[split]
+    names = ASSAYS[split]
+    if split == "train" and holdout:
+        names = tuple(name for name in names if name not in ASSAYS["val"])
+    note = "training uses results of the test molecules in other assays"
     return Assays(
-        x, torch.stack([results[name] for name in names]), names, shots, queries
+        chosen, names, shots, queries, MoleculeReader(), note if shared else ""
     )

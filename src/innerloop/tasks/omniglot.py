@@ -1,38 +1,52 @@
-"""Omniglot: 1,623 handwritten characters of 50 alphabets, drawn by 20 people each.
-
-Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning through
-probabilistic program induction", Science 350.
-"""
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, drawn by 20 people each."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import zipfile
+from dataclasses import replace
 from functools import lru_cache
-
-import numpy as np
-import torch
+from pathlib import Path
+from typing import Annotated, Literal
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.readers.image import INK_MARGIN, Preprocess
-from innerloop.tasks.download import cache_folder, fetch
+from innerloop.engine.options import Count, CountOrZero, Range
+from innerloop.readers.base import Reader
+from innerloop.readers.image import STROKE_MARGIN, ImageReader, shown
+from innerloop.tasks.cache import Entry, cached
+from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.splits import check_split
+from innerloop.tasks.folder import image_reader
+from innerloop.tasks.splits import check_split, task_source
 
-PREPROCESS = Preprocess(
-    channels=1, size=(28, 28), dark_background=True, normalize_strokes=True
+READER = ImageReader(1, (28, 28), dark_background=True, normalize_strokes=True)
+Protocol = Literal["lake", "lake-minimal-1", "lake-minimal-2", "vinyals"]
+
+_VERSION = 1  # of the way in which the images are read
+_URL = (
+    "https://raw.githubusercontent.com/brendenlake/omniglot/"
+    "057f034baf2ecb8530bc5710e5a23584d2a519cc/python/"
 )
-PROTOCOLS = ("lake", "lake-minimal-1", "lake-minimal-2", "vinyals")
-
-_URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
-_MD5 = {
-    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
-    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+_ARCHIVES = {  # SHA-256 and bytes of the official files
+    "images_background.zip": (
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+        9464212,
+    ),
+    "images_evaluation.zip": (
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+        6462886,
+    ),
 }
-_SPLITS_URL = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
-
+_LISTS_URL = (
+    "https://raw.githubusercontent.com/jakesnell/prototypical-networks/"
+    "c9bb4d258267c11cb6e23f0a19242d24ca98ad8a/data/omniglot/splits/vinyals/"
+)
+_LISTS = {
+    "train": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
+    "val": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
+    "trainval": "5276ae50c755596d0bff7f2284e85625695549a85ee6e36b6491ad1e5d1cc26a",
+    "test": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
+}
 _VALIDATION = ("Armenian", "Futurama", "Gujarati", "Hebrew", "Japanese_(hiragana)")
 _MINIMAL = {
     "lake-minimal-1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
@@ -40,104 +54,92 @@ _MINIMAL = {
 }
 
 
-@lru_cache(maxsize=1)
-def _load(preprocess: Preprocess) -> tuple[ClassBank, dict[str, int], int]:
-    """All characters as one bank, in order of set and name; which class a name is; how
-    many belong to the background set.
+@lru_cache(maxsize=2)
+def _load(
+    reader: ImageReader, archives: tuple[tuple[Path, int, int], ...]
+) -> tuple[ClassBank, dict[str, int], int]:
+    """All characters as one bank, in order of set and name; the index of each name; the
+    number of characters in the background set.
     """
-    archives = {
-        name: fetch("omniglot", f"{name}.zip", _URL + name + ".zip", md5)
-        for name, md5 in _MD5.items()
-    }
-    origin = (
-        preprocess,
-        INK_MARGIN,
-        [(p.stat().st_size, p.stat().st_mtime_ns) for p in archives.values()],
+    about = [[name.name, size, time] for name, size, time in archives]
+    key = ["omniglot", _VERSION, STROKE_MARGIN, reader.settings(), about]
+    files = [file for file, _, _ in archives]
+    tensors, data = cached("omniglot", key, lambda: _read(reader, files))
+    classes: list[str] = data["classes"]
+    groups = list(dict.fromkeys(name.split("/")[0] for name in classes))
+    bank = ClassBank.of(
+        tensors["images"],
+        data["counts"],
+        classes,
+        [groups.index(name.split("/")[0]) for name in classes],
+        reader,
+        "Omniglot",
     )
-    stamp = hashlib.sha256(repr(origin).encode()).hexdigest()[:12]
-    cached = cache_folder() / "omniglot" / f"read-{stamp}.npz"
-    if not cached.is_file():
-        images, names, background = [], [], 0
-        for _name, archive in archives.items():
+    return bank, {name: i for i, name in enumerate(classes)}, data["background"]
+
+
+def _read(reader: ImageReader, archives: list[Path]) -> Entry:
+    files, names, members, background = [], [], [], 0
+    for archive in archives:
+        try:
             with zipfile.ZipFile(archive) as opened:
                 for member in sorted(
                     m for m in opened.namelist() if m.endswith(".png")
                 ):
                     alphabet, character = member.split("/")[1:3]
                     names.append(f"{alphabet}/{character}")
-                    images.append(
-                        preprocess.read(io.BytesIO(opened.read(member))).numpy()
-                    )
-            background = background or len(names)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = cached.with_name(f"{stamp}.{os.getpid()}.split.npz")
-        np.savez(
-            partial,
-            images=np.stack(images),
-            names=np.array(names),
-            background=background,
-        )
-        partial.replace(cached)
-    with np.load(cached) as stored:
-        images, names, background = (
-            torch.from_numpy(stored["images"]),
-            stored["names"].tolist(),
-            int(stored["background"]),
-        )
-    classes = list(dict.fromkeys(names))
-    counts = (
-        [names.count(c) for c in classes]
-        if len(names) != 20 * len(classes)
-        else [20] * len(classes)
-    )
-    groups = list(dict.fromkeys(c.split("/")[0] for c in classes))
-    bank = ClassBank.of(
-        images, counts, classes, [groups.index(c.split("/")[0]) for c in classes]
-    )
-    return bank, {c: i for i, c in enumerate(classes)}, len(set(names[:background]))
+                    members.append(member)
+                    files.append(io.BytesIO(opened.read(member)))
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InnerloopError(
+                f"cannot read {shown(archive)}: {error}; replace it by the official file"
+            ) from error
+        background = background or len(set(names))
+    images, unreadable = reader.pixels(files, members)
+    if unreadable:
+        index, why = unreadable[0]
+        raise InnerloopError(f"cannot read {members[index]} of Omniglot: {why}")
+    classes = dict.fromkeys(names, 0)
+    for name in names:
+        classes[name] += 1
+    return {"images": images}, {
+        "classes": list(classes),
+        "counts": list(classes.values()),
+        "background": background,
+    }
 
 
 def bank(
-    protocol: str = "lake",
+    protocol: Protocol = "lake",
     split: str = "train",
     holdout: bool = False,
-    preprocess: Preprocess = PREPROCESS,
+    reader: ImageReader = READER,
 ) -> ClassBank:
-    """The classes of one split of a protocol, without training's rotations.
-
-    lake: the 30 background alphabets train, the 20 evaluation alphabets test.
-    lake-minimal-1 and -2: five background alphabets train. With `holdout`, the
-    validation alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) leave the
-    training split, for choosing settings; without it they train too, and validation only
-    watches.
-    vinyals: the published lists of classes (with Prototypical Networks, 2017), where
-    each of four rotations is a class in every split. They have a known flaw: the
-    alphabet Gurmukhi stands in both the training and the test list, with different
-    characters. Without `holdout` the validation classes train too.
+    """The classes of one split of a protocol, see `omniglot`, without the rotations of
+    training.
     """
-    if protocol not in PROTOCOLS:
-        raise InnerloopError(
-            f"Omniglot has the protocols {', '.join(PROTOCOLS)}, not {protocol!r}"
-        )
     check_split(split)
-    full, index, background = _load(preprocess)
+    archives = [
+        fetch("omniglot", name, _URL + name, checksum, size)
+        for name, (checksum, size) in _ARCHIVES.items()
+    ]
+    about = [(file, file.stat()) for file in archives]
+    full, index, background = _load(
+        reader, tuple((file, s.st_size, s.st_mtime_ns) for file, s in about)
+    )
+    full = replace(full, title=f"the {split} split of Omniglot, {protocol}")
     if protocol == "vinyals":
         name = {"train": "train" if holdout else "trainval"}.get(split, split)
-        lines = (
-            fetch(
-                "omniglot",
-                f"splits_vinyals/{name}.txt",
-                f"{_SPLITS_URL}{name}.txt",
-                None,
-            )
-            .read_text()
-            .split()
+        lists = fetch(
+            "omniglot",
+            f"splits_vinyals/{name}.txt",
+            f"{_LISTS_URL}{name}.txt",
+            _LISTS[name],
         )
-        turned = full.turned()
-        return turned.pick(
+        return full.turned().pick(
             [
                 index[line.rsplit("/", 1)[0]] + int(line[-3:]) // 90 * len(full)
-                for line in lines
+                for line in lists.read_text(encoding="utf-8").split()
             ]
         )
     if split == "test":
@@ -155,25 +157,51 @@ def bank(
     )
 
 
+@task_source
 def omniglot(
     split: str = "train",
     *,
-    protocol: str = "lake",
+    ways: Annotated[int, Range(2)] = 5,
+    shots: Count = 1,
+    queries: Count = 15,
+    groups: CountOrZero = 0,
+    protocol: Protocol = "lake",
     holdout: bool = False,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    groups: int = 0,
+    size: Annotated[int, Range(1, 4096)] = 28,
+    channels: Literal[1, 3] = 1,
+    normalize_strokes: bool = True,
     augment: bool | None = None,
-    preprocess: Preprocess = PREPROCESS,
+    reader: Reader | None = None,
 ) -> Episodes:
-    """Omniglot episodes. `augment` (rotations and mirror images as new classes, small
-    warps) defaults to true in training and false elsewhere.
+    """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
 
-    Papers read the whole page: `preprocess=Preprocess(1, (28, 28),
-    dark_background=True)`. By default the ink is centred and fitted.
+    Reference: Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning
+    through probabilistic program induction", Science 350.
+
+    Protocols: with `lake`, the 30 background alphabets train and the 20 evaluation
+    alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train. Five
+    alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate. `vinyals` are
+    the class lists published with Prototypical Networks (2017), where each of four
+    rotations is a class in every split. They have a known flaw: characters of the
+    alphabet Gurmukhi are in both the training and the test list.
+
+    Papers use the whole page: set `normalize_strokes` to false to compare with them.
+
+    Args:
+        ways, shots, queries: classes of a task, support and query examples of each.
+        groups: the number of alphabets that the classes of a task come from; 0 for any.
+        protocol: which characters train, validate and test.
+        holdout: keep the validation classes out of training, to choose settings by
+            them; otherwise they train too.
+        size: height and width of an image in pixels.
+        channels: 1 for gray images, 3 for learners of color images.
+        normalize_strokes: center the strokes and scale them to fill the image.
+        augment: rotations and mirror images as new classes, and small random
+            distortions; None for training only.
+        reader: how images are read, in place of size, channels and normalize_strokes.
     """
-    chosen = bank(protocol, split, holdout, preprocess)
+    default = ImageReader(channels, (size, size), True, normalize_strokes)
+    chosen = bank(protocol, split, holdout, image_reader(reader, default))
     augment = split == "train" if augment is None else augment
     if augment:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()

@@ -1,42 +1,47 @@
-"""Tasks that are a training each: what a learned optimiser learns to optimise."""
+"""Optimizees: tasks on which a learned optimizer is trained and tested."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, MissingPackageError
-from innerloop.readers.image import Preprocess
+from innerloop.engine.options import Count, Range
 from innerloop.tasks.episodes import Episodes
-from innerloop.tasks.omniglot import omniglot
-from innerloop.tasks.splits import check_split
+from innerloop.tasks.omniglot import Protocol, omniglot
+from innerloop.tasks.splits import task_source
 
-# which of scikit-learn's digits a split has
+# the first and last of scikit-learn's digits in a split
 DIGITS = {"train": (0, 1000), "val": (1000, 1400), "test": (1400, 1797)}
 
 
 class Quadratics(TaskDistribution):
     """f(w) = |W w - b|^2, every entry of W (size, size) and of b (size,) normal.
-    Andrychowicz et al. 2016, arXiv:1606.04474, section 3.1.
 
     As a regression: the examples are the rows of W, times the root of `size`, so that
     the mean squared error of w is f(w). Support and query are the same: x (n, size,
     size), y (n, size, 1).
+
+    Args:
+        size: number of variables.
     """
 
     prefetch = True
 
     def __init__(self, size: int = 10):
         if size < 1:
-            raise InnerloopError(
-                f"a quadratic function needs at least one variable, got {size}"
-            )
+            raise InnerloopError(f"size of Quadratics must be at least 1; got {size}")
         self.size = size
         self.spec = TaskSpec("reals", (size,), 1)
+
+    def describe(self) -> str:
+        return f"quadratic functions of {self.size} variables"
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         numbers = math.sqrt(self.size) * torch.randn(
@@ -47,10 +52,12 @@ class Quadratics(TaskDistribution):
 
 
 class Digits(TaskDistribution):
-    """Handwritten digits, 8x8, ten classes whose labels never change: `shots` support
-    and `queries` query examples, drawn anew for every task.
+    """Handwritten digits, 8x8, ten classes with fixed labels; every task has its own
+    examples. Support x (n, shots, 64) in 0..1, y (n, shots, 10).
 
-    Support x (n, shots, 64) in 0..1, y (n, shots, 10).
+    Args:
+        x, y: the examples to draw from.
+        shots, queries: support and query examples, of all classes together.
     """
 
     prefetch = True
@@ -58,10 +65,23 @@ class Digits(TaskDistribution):
     def __init__(self, x: Tensor, y: Tensor, shots: int, queries: int):
         if min(shots, queries) < 1 or shots + queries > len(y):
             raise InnerloopError(
-                f"shots and queries must be at least 1 and together at most {len(y)}, got {shots}, {queries}"
+                f"shots and queries must be at least 1 and together at most {len(y)}; "
+                f"got {shots} and {queries}"
             )
         self.x, self.y, self.shots, self.queries = x, y, shots, queries
         self.spec = TaskSpec("classes", (64,), 10)
+
+    def describe(self) -> str:
+        points = f"{self.shots} support and {self.queries} query examples"
+        return f"{len(self.y)} handwritten digits with fixed labels, {points}"
+
+    def item_keys(self) -> frozenset[str]:
+        return frozenset(
+            hashlib.sha256(row.tobytes()).hexdigest() for row in self.x.numpy()
+        )
+
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         drawn = (
@@ -82,7 +102,7 @@ def _digits() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingPackageError(
-            "the digits come with scikit-learn: pip install 'innerloop[digits]'"
+            "mlp-digits needs scikit-learn: pip install 'innerloop[digits]'"
         ) from error
     x, y = load_digits(return_X_y=True)
     return torch.from_numpy(x).float() / 16, torch.nn.functional.one_hot(
@@ -90,39 +110,50 @@ def _digits() -> tuple[Tensor, Tensor]:
     ).float()
 
 
+@task_source
 def quadratics(split: str = "train") -> Quadratics:
-    """Quadratic functions of ten variables; every split draws from the same continuum,
-    in which none comes twice.
+    """Quadratics: random quadratic functions of ten variables, to optimize.
+
+    Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
+    Freitas 2016, "Learning to learn by gradient descent by gradient descent",
+    arXiv:1606.04474, section 3.1.
+
+    Every split draws from the same distribution; no function is drawn twice.
     """
-    check_split(split)
     return Quadratics()
 
 
-def mlp_digits(split: str = "train", *, shots: int = 256, queries: int = 64) -> Digits:
-    """Training on scikit-learn's digits: 1,000 images to train optimisers on, 400 to
-    validate and 397 to test them.
+@task_source
+def mlp_digits(
+    split: str = "train", *, shots: Count = 256, queries: Count = 64
+) -> Digits:
+    """Digits: training a network on scikit-learn's handwritten digits, to optimize.
+
+    1,000 images train optimizers, 400 validate and 397 test them.
+
+    Args:
+        shots, queries: support and query examples of a task, of all classes together.
     """
-    check_split(split)
     first, last = DIGITS[split]
     x, y = _digits()
     return Digits(x[first:last], y[first:last], shots, queries)
 
 
+@task_source
 def mlp_omniglot(
     split: str = "train",
     *,
-    ways: int = 10,
-    shots: int = 15,
-    queries: int = 5,
-    protocol: str = "lake",
+    ways: Annotated[int, Range(2)] = 10,
+    shots: Count = 15,
+    queries: Count = 5,
+    protocol: Protocol = "lake",
 ) -> Episodes:
-    """Training to tell ten Omniglot characters apart, at 14x14 pixels."""
-    small = Preprocess(1, (14, 14), dark_background=True, normalize_strokes=True)
+    """Omniglot at 14x14: training a network on ten characters, to optimize.
+
+    Args:
+        ways, shots, queries: classes of a task, support and query examples of each.
+        protocol: which characters train, validate and test, see `omniglot`.
+    """
     return omniglot(
-        split,
-        protocol=protocol,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        preprocess=small,
+        split, protocol=protocol, ways=ways, shots=shots, queries=queries, size=14
     )

@@ -1,12 +1,11 @@
-"""Strokes: an endless supply of handwriting-like alphabets, the data set that is always
-there.
+"""Strokes: an endless supply of handwriting-like alphabets, without a download.
 
 A character is a small program: a few pen strokes, each a chain of moves that runs
-straight, bends, hooks, zigzags or curls, begun on its own or on an earlier stroke. The
-characters of an alphabet borrow strokes from a common stock, and some are near
-variants of others, as in real scripts. A drawing of a character moves the pen
-as a hand does: every move, stroke and letter is a little off, slanted, stretched. In
-the spirit of Lake et al. 2015 (Science 350), with nothing fitted to any data.
+straight, bends, hooks, zigzags or curls, and begins anywhere or on an earlier stroke.
+The characters of an alphabet share strokes of a common stock, and some are variants of
+others, as in real scripts. Every drawing of a character varies its moves, strokes, slant
+and proportions at random. In the spirit of Lake et al. 2015 (Science 350), with nothing
+fitted to any data.
 """
 
 from __future__ import annotations
@@ -14,18 +13,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.readers.image import INK_MARGIN
-from innerloop.tasks.episodes import ClassBank, Episodes, LabelledExamples
-from innerloop.tasks.splits import check_split
+from innerloop.engine.options import Count, CountOrZero, Range
+from innerloop.readers.image import STROKE_MARGIN, ImageReader
+from innerloop.tasks.episodes import (
+    ClassBank,
+    Episodes,
+    SupervisedExamples,
+    few_shot_settings,
+)
+from innerloop.tasks.pictures import as_html, episode_picture
+from innerloop.tasks.splits import task_source
 
 STROKES, KNOTS, SAMPLES, SIZE = 4, 7, 64, 28
+READER = ImageReader(1, (SIZE, SIZE), dark_background=True, normalize_strokes=True)
 PEN = 0.035  # standard deviation of a pen's line, in the units of the knots
 _SEEDS = {"train": 11, "val": 12, "test": 13}
 _FIXED = {"train": 100, "val": 10, "test": 20}  # alphabets in the fixed bank of a split
@@ -38,9 +47,11 @@ _KINDS = torch.tensor([0.26, 0.24, 0.08, 0.13, 0.08, 0.06, 0.08, 0.07])
 class Programs:
     """Characters as pen programs, n of them.
 
-    knots: the points a stroke passes (n, strokes, knots, 2), in a box of about -1 to 1.
-    present: which strokes exist (n, strokes). angular: which strokes turn at corners
-    instead of curves (n, strokes).
+    Args:
+        knots: the points that a stroke passes (n, strokes, knots, 2), in a box of about
+            -1 to 1.
+        present: which strokes exist (n, strokes).
+        angular: which strokes turn at corners instead of curves (n, strokes).
     """
 
     knots: Tensor
@@ -141,7 +152,7 @@ def programs(alphabets: int, letters: int, generator: torch.Generator) -> Progra
         borrow, stock_angular[borrowed], fresh_angular.view(n, STROKES)
     )
     # simple or intricate scripts
-    usual = _uniform(0.0, 1.0, (groups, 1), generator).repeat_interleave(letters, 0)
+    usual = _uniform(0.0, 1.0, (alphabets, 1), generator).repeat_interleave(letters, 0)
     weights = (
         torch.tensor([0.40, 0.35, 0.17, 0.08]) * (1 - usual)
         + torch.tensor([0.12, 0.33, 0.32, 0.23]) * usual
@@ -262,16 +273,14 @@ def _curves() -> tuple[Tensor, Tensor]:
 
 
 def draw(characters: Programs, generator: torch.Generator) -> Tensor:
-    """One drawing of every character: bytes' worth of ink as floats in 0..1, (n, 1, 28,
-    28).
-    """
+    """One drawing of every character, as floats in 0..1 (n, 1, 28, 28)."""
     n = len(characters.knots)
     noise = torch.randn(n, STROKES, KNOTS, 2, generator=generator)
-    # neighbours err together
+    # neighboring knots move together
     drift = F.avg_pool1d(
         noise.flatten(0, 1).mT, 3, 1, 1, count_include_pad=False
     ).mT.view(n, STROKES, KNOTS, 2)
-    # some hands are neater
+    # some drawings are neater than others
     care = torch.exp(torch.randn(n, 1, 1, 1, generator=generator) * 0.35)
     knots = characters.knots + care * (0.085 * drift + 0.015 * noise)
     centre = knots.mean(2, keepdim=True)
@@ -317,9 +326,9 @@ def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
     n, fine = len(points), 2 * SIZE
     middle = (points * ink[..., None]).sum(1, keepdim=True) / ink.sum(1)[:, None, None]
     points = points - middle
-    half = ((points.abs() * (ink > 0)[..., None]).amax((1, 2)) * INK_MARGIN).clamp_min(
-        0.35
-    )[:, None, None]
+    half = (
+        (points.abs() * (ink > 0)[..., None]).amax((1, 2)) * STROKE_MARGIN
+    ).clamp_min(0.35)[:, None, None]
     at = ((points / half + 1) * SIZE - 0.5).clamp(0, fine - 1.001)
     corner = at.floor()
     frac = at - corner
@@ -358,29 +367,32 @@ def _apart(size: int) -> Tensor:
 
 
 class FreshEpisodes(TaskDistribution):
-    """Episodes of characters that were never seen before and never will be again, each
-    drawn anew.
+    """Episodes of new characters: every task has its own, each drawn anew.
 
-    ways, shots, queries as usual; groups: how many the classes of a task come from
-    (0: every class from one of its own).
+    Args:
+        ways, shots, queries: classes of a task, support and query examples of each.
+        groups: how many alphabets the classes of a task come from; 0 takes every class
+            from an alphabet of its own.
     """
 
     prefetch = True
+    reader = READER  # these images look as if they had been read by it
 
     def __init__(
         self, ways: int = 5, shots: int = 1, queries: int = 15, groups: int = 0
     ):
         if min(ways, shots, queries) < 1 or groups < 0:
             raise InnerloopError(
-                f"ways, shots and queries must be at least 1, got {ways}, {shots}, {queries}"
+                "ways, shots and queries must be at least 1 and groups at least 0; got "
+                f"{ways}, {shots}, {queries} and {groups}"
             )
-        self.ways, self.shots, self.queries, self.groups = (
-            ways,
-            shots,
-            queries,
-            min(groups or ways, ways),
-        )
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.groups = min(groups or ways, ways)
         self.spec = TaskSpec("classes", (1, SIZE, SIZE), ways)
+
+    def describe(self) -> str:
+        shape = f"{self.ways}-way {self.shots}-shot tasks with {self.queries} queries"
+        return f"{shape} per class from characters made of random pen strokes"
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         letters = -(-self.ways // self.groups)
@@ -406,9 +418,23 @@ class FreshEpisodes(TaskDistribution):
             )
         return Task(*parts)
 
-    def labelled(self, size: int = 64) -> LabelledExamples:
-        """A fixed stock of training characters as one many-way problem."""
-        return Episodes(bank("train"), self.ways, 1, 1).labelled(size)
+    def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
+        return few_shot_settings(fixed_ways, self.shots)
+
+    def for_supervised(self, batch: int) -> SupervisedExamples:
+        """A fixed stock of training characters as one problem with all classes."""
+        return SupervisedExamples(Episodes(bank("train"), self.ways, 1, 1), batch)
+
+    def for_validation(self, fixed_ways: bool) -> FreshEpisodes:
+        ways = self.ways if fixed_ways else min(self.ways, 20)
+        return FreshEpisodes(ways, self.shots, 5, min(self.groups, ways))
+
+    def show(self, seed: int = 0) -> Image.Image:
+        """A picture of one task: a row for each class, support and query examples."""
+        return episode_picture(self, seed)
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self.show())
 
 
 @lru_cache(maxsize=3)
@@ -429,22 +455,33 @@ def bank(split: str) -> ClassBank:
         for i in range(classes)
     ]
     return ClassBank.of(
-        images, [_DRAWINGS] * classes, names, [i // _LETTERS for i in range(classes)]
+        images,
+        [_DRAWINGS] * classes,
+        names,
+        [i // _LETTERS for i in range(classes)],
+        READER,
+        f"the {split} split of drawn strokes",
     )
 
 
+@task_source
 def strokes(
     split: str = "train",
     *,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    groups: int = 0,
+    ways: Annotated[int, Range(2)] = 5,
+    shots: Count = 1,
+    queries: Count = 15,
+    groups: CountOrZero = 0,
 ) -> FreshEpisodes | Episodes:
-    """Stroke characters: endless in training; for validation and testing 10 and 20
-    fixed alphabets of 26 characters, 20 drawings each.
+    """Strokes: invented characters of pen strokes, endless in training; no download.
+
+    Validation and test have 10 and 20 fixed alphabets of 26 characters, 20 drawings of
+    each.
+
+    Args:
+        ways, shots, queries: classes of a task, support and query examples of each.
+        groups: the number of alphabets that the classes of a task come from; 0 for any.
     """
-    check_split(split)
     if split == "train":
         return FreshEpisodes(ways, shots, queries, groups)
     return Episodes(bank(split), ways, shots, queries, groups)

@@ -1,51 +1,61 @@
-"""Texts and their intents: CLINC150, and a file of one's own."""
+"""Texts and their classes: CLINC150, and a user's own file."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError, InnerloopFileError
-from innerloop.readers.text import UNKNOWN, Tokenizer
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.options import Count, CountOrZero, Range
+from innerloop.readers.base import Reader
+from innerloop.readers.files import read_sheet, some
+from innerloop.readers.text import UNKNOWN, TextReader, texts_of
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import group_by_label
-from innerloop.tasks.splits import check_split, split_indices
+from innerloop.tasks.splits import (
+    SPLITS,
+    class_indices,
+    split_indices,
+    split_sizes,
+    task_source,
+)
 
-LENGTH = 24  # tokens of a text
-# of CLINC150, by split; banking and credit cards, which are near to each other, are both
-# unseen
+# of CLINC150, by split; banking and credit cards, which are similar, are in one split
 DOMAINS = {
     "train": ("home", "kitchen_and_dining", "meta", "small_talk", "utility", "work"),
     "val": ("auto_and_commute",),
     "test": ("banking", "credit_cards", "travel"),
 }
 _URL = "https://raw.githubusercontent.com/clinc/oos-eval/master/data/"
-_MD5 = {
-    "data_full.json": "30c29dc6ab78edf3b5dfa640be204cde",
-    "domains.json": "9beee9d0f36e07e914c1e3a626bdcb4a",
+_SHA256 = {
+    "data_full.json": (
+        "36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"
+    ),
+    "domains.json": "b947b579d3b8e74b06f93b01083d8efaff2888b43a3e362533bd88a6e1211b3a",
 }
 
 
 @lru_cache(maxsize=1)
 def requests() -> dict[str, dict[str, list[str]]]:
-    """CLINC150: domain to intent to its 150 requests, all in order of name; the
-    requests out of scope are left out.
+    """CLINC150: domain to intent to its 150 requests, all in order of name, without the
+    requests that are out of scope.
     """
     full, domains = (
         json.loads(
-            fetch("clinc150", name, _URL + name, md5).read_text(encoding="utf-8")
+            fetch("clinc150", name, _URL + name, checksum).read_text(encoding="utf-8")
         )
-        for name, md5 in _MD5.items()
+        for name, checksum in _SHA256.items()
     )
     texts: dict[str, list[str]] = defaultdict(list)
     # the data's own parts split requests, not intents
@@ -59,156 +69,250 @@ def requests() -> dict[str, dict[str, list[str]]]:
 
 
 @lru_cache(maxsize=2)
-def _read(texts: tuple[str, ...], length: int) -> Tokenizer:
-    return Tokenizer.trained(texts, length=length)
+def _fitted(
+    texts: tuple[str, ...], length: int | None, text_column: str, label_column: str
+) -> TextReader:
+    return TextReader.fitted(
+        texts, length=length, text_column=text_column, label_column=label_column
+    )
 
 
-def _tokenizer(
-    reader: Tokenizer | None, length: int | None, texts: Iterable[str]
-) -> Tokenizer:
-    """The one that is given, if it fits, or else one trained on texts."""
+def _reader(
+    reader: Reader | None,
+    length: int | None,
+    texts: Iterable[str],
+    text_column: str = "text",
+    label_column: str = "label",
+) -> TextReader:
+    """The reader of an earlier run, if it fits, or one fitted to the texts."""
     if reader is None:
-        return _read(tuple(texts), length or LENGTH)
-    if not isinstance(reader, Tokenizer):
-        raise InnerloopError(
-            "these are texts, and the network that they are for reads something else"
+        return _fitted(tuple(texts), length, text_column, label_column)
+    if not isinstance(reader, TextReader):
+        raise InnerloopTypeError(
+            f"these are texts, and the reader reads {reader.what}s"
         )
     if length not in (None, reader.length):
         raise InnerloopError(
-            f"the network reads {reader.length} tokens of a text, not {length}"
+            f"length must be {reader.length}, as in the run of the reader; got {length}"
         )
     return reader
 
 
+@task_source
 def clinc(
     split: str = "train",
     *,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    groups: int = 0,
-    length: int | None = None,
-    reader: Tokenizer | None = None,
+    ways: Annotated[int, Range(2)] = 5,
+    shots: Count = 1,
+    queries: Count = 15,
+    groups: CountOrZero = 0,
+    length: Count | None = None,
+    reader: Reader | None = None,
 ) -> Episodes:
-    """Intents of short requests to an assistant, as tokens; no domain is in two parts.
-    groups: how many domains a task's intents come from.
+    """CLINC150: intents of short requests to an assistant, as tokens.
 
-    Larson et al. 2019, "An evaluation dataset for intent classification and
-    out-of-scope prediction", arXiv:1909.02027
-    10 domains of 15 intents of 150 requests: six domains train, auto and commute
-    validates, banking, credit cards and travel test. length: tokens of a request (24);
-    what is longer is cut. reader: the tokeniser; if none is given, one is trained on
-    the training split.
-    Raises ValueError for a reader of something else, or of another length.
+    10 domains of 15 intents of 150 requests each. Six domains train, auto and commute
+    validates, banking, credit cards and travel test. No domain, and no request, is in
+    two splits.
+
+    Reference: Larson, Mahendran, Peper, Clarke, Lee, Hill, Kummerfeld, Leach,
+    Laurenzano, Tang and Mars 2019, "An evaluation dataset for intent classification and
+    out-of-scope prediction", arXiv:1909.02027.
+
+    Args:
+        ways, shots, queries: intents in a task, support and query requests of each.
+        groups: number of domains that the intents of a task come from; 0: any.
+        length: tokens of a request, longer ones are cut; by default chosen from the
+            training requests (24).
+        reader: the reader of an earlier run; by default one is fitted to the training
+            requests.
     """
-    check_split(split)
     found = requests()
-    tokenizer = _tokenizer(
-        reader,
-        length,
-        (
-            text
-            for domain in DOMAINS["train"]
-            for some in found[domain].values()
-            for text in some
-        ),
-    )
+    fitted = _reader(reader, length, _training_requests())
     chosen = {
-        intent: (some, group)
+        intent: (texts, group)
         for group, domain in enumerate(DOMAINS[split])
-        for intent, some in found[domain].items()
+        for intent, texts in found[domain].items()
     }
-    values = tokenizer.read_all([text for some, _ in chosen.values() for text in some])
+    x, cut = fitted.encode([text for texts, _ in chosen.values() for text in texts])
     bank = ClassBank.of(
-        values,
-        [len(some) for some, _ in chosen.values()],
+        x,
+        [len(texts) for texts, _ in chosen.values()],
         list(chosen),
         [group for _, group in chosen.values()],
-        tokenizer,
+        fitted,
+        f"{split} intents of CLINC150",
+        _note(cut, len(x), fitted),
     )
     return Episodes(bank, ways, shots, queries, groups)
 
 
-def read_texts(file: Path | str, label: bool = True) -> tuple[list[str], list[str]]:
-    """Texts and their labels, from the columns `text` and `label` of a .csv with a
-    header; without `label` the texts alone.
-
-    Raises FileNotFoundError for a missing file and ValueError for one without these
-    columns, or with an empty text.
-    """
-    file, wanted = Path(file), {"text", "label"} if label else {"text"}
-    if not file.is_file():
-        raise InnerloopFileError(f"there is no file {file}")
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        rows = list(csv.DictReader(opened))
-    if not rows or not wanted <= set(rows[0]):
-        raise InnerloopError(
-            f"{file} needs a header with the column{'s text and label' if label else ' text'}, and rows"
-        )
-    texts, labels = (
-        [row["text"] or "" for row in rows],
-        [row.get("label") or "" for row in rows],
-    )
-    for number, (text, name) in enumerate(zip(texts, labels, strict=True), 2):
-        if not text.strip() or (label and not name.strip()):
-            raise InnerloopError(
-                f"{file} has an empty text{' or label' if label else ''} in line {number}"
-            )
-    return texts, labels
+def _training_requests() -> list[str]:
+    found = requests()
+    return [
+        text
+        for domain in DOMAINS["train"]
+        for texts in found[domain].values()
+        for text in texts
+    ]
 
 
+def _note(cut: int, of: int, reader: TextReader) -> str:
+    if not cut:
+        return ""
+    return f"{cut:,} of {of:,} texts have more than {reader.length} tokens and were cut"
+
+
+@task_source
 def text(
     split: str = "train",
     *,
     file: Path | str,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    length: int | None = None,
-    reader: Tokenizer | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
+    ways: Annotated[int, Range(2)] = 5,
+    shots: Count = 1,
+    queries: Count = 15,
+    length: Count | None = None,
+    all_classes: bool = False,
+    reader: Reader | None = None,
 ) -> Episodes:
-    """Texts of one's own, as tokens: a .csv with the columns text and label. 64, 16 and
-    20 % of the labels, fixed by name, train, validate and test.
+    """Text file: a user's own texts with labels, as tokens.
 
-    length: tokens of a text (24); what is longer is cut. reader: the tokeniser; if none
-    is given, one is trained on the training split. Raises ValueError for a reader of
-    something else, or of another length.
+    The file has a header: .csv, .tsv, .txt (also as .gz), .xlsx or .parquet. 64, 16 and
+    20 % of the labels, fixed by their names, train, validate and test. A text that is
+    repeated within a label is used once. A text that stands in two splits is used in
+    the later one only, so that no test text is trained on.
+
+    Args:
+        file: the file.
+        text_column, label_column: the columns of the texts and of their labels.
+        ways, shots, queries: classes in a task, support and query texts of each.
+        length: tokens of a text, longer ones are cut; by default one and a half times
+            the 95th percentile of the training texts, from 8 to 128.
+        all_classes: use all classes in every split, to adapt to other classes later;
+            then validation and test say nothing about new classes.
+        reader: the reader of an earlier run; by default one is fitted to the training
+            texts.
     """
-    texts, labels = read_texts(file)
-    names, order, counts = group_by_label(labels)
-    training = {names[i] for i in split_indices(names, "train")}
-    tokenizer = _tokenizer(
+    sheet = read_sheet(file)
+    texts, labels, _ = texts_of(sheet, text_column, label_column, labels=True)
+    assert labels is not None
+    notes = list(sheet.notes)
+    names = sorted(set(labels))
+    parts = ("train",) if all_classes else tuple(SPLITS)
+    split_of = dict.fromkeys(names, "train") | {
+        names[i]: part for part in parts for i in split_indices(names, part)
+    }
+    kept, repeated, shared = _distinct(
+        texts, [split_of[label] for label in labels], labels
+    )
+    if repeated:
+        notes.append(f"{repeated:,} texts that repeat within their label are used once")
+    if shared:
+        notes.append(
+            f"{shared:,} texts that stand in two splits are used in the later one"
+        )
+    texts, labels = [texts[i] for i in kept], [labels[i] for i in kept]
+    fitted = _reader(
         reader,
         length,
-        (text for text, label in zip(texts, labels, strict=True) if label in training),
+        (
+            t
+            for t, label in zip(texts, labels, strict=True)
+            if split_of[label] == "train"
+        ),
+        text_column,
+        label_column,
     )
+    x, cut = fitted.encode(texts)
+    notes += [note] if (note := _note(cut, len(x), fitted)) else []
+    names, order, counts = group_by_label(labels)
+    source = Path(file).name
+    title = f"{split} classes of {source}"
+    title += "" if all_classes else f" ({split_sizes(names)})"
     bank = ClassBank.of(
-        tokenizer.read_all(texts)[order], counts, names, reader=tokenizer
+        x[order], counts, names, reader=fitted, title=title, note="; ".join(notes)
     )
-    return Episodes(bank.pick(split_indices(names, split)), ways, shots, queries)
+    chosen = class_indices(names, split, all_classes, source)
+    return Episodes(bank.pick(chosen), ways, shots, queries)
+
+
+def _distinct(
+    texts: list[str], splits: list[str], labels: list[str]
+) -> tuple[list[int], int, int]:
+    """The places of the texts to use, how many are left out because their label has
+    them already, and how many because a later split has them. Case and spaces do not
+    count.
+    """
+    keys = [" ".join(text.casefold().split()) for text in texts]
+    last: dict[str, str] = {}
+    for part in SPLITS:  # a later split overwrites
+        last |= {k: part for k, own in zip(keys, splits, strict=True) if own == part}
+    kept, seen, repeated, shared = [], set(), 0, 0
+    for i, (key, own, label) in enumerate(zip(keys, splits, labels, strict=True)):
+        if (key, label) in seen:
+            repeated += 1
+        elif last[key] != own:
+            shared += 1
+        else:
+            kept.append(i)
+        seen.add((key, label))
+    return kept, repeated, shared
 
 
 class Cloze(TaskDistribution):
-    """Texts of which a token is missing, and reads as unknown: which is it? Every token
-    is a class, and labels never change.
+    """Texts in which one token is hidden and reads as unknown: which one is it? Every
+    token is a class, and labels are the same in all tasks.
 
-    `size` texts x (n, size, length) and the tokens y (n, size, tokens); support and
-    query are the same.
+    Args:
+        values: token numbers of the texts (n, length).
+        reader: what made them.
+        size: texts in a task: x (n, size, length), y (n, size, vocabulary); support and
+            query are the same. None: only `for_supervised` can be sampled.
+        note: how the texts were read, where that is not obvious.
     """
 
     prefetch = True
 
-    def __init__(self, values: Tensor, reader: Tokenizer, size: int = 64):
+    def __init__(
+        self,
+        values: Tensor,
+        reader: TextReader,
+        size: int | None = None,
+        note: str = "",
+    ):
+        self.note = note
         self.values, self.reader, self.size = values[values[:, 0] > 0], reader, size
         self.spec = TaskSpec(
-            "classes", (reader.length,), reader.size, vocabulary=reader.size
+            "classes",
+            (reader.length,),
+            reader.vocabulary,
+            vocabulary=reader.vocabulary,
         )
 
-    def labelled(self, size: int = 64) -> Cloze:
-        """The same with `size` texts, for learners trained on all classes at once."""
-        return Cloze(self.values, self.reader, size)
+    def describe(self) -> str:
+        text = f"{len(self.values):,} texts with one token hidden"
+        return text + (f"; {self.note}" if self.note else "")
+
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}
+
+    def for_supervised(self, batch: int) -> Cloze:
+        return Cloze(self.values, self.reader, batch, self.note)
+
+    def item_keys(self) -> frozenset[str]:
+        return frozenset(
+            hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in self.values
+        )
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
+        if self.size is None:
+            raise InnerloopError(
+                "the labels of cloze are the same in all tasks, and this learner "
+                "learns new ones in every task: use one that trains on all classes at "
+                "once, such as finetune or centerlossnet"
+            )
         # (n, size, length)
         x = self.values[
             torch.randint(len(self.values), (n, self.size), generator=generator)
@@ -217,42 +321,53 @@ class Cloze(TaskDistribution):
             torch.rand(n, self.size, 1, generator=generator)
             * (x > 0).sum(-1, keepdim=True)
         ).long()
-        y = F.one_hot(x.gather(-1, place)[..., 0].long(), self.reader.size).float()
+        tokens = x.gather(-1, place)[..., 0].long()
+        y = F.one_hot(tokens, self.reader.vocabulary).float()
         examples = Examples(x.scatter(-1, place, UNKNOWN), y)
         return Task(examples, examples)
 
 
+@task_source
 def cloze(
     split: str = "train",
     *,
     file: Path | str | None = None,
-    length: int | None = None,
-    reader: Tokenizer | None = None,
+    text_column: str = "text",
+    length: Count | None = None,
+    reader: Reader | None = None,
 ) -> Cloze:
-    """Texts with a gap, to learn features of texts without labels: those of CLINC150's
-    training domains, or the column text of a .csv.
+    """Cloze: texts with one token hidden, to learn features from texts without labels.
 
-    Taylor 1953, "Cloze procedure: a new tool for measuring readability"; for networks:
-    Devlin et al. 2019, arXiv:1810.04805, section 3.1 length: tokens of a text (24);
-    what is longer is cut. reader: the tokeniser; if none is given, one is trained on
-    these texts.
-    Raises ValueError for another split than "train": what such features are worth, other
-    tasks tell.
+    The texts are the requests of CLINC150's training domains, or a column of a file.
+    There is a training split only: test the features on `clinc` or `text`.
+
+    Reference: Taylor 1953, "Cloze procedure: a new tool for measuring readability",
+    Journalism Quarterly 30.
+
+    With networks: Devlin, Chang, Lee and Toutanova 2019, "BERT: pre-training of deep
+    bidirectional transformers for language understanding", arXiv:1810.04805, section
+    3.1.
+
+    Args:
+        file: a file with a header, as for `text`, instead of CLINC150.
+        text_column: the column of the texts.
+        length: tokens of a text, longer ones are cut; by default chosen from the texts.
+        reader: the reader of an earlier run; by default one is fitted to these texts.
     """
-    check_split(split)
     if split != "train":
         raise InnerloopError(
-            "texts with a gap are to learn features from, and have no other split than train: test what they are worth on clinc or text"
+            f"cloze has only the split train, got {split!r}: test features on clinc or "
+            "text"
         )
-    texts = (
-        read_texts(file, label=False)[0]
-        if file
-        else [
-            text
-            for name in DOMAINS["train"]
-            for some in requests()[name].values()
-            for text in some
-        ]
-    )
-    tokenizer = _tokenizer(reader, length, texts)
-    return Cloze(tokenizer.read_all(texts), tokenizer)
+    notes: list[str] = []
+    if file is None:
+        texts = _training_requests()
+    else:
+        sheet = read_sheet(file)
+        texts, _, unreadable = texts_of(sheet, text_column, "label", labels=False)
+        notes += sheet.notes
+        notes += [f"left out: {some(unreadable)}"] if unreadable else []
+    fitted = _reader(reader, length, texts, text_column)
+    x, cut = fitted.encode(texts)
+    notes += [note] if (note := _note(cut, len(x), fitted)) else []
+    return Cloze(x, fitted, note="; ".join(notes))

@@ -1,4 +1,4 @@
-"""Logic that no straight line answers."""
+"""Exclusive or: the benchmark of evolved network structures."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import torch
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.tasks.splits import check_split
+from innerloop.engine.options import Count
+from innerloop.tasks.splits import task_source
 
 CORNERS = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 
 
 class ExclusiveOr(TaskDistribution):
-    """Points near the corners of a square, and whether their signs differ; in a quarter
-    of the tasks, whether they agree. One example tells which.
+    """Points near the corners of a square, and whether the signs of their coordinates
+    differ; in some tasks, whether they agree. One example shows which. Support x (n,
+    shots, 2), y (n, shots, 1).
 
-    The benchmark of Stanley and Miikkulainen 2002, section 4.1, with a task to find
-    out. shots: support examples, from random corners. queries: query examples, from all
-    corners in turn. noise: the standard deviation around a corner. agree: the share of
-    tasks with the negation; were it a half, no network without memory would beat
-    chance, and evolution had nothing to begin with. Support x (n, shots, 2), y (n,
-    shots, 1).
+    Args:
+        shots: support examples, from random corners.
+        queries: query examples, from all corners alike.
+        noise: standard deviation of the points around a corner.
+        agree: share of the tasks with the negation. Not a half: then no network without
+            memory would do better than chance, and evolution would have no start.
     """
 
     prefetch = True
@@ -30,10 +32,16 @@ class ExclusiveOr(TaskDistribution):
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
-                f"shots and queries must be at least 1, got {shots}, {queries}"
+                f"shots and queries must be at least 1; got {shots} and {queries}"
             )
         self.shots, self.queries, self.noise, self.agree = shots, queries, noise, agree
         self.spec = TaskSpec("bits", (2,), 1)
+
+    def describe(self) -> str:
+        return f"exclusive or with {self.shots} support and {self.queries} query points"
+
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         corner = torch.randint(4, (n, self.shots + self.queries), generator=generator)
@@ -48,9 +56,17 @@ class ExclusiveOr(TaskDistribution):
         )
 
 
-def xor(split: str = "train", *, shots: int = 1, queries: int = 8) -> ExclusiveOr:
-    """Exclusive or, or its negation, from one example; every split draws from the same
-    continuum, in which no task comes twice.
+@task_source
+def xor(split: str = "train", *, shots: Count = 1, queries: Count = 8) -> ExclusiveOr:
+    """Exclusive or: whether two signs differ or agree, from one example.
+
+    Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
+    augmenting topologies", Evolutionary Computation 10(2), section 4.1.
+
+    The benchmark, with its negation in a quarter of the tasks. Every split draws from
+    the same distribution; no task is drawn twice.
+
+    Args:
+        shots, queries: support and query examples of a task.
     """
-    check_split(split)
     return ExclusiveOr(shots, queries)

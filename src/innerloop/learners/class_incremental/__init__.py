@@ -1,4 +1,6 @@
-"""Learners that are trained to go on learning without forgetting."""
+"""Learners that are meta-trained to learn classes one after the other without
+forgetting.
+"""
 
 from innerloop.learners.class_incremental.oml import OML
 

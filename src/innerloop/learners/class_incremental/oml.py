@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,52 +13,59 @@ from torch import Tensor, nn
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.options import Count, Positive
 from innerloop.engine.precision import widened
 from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.learners.feature_learner import FeatureLearner
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder, flat_features
 
 
 class OML(FeatureLearner, ClassIncremental):
-    """Online-aware meta-learning: features on which a linear head can learn class after
-    class, example by example, and forget none.
+    """Online-aware meta-learning: features from which a linear head can learn one class
+    after the other, example by example, without forgetting.
 
     W <- W - inner_lr * grad_W cross-entropy(W f(x), y) = W + inner_lr * (y - softmax(W
-    f(x))) f(x)^T, once for each example, as they come Javed and White 2019,
-    "Meta-learning representations for continual learning", arXiv:1905.12588, eq.
-    (2)-(3), Algorithm 2
-    The head has one layer and begins at zero, as in later work (Beaulieu et al. 2020,
-    arXiv:2002.09571), so that it takes any number of classes; the paper's has two. A
-    class takes part from its first example on.
-    Its objective is the loss of the query set after the support set has come in the
-    worst order, class by class.
-    State: weight (ways, width) of the head, and which classes were met (ways,).
+    f(x))) f(x)^T, one step for each example, in their order
 
-    encoder: what f begins with. width: features that f ends with, after a further layer
-        and a ReLU, scaled to length 1; many, so that they can be sparse. inner_lr:
-        where the learned step size begins; the paper's is chosen by hand.
+    Reference: Javed and White 2019, "Meta-learning representations for continual
+    learning", arXiv:1905.12588, eq. (2)-(3), Algorithm 2.
+
+    Differs from the paper: the head has one layer instead of two and begins at zero, as
+    in Beaulieu et al. 2020, arXiv:2002.09571, so that it takes any number of classes;
+    a class is predicted from its first example on; the inner step size is learned.
+
+    Objective: the loss of the query set after the support set in the hardest order,
+    class by class.
+
+    State: weight (ways, width) of the head, and which classes have occurred (ways,).
+
+    Args:
+        encoder: the first part of f.
+        features: number of its features.
+        width: number of features of f, the outputs of a further ReLU layer, scaled to
+            length 1; many, so that they can be sparse.
+        inner_lr: initial value of the learned inner step size.
     """
 
     encoder: nn.Module
-    features: int
+    features: Count
     _: KW_ONLY
-    width: int = 1024
-    inner_lr: float = 2.0
+    width: Count = 1024
+    inner_lr: Positive = 2.0
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
-    contextual: ClassVar[bool] = True  # the order of examples counts
+    contextual = True  # the order of the support examples matters
     defaults = MetaTrainConfig(
         ways=40, shots=5, queries=3, batch=1, optimizer="AdamW", lr=1e-3
     )
 
     def __post_init__(self) -> None:
-        self.last, self.log_rate = (
-            nn.Linear(self.features, self.width),
-            positive(self.inner_lr, "the step size"),
-        )
         super().__post_init__()
+        self.last = nn.Linear(self.features, self.width)
+        self.log_rate = log_parameter(self.inner_lr)
+        self.eval()
 
     @classmethod
     def networks(
@@ -68,62 +75,55 @@ class OML(FeatureLearner, ClassIncremental):
         return {"encoder": body, "features": flat_features(body, spec)}
 
     def embed(self, x: Tensor) -> Tensor:
-        # (m, width)
-        return F.normalize(
-            widened(self.last(self.encoder(x).flatten(1)).relu()).to(
-                self.log_rate.dtype
-            ),
-            dim=-1,
-        )
+        z = widened(self.last(self.encoder(x).flatten(1)).relu())
+        return F.normalize(z.to(self.log_rate.dtype), dim=-1)  # (m, width)
 
     def learned(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self._followed(None, z, y)
+        return self._extended(None, z, y)
 
-    def further(
+    def extend(
         self, state: tuple[Tensor, Tensor] | None, examples: Examples
     ) -> tuple[Tensor, Tensor]:
-        return self._followed(state, self.embed(examples.x), examples.y)
+        return self._extended(state, self.embed(examples.x), examples.y)
 
     def answers(self, state: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
-        weight, met = state
+        weight, occurred = state
         with torch.autocast(z.device.type, enabled=False):
-            # (m, ways)
-            return torch.where(met > 0, z @ weight.T, torch.finfo(z.dtype).min / 2)
+            return _masked(z @ weight.T, occurred)  # (m, ways)
 
     def outcome(
-        self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor
+        self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Metrics]:
         by_class = y.argmax(-1).argsort(stable=True)
-        return super().outcome(z[by_class], y[by_class], asked, wanted)
+        return super().outcome(z[by_class], y[by_class], query_z, query_y)
 
-    def _followed(
+    def _extended(
         self, state: tuple[Tensor, Tensor] | None, z: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The state after features z (n, width) with labels y (n, ways), one step for
-        each.
+        """The state after a step for each example, features z (n, width) and labels y
+        (n, ways).
 
-        What a step adds to the scores of a later example is its error times the product
-        of both features: the weights are made at the end.
+        A step adds the product of its error, its step size and the inner product of
+        both features to the scores of a later example; the weights themselves are
+        computed once, at the end.
         """
-        weight, met = (
-            state if state is not None else (z.new_zeros(0, z.shape[1]), z.new_zeros(0))
-        )
-        weight, met = (
-            F.pad(weight, (0, 0, 0, y.shape[1] - len(weight))),
-            F.pad(met, (0, y.shape[1] - len(met))),
-        )
+        if state is None:
+            state = z.new_zeros(0, z.shape[1]), z.new_zeros(0)
+        weight, occurred = state
+        weight = F.pad(weight, (0, 0, 0, y.shape[1] - len(weight)))
+        occurred = F.pad(occurred, (0, y.shape[1] - len(occurred)))
         with torch.autocast(z.device.type, enabled=False):
-            errors, rate = [], self.log_rate.exp()
-            products, scores = rate * z @ z.T, z @ weight.T  # (n, n), (n, ways)
-            for i, seen in enumerate(torch.maximum(y.cummax(0).values, met)):
-                # (ways,)
-                errors.append(
-                    y[i]
-                    - torch.where(
-                        seen > 0, scores[i], torch.finfo(z.dtype).min / 2
-                    ).softmax(-1)
-                )
+            rate = self.log_rate.exp()
+            products = rate * z @ z.T  # (n, n)
+            scores = z @ weight.T  # (n, ways)
+            errors: list[Tensor] = []
+            for i, so_far in enumerate(torch.maximum(y.cummax(0).values, occurred)):
+                errors.append(y[i] - _masked(scores[i], so_far).softmax(-1))  # (ways,)
                 scores = torch.addr(scores, products[:, i], errors[-1])
-            return weight + rate * torch.stack(errors).T @ z, torch.maximum(
-                y.amax(0), met
-            )
+            weight = weight + rate * torch.stack(errors).T @ z
+            return weight, torch.maximum(y.amax(0), occurred)
+
+
+def _masked(scores: Tensor, occurred: Tensor) -> Tensor:
+    """Scores (..., ways) without the classes that have not occurred (ways,)."""
+    return torch.where(occurred > 0, scores, torch.finfo(scores.dtype).min / 2)

@@ -1,4 +1,4 @@
-"""NEAT: a network whose wiring is evolved."""
+"""NEAT: a recurrent network whose connections are evolved."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from innerloop.core.learner import MetaTrainConfig, Streaming
+from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.options import Count, CountOrZero
+from innerloop.metagrad.neat import NEATLearner
 from innerloop.nets.neat_network import NEATNetwork
 
 
-class NEAT(Streaming):
+class NEAT(NEATLearner):
     """NEAT: a recurrent network of a few nodes that learns in its activations; its
-    wiring is evolved along with its weights.
+    connections are evolved along with their weights.
 
-    a <- tanh(W^T [x, y, 1, 1, a]), `passes` times for an example; an answer is what the
-    outputs sum up where x comes without label, [x, 0, 0, 1, a] Stanley and Miikkulainen
-    2002, "Evolving neural networks through augmenting topologies", Evolutionary
-    Computation 10 (2), section 3 Its objective is the loss of every answer: for each
-    support example before its label is shown, and for the query set.
-    State: the activations a (nodes,), zero at first.
+    a <- tanh(W^T [x, y, 1, 1, a]), `passes` times for an example; a prediction is the
+    sums of the output nodes for an input without label, [x, 0, 0, 1, a]
 
-    x_size, y_dim: numbers in an input and in a label. hidden: the most hidden nodes
-        that may grow. passes: how far activations spread in one example. The outer loop
-        "neat" grows the wiring, from inputs connected to outputs; "es", "cma-es" and
-        "backprop" find weights for all wires there are.
+    Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
+    augmenting topologies", Evolutionary Computation 10 (2), section 3.
+
+    The meta-gradient `neat` adds connections and nodes, starting from inputs that are
+    connected to the outputs; `es`, `cma-es` and `backprop` train the weights of all
+    possible connections.
+
+    Objective: the mean loss of all predictions: for each support example before its
+    label is observed, and for the query set.
+
+    State: the activations a (nodes,), initially zero.
+
+    Args:
+        x_size, y_dim: number of values in an input and in a label.
+        out_dim: number of outputs.
+        hidden: the largest number of hidden nodes.
+        passes: how often all nodes are updated for an example.
     """
 
     x_size: int
@@ -39,19 +49,17 @@ class NEAT(Streaming):
     out_dim: int
     _: KW_ONLY
     hidden: CountOrZero = 12
-    passes: int = 3
+    passes: Count = 3
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals", "bits")
+    fixed_ways = True
     defaults = MetaTrainConfig(queries=5, batch=32, meta_gradient="neat")
 
     def __post_init__(self) -> None:
-        self.wired = NEATNetwork(
-            self.x_size + self.y_dim + 1, self.out_dim, self.hidden, self.passes
-        )
+        inputs = self.x_size + self.y_dim + 1
+        self.network = NEATNetwork(inputs, self.out_dim, self.hidden, self.passes)
         super().__post_init__()
-
-    fixed_ways = True
 
     @classmethod
     def networks(
@@ -59,12 +67,15 @@ class NEAT(Streaming):
     ) -> dict[str, Any]:
         return {"x_size": spec.x_size, "y_dim": spec.y_dim, "out_dim": out_dim}
 
+    def evolved_network(self) -> NEATNetwork:
+        return self.network
+
     def init(self) -> Tensor:
-        return self.wired.start()
+        return self.network.start()
 
     def observe(self, state: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return self.wired(torch.cat([x.flatten(), y, y.new_ones(1)]), state)[1]
+        return self.network(torch.cat([x.flatten(), y, y.new_ones(1)]), state)[1]
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         x = pad(x.flatten(1), (0, self.y_dim + 1))  # (m, inputs)
-        return self.wired(x, state.expand(len(x), -1))[0]
+        return self.network(x, state.expand(len(x), -1))[0]

@@ -1,4 +1,4 @@
-"""What recurrent learners share: how examples go in and answers come out."""
+"""The base class of recurrent learners."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.norm import LayerNorm
 from innerloop.nets.registry import reading
 
-# what a recurrent network carries from one step to the next: a pytree of tensors
-Memory = Any
+Memory = Any  # a pytree of tensors: what a recurrent network carries between steps
 
 
 class Recurrent(FeatureLearner, Streaming):
-    """A learner that is a recurrent network, whose memory is what it has learned.
+    """A recurrent network that learns in its memory.
 
-    An example goes in together with the label of the one before it: labels arrive one
-    step late, so that every step may answer (Hochreiter, Younger and Conwell 2001;
-    Santoro et al. 2016, section 2). State: the memory and the label still to come.
-    Queries are answered independently of each other, from the same state; where support
-    and query are one sequence, in order and without labels.
+    Every step reads an example and the label of the one before it, so that every step
+    can predict before it reads the label (Hochreiter, Younger and Conwell 2001,
+    "Learning to learn using gradient descent"; Santoro, Bartunov, Botvinick, Wierstra
+    and Lillicrap 2016, "Meta-learning with memory-augmented neural networks",
+    section 2). Queries are predicted independently of each other, from the same state;
+    where support and query are one sequence, they are read in order, without labels.
+
+    State: the memory, and the label to be read by the next step.
     """
 
     encoder: nn.Module
@@ -41,18 +43,17 @@ class Recurrent(FeatureLearner, Streaming):
 
     kinds = ("classes", "reals", "bits")
     sequences = True
-    # whether `step` takes many tasks at once, memory and inputs with a leading axis
-    side_by_side: ClassVar[bool] = False
-
     fixed_ways = True
+    # whether `step` also takes memory and inputs with a leading axis of tasks
+    batched_step: ClassVar[bool] = False
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         found = reading(spec, out_dim, build_args.get("encoder"))
-        # what a convolution block gives is mostly the same for all images, and a memory
-        # then finds them all alike
+        # features of convolution blocks have a large common part, which would make all
+        # images alike to a memory
         return {
             **found,
             "normal": LayerNorm(found["features"]) if spec.is_image else nn.Identity(),
@@ -64,13 +65,13 @@ class Recurrent(FeatureLearner, Streaming):
 
     @abstractmethod
     def step(self, memory: Memory, inputs: Tensor) -> tuple[Tensor, Memory]:
-        """One step: inputs (features + y_dim,) to an answer (out_dim,), and the memory
-        after it.
+        """One step: the outputs (out_dim,) for inputs (features + y_dim,), and the
+        memory after it.
         """
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) as features (m, features), in full precision: a memory is
-        read and written many times.
+        """x (m, *x_shape) as features (m, features), in full precision: rounding errors
+        accumulate in a memory.
         """
         return self.normal(self.encoder(x)).to(next(self.parameters()).dtype)
 
@@ -80,24 +81,23 @@ class Recurrent(FeatureLearner, Streaming):
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         return self._read(state, self.embed(x[None]), y[None])[0]
 
-    def respond(self, state: State, x: Tensor) -> tuple[Tensor, Memory]:
+    def step_batch(self, state: State, x: Tensor) -> tuple[Tensor, Memory]:
         """Outputs (n, out_dim) for x (n, *x_shape) in n tasks at once, and the memories
-        after it: with the label to come, the state.
+        after the step; with the labels of x, these are the next states.
 
-        A memory does not wait for the label, so that one who acts need not take every
-        step twice.
+        An agent thus predicts and observes in one step of the network.
         """
-        memory, late = state
+        memory, label = state
         step = (
             self.step
-            if self.side_by_side
+            if self.batched_step
             else torch.vmap(self.step, randomness="different")
         )
         with torch.autocast(x.device.type, enabled=False):
-            return step(memory, torch.cat([self.embed(x), late], -1))
+            return step(memory, torch.cat([self.embed(x), label], -1))
 
-    def along(self, examples: Examples) -> Tensor:
-        """The outputs (n, steps, out_dim) of `follow` for n tasks at once."""
+    def scan_batch(self, examples: Examples) -> Tensor:
+        """The outputs (n, steps, out_dim) of `scan` for n tasks at once."""
         return torch.vmap(
             lambda examples: self.scan(examples)[1], randomness="different"
         )(examples)
@@ -109,17 +109,16 @@ class Recurrent(FeatureLearner, Streaming):
         return self._read(self.init(), z, y)[0]
 
     def outcome(
-        self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor
+        self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Metrics]:
         state, before = self._read(self.init(), z, y)
-        outputs = self.answers(state, asked)
-        metrics = self.likelihood.metrics(outputs, wanted)
-        # of the whole answer: a short sequence counts less than a long one
+        outputs = self.answers(state, query_z)
+        metrics = self.likelihood.metrics(outputs, query_y)
         if self._ordered:
-            return len(wanted) * self.likelihood.nll(outputs, wanted), metrics
-        return self.likelihood.nll(
-            torch.cat([before, outputs]), torch.cat([y, wanted])
-        ), metrics
+            # the sum over a sequence: a long one counts more than a short one
+            return len(query_y) * self.likelihood.nll(outputs, query_y), metrics
+        nll = self.likelihood.nll(torch.cat([before, outputs]), torch.cat([y, query_y]))
+        return nll, metrics
 
     @property
     def _ordered(self) -> bool:
@@ -127,22 +126,22 @@ class Recurrent(FeatureLearner, Streaming):
 
     def _read(self, state: State, z: Tensor, y: Tensor) -> tuple[State, Tensor]:
         """The state after features z (n, features) with labels y (n, y_dim), and the
-        answers (n, out_dim) on the way.
+        outputs (n, out_dim) of all steps.
         """
-        (memory, late), answers = state, []
+        (memory, previous), outputs = state, []
         with torch.autocast(z.device.type, enabled=False):
             for features, label in zip(z, y, strict=True):
-                answer, memory = self.step(memory, torch.cat([features, late]))
-                answers.append(answer)
-                late = label
-        return (memory, late), torch.stack(answers)
+                output, memory = self.step(memory, torch.cat([features, previous]))
+                outputs.append(output)
+                previous = label
+        return (memory, previous), torch.stack(outputs)
 
     def answers(self, state: State, z: Tensor) -> Tensor:
-        memory, late = state
+        memory, label = state
         if self._ordered:
-            return self._read(state, z, late.new_zeros(len(z), self.y_dim))[1]
+            return self._read(state, z, label.new_zeros(len(z), self.y_dim))[1]
         with torch.autocast(z.device.type, enabled=False):
             return torch.vmap(
-                lambda features: self.step(memory, torch.cat([features, late]))[0],
+                lambda features: self.step(memory, torch.cat([features, label]))[0],
                 randomness="different",
             )(z)

@@ -1,4 +1,4 @@
-"""RL squared: a fast learner of acting, inside a slow one."""
+"""RL squared: a fast reinforcement learner inside a slow one."""
 
 from __future__ import annotations
 
@@ -10,34 +10,44 @@ from torch import Tensor, nn
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
+from innerloop.engine.options import Count
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.recurrent import GRUCell
 
 
 class RL2(Recurrent):
     """RL squared: a recurrent network whose activations are the learning algorithm of
-    an agent, and whose weights are learned by acting.
+    an agent, and whose weights are meta-trained by acting.
 
     h_t = GRU([x_t, a_(t-1), r_(t-1), d_(t-1)], h_(t-1)); policy and value are linear in
     h_t
-    Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared: fast
-    reinforcement learning via slow reinforcement learning", arXiv:1611.02779, section
-    2.2, figure 1; the same, found at the same time: Wang et al. 2016, arXiv:1611.05763.
-    x_t is what is seen, a the action before, r its reward, and d says that it ended an
-    episode. h is kept from one episode to the next, and forgotten at the end of a trial
-    Its objective is the reward of whole trials, raised by the meta-gradient `ppo`:
-    exploring is worth what it finds out for later episodes. State: h, and the last
-    action, its reward and whether it ended an episode, one row.
 
-    encoder: what an input goes through first. hidden: the size of h.
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
+    section 2.2, figure 1; independently: Wang, Kurth-Nelson, Tirumala, Soyer, Leibo,
+    Munos, Blundell, Kumaran and Botvinick 2016, "Learning to reinforcement learn",
+    arXiv:1611.05763.
+
+    x_t is the observation, a_(t-1) the previous action, r_(t-1) its reward, and d_(t-1)
+    whether it ended an episode. h is kept between the episodes of a trial.
+
+    Objective: the reward of whole trials, maximized by the meta-gradient `ppo`, so that
+    exploring early pays off in later episodes.
+
+    State: h, and the last action, its reward and whether it ended an episode, as one
+    row.
+
+    Args:
+        encoder: the network that encodes an observation.
+        hidden: size of h.
     """
 
     _: KW_ONLY
-    hidden: int = 128
+    hidden: Count = 128
     likelihood: Likelihood = Categorical()
 
     kinds = ("reals",)
-    side_by_side = True
+    batched_step = True
     defaults = MetaTrainConfig(
         batch=512, optimizer="Adam", lr=4e-3, warmup=0.01, clip=0.5, meta_gradient="ppo"
     )
@@ -54,8 +64,9 @@ class RL2(Recurrent):
         memory = self.cell(inputs, memory)
         return self.head(memory), memory
 
-    def along(self, examples: Examples) -> Tensor:
+    def scan_batch(self, examples: Examples) -> Tensor:
         # (n, steps, features)
         z = self.embed(examples.x.flatten(0, 1)).unflatten(0, examples.x.shape[:2])
-        late = torch.cat([torch.zeros_like(examples.y[:, :1]), examples.y[:, :-1]], 1)
-        return self.head(self.cell.along(torch.cat([z, late], -1)))
+        y = examples.y
+        previous = torch.cat([torch.zeros_like(y[:, :1]), y[:, :-1]], 1)
+        return self.head(self.cell.along(torch.cat([z, previous], -1)))

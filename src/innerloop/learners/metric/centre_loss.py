@@ -1,4 +1,4 @@
-"""Networks trained with centre loss."""
+"""Networks trained with center loss."""
 
 from __future__ import annotations
 
@@ -11,38 +11,45 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.options import NonNegative
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.registry import encoder, flat_features
 
 
 class CentreLossNet(Learner):
-    """Centre loss: features that classify all training classes and lie close to their
-    class's centre; then the nearest class mean wins.
+    """Center loss: features that classify all training classes and lie close to the
+    center of their class; the nearest class mean is predicted.
 
-    cross-entropy + strength/2 * |f(x) - centre of its class|^2
-    Wen, Zhang, Li and Qiao 2016, "A discriminative feature learning approach for deep
-    face recognition", ECCV, eq. (5).
-    The centres are learned by descending the same loss.
-    Its objective is that loss over all training classes at once (labels never change):
-    no query likelihood.
+    cross-entropy + strength/2 * |f(x) - center of the class of x|^2
+
+    Reference: Wen, Zhang, Li and Qiao 2016, "A discriminative feature learning approach
+    for deep face recognition", ECCV, eq. (5).
+
+    The centers are learned by gradient descent on the same loss. Defaults differ from
+    the paper: a small batch and AdamW instead of SGD, for small images.
+
+    Objective: this loss over all training classes at once, with fixed labels.
+
     State: the mean embeddings of the classes (ways, d).
 
-    encoder: f. base: the classifier of the training classes, dropped after training.
-    strength: lambda; the paper has 0.003.
+    Args:
+        encoder: the network f.
+        base: the classifier of the training classes, unused after training.
+        strength: weight of the distance to the centers.
     """
 
     encoder: nn.Module
     base: nn.Linear
     _: KW_ONLY
-    strength: float = 0.003
+    strength: NonNegative = 0.003
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
     defaults = MetaTrainConfig(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
 
     def __post_init__(self) -> None:
-        self.centres = nn.Parameter(self.base.weight.detach().clone())
+        self.centers = nn.Parameter(self.base.weight.detach().clone())  # (classes, d)
         super().__post_init__()
 
     @classmethod
@@ -51,6 +58,10 @@ class CentreLossNet(Learner):
     ) -> dict[str, nn.Module]:
         body = encoder(spec, build_args.get("encoder"), vector="wide-mlp")
         return {"encoder": body, "base": nn.Linear(flat_features(body, spec), out_dim)}
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"config": {"batch": 256, "optimizer": "SGD", "lr": 0.1}}
 
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) in the learned metric space (m, d)."""
@@ -63,9 +74,9 @@ class CentreLossNet(Learner):
         return -squared_distance(self.embed(x), state)  # (m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        z, y = widened(self.embed(task.query.x)), task.query.y
-        outputs = self.base(z)
-        centre = (z - y @ self.centres).square().sum(-1).mean() / 2
-        return self.likelihood.nll(
-            outputs, y
-        ) + self.strength * centre, self.likelihood.metrics(outputs, y)
+        y = task.query.y
+        z = widened(self.embed(task.query.x))  # (m, d)
+        outputs = self.base(z)  # (m, classes)
+        to_center = (z - y @ self.centers).square().sum(-1).mean() / 2
+        loss = self.likelihood.nll(outputs, y) + self.strength * to_center
+        return loss, self.likelihood.metrics(outputs, y)

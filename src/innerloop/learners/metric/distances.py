@@ -14,47 +14,48 @@ Metric = Literal["euclidean", "cosine", "p-norm"]
 
 
 def class_means(z: Tensor, y: Tensor) -> Tensor:
-    """Mean embedding of every class: z (n, d), one-hot y (n, ways) to (ways, d)."""
+    """The mean embedding of every class (ways, d), from z (n, d) and one-hot y (n,
+    ways).
+    """
     return (y.T @ z.to(y.dtype)) / y.sum(0).clamp_min(1e-12)[:, None]
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances, a (m, d), b (n, d) to (m, n), by one matrix
+    """Squared Euclidean distances (m, n) of a (m, d) and b (n, d), by one matrix
     product.
     """
     a, b = widened(a), widened(b)
     with torch.autocast(a.device.type, enabled=False):
-        return (
-            a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.T
-        ).clamp_min(0)
+        squares = a.square().sum(-1)[:, None] + b.square().sum(-1)
+        return (squares - 2 * a @ b.T).clamp_min(0)
 
 
 def distance(a: Tensor, b: Tensor, metric: Metric, p: float = 1.0) -> Tensor:
-    """Distances a (m, d), b (n, d) to (m, n): squared Euclidean, one minus cosine, or
-    the p-norm to the power p.
+    """Distances (m, n) of a (m, d) and b (n, d): squared Euclidean, one minus cosine
+    similarity, or the p-norm to the power of p.
     """
     if metric == "euclidean":
         return squared_distance(a, b)
     if metric == "cosine":
-        return 1 - cosine(a, b)
+        return 1 - cosine_similarity(a, b)
     return (widened(a[:, None] - b).abs() + 1e-12).pow(p).sum(-1)
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine similarities, a (m, d), b (n, d) to (m, n), in single precision whatever
-    the precision around it.
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarities (m, n) of a (m, d) and b (n, d), in single precision also
+    under autocast.
     """
     with torch.autocast(a.device.type, enabled=False):
         return F.normalize(widened(a), dim=-1) @ F.normalize(widened(b), dim=-1).T
 
 
 def same_class(y: Tensor) -> Tensor:
-    """Which pairs share a class: one-hot y (n, ways) to 0 or 1 (n, n)."""
+    """Which pairs of examples share a class, 0 or 1 (n, n); y (n, ways) is one-hot."""
     return (y @ y.T > 0.5).to(y.dtype)
 
 
 def nearest(distances: Tensor, y: Tensor) -> Tensor:
-    """Distance to the nearest example of every class: (m, n) and one-hot y (n, ways) to
-    (m, ways).
+    """The distance to the nearest example of every class (m, ways), from distances (m,
+    n) and one-hot y (n, ways).
     """
     return torch.where(y.T > 0.5, distances[:, None], torch.inf).amin(-1)

@@ -13,36 +13,43 @@ from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.learners.metric.distances import cosine
-from innerloop.nets.log_parameter import positive
+from innerloop.engine.options import Count, Positive
+from innerloop.learners.metric.distances import cosine_similarity
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.registry import encoder, flat_features
 
 
 class MatchingNet(Learner):
-    """Matching networks: an answer is the average of the support answers, weighted by
+    """Matching networks: a prediction is the mean of the support targets, weighted by
     attention to the support examples.
 
-    y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine)
-    Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching networks for
-    one shot learning", arXiv:1606.04080, eq. (1) and section 2.1.1
-    State: the embedded support set (n, d) and its targets (n, y_dim). Works for reals
-    as it does for classes.
+    y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine similarity)
 
-    encoder: f' and g', shared. contextual: full-context embeddings (section 2.1.2,
-        appendices A.1 and A.2): a bidirectional LSTM reads the support set, an
-        attending LSTM reads it again for every query; the order of the support set then
-        matters.
-    reads: steps of the attending LSTM. scale: where the learned sharpness of the
-    attention begins; the paper has 1, fixed.
+    Reference: Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching
+    networks for one shot learning", arXiv:1606.04080, eq. (1) and section 2.1.1.
+
+    Real-valued targets are averaged like class labels. Defaults differ from the paper:
+    the scale is learned, from 10; there it is 1, fixed.
+
+    State: the embedded support set (n, d) and its targets (n, y_dim).
+
+    Args:
+        encoder: the embedding of f and g.
+        features: number of its features.
+        contextual: full-context embeddings (section 2.1.2, appendices A.1 and A.2): a
+            bidirectional LSTM over the support set for g, an LSTM with attention to it
+            for f; the order of the support set then matters.
+        reads: steps of the LSTM of f.
+        scale: initial value of the learned scale of similarities.
     """
 
     encoder: nn.Module
-    features: int
+    features: Count
     _: KW_ONLY
     contextual: bool = False
-    reads: int = 5
-    scale: float = 10.0
+    reads: Count = 5
+    scale: Positive = 10.0
     likelihood: Likelihood = Categorical()
 
     defaults = MetaTrainConfig(
@@ -56,18 +63,18 @@ class MatchingNet(Learner):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.likelihood not in (Categorical(), Gaussian()):
             raise InnerloopError(
-                f"attention averages targets, so outputs are class probabilities or means: {self.likelihood} cannot read them"
+                "MatchingNet predicts class probabilities or means, without a scale: "
+                f"{self.likelihood} cannot read them"
             )
-        self.log_scale = positive(self.scale, "the scale of similarities")
+        self.log_scale = log_parameter(self.scale)
         if self.contextual:
-            self.forwards, self.backwards = (
-                LSTMCell(self.features, self.features),
-                LSTMCell(self.features, self.features),
-            )
+            self.forwards = LSTMCell(self.features, self.features)
+            self.backwards = LSTMCell(self.features, self.features)
             self.attending = LSTMCell(2 * self.features, self.features)
-        super().__post_init__()
+        self.eval()
 
     @classmethod
     def networks(
@@ -76,8 +83,12 @@ class MatchingNet(Learner):
         body = encoder(spec, build_args.get("encoder"))
         return {"encoder": body, "features": flat_features(body, spec)}
 
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"fields": {"scale": 1.0}}
+
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) in the learned metric space (m, d), out of context."""
+        """x (m, *x_shape) in the learned metric space (m, d), without context."""
         return self.encoder(x)
 
     def adapt(self, support: Examples) -> tuple[Tensor, Tensor]:
@@ -89,32 +100,30 @@ class MatchingNet(Learner):
         f = self.embed(x)  # (m, d)
         if self.contextual:
             f = self._attend(f, g)
-        attention = (self.log_scale.exp() * cosine(f, g)).softmax(-1)  # (m, n)
+        similarity = self.log_scale.exp() * cosine_similarity(f, g)  # (m, n)
         with torch.autocast(x.device.type, enabled=False):
-            answers = attention @ y
-        # (m, y_dim)
-        return (
-            (answers + 1e-6).log()
-            if isinstance(self.likelihood, Categorical)
-            else answers
-        )
+            mean = similarity.softmax(-1) @ y  # (m, y_dim)
+        if isinstance(self.likelihood, Categorical):
+            return (mean + 1e-6).log()
+        return mean
 
     def _in_context(self, z: Tensor) -> Tensor:
-        """g: every support embedding plus what both readers say at its place."""
+        """g (n, d): every support embedding plus the states of both LSTMs at its
+        place.
+        """
         sums = list(z)
-        for cell, order in (
-            (self.forwards, range(len(z))),
-            (self.backwards, reversed(range(len(z)))),
-        ):
+        n = range(len(z))
+        for cell, order in ((self.forwards, n), (self.backwards, reversed(n))):
             state = cell.start(z[0])
             for i in order:
                 state = cell(z[i], state)
                 sums[i] = sums[i] + state[0]
-        return torch.stack(sums)  # (n, d)
+        return torch.stack(sums)
 
     def _attend(self, z: Tensor, g: Tensor) -> Tensor:
-        """f: the query embedding after `reads` looks at the support set."""
-        (h, c), read = self.attending.start(z), torch.zeros_like(z)
+        """f (m, d): the query embeddings z after `reads` steps of attention to g."""
+        h, c = self.attending.start(z)
+        read = torch.zeros_like(z)
         for _ in range(self.reads):
             h, c = self.attending(torch.cat([z, read], -1), (h, c))
             h = h + z

@@ -13,40 +13,50 @@ from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Positive
 from innerloop.learners.metric.distances import Metric, class_means, distance
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
 
 class ProtoNet(Learner):
-    """Prototypical networks: a class is the mean of its embedded examples, the nearest
-    one wins.
+    """Prototypical networks: a class is the mean of its embedded examples; the nearest
+    class mean is predicted.
 
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the
     support examples of k
-    Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot learning",
-    arXiv:1703.05175, eq. (1)-(2).
-    Its objective is the query loss averaged over several deals of the task's examples:
-    first the support set is the support set, then the next `shots` examples of every
-    class are, and so on; all others are asked.
+
+    Reference: Snell, Swersky and Zemel 2017, "Prototypical networks for few-shot
+    learning", arXiv:1703.05175, eq. (1)-(2).
+
+    Defaults differ from the paper, and are more accurate: a larger encoder, a learned
+    scale (Oreshkin, Rodríguez López and Lacoste 2018, arXiv:1805.10123; fixed at 1 in
+    the paper), `rotate_support`, classes of one group, and AdamW.
+
+    Objective: the query loss, averaged over rotations of the support set if
+    `rotate_support`.
+
     State: the prototypes (ways, d).
 
-    encoder: f. metric: "euclidean" (squared, as in the paper), "cosine", or "p-norm".
-    p: the power of the p-norm, whose p-th power is taken. scale: where the learned
-    scale of distances begins; the paper has 1, fixed (a learned one: Oreshkin et al.
-    2018, arXiv:1805.10123). rotate_support: learn from all those deals, which costs little,
-    since every example is embedded once; the paper learns from the first alone. views:
-    after training, compare square images in so many ways at once and average the
-    distances: 4 quarter turns, or 8 with mirror images. For encoders that were trained
-    on turned images as classes of their own, as on Omniglot; each view then errs in its
-    own way.
+    Args:
+        encoder: the network f.
+        metric: "euclidean" (squared, as in the paper), "cosine" (one minus cosine
+            similarity) or "p-norm" (to the power of p).
+        p: exponent of the p-norm.
+        scale: initial value of the learned scale of distances.
+        views: in evaluation mode, compare square images in so many views and average
+            the distances: 4 rotations, or 8 with reflections. For encoders trained with
+            rotated images as separate classes, as on Omniglot.
+        rotate_support: in training, every block of `shots` examples of each class takes
+            its turn as the support set, and all others are the query set; costs little,
+            since every example is embedded once.
     """
 
     encoder: nn.Module
     _: KW_ONLY
     metric: Metric = "euclidean"
-    p: float = 1.0
-    scale: float = 0.1
+    p: Positive = 1.0
+    scale: Positive = 0.1
     views: Literal[1, 4, 8] = 1
     rotate_support: bool = True
     likelihood: Likelihood = Categorical()
@@ -64,41 +74,51 @@ class ProtoNet(Learner):
     )
 
     def __post_init__(self) -> None:
-        self.log_scale = positive(self.scale, "the scale of distances")
-        if self.views not in (1, 4, 8):
-            raise InnerloopError(
-                f"images are compared in 1, 4 or 8 views, not {self.views}"
-            )
+        self.log_scale = log_parameter(self.scale)
         super().__post_init__()
+
+    @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        texts = TaskSpec("classes", (12,), 5, vocabulary=100)
+        return (*super().specs(), texts)
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        if build_args.get("views", 1) > 1 and not (
-            spec.is_image and spec.x_shape[-1] == spec.x_shape[-2]
-        ):
+        square = spec.is_image and spec.x_shape[-1] == spec.x_shape[-2]
+        if build_args.get("views", 1) > 1 and not square:
             raise InnerloopError(
-                f"only square images can be compared in {build_args['views']} views, and inputs here have shape {spec.x_shape}"
+                f"views={build_args['views']} needs square images; got inputs of shape "
+                f"{spec.x_shape}: use views=1"
             )
+        body = encoder(
+            spec, build_args.get("encoder"), image="conv6", vector="wide-mlp"
+        )
+        return {"encoder": body}
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
         return {
-            "encoder": encoder(
-                spec, build_args.get("encoder"), image="conv6", vector="wide-mlp"
-            )
+            "fields": {"encoder": "conv4", "scale": 1.0, "rotate_support": False},
+            "config": {
+                "queries": 5,
+                "groups": 0,
+                "optimizer": "Adam",
+                "lr": 1e-3,
+                "weight_decay": 0.0,
+            },
         }
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) in the learned metric space (m, d), all views side by
-        side.
-        """
+        """x (m, *x_shape) in the learned metric space (m, d), views concatenated."""
         if self.training or self.views == 1:
             return self.encoder(x)
-        seen = [x.rot90(turn, (-2, -1)) for turn in range(4)]
-        seen += [view.flip(-1) for view in seen[: self.views - 4]]
+        views = [x.rot90(turns, (-2, -1)) for turns in range(4)]
+        views += [view.flip(-1) for view in views[: self.views - 4]]
         power = self.p if self.metric == "p-norm" else 2.0
-        return torch.cat([self.encoder(view) for view in seen], -1) / self.views ** (
-            1 / power
-        )
+        z = torch.cat([self.encoder(view) for view in views], -1)
+        return z / self.views ** (1 / power)  # so that distances are averaged
 
     def adapt(self, support: Examples) -> Tensor:
         return class_means(self.embed(support.x), support.y)  # (ways, d)
@@ -113,26 +133,23 @@ class ProtoNet(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         if not self.rotate_support:
             return super().loss(task)
-        shots = len(task.support.y)
-        z, y = (
-            self.embed(torch.cat([task.support.x, task.query.x])),
-            torch.cat([task.support.y, task.query.y]),
-        )
-        # (m,): how many examples of its class come before an example
+        n = len(task.support.y)
+        z = self.embed(torch.cat([task.support.x, task.query.x]))  # (m, d)
+        y = torch.cat([task.support.y, task.query.y])  # (m, ways)
+        # the number of examples of the same class before an example (m,)
         rank = (y * y.cumsum(0)).sum(-1) - 1
-        # (m,): when it is in the support set
+        # the rotation in which an example is in the support set (m,)
         turn = rank // (y @ task.support.y.sum(0))
-        turns = torch.arange(len(y) // shots, device=y.device)
-        dealt = (turn == turns[:, None]).to(y.dtype)[:, None] * y.T  # (turns, ways, m)
-        counts = dealt.sum(-1)  # (turns, ways)
-        # (turns, ways, d)
-        prototypes = dealt @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
-        # (m, turns, ways)
-        outputs = self.compare(z, prototypes.flatten(0, 1)).unflatten(-1, counts.shape)
-        # a class that has run out of examples
+        turns = torch.arange(len(y) // n, device=y.device)
+        in_support = (turn == turns[:, None]).to(y.dtype)  # (turns, m)
+        members = in_support[:, None] * y.T  # (turns, ways, m)
+        counts = members.sum(-1)  # (turns, ways)
+        prototypes = members @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
+        logits = self.compare(z, prototypes.flatten(0, 1))
+        outputs = logits.unflatten(-1, counts.shape)  # (m, turns, ways)
+        # classes without examples left for this rotation
         outputs = outputs.masked_fill(counts == 0, torch.finfo(outputs.dtype).min)
-        # (m, turns)
-        each = torch.vmap(torch.vmap(self.likelihood.nll, (0, None)))(outputs, y)
-        asked = (turn[:, None] != turns) & (y @ counts.T > 0)
-        loss = torch.where(asked, each, 0).sum() / asked.sum()
-        return loss, self.likelihood.metrics(outputs[shots:, 0], task.query.y)
+        nll = torch.vmap(torch.vmap(self.likelihood.nll, (0, None)))(outputs, y)
+        in_query = (turn[:, None] != turns) & (y @ counts.T > 0)  # (m, turns)
+        loss = torch.where(in_query, nll, 0).sum() / in_query.sum()
+        return loss, self.likelihood.metrics(outputs[n:, 0], task.query.y)

@@ -19,18 +19,25 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class RelationNet(Learner):
-    """Relation networks: a learned network, not a fixed distance, says how well a query
-    and a class go together.
+    """Relation networks: a learned network instead of a fixed distance scores how well
+    a query matches a class.
 
     r = g([f(class), f(query)]), f(class) the mean feature map of its examples
-    Sung, Yang, Zhang, Xiang, Torr and Hospedales 2018, "Learning to compare: relation
-    network for few-shot learning", arXiv:1711.06025, eq. (1)-(2)
-    Its objective is no likelihood: it is the squared error of sigmoid(r) against 1 for
-    the right class and 0 for the others, eq. (3). State: the feature maps of the
-    classes (ways, channels, height, width). Outputs are r before the sigmoid.
 
-    encoder: f, keeps feature maps. relation: g, pairs of maps (n, 2 channels, height,
-    width) to (n, 1).
+    Reference: Sung, Yang, Zhang, Xiang, Torr and Hospedales 2018, "Learning to compare:
+    relation network for few-shot learning", arXiv:1711.06025, eq. (1)-(2).
+
+    Defaults differ from the paper: 20 ways with 5 queries, and AdamW. The outputs are r
+    before the sigmoid.
+
+    Objective: the squared error of sigmoid(r) from 1 for the right class and 0 for the
+    others, eq. (3).
+
+    State: the feature maps of the classes (ways, channels, height, width).
+
+    Args:
+        encoder: the network f, to feature maps.
+        relation: the network g, pairs of maps (n, 2 channels, height, width) to (n, 1).
     """
 
     encoder: nn.Module
@@ -56,21 +63,26 @@ class RelationNet(Learner):
     ) -> dict[str, nn.Module]:
         if not spec.is_image:
             body = encoder(spec, vector="wide-mlp")
-            features = flat_features(body, spec)
-            return {
-                "encoder": body,
-                "relation": nn.Sequential(
-                    nn.Linear(2 * features, 128), nn.ReLU(), nn.Linear(128, 1)
-                ),
-            }
+            pair = 2 * flat_features(body, spec)
+            layers = nn.Linear(pair, 128), nn.ReLU(), nn.Linear(128, 1)
+            return {"encoder": body, "relation": nn.Sequential(*layers)}
         body = Conv4(spec.x_shape, pooled=2, flat=False)
         height, width = (max(size // 4, 1) for size in spec.x_shape[1:])
         compare = Conv4((128, height, width), pooled=2, blocks=2)
         features = flat_features(compare, TaskSpec("reals", (128, height, width), 1))
-        relation = nn.Sequential(
-            compare, nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 1)
-        )
-        return {"encoder": body, "relation": relation}
+        layers = nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 1)
+        return {"encoder": body, "relation": nn.Sequential(compare, *layers)}
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {
+            "config": {
+                "ways": 5,
+                "queries": 19,
+                "optimizer": "Adam",
+                "weight_decay": 0.0,
+            }
+        }
 
     def adapt(self, support: Examples) -> Tensor:
         maps = self.encoder(support.x)  # (n, c, h, w)
@@ -79,17 +91,12 @@ class RelationNet(Learner):
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         maps = self.encoder(x)  # (m, c, h, w)
         m, ways = len(maps), len(state)
-        pairs = torch.cat(
-            [
-                state.to(maps.dtype).expand(m, *state.shape),
-                maps[:, None].expand(m, *state.shape),
-            ],
-            2,
-        )
+        classes = state.to(maps.dtype).expand(m, *state.shape)  # (m, ways, c, h, w)
+        queries = maps[:, None].expand(m, *state.shape)
+        pairs = torch.cat([classes, queries], 2)  # (m, ways, 2 c, h, w)
         return self.relation(pairs.flatten(0, 1)).view(m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         outputs = widened(self.predict(self.adapt(task.support), task.query.x))
-        return (outputs.sigmoid() - task.query.y).square().sum(
-            -1
-        ).mean(), self.likelihood.metrics(outputs, task.query.y)
+        error = (outputs.sigmoid() - task.query.y).square().sum(-1)  # (m,)
+        return error.mean(), self.likelihood.metrics(outputs, task.query.y)

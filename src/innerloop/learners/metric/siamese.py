@@ -12,28 +12,38 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.options import Positive
 from innerloop.learners.metric.distances import nearest, same_class, squared_distance
 from innerloop.nets.registry import encoder
 
 
 class SiameseNet(Learner):
-    """Siamese networks: pairs of one class are pulled together, others pushed apart by
-    a margin; the nearest support example wins.
+    """Siamese networks: embeddings of one class are pulled together, those of different
+    classes pushed apart by a margin; the class of the nearest support example is
+    predicted.
 
-    D^2 / 2 for a pair of one class, max(0, margin - D)^2 / 2 for another, D the
+    D^2 / 2 for a pair of one class, max(0, margin - D)^2 / 2 for any other, D the
     distance of the embeddings
-    Hadsell, Chopra and LeCun 2006, "Dimensionality reduction by learning an invariant
-    mapping", eq. (4); for one-shot recognition Koch et al. 2015. Its objective is that
-    contrastive loss, averaged over the pairs of each kind, of all the task's examples:
-    no query likelihood. State: the embedded support set (n, d) and its targets (n,
-    ways).
 
-    encoder: both twins. margin: how far apart other classes are to be.
+    Reference: Hadsell, Chopra and LeCun 2006, "Dimensionality reduction by learning an
+    invariant mapping", CVPR, eq. (4).
+
+    For one-shot recognition: Koch, Zemel and Salakhutdinov 2015, "Siamese neural
+    networks for one-shot image recognition", ICML Deep Learning Workshop.
+
+    Objective: this contrastive loss of all pairs of the task's examples, averaged over
+    the pairs of each kind.
+
+    State: the embedded support set (n, d) and its targets (n, ways).
+
+    Args:
+        encoder: the embedding, the same for both examples of a pair.
+        margin: distance up to which examples of different classes are pushed apart.
     """
 
     encoder: nn.Module
     _: KW_ONLY
-    margin: float = 10.0
+    margin: Positive = 10.0
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -61,24 +71,21 @@ class SiameseNet(Learner):
         return self.embed(support.x), support.y
 
     def predict(self, state: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        # (m, ways)
-        return -nearest(squared_distance(self.embed(x), state[0]), state[1])
+        z, y = state
+        return -nearest(squared_distance(self.embed(x), z), y)  # (m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        shots = len(task.support.x)
-        z, y = (
-            self.embed(torch.cat([task.support.x, task.query.x])),
-            torch.cat([task.support.y, task.query.y]),
-        )
-        squared = squared_distance(z, z)  # (n, n)
+        n = len(task.support.x)
+        z = self.embed(torch.cat([task.support.x, task.query.x]))
+        y = torch.cat([task.support.y, task.query.y])
+        squared = squared_distance(z, z)  # (n + m, n + m)
         same = same_class(y)
-        pair = 1 - torch.eye(len(y), dtype=y.dtype, device=y.device)
+        distinct = 1 - torch.eye(len(y), dtype=y.dtype, device=y.device)
         pull = squared / 2
         push = (self.margin - (squared + 1e-8).sqrt()).clamp_min(0).square() / 2
-        loss = _mean(pull, same * pair) + _mean(push, 1 - same)
-        return loss, self.likelihood.metrics(
-            -nearest(squared[shots:, :shots], task.support.y), task.query.y
-        )
+        loss = _mean(pull, same * distinct) + _mean(push, 1 - same)
+        outputs = -nearest(squared[n:, :n], task.support.y)  # (m, ways)
+        return loss, self.likelihood.metrics(outputs, task.query.y)
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

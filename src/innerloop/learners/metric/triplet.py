@@ -13,31 +13,39 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.options import NonNegative
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import nearest, same_class, squared_distance
 from innerloop.nets.registry import encoder
 
 
 class TripletNet(Learner):
-    """Triplet networks: an example lies nearer to its own class than to any other, by a
-    margin.
+    """Triplet networks: an example is closer to examples of its own class than to those
+    of any other, by a margin.
 
-    max(0, |a - p|^2 - |a - n|^2 + margin), embeddings on the unit sphere
-    Schroff, Kalenichenko and Philbin 2015, "FaceNet: a unified embedding for face
-    recognition and clustering", arXiv:1503.03832, eq. (1)-(3) Negatives are semi-hard,
-    eq. (4): the nearest one that is farther than the positive, else the farthest there
-    is.
-    Its objective is that loss, averaged over all pairs of one class among the task's
-    examples: no query likelihood.
-    State: the embedded support set (n, d) and its targets (n, ways). Outputs are
-    negative squared distances over a temperature of 0.1.
+    max(0, |a - p|^2 - |a - n|^2 + margin), a the anchor, p of its class and n of
+    another, embeddings on the unit sphere
 
-    encoder: the embedding before normalisation. margin: alpha, 0.2 in the paper.
+    Reference: Schroff, Kalenichenko and Philbin 2015, "FaceNet: a unified embedding for
+    face recognition and clustering", arXiv:1503.03832, eq. (1)-(3).
+
+    Negatives are semi-hard, eq. (4): the nearest one that is farther away than the
+    positive, else the farthest of all. Outputs are negative squared distances divided
+    by a temperature of 0.1. Defaults differ from the paper: AdamW instead of Adagrad.
+
+    Objective: this loss, averaged over all pairs of one class among the task's
+    examples.
+
+    State: the embedded support set (n, d) and its targets (n, ways).
+
+    Args:
+        encoder: the embedding before it is scaled to length 1.
+        margin: least difference of the squared distances.
     """
 
     encoder: nn.Module
     _: KW_ONLY
-    margin: float = 0.2
+    margin: NonNegative = 0.2
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -57,6 +65,10 @@ class TripletNet(Learner):
     ) -> dict[str, nn.Module]:
         return {"encoder": encoder(spec, build_args.get("encoder"), vector="wide-mlp")}
 
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"config": {"optimizer": "Adagrad", "lr": 0.05, "weight_decay": 0.0}}
+
     def embed(self, x: Tensor) -> Tensor:
         """x (m, *x_shape) on the unit sphere (m, d)."""
         return F.normalize(widened(self.encoder(x)), dim=-1)
@@ -65,37 +77,29 @@ class TripletNet(Learner):
         return self.embed(support.x), support.y
 
     def predict(self, state: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        # (m, ways)
-        return -nearest(squared_distance(self.embed(x), state[0]), state[1]) / 0.1
+        z, y = state
+        return -nearest(squared_distance(self.embed(x), z), y) / 0.1  # (m, ways)
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        shots = len(task.support.x)
-        z, y = (
-            self.embed(torch.cat([task.support.x, task.query.x])),
-            torch.cat([task.support.y, task.query.y]),
-        )
-        squared = squared_distance(z, z)  # (n, n)
+        n = len(task.support.x)
+        z = self.embed(torch.cat([task.support.x, task.query.x]))
+        y = torch.cat([task.support.y, task.query.y])
+        squared = squared_distance(z, z)  # (n + m, n + m)
         same = same_class(y)
         positive = same * (1 - torch.eye(len(y), dtype=y.dtype, device=y.device))
-        loss = (
-            (squared - semi_hard(squared, same) + self.margin).clamp_min(0) * positive
-        ).sum() / positive.sum().clamp_min(1)
-        return loss, self.likelihood.metrics(
-            -nearest(squared[shots:, :shots], task.support.y), task.query.y
-        )
+        hinge = (squared - semi_hard(squared, same) + self.margin).clamp_min(0)
+        loss = (hinge * positive).sum() / positive.sum().clamp_min(1)
+        outputs = -nearest(squared[n:, :n], task.support.y)  # (m, ways)
+        return loss, self.likelihood.metrics(outputs, task.query.y)
 
 
 def semi_hard(squared: Tensor, same: Tensor) -> Tensor:
-    """Distance of the semi-hard negative of every (anchor, positive) pair: (n, n)
-    distances, (n, n) which pairs share a class, to (n, n).
+    """The distance of the semi-hard negative of every (anchor, positive) pair (n, n),
+    from squared distances (n, n) and which pairs share a class (n, n).
     """
     negative = same < 0.5  # (anchor, candidate)
     # (anchor, positive, candidate)
     farther = negative[:, None] & (squared[:, None] > squared[:, :, None])
     nearest_farther = torch.where(farther, squared[:, None], torch.inf).amin(-1)
-    farthest = (
-        torch.where(negative, squared, -torch.inf)
-        .amax(-1, keepdim=True)
-        .expand_as(squared)
-    )
-    return torch.where(torch.isfinite(nearest_farther), nearest_farther, farthest)
+    farthest = torch.where(negative, squared, -torch.inf).amax(-1, keepdim=True)
+    return torch.where(nearest_farther.isfinite(), nearest_farther, farthest)

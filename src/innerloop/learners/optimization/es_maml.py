@@ -1,4 +1,4 @@
-"""ES-MAML: adapting without a gradient."""
+"""ES-MAML: adaptation without gradients."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from innerloop.core.descent import Weights
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.options import Count, CountOrZero, Positive
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.registry import Headed, encoder, flat_features
 
 
 class ESMAML(Remembering):
-    """ES-MAML: a learned initialisation that adapts by losses alone, those of random
-    changes of the weights; nothing need be differentiable.
+    """ES-MAML: a learned initialization that adapts by the losses of random
+    perturbations of its weights; nothing need be differentiable.
 
     weights <- weights - inner_lr / (2 K sigma) sum_k (f(weights + sigma e_k) -
-    f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I) Song, Gao, Yang,
-    Choromanski, Pacchiano and Tang 2020, "ES-MAML: simple Hessian-free meta learning",
-    arXiv:1910.01215, section 3.2, Algorithm 3; hill climbing: section 3.3. Its
-    initialisation is learned by the meta-gradient `es`, and may be by others.
+    f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I)
+
+    Reference: Song, Gao, Yang, Choromanski, Pacchiano and Tang 2020, "ES-MAML: simple
+    Hessian-free meta learning", arXiv:1910.01215, section 3.2, Algorithm 3;
+    hill climbing: section 3.3.
+
+    The meta-gradient `es` trains the initialization without gradients; others can train
+    it, too. Perturbations are random in training, and fixed otherwise.
+
     State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network; images too go through a small perceptron, for every weight
-        costs evaluations. inner_lr, inner_steps: the step size and the number of steps.
-        inner_pairs: K, how many changes are tried, each both ways. inner_sigma: how
-        large they are. by: step along their mean, the "gradient"; or "climb" to the
-        best of them, where it lowers the loss. Changes are drawn anew for every task in
-        training, else always alike.
+    Args:
+        net: the task network; by default a small perceptron also for images, because
+            the number of evaluations grows with that of the weights.
+        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_pairs: K, the number of antithetic pairs of perturbations.
+        inner_sigma: standard deviation of the perturbations.
+        inner_rule: "gradient" steps along the estimated gradient, "hill-climbing" moves
+            to the best perturbation where that lowers the loss.
     """
 
     net: nn.Module
-    inner_lr: float = 0.05
+    inner_lr: Positive = 0.05
     _: KW_ONLY
     inner_steps: CountOrZero = 1
-    inner_pairs: int = 20
-    inner_sigma: float = 0.1
-    by: Literal["gradient", "climb"] = "gradient"
+    inner_pairs: Count = 20
+    inner_sigma: Positive = 0.1
+    inner_rule: Literal["gradient", "hill-climbing"] = "gradient"
     likelihood: Likelihood = Categorical()
 
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
@@ -62,61 +68,51 @@ class ESMAML(Remembering):
         return {"net": Headed(body, flat_features(body, spec), out_dim)}
 
     def __post_init__(self) -> None:
-        if self.inner_sigma <= 0:
-            raise InnerloopError(
-                f"inner_sigma, the size of the changes that are tried, must be positive, not {self.inner_sigma}"
-            )
-        size, generator = (
-            sum(w.numel() for w in self.net.parameters()),
-            torch.Generator().manual_seed(0),
-        )
-        self.register_buffer(
-            "changes",
-            torch.randn(
-                max(self.inner_steps, 1), self.inner_pairs, size, generator=generator
-            ),
-            persistent=False,
-        )
         super().__post_init__()
+        size = sum(w.numel() for w in self.net.parameters())
+        noise = torch.randn(
+            max(self.inner_steps, 1),
+            self.inner_pairs,
+            size,
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.register_buffer("noise", noise, persistent=False)
 
     def start(self, weights: Weights) -> list[Tensor]:
-        """How many steps were taken ()."""
+        """The number of steps so far ()."""
         return [next(iter(weights.values())).new_zeros(())]
 
     def move(
         self, weights: Weights, memory: list[Tensor], support: Examples
     ) -> tuple[Weights, list[Tensor]]:
-        drawn: Tensor = self.get_buffer("changes")
+        fixed, (step,) = self.get_buffer("noise"), memory
         # (pairs, size)
         e = (
-            torch.randn_like(drawn[0])
+            torch.randn_like(fixed[0])
             if self.training
-            else drawn[memory[0].long() % len(drawn)]
+            else fixed[step.long() % len(fixed)]
         )
-        tried = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
-        # (2 pairs,)
+        e = e[:, : sum(w.numel() for w in weights.values())]  # frozen weights stay
+        perturbations = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
         losses = torch.vmap(
-            lambda change: self.support_loss(self._changed(weights, change), support),
+            lambda change: self.support_loss(_moved(weights, change), support),
             randomness="same",
-        )(tried)
-        if self.by == "gradient":
-            # (pairs,)
-            slopes = (losses[: self.inner_pairs] - losses[self.inner_pairs :]) / (
-                2 * self.inner_sigma
-            )
-            return self._changed(
-                weights, -self.inner_lr * slopes @ e / self.inner_pairs
-            ), [memory[0] + 1]
-        best = losses.argmin()
-        lower = losses[best] < self.support_loss(weights, support)
-        return self._changed(weights, torch.where(lower, tried[best], 0.0)), [
-            memory[0] + 1
-        ]
+        )(perturbations)  # (2 pairs,)
+        if self.inner_rule == "gradient":
+            plus, minus = losses.chunk(2)
+            slopes = (plus - minus) / (2 * self.inner_sigma)  # (pairs,)
+            change = -self.inner_lr * slopes @ e / self.inner_pairs
+        else:
+            best = losses.argmin()
+            lower = losses[best] < self.support_loss(weights, support)
+            change = torch.where(lower, perturbations[best], 0.0)
+        return _moved(weights, change), [step + 1]
 
-    def _changed(self, weights: Weights, change: Tensor) -> Weights:
-        """The weights after a change (size,)."""
-        parts = change.split([w.numel() for w in weights.values()])
-        return {
-            name: w + part.view(w.shape)
-            for (name, w), part in zip(weights.items(), parts, strict=True)
-        }
+
+def _moved(weights: Weights, change: Tensor) -> Weights:
+    """The weights after a change (size,)."""
+    parts = change.split([w.numel() for w in weights.values()])
+    return {
+        name: w + part.view(w.shape)
+        for (name, w), part in zip(weights.items(), parts, strict=True)
+    }

@@ -13,6 +13,7 @@ from innerloop.core.descent import Weights
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.functional import trainable_names
 from innerloop.engine.options import CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.learned_update_rules import RULES
@@ -53,6 +54,8 @@ class L2O(Remembering):
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
 
     def __post_init__(self) -> None:
+        moving = trainable_names(self.net)
+        self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
         self.net.requires_grad_(False)
         self.change = RULES[self.rule]()
         super().__post_init__()

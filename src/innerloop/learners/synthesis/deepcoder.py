@@ -4,59 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.precision import widened
-from innerloop.learners.synthesis.synthesizer import Search, Synthesizer
-from innerloop.nets.decoder import perceptron
+from innerloop.engine.options import Count, Range
+from innerloop.learners.synthesis.attribute_net import AttributeNet
+from innerloop.learners.synthesis.synthesizer import SearchMethod, Synthesizer, padded
 from innerloop.programs import lists
 from innerloop.programs.likelihood import Exact
 from innerloop.programs.list_search import list_programs_by_cost
 from innerloop.programs.lists import (
     ATTRIBUTES,
     INPUTS,
-    LIMIT,
     OPERATIONS,
     SLOT,
     Kind,
+    ListProgram,
     Value,
 )
 from innerloop.programs.search import Budget
 
 
 class DeepCoder(Synthesizer):
-    """DeepCoder: a network says which functions the program for some examples may have,
-    and the search tries those first; the program is then run.
+    """DeepCoder: a network predicts which functions the program for some examples
+    contains, and the search tries these first.
 
-    p(program has attribute | examples) = sigmoid(W mean_i g(input_i, output_i)), the
-    functions of a program and their lambdas its attributes Balog, Gaunt, Brockschmidt,
-    Nowozin and Tarlow 2017, "DeepCoder: learning to write programs", arXiv:1611.01989,
-    sections 4.2 to 4.4; there the chances order a depth-first search, here they are the
-    costs of one that goes deeper by and by.
-    Its objective is the cross-entropy of the attributes of a solution.
+    p(program has attribute | examples) = sigmoid(W mean_i g(input_i, output_i)); the
+    attributes of a program are its functions and their lambdas
+
+    Reference: Balog, Gaunt, Brockschmidt, Nowozin and Tarlow 2017, "DeepCoder: learning
+    to write programs", arXiv:1611.01989, sections 4.2 to 4.4. There the probabilities
+    order a depth-first search; here they are the costs of an iterative deepening
+    search.
+
+    Objective: the binary cross-entropy of the attributes of the program of a task.
+
     State: the numbers (numbers,) of the program's lines, -1 after its end, or all -1
-    where none was found.
+    where no program was found.
 
-    inputs, numbers: of a row, and of a program. width, layers: of g, a perceptron.
-        embedded: numbers that stand for an integer. least: no attribute is less likely
-        than that in the search. seconds: of the processor that it may take.
+    Args:
+        inputs: numbers in the encoding of a row.
+        numbers: numbers in the encoding of a program, three for each line.
+        width, layers: width and number of layers of the perceptron g.
+        embedding: size of the embedding of an integer.
+        least: lower bound of a probability in the search.
+        likelihood: how outputs are scored.
+        seconds: limit of the processor time of a search.
     """
 
-    inputs: int
-    numbers: int
+    inputs: Count
+    numbers: Count
     _: KW_ONLY
-    width: int = 256
-    layers: int = 3
-    embedded: int = 20
-    least: float = 0.005
+    width: Count = 256
+    layers: Annotated[int, Range(2)] = 3
+    embedding: Count = 20
+    least: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.005
     likelihood: Likelihood = Exact(SLOT)
 
     defaults = MetaTrainConfig(
@@ -64,149 +73,87 @@ class DeepCoder(Synthesizer):
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.least < 1:
-            raise InnerloopError(
-                f"least is a probability between 0 and 1, not {self.least}"
-            )
-        slots = self.inputs // SLOT + 1
-        # the last integer is none
-        self.integers, self.kind = (
-            nn.Embedding(2 * LIMIT + 2, self.embedded),
-            nn.Embedding(3, self.embedded),
-        )
-        self.body = perceptron(
-            slots * (1 + SLOT - 2) * self.embedded,
-            self.width,
-            self.width,
-            self.layers - 1,
-        )
-        self.head = perceptron(self.width, len(ATTRIBUTES), self.width, 1)
+        super().__post_init__()
+        self.net = AttributeNet(self.width, self.layers, self.embedding)
         names = [
             lists.attributes(lists.Line(*operation, ())) for operation in OPERATIONS
         ]
-        self.register_buffer(
-            "has",
-            torch.tensor([[float(a in some) for a in ATTRIBUTES] for some in names]),
-            persistent=False,
-        )
-        super().__post_init__()
+        has = torch.tensor([[float(a in some) for a in ATTRIBUTES] for some in names])
+        self.register_buffer("has", has, persistent=False)
+        self.eval()
+
+    @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        return (TaskSpec("programs", (len(INPUTS) * SLOT,), SLOT + 12),)
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         inputs, numbers = spec.x_size, spec.y_dim - SLOT
-        if (
-            spec.vocabulary
-            or inputs != len(INPUTS) * SLOT
-            or numbers < 3
-            or numbers % 3
-        ):
+        sizes_fit = inputs == len(INPUTS) * SLOT and numbers >= 3 and not numbers % 3
+        if spec.vocabulary or not sizes_fit:
             raise InnerloopError(
-                f"DeepCoder reads integers and lists as list-programs gives them, {len(INPUTS)} values of {SLOT} numbers, not {spec}"
+                "DeepCoder reads integers and lists as list-programs encodes them, "
+                f"{len(INPUTS)} values of {SLOT} numbers; got {spec}"
             )
         return {"inputs": inputs, "numbers": numbers, "likelihood": Exact(SLOT)}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        # (lines,)
         operations = task.query.y[0, SLOT::3].long().clamp(-1, len(OPERATIONS) - 1)
-        has = self.get_buffer("has")
-        # (attributes,)
-        wanted = (has[operations.clamp_min(0)] * (operations >= 0)[:, None]).amax(0)
-        logits = self._logits(task.support)
-        right = ((logits.detach() > 0) == (wanted > 0.5)).to(logits.dtype).mean()
-        return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype)), {
-            "attributes": right
-        }
+        lines = operations >= 0  # (lines,)
+        has = self.get_buffer("has")[operations.clamp_min(0)]  # (lines, attributes)
+        target = (has * lines[:, None]).amax(0)  # (attributes,)
+        logits = self.logits(task.support)
+        right = ((logits.detach() > 0) == (target > 0.5)).to(logits.dtype).mean()
+        loss = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+        return loss, {"attributes": right}
 
-    def _logits(self, support: Examples) -> Tensor:
-        """Of every attribute (attributes,)."""
-        # (shots, slots, SLOT)
-        slots = (
-            torch.cat([support.x, support.y[:, :SLOT]], 1)
-            .long()
-            .unflatten(1, (-1, SLOT))
-        )
-        there = torch.arange(SLOT - 2, device=slots.device) < slots[..., 1:2]
-        integers = torch.where(
-            there, slots[..., 2:].clamp(-LIMIT, LIMIT) + LIMIT, 2 * LIMIT + 1
-        )
-        # (shots, slots, SLOT - 1, embedded)
-        read = torch.cat(
-            [self.kind(slots[..., :1].clamp(0, 2)), self.integers(integers)], -2
-        )
-        return widened(self.head(self.body(read.flatten(1)).relu().mean(0)))
-
-    def adapt(self, support: Examples) -> Tensor:
-        return self.found(support, "guided", self.seconds)
+    def logits(self, support: Examples) -> Tensor:
+        """Logits (attributes,) of the program for a support set."""
+        return self.net(support.x, support.y[:, :SLOT])
 
     @torch.no_grad()
-    def found(self, support: Examples, search: Search, seconds: float) -> Tensor:
-        budget, chances = Budget(seconds), {}
-        if search == "guided":
-            chances = dict(
-                zip(
-                    ATTRIBUTES,
-                    self._logits(support).sigmoid().clamp_min(self.least).tolist(),
-                    strict=True,
-                )
-            )
-        inputs, outputs = (
-            _rows(support.x),
-            [lists.value_of(row) for row in support.y[:, :SLOT].long().tolist()],
-        )
+    def search(self, support: Examples, method: SearchMethod, seconds: float) -> Tensor:
+        budget = Budget(seconds)
+        probabilities: dict[str, float] = {}
+        if method == "guided":
+            likely = self.logits(support).sigmoid().clamp_min(self.least).tolist()
+            probabilities = dict(zip(ATTRIBUTES, likely, strict=True))
+        inputs = _rows(support.x)
+        outputs = [lists.value_of(y) for y in support.y[:, :SLOT].long().tolist()]
         kinds = {tuple(map(lists.kind_of, row)) for row in inputs}
-        numbers: list[int] = []
-        if (
-            len(kinds) == 1
-            and inputs[0]
-            and None not in (*outputs, *(kind for some in kinds for kind in some))
-        ):
-            given = cast(tuple[Kind, ...], kinds.pop())
+        values = {kind for row in kinds for kind in row} | {*outputs}
+        program: ListProgram | None = None
+        if len(kinds) == 1 and inputs[0] and None not in values:
             programs = list_programs_by_cost(
                 inputs,
                 cast(list[Value], outputs),
-                given,
+                cast(tuple[Kind, ...], kinds.pop()),
                 budget,
-                chances=chances,
+                probabilities=probabilities,
                 most=self.numbers // 3,
-                pruned=search != "plain",
+                pruned=method != "plain",
             )
-            numbers = (
-                lists.encode(program[0]) if (program := next(programs, None)) else []
-            )
-        return torch.tensor([*numbers, *[-1] * (self.numbers - len(numbers))]).to(
-            support.x
-        )
+            program, _ = next(programs, (None, 0.0))
+        numbers = lists.encode(program) if program is not None else []
+        return padded(numbers, self.numbers).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         inputs, numbers = _rows(x), state.long().tolist()
-        lines = [
-            number
-            for i in range(0, len(numbers), 3)
-            for number in numbers[i : i + 3]
-            if numbers[i] >= 0
-        ]
-        told: list[Value | None] = [None] * len(x)
-        if lines and inputs[0]:
-            kinds = cast(
-                tuple[Kind, ...],
-                tuple(
-                    "int" if isinstance(value, int) else "list" for value in inputs[0]
-                ),
-            )
-            told = [lists.run(lists.decode(lines, kinds), row) for row in inputs]
-        return torch.cat(
-            [
-                torch.tensor([lists.numbered(value) for value in told]).to(x),
-                state.expand(len(x), -1),
-            ],
-            1,
-        )
+        length = next((i for i in range(0, len(numbers), 3) if numbers[i] < 0), None)
+        numbers = numbers[:length]
+        outputs: list[Value | None] = [None] * len(x)
+        if numbers and inputs[0]:
+            kinds = cast(tuple[Kind, ...], tuple(map(lists.kind_of, inputs[0])))
+            program = lists.decode(numbers, kinds)
+            outputs = [lists.run(program, row) for row in inputs]
+        rows = torch.tensor([lists.numbered(value) for value in outputs]).to(x)
+        return torch.cat([rows, state.expand(len(x), -1)], 1)
 
 
 def _rows(x: Tensor) -> list[tuple[Value, ...]]:
-    """The inputs of every row, of x (m, slots SLOT)."""
+    """The inputs of every row of x (m, slots * SLOT)."""
     slots = x.long().unflatten(1, (-1, SLOT)).tolist()
     return [
         tuple(value for slot in row if (value := lists.value_of(slot)) is not None)

@@ -1,4 +1,4 @@
-"""Programs drawn from a network, for their reward."""
+"""Programs sampled from a network, and their reward."""
 
 from __future__ import annotations
 
@@ -7,49 +7,83 @@ from torch import Tensor
 
 from innerloop.engine.precision import widened
 from innerloop.learners.synthesis.expression_decoder import ExpressionDecoder
+from innerloop.programs import strings
 from innerloop.programs.grammar import Program
-from innerloop.programs.search import Places, Written
+from innerloop.programs.search import InputOutput, Position
 
 MOST = 16  # expressions in a program
 
 
-def draw_programs(
-    writer: ExpressionDecoder, left: Tensor, written: list[Written], draws: int
+def sample_programs(
+    decoder: ExpressionDecoder, rest: Tensor, tasks: list[InputOutput], samples: int
 ) -> tuple[list[Program | None], Tensor]:
-    """For every task, as many random programs as `draws`, and the log probability
-    (tasks draws,) of what was drawn of each.
+    """For every task `samples` random programs, and the log probability (tasks *
+    samples,) of what was sampled for each.
 
-    Expressions are drawn one after the other, from what is left of the outputs; one
-    that does not go on with them ends a draw: its program is None. left (tasks, shots,
-    length, features): what is left from every place on.
+    Expressions are sampled one after the other. One that does not continue the outputs
+    ends its sample, whose program is None. rest (tasks, shots, length, features): the
+    features of the rest of each output from every position on.
     """
-    of = [task for task in range(len(written)) for _ in range(draws)]
-    log_p = widened(left).new_zeros(len(of))
-    places: list[Places] = [(0,) * left.shape[1]] * len(of)
-    programs: list[Program] = [()] * len(of)
-    whole: list[Program | None] = [None] * len(of)
-    going = [i for i, task in enumerate(of) if all(written[task].end)]
+    task_of = [task for task in range(len(tasks)) for _ in range(samples)]
+    log_p = widened(rest).new_zeros(len(task_of))
+    positions: list[Position] = [(0,) * rest.shape[1]] * len(task_of)
+    prefixes: list[Program] = [()] * len(task_of)
+    programs: list[Program | None] = [None] * len(task_of)
+    active = [i for i, task in enumerate(task_of) if all(tasks[task].end)]
+    shots = torch.arange(rest.shape[1])
     for _ in range(MOST):
-        if not going:
+        if not active:
             break
-        # (going,), (going, shots)
-        task, at = (
-            torch.tensor([of[i] for i in going]),
-            torch.tensor([places[i] for i in going]),
+        task = torch.tensor([task_of[i] for i in active])
+        at = torch.tensor([positions[i] for i in active])  # (active, shots)
+        sampled = decoder.sample(rest[task[:, None], shots, at])
+        index = torch.tensor(active, device=log_p.device)
+        log_p = log_p.index_add(0, index, sampled.log_p)
+        unfinished: list[int] = []
+        for i, numbers in zip(active, sampled.symbols.tolist(), strict=True):
+            examples = tasks[task_of[i]]
+            expression = decoder.expression(numbers)
+            after = examples.advance(positions[i], examples.texts(expression))
+            if after is None:
+                continue
+            positions[i], prefixes[i] = after, (*prefixes[i], expression)
+            if after == examples.end:
+                programs[i] = prefixes[i]
+            else:
+                unfinished.append(i)
+        active = unfinished
+    return programs, log_p
+
+
+def reinforce_loss(
+    decoder: ExpressionDecoder,
+    rest: Tensor,
+    samples: int,
+    inputs: list[list[str]],
+    outputs: list[list[str]],
+    query_inputs: list[list[str]],
+    query_outputs: list[list[str]],
+) -> tuple[Tensor, Tensor]:
+    """REINFORCE loss and mean reward over tasks, for `samples` programs of each: -(r -
+    mean r of the task's other samples) log p(program), where r is 1 if the program is
+    right on the examples and on the query examples, else 0.
+
+    The baseline: Kool, van Hoof and Welling 2019, "Buy 4 REINFORCE samples, get a
+    baseline for free!", ICLR workshop.
+    """
+    tasks = [
+        InputOutput(strings.evaluate, *pair)
+        for pair in zip(inputs, outputs, strict=True)
+    ]
+    programs, log_p = sample_programs(decoder, rest, tasks, samples)
+    right: list[bool] = []
+    for i, program in enumerate(programs):
+        texts, expected = query_inputs[i // samples], query_outputs[i // samples]
+        right.append(
+            program is not None
+            and [strings.run(program, text) for text in texts] == expected
         )
-        drawn = writer.draw(left[task[:, None], torch.arange(left.shape[1]), at])
-        log_p = log_p.index_add(
-            0, torch.tensor(going, device=log_p.device), drawn.log_p
-        )
-        still = []
-        for i, numbers in zip(going, drawn.symbols.tolist(), strict=True):
-            expression = writer.expression(numbers)
-            after = written[of[i]].after(places[i], expression)
-            if after is not None:
-                places[i], programs[i] = after, (*programs[i], expression)
-                if after == written[of[i]].end:
-                    whole[i] = programs[i]
-                else:
-                    still.append(i)
-        going = still
-    return whole, log_p
+    reward = torch.tensor(right).to(log_p).view(-1, samples)
+    baseline = (reward.sum(1, keepdim=True) - reward) / max(1, samples - 1)
+    loss = -((reward - baseline) * log_p.view(-1, samples)).mean()
+    return loss, reward.mean()

@@ -14,28 +14,43 @@ from torch.utils._pytree import tree_leaves, tree_map
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task
+from innerloop.engine.options import Positive
 
-Search = Literal["guided", "pruned", "plain"]
+SearchMethod = Literal["guided", "pruned", "plain"]
 
 
 class Synthesizer(Learner):
-    """A learner whose state is the symbols of a program by number, -1 after its end, or
-    all -1 where none was found.
+    """A learner whose state is a program: the numbers of its symbols, -1 after its end,
+    or all -1 where none was found.
 
-    Searches read values, so tasks are adapted to in a loop; only losses are mapped.
+    The program of a task, which only the loss may read, is packed into the columns of
+    `y` behind the output (see the task sources); `adapt` and `predict` never read them.
+    A search depends on values, so `adapt` and `predict` cannot run under vmap: tasks
+    are adapted to in a loop, and only losses are mapped.
+
+    Args:
+        seconds: limit of the processor time of a search.
     """
 
     _: KW_ONLY
-    seconds: float = 1.0
+    seconds: Positive = 1.0
 
     kinds = ("programs",)
 
     @abstractmethod
-    def found(self, support: Examples, search: Search, seconds: float) -> Tensor:
-        """The state that a search finds within so many seconds of the processor: guided
-        by the network, by enumeration that leaves out what cannot fit or is there
-        already, or by plain enumeration.
+    def search(self, support: Examples, method: SearchMethod, seconds: float) -> Tensor:
+        """The state that a search finds within `seconds` of processor time: "guided" by
+        the network; "pruned", an enumeration that leaves out what cannot fit or was
+        computed before; or "plain" enumeration.
         """
+
+    def prepare(self, method: SearchMethod) -> None:
+        """Compute what all searches by a method share, so that a measurement of their
+        time does not count it.
+        """
+
+    def adapt(self, support: Examples) -> Tensor:
+        return self.search(support, "guided", self.seconds)
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
         each = [
@@ -47,3 +62,8 @@ class Synthesizer(Learner):
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         losses, metrics = torch.vmap(self.loss)(tasks)
         return losses.mean(), {name: values.mean() for name, values in metrics.items()}
+
+
+def padded(numbers: list[int], length: int) -> Tensor:
+    """The state (length,) of a program of these numbers."""
+    return torch.tensor([*numbers, *[-1] * (length - len(numbers))])

@@ -1,5 +1,5 @@
-"""Learners that begin with features trained in the ordinary way, and baselines that do
-not learn to learn.
+"""Learners that begin with features trained by supervised learning, and baselines
+without meta-learning.
 """
 
 from innerloop.learners.transfer.finetune import FineTune

@@ -9,14 +9,14 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.functional import functional_call
 from innerloop.engine.gradient_descent import descend
-from innerloop.engine.norm_stats import use_stored as settled
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.norm_stats import use_stored
+from innerloop.engine.options import CountOrZero, NonNegative
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.registry import encoder, flat_features
@@ -24,51 +24,49 @@ from innerloop.nets.registry import encoder, flat_features
 
 class MetaTransfer(FeatureLearner):
     """Meta-transfer learning: trained features stay frozen, and are scaled and shifted
-    as is learned over tasks; a task trains the head alone.
+    by meta-learned numbers; a task trains the head alone.
 
-    f uses W * scale and b + shift in the place of its weights W and biases b, one scale
-    for every kernel
-    head <- head - inner_lr * grad(support loss), from a learned start
-    Sun, Liu, Chua and Schiele 2019, "Meta-transfer learning for few-shot learning",
-    arXiv:1812.02391, eq. (2)-(5)
+    f uses W * scale and b + shift for its weights W and biases b, with one scale for
+    every kernel; head <- head - inner_lr * grad(support loss), from a learned
+    initialization
+
+    Reference: Sun, Liu, Chua and Schiele 2019, "Meta-transfer learning for few-shot
+    learning", arXiv:1812.02391, eq. (2)-(5).
+
+    Defaults differ from the paper: larger batches of smaller tasks. The authors' code
+    takes 20 inner steps in training and 100 in tests.
+
     State: weight (ways, d) and bias (ways,) of the head.
 
-    encoder: f, never trained itself: take that of a trained FineTune (`train --from`).
-        head: where a task begins. inner_lr, inner_steps: gradient descent on it; the
-        paper takes 100 steps in training.
+    Args:
+        encoder: the network f, frozen: use that of a trained FineTune.
+        head: the linear head, the initialization of every task.
+        inner_lr, inner_steps: step size and number of the inner steps.
     """
 
     encoder: nn.Module
     head: nn.Module
     _: KW_ONLY
-    inner_lr: float = 0.1
+    inner_lr: NonNegative = 0.1
     inner_steps: CountOrZero = 20
     likelihood: Likelihood = Categorical()
 
+    fixed_ways = True
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
         self.encoder.requires_grad_(False)
-        weights = {
-            name.replace(".", "/"): p for name, p in self.encoder.named_parameters()
-        }
-        self.scales = nn.ParameterDict(
-            {
-                name: p.new_ones(*p.shape[:2], *[1] * (p.dim() - 2))
-                for name, p in weights.items()
-                if p.dim() > 1
-            }
-        )
-        self.shifts = nn.ParameterDict(
-            {
-                name: torch.zeros_like(p)
-                for name, p in weights.items()
-                if name.endswith("bias")
-            }
-        )
+        scales: dict[str, Tensor] = {}
+        shifts: dict[str, Tensor] = {}
+        for name, p in self.encoder.named_parameters():
+            key = name.replace(".", "/")  # no dots in the names of a ParameterDict
+            if p.dim() > 1:
+                scales[key] = p.new_ones(*p.shape[:2], *[1] * (p.dim() - 2))
+            if name.endswith("bias"):
+                shifts[key] = torch.zeros_like(p)
+        self.scales = nn.ParameterDict(scales)
+        self.shifts = nn.ParameterDict(shifts)
         super().__post_init__()
-
-    fixed_ways = True
 
     @classmethod
     def networks(
@@ -77,34 +75,37 @@ class MetaTransfer(FeatureLearner):
         body = encoder(spec, build_args.get("encoder"))
         return {"encoder": body, "head": nn.Linear(flat_features(body, spec), out_dim)}
 
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"config": {"queries": 15, "batch": 2}}
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.encoder.eval()  # it stays as it is
+        self.encoder.eval()  # it is frozen
         return self
 
     def embed(self, x: Tensor) -> Tensor:
         weights: dict[str, Tensor] = dict(self.encoder.named_parameters())
-        weights |= {
-            name.replace("/", "."): weights[name.replace("/", ".")] * scale
-            for name, scale in self.scales.items()
-        }
-        weights |= {
-            name.replace("/", "."): weights[name.replace("/", ".")] + shift
-            for name, shift in self.shifts.items()
-        }
-        with settled():
-            # (m, d)
+        for key, scale in self.scales.items():
+            name = key.replace("/", ".")
+            weights[name] = weights[name] * scale
+        for key, shift in self.shifts.items():
+            name = key.replace("/", ".")
+            weights[name] = weights[name] + shift
+        with use_stored():
             return widened(functional_call(self.encoder, weights, (x,)).flatten(1))
 
     def learned(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         start = dict(self.head.named_parameters())
-        return descend(
-            lambda at: self.likelihood.nll(self.answers(at, z), y),
-            start,
-            dict.fromkeys(start, self.inner_lr),
-            self.inner_steps,
-        )
+        rates = {
+            name: self.inner_lr if p.requires_grad else 0.0 for name, p in start.items()
+        }
+
+        def loss(weights: dict[str, Tensor]) -> Tensor:
+            return self.likelihood.nll(self.answers(weights, z), y)
+
+        return descend(loss, start, rates, self.inner_steps)
 
     def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            return F.linear(z, state["weight"], state["bias"])
+            return F.linear(z, state["weight"], state["bias"])  # (m, ways)

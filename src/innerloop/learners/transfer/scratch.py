@@ -11,26 +11,31 @@ from torch import nn
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.functional import trainable_names
+from innerloop.engine.options import CountOrZero, NonNegative
 from innerloop.nets.registry import headed
 
 
 class Scratch(Descent):
-    """No meta-learning: a randomly initialised network trained on the support set
-    alone, the baseline of every claim.
+    """Training from scratch: a randomly initialized network, trained on the support set
+    alone; the baseline without meta-learning.
 
     weights <- weights - inner_lr * grad(support loss)
-    The baseline of Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016,
-    "Matching networks for one shot learning", arXiv:1606.04080, section 4.1
-    State: the trained weights of `net`, a dict name -> tensor. It has nothing to
-    meta-train.
 
-    net: the task network. inner_lr, inner_steps: gradient descent until the support set
-    is learned.
+    Reference: Vinyals, Blundell, Lillicrap, Kavukcuoglu and Wierstra 2016, "Matching
+    networks for one shot learning", arXiv:1606.04080, section 4.1 (its baselines).
+
+    Objective: none; there is nothing to meta-train.
+
+    State: the trained weights of `net`, a dict name -> tensor.
+
+    Args:
+        net: the task network.
+        inner_lr, inner_steps: step size and number of the gradient descent steps.
     """
 
     net: nn.Module
-    inner_lr: float = 0.1
+    inner_lr: NonNegative = 0.1
     _: KW_ONLY
     inner_steps: CountOrZero = 100
     likelihood: Likelihood = Categorical()
@@ -38,7 +43,9 @@ class Scratch(Descent):
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
-        self.net.requires_grad_(False)
+        moving = trainable_names(self.net)
+        self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
+        self.net.requires_grad_(False)  # it is not meta-learned
         super().__post_init__()
 
     @classmethod

@@ -1,47 +1,59 @@
-"""Oracles against dynamic programming that shares no code with them."""
+"""Baselines against dynamic programming that shares no code with them."""
 
 from functools import cache
 
 import pytest
 import torch
 
-from innerloop.rl import Bandits, MDPs, oracles
-from innerloop.rl.baselines import Gittins, gittins, solved, strategy_rewards
+from innerloop.rl import Bandits, Environment, MDPs
+from innerloop.rl.bandit_baselines import Gittins, gittins
+from innerloop.rl.baselines import Baseline
+from innerloop.rl.mdp_baselines import optimal_q
+from innerloop.rl.rollout import interact
 
 
-def one_arm_and_sure(m: int, s: int, f: int, sure: float) -> float:
-    """What going on with an arm is worth beyond taking the sure reward m times, by
-    plain recursion.
+def total_rewards(
+    agent: Baseline,
+    environment: Environment,
+    params: torch.Tensor,
+    rng: torch.Generator,
+) -> torch.Tensor:
+    """The reward (n,) of a trial of every task."""
+    steps = interact(agent, environment, params, rng, environment.steps)
+    return torch.stack([step.y[:, -2] for step in steps]).sum(0)
+
+
+def gain_of_pulling(m: int, s: int, f: int, constant: float) -> float:
+    """The gain of pulling an arm over taking the constant reward m times, by plain
+    recursion.
     """
     p = (1 + s) / (2 + s + f)
     after = (
         [0.0, 0.0]
         if m == 1
         else [
-            (m - 1) * sure
-            + max(0.0, one_arm_and_sure(m - 1, s + 1 - lost, f + lost, sure))
+            (m - 1) * constant
+            + max(0.0, gain_of_pulling(m - 1, s + 1 - lost, f + lost, constant))
             for lost in (0, 1)
         ]
     )
-    return p * (1 + after[0]) + (1 - p) * after[1] - m * sure
+    return p * (1 + after[0]) + (1 - p) * after[1] - m * constant
 
 
 @pytest.mark.parametrize(
     ("m", "s", "f"), [(1, 0, 0), (1, 2, 1), (4, 0, 0), (5, 1, 2), (6, 0, 0)]
 )
-def test_an_index_is_the_sure_reward_that_makes_indifferent(
-    m: int, s: int, f: int
-) -> None:
+def test_an_index_is_the_constant_reward_of_equal_value(m: int, s: int, f: int) -> None:
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (
-            (middle, high) if one_arm_and_sure(m, s, f, middle) > 0 else (low, middle)
+            (middle, high) if gain_of_pulling(m, s, f, middle) > 0 else (low, middle)
         )
     assert float(gittins(9)[m][s, f]) == pytest.approx(low, abs=1e-5)
 
 
-def test_playing_by_indices_is_nearly_bayes_optimal() -> None:
+def test_the_index_policy_is_nearly_bayes_optimal() -> None:
     pulls, index = 8, gittins(8)
 
     @cache
@@ -68,10 +80,9 @@ def test_playing_by_indices_is_nearly_bayes_optimal() -> None:
     best, by_index = (worth(pulls, ((0, 0),) * 2, optimal) for optimal in (True, False))
     assert 0 <= best - by_index < 0.002 * best
     environment = Bandits(2, pulls)
-    drawn = torch.Generator().manual_seed(0)
-    rewards = strategy_rewards(
-        Gittins(environment, drawn), environment, environment.draw(20000, drawn), drawn
-    ).sum(1)
+    rng = torch.Generator().manual_seed(0)
+    params = environment.sample_params(20000, rng)
+    rewards = total_rewards(Gittins(environment, rng), environment, params, rng)
     assert float(rewards.mean()) == pytest.approx(
         by_index, abs=4 * float(rewards.std()) / 20000**0.5
     )
@@ -79,12 +90,8 @@ def test_playing_by_indices_is_nearly_bayes_optimal() -> None:
 
 def test_planning_is_the_best_of_all_policies() -> None:
     environment = MDPs(3, 2, 4, 1)
-    R, P = (
-        table[0].tolist()
-        for table in environment.tables(
-            environment.draw(1, torch.Generator().manual_seed(0))
-        )
-    )
+    params = environment.sample_params(1, torch.Generator().manual_seed(0))
+    R, P, _ = (table[0].tolist() for table in environment.tables(params))
 
     def best(left: int, s: int, a: int) -> float:
         return R[s][a] + (
@@ -95,7 +102,7 @@ def test_planning_is_the_best_of_all_policies() -> None:
             )
         )
 
-    Q = solved(torch.tensor(R), torch.tensor(P), 4)
+    Q = optimal_q(torch.tensor(R), torch.tensor(P), 4)
     for step in range(4):
         for s in range(3):
             assert Q[step, s].tolist() == pytest.approx(
@@ -103,20 +110,15 @@ def test_planning_is_the_best_of_all_policies() -> None:
             )
 
 
-def test_strategies_stand_in_the_order_that_is_known() -> None:
-    bandit, mdp = Bandits(5, 30), MDPs()
+def test_baselines_are_in_their_known_order() -> None:
     found = {}
-    for environment, n in ((bandit, 3000), (mdp, 100)):
-        parameters = environment.draw(n, torch.Generator().manual_seed(1))
-        for name, strategy in oracles(environment).items():
-            drawn = torch.Generator().manual_seed(2)
-            found[type(environment), name] = float(
-                strategy_rewards(
-                    strategy(environment, drawn), environment, parameters, drawn
-                )
-                .sum(1)
-                .mean()
-            )
+    for environment, n in ((Bandits(5, 30), 3000), (MDPs(), 100)):
+        params = environment.sample_params(n, torch.Generator().manual_seed(1))
+        for name, baseline in environment.baselines().items():
+            rng = torch.Generator().manual_seed(2)
+            agent = baseline(environment, rng)
+            total = total_rewards(agent, environment, params, rng)
+            found[type(environment), name] = float(total.mean())
     in_order = [
         found[Bandits, name]
         for name in ("random", "Thompson", "greedy", "Gittins index")
@@ -128,4 +130,4 @@ def test_strategies_stand_in_the_order_that_is_known() -> None:
     assert found[Bandits, "UCB1"] > found[Bandits, "Thompson"]
     assert found[MDPs, "random"] == pytest.approx(100, abs=5)
     assert found[MDPs, "random"] + 15 < found[MDPs, "PSRL"] < found[MDPs, "greedy"]
-    assert "Gittins index" not in oracles(Bandits(2, 5, "gaussian"))
+    assert "Gittins index" not in Bandits(2, 5, "gaussian").baselines()

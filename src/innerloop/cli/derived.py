@@ -1,0 +1,128 @@
+"""The flags of `train` and `test` that depend on what the command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from innerloop.cli.flags import Flag, SectionedCommand, flags
+from innerloop.engine.errors import InnerloopError
+
+# flags without a value, beside those that start with --no-
+SWITCHES = {"--resume", "--help", "-h", "--decay", "--supervised"}
+
+
+class DerivedCommand(SectionedCommand):
+    """A command with further flags, made from its words before they are parsed."""
+
+    def __init__(
+        self, *args: object, derive: Callable[..., list[Flag]], **kwargs: object
+    ):
+        super().__init__(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self.derive, self.own = derive, list(self.params)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        taken = {name for param in self.own for name in param.opts}
+        try:
+            self.params = [*self.own, *self.derive(args, taken)]
+        except InnerloopError as error:
+            raise click.UsageError(str(error), ctx) from error
+        return super().parse_args(ctx, args)
+
+
+def words_of(arguments: list[str]) -> list[str]:
+    """The words of a command line that are no flags and no values of flags."""
+    found, skip = [], False
+    for word in arguments:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = "=" not in word and word not in SWITCHES and word[:5] != "--no-"
+        else:
+            found.append(word)
+    return found
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag on a command line, or None."""
+    for place, word in enumerate(arguments):
+        if word.startswith(flag + "="):
+            return word.split("=", 1)[1]
+        if word == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
+
+
+def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
+    """The options of the learner, tasks and meta-gradient, and of training."""
+    words = words_of(arguments)
+    if not words:
+        return []
+    from innerloop.assembly import SIZES
+    from innerloop.core.learner import MetaTrainConfig
+    from innerloop.engine.options import options
+    from innerloop.registry import find
+
+    learner = find("learner", words[0])
+    left_out = (*SIZES, "meta_gradient")  # options of the tasks, and a flag of its own
+    training = {n: o for n, o in options(MetaTrainConfig).items() if n not in left_out}
+    usual = learner.factory.defaults
+    found = flags(
+        training, "Meta-training", "training__", taken, "training", vars(usual)
+    )
+    if len(words) > 1:
+        tasks = find("tasks", words[1])
+        preferred = {name: vars(usual)[name] for name in SIZES}
+        section = f"Tasks: {tasks.name}"
+        found += flags(tasks.options, section, "tasks__", taken, "tasks", preferred)
+    section = f"Learner: {learner.name}"
+    set_by_preset = learner.preset.fields if learner.preset else {}
+    found += flags(
+        learner.options, section, "learner__", taken, "learner", set_by_preset
+    )
+    how = find("meta-gradient", chosen_meta_gradient(words[0], arguments))
+    section = f"Meta-gradient: {how.name}"
+    return found + flags(how.options, section, "how__", taken, "meta-gradient")
+
+
+def chosen_meta_gradient(learner: str, arguments: list[str]) -> str:
+    """The meta-gradient that is named, or else the learner's."""
+    from innerloop.registry import find
+
+    entry = find("learner", learner)
+    preset = entry.preset.meta_gradient if entry.preset else None
+    named = value_of(arguments, "--meta-gradient")
+    return named or preset or entry.factory.defaults.meta_gradient
+
+
+def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
+    """A switch for every evaluation, the options of those that are chosen, and the
+    options of the tasks.
+    """
+    folder = next((w for w in arguments if Path(w, "experiment.json").is_file()), None)
+    if folder is None:
+        return []
+    from innerloop.experiment import Experiment
+    from innerloop.registry import entries, find
+
+    experiment = Experiment.load(folder)
+    tasks = find("tasks", value_of(arguments, "--on") or experiment.tasks.name)
+    evaluations = entries("evaluation")
+    found = [
+        Flag(
+            [f"evaluation__{name.replace('-', '_')}", f"--{name}"],
+            is_flag=True,
+            section="Measure something else",
+            help=entry.summary,
+        )
+        for name, entry in evaluations.items()
+    ]
+    taken |= {f"--{name}" for name in evaluations}
+    found += flags(tasks.options, f"Tasks: {tasks.name}", "tasks__", taken, "tasks")
+    for name, entry in evaluations.items():
+        if f"--{name}" in arguments:
+            section = f"Options of --{name}"
+            found += flags(entry.options, section, "options__", taken, name)
+    return found

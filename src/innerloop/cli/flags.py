@@ -1,0 +1,170 @@
+"""Typed options as flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Option
+
+SPLITS = ("train", "val", "test")
+
+
+class OptionType(click.ParamType):
+    """One word of a command line as the value of an option, range included."""
+
+    def __init__(self, option: Option):
+        self.option = option
+        names = {int: "integer", float: "number", str: "text"}
+        self.name = names.get(option.type, "value")
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        try:
+            value = self.option.type(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} "
+                f"{self.name}"
+            )
+        try:
+            return self.option.check(value)
+        except InnerloopError as error:
+            self.fail(str(error))
+
+
+class Flag(click.Option):
+    """A flag that belongs to a section of the help."""
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any):
+        self.section = section
+        super().__init__(*args, **kwargs)
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists flags in sections."""
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and param.param_type_name == "option":
+                name = vars(param).get("section", "Options")
+                sections.setdefault(name, []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def flag(
+    option: Option,
+    section: str,
+    name: str | None = None,
+    dest: str = "",
+    usual: Any = None,
+) -> Flag:
+    """An option as a flag that is None where it is not set.
+
+    Args:
+        name: the flag, where it differs from the option's.
+        dest: what precedes the option's name in the command's arguments.
+        usual: the default to show, where it differs from the option's.
+    """
+    option = option if usual is None else replace(option, default=usual)
+    spelled = name or option.flag
+    words = [option.help] if option.help else []
+    shown = _facts(option)
+    if shown:
+        words.append(f"[{'; '.join(shown)}]")
+    common: dict[str, Any] = {"help": " ".join(words), "section": section}
+    target = f"{dest}{option.name}"
+    if option.type is bool:
+        negative = "--no-" + spelled.removeprefix("--")
+        return Flag([target, f"{spelled}/{negative}"], default=None, **common)
+    if option.choices:
+        common["metavar"] = f"[{'|'.join(map(str, option.choices))}]"
+    return Flag([target, spelled], type=OptionType(option), default=None, **common)
+
+
+def _facts(option: Option) -> list[str]:
+    found = []
+    if option.range is not None and str(option.range) != "a finite number":
+        found.append(str(option.range))
+    if option.default not in (MISSING, None, ""):
+        default = option.default
+        if option.type is bool:
+            default = "yes" if default else "no"
+        found.append(f"default: {default}")
+    elif option.default is MISSING:
+        found.append("required")
+    return found
+
+
+def flags(
+    options: Mapping[str, Option],
+    section: str,
+    dest: str,
+    taken: set[str],
+    prefix: str,
+    usual: Mapping[str, Any] | None = None,
+) -> list[Flag]:
+    """A flag for every option; one whose name is taken is preceded by `prefix`.
+
+    Args:
+        usual: defaults to show where they differ from the options'.
+    """
+    found = []
+    for option in options.values():
+        name = option.flag
+        if name in taken:
+            name = f"--{prefix}-{option.flag.removeprefix('--')}"
+        taken |= {name, "--no-" + name.removeprefix("--")}
+        found.append(flag(option, section, name, dest, (usual or {}).get(option.name)))
+    return found
+
+
+def values_of(arguments: Mapping[str, Any], dest: str) -> dict[str, Any]:
+    """The options that were set, from a command's arguments."""
+    return {
+        name.removeprefix(dest): value
+        for name, value in arguments.items()
+        if name.startswith(dest) and value is not None
+    }
+
+
+class RunFolder(click.ParamType):
+    """An existing run folder; checked before anything heavy is imported."""
+
+    name = "run"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        path = Path(value)
+        if not path.is_dir():
+            self.fail(f"there is no run folder {value}")
+        if not (path / "experiment.json").is_file():
+            self.fail(f"{value} is no run folder: it has no experiment.json")
+        return path
+
+
+def check_parent(file: str | Path | None) -> Path | None:
+    """A file to write to. Raises InnerloopError where its folder is missing."""
+    if file is None:
+        return None
+    path = Path(file)
+    if not path.absolute().parent.is_dir():
+        raise InnerloopError(
+            f"there is no folder {path.parent} to write {path.name} to"
+        )
+    if path.is_dir():
+        raise InnerloopError(f"{path} is a folder: name a file to write to")
+    return path

@@ -1,0 +1,118 @@
+"""A training as a person watches it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from innerloop.cli.output import console
+from innerloop.events import Event, Finished, Started, Stepped, Validated
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and SIGHUP wait for the end of the meta-step, so that what is
+    saved is whole: the list fills. A second Ctrl-C does not wait.
+    """
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    every = signal.Signals.__members__
+    known = [every[name] for name in STOPPING if name in every]
+    before = {number: signal.signal(number, note) for number in known}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def follow(events: Iterator[Event], out: str | Path) -> None:
+    """Show a training's events until it ends, or is interrupted.
+
+    Raises KeyboardInterrupt after an interrupt, when the run is saved.
+    """
+    to = console()
+    bar = Progress(
+        BarColumn(bar_width=16),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[text]}"),
+        console=to,
+        disable=not to.is_terminal,
+    )
+    shown = bar.add_task("", total=1.0, text="")
+    with stop_signals() as caught, bar:
+        view = _View(to, bar, shown)
+        for event in events:
+            view.show(event)
+            if caught:
+                events.close()  # pyright: ignore[reportAttributeAccessIssue]
+                to.print(
+                    f"stopped; the run is saved in {out}: add --resume to continue"
+                )
+                raise KeyboardInterrupt
+    to.print(f"saved in {out}; test it with: innerloop test {out}")
+
+
+class _View:
+    def __init__(self, to: Any, bar: Progress, shown: Any):
+        self.to, self.bar, self.shown = to, bar, shown
+        self.began, self.tasks, self.validated_on = time.monotonic(), 0, ""
+        self.estimated = False
+
+    def show(self, event: Event) -> None:
+        shown: dict[type, Callable[[Any], None]] = {
+            Started: self.started,
+            Stepped: self.stepped,
+            Validated: self.validated,
+            Finished: lambda event: self.lines(*event.notes),
+        }
+        shown.get(type(event), lambda event: None)(event)
+
+    def started(self, event: Started) -> None:
+        again = f" (resumed at step {event.step})" if event.step else ""
+        self.lines(event.description + again, *event.notes)
+
+    def lines(self, *texts: str) -> None:
+        for text in texts:
+            self.to.print(text, markup=False)
+
+    def stepped(self, event: Stepped) -> None:
+        self.tasks += event.tasks
+        rate = self.tasks / max(time.monotonic() - self.began, 1e-9)
+        text = (
+            f"step {event.step}, loss {event.metrics['loss']:.3f}, {rate:.0f} tasks/s"
+        )
+        self.bar.update(self.shown, completed=event.progress, text=text)
+        if event.expected_steps is not None and not self.estimated:
+            self.estimated = True
+            self.lines(f"about {event.expected_steps} steps in the time")
+
+    def validated(self, event: Validated) -> None:
+        line = event.line
+        parts = [f"step {line['step']}", f"{line['seconds']:.0f} s"]
+        parts += [f"loss {line['loss']:.4f}"] if "loss" in line else []
+        if event.description:
+            score, _, what = event.description.partition(" on ")
+            parts.append(f"validation {score}")
+            if what and what != self.validated_on:
+                self.validated_on = what
+                self.lines(f"validation is on {what}")
+        self.lines("  ".join(parts))

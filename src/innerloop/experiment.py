@@ -1,0 +1,510 @@
+"""An experiment is a value: what is trained, on what, how and for how long.
+
+Flags, web forms, studies and workers all build the same `Experiment`; it is JSON in and
+JSON out, and training it is a stream of events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+
+from innerloop.assembly import (
+    SIZES,
+    Choice,
+    build_tasks,
+    check_device,
+    check_reader_options,
+    choice_of,
+    choose_meta_gradient,
+    copy_networks,
+    data_digest,
+    fast_bf16,
+    make_reader,
+    reader_choice,
+    smallest,
+    training_config,
+)
+from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.report import Report, TestPlan, merged
+from innerloop.core.task import TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import checked
+from innerloop.engine.precision import Precision
+from innerloop.events import Event
+from innerloop.metagrad import MetaGradient
+from innerloop.registry import Entry, find
+from innerloop.runs import Run, RunError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, on what, how and for how long. JSON in, JSON out.
+
+    A name stands for defaults; `resolve` fills them in, once, from the learner, the
+    tasks and the meta-gradient. A resolved experiment knows its `spec`, so that the
+    learner can be built without the data.
+
+    Args:
+        learner: a learner of `innerloop list`, and its fields.
+        tasks: a task source, and its options.
+        meta_gradient: how the meta-parameters move, and its options (default: what
+            suits the learner and the tasks).
+        likelihood: how outputs are read (default: what suits them).
+        training: fields of `MetaTrainConfig` that differ from the learner's defaults.
+        steps: meta-steps to train for; or
+        minutes: minutes to train for (default: 10).
+        seed: seed of everything random.
+        precision: "float32", "bf16", or "auto" for bf16 where it is fast and safe.
+        device: where to compute.
+        init_from: a run folder whose networks to start from.
+    """
+
+    learner: Choice
+    tasks: Choice
+    meta_gradient: Choice | None = None
+    likelihood: Choice | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    device: str = "cpu"
+    init_from: str | None = None
+    reader: Choice | None = None
+    spec: TaskSpec | None = None
+    data: str | None = None  # a digest of the training classes
+
+    def __post_init__(self) -> None:
+        for name in ("learner", "tasks", "meta_gradient", "likelihood", "reader"):
+            value = vars(self)[name]
+            if value is not None:
+                object.__setattr__(self, name, Choice.of(value))
+        if self.steps is not None and self.minutes is not None:
+            raise InnerloopError("give steps or minutes, not both")
+        checked(MetaTrainConfig, self.training, "training")
+        for name, low in (("steps", 1), ("minutes", 0.0)):
+            value = vars(self)[name]
+            if value is not None and not (low <= value < math.inf and value > 0):
+                raise InnerloopError(f"{name} must be positive; got {value}")
+
+    # ------------------------------------------------------------------ JSON
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises InnerloopError for data that is no experiment."""
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise InnerloopError(f"an experiment has no entry {unknown[0]!r}")
+        try:
+            spec = TaskSpec(**data["spec"]) if data.get("spec") else None
+            return cls(**{**data, "spec": spec})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InnerloopError(f"this is no experiment: {error}") from error
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def load(cls, run: Run | Path | str) -> Self:
+        """The experiment of a run folder. Raises RunError where it cannot be used."""
+        folder = Run.of(run)
+        try:
+            experiment = cls.from_dict(folder.experiment())
+            find("learner", experiment.learner.name)
+            find("tasks", experiment.tasks.name)
+        except RunError:
+            raise
+        except InnerloopError as error:
+            raise RunError(f"{folder.folder}/experiment.json: {error}") from error
+        return experiment
+
+    # ------------------------------------------------------------------ building
+
+    @cached_property
+    def config(self) -> MetaTrainConfig:
+        """How the outer loop runs; of a resolved experiment."""
+        return MetaTrainConfig(**self.training)
+
+    def resolve(self) -> tuple[Experiment, Setup]:
+        """This experiment with every default filled in, and what it is built of.
+
+        Raises InnerloopError for anything that does not exist or does not fit; nothing
+        is written.
+        """
+        entry, source = (
+            find("learner", self.learner.name),
+            find("tasks", self.tasks.name),
+        )
+        preset = entry.preset
+        chosen = {**(preset.fields if preset else {}), **self.learner.options}
+        cls: type[Learner] = entry.factory
+        base = entry.name if preset is None else preset.learner
+        inherited = Experiment.load(self.init_from).reader if self.init_from else None
+        reader = self.reader or inherited
+        task_options = self._paths(source, source.check(self.tasks.options))
+        if inherited is not None:
+            check_reader_options(inherited, task_options, f"the run {self.init_from}")
+        wanted = self.meta_gradient or (
+            Choice(preset.meta_gradient) if preset and preset.meta_gradient else None
+        )
+        probe = build_tasks(source, "train", smallest(source, task_options), reader)
+        how, rule = choose_meta_gradient(cls, probe, wanted)
+        config = training_config(cls, how, rule, self.training)
+        preferred = {
+            name: value
+            for name in SIZES
+            if "ways" in source.options
+            and name in source.options
+            and name not in task_options
+            and (value := vars(config)[name]) is not None
+        }
+        if "groups" in preferred and "ways" in task_options and preferred["groups"]:
+            most = max(1, task_options["ways"] // 5)
+            preferred["groups"] = min(preferred["groups"], most)
+        sizes = {**preferred, **{n: v for n, v in task_options.items() if n in SIZES}}
+        feasible = probe.feasible(sizes) if preferred else {}
+        task_options |= {n: v for n, v in feasible.items() if n not in task_options}
+        shrunk = [
+            f"{value} {name} instead of {preferred[name]}"
+            for name, value in feasible.items()
+            if name in preferred and value < preferred[name]
+        ]
+        notes = [f"the data allow {' and '.join(shrunk)}"] if shrunk else []
+        train = build_tasks(source, "train", task_options, reader)
+        tasks = train.for_supervised(config.batch) if config.supervised else train
+        likelihood = (
+            find("likelihood", self.likelihood.name).factory(**self.likelihood.options)
+            if self.likelihood
+            else rule.likelihood(tasks)
+        )
+        options = {
+            **{n: v for n, v in rule.learner_defaults.items() if n in cls.options()},
+            **entry.check(chosen),
+        }
+        training = {
+            **asdict(config),
+            **{n: task_options[n] for n in SIZES if n in task_options},
+        }
+        resolved = replace(
+            self,
+            learner=Choice(base, options),
+            tasks=Choice(source.name, task_options),
+            meta_gradient=Choice(
+                config.meta_gradient, wanted.options if wanted is not None else {}
+            ),
+            likelihood=choice_of("likelihood", likelihood),
+            training=training,
+            minutes=self.minutes or (None if self.steps else 10.0),
+            reader=reader_choice(train.reader) or reader,
+            spec=tasks.spec,
+            data=data_digest(train),
+            init_from=str(Path(self.init_from).resolve()) if self.init_from else None,
+        )
+        return resolved, Setup(resolved, rule, train, tasks, tuple(notes))
+
+    @staticmethod
+    def _paths(source: Entry, options: dict[str, Any]) -> dict[str, Any]:
+        """The options with absolute paths; required ones are there."""
+        for name, option in source.options.items():
+            if option.default is MISSING and name not in options:
+                text = f", {option.help}" if option.help else ""
+                raise InnerloopError(f"{source.name} needs {option.flag}{text}")
+        return {
+            name: str(Path(value).resolve())
+            if name in source.options and source.options[name].is_path and value
+            else value
+            for name, value in options.items()
+        }
+
+    def build_learner(self) -> Learner:
+        """A new learner, as a resolved experiment describes it; needs no data."""
+        if self.spec is None:
+            return self.resolve()[0].build_learner()
+        extra = {}
+        if self.likelihood is not None:
+            choice = self.likelihood
+            extra["likelihood"] = find("likelihood", choice.name).factory(
+                **choice.options
+            )
+        learner = find("learner", self.learner.name).factory.build(
+            self.spec, **self.learner.options, **extra
+        )
+        learner.reader = make_reader(self.reader)
+        return learner
+
+    def tasks_of(self, split: str, **options: Any) -> TaskDistribution:
+        """A split of the tasks, with `options` replaced."""
+        source = find("tasks", self.tasks.name)
+        return build_tasks(
+            source, split, {**self.tasks.options, **options}, self.reader
+        )
+
+    # ------------------------------------------------------------------ training
+
+    def train(self, out: Run | Path | str, *, resume: bool = False) -> Learner:
+        """Train into a run folder to the end; returns the trained learner.
+
+        To watch, save or stop on the way, iterate over `train_events` instead.
+        """
+        for _ in self.train_events(out, resume=resume):
+            pass
+        return load(Run.of(out).folder)
+
+    def train_events(
+        self, out: Run | Path | str, *, resume: bool = False
+    ) -> Iterator[Event]:
+        """Train into a run folder; yields what happens. Closing the iterator saves a
+        checkpoint and stops.
+
+        With `resume`, the run that is there continues; only steps or minutes, and the
+        device, may differ from it.
+
+        Raises InnerloopError before anything is written where something does not fit,
+        and RunError where the folder cannot be used.
+        """
+        from innerloop.training import train_events
+
+        return train_events(self, Run.of(out), resume)
+
+    def settled_precision(self, learner: Learner) -> Precision:
+        """The arithmetic to use on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        assert self.spec is not None
+        safe = self.spec.is_image and learner.low_precision
+        return "bf16" if safe and fast_bf16(self.device) else "float32"
+
+    # ------------------------------------------------------------------ testing
+
+    def test(
+        self,
+        learner: Learner,
+        plan: TestPlan | None = None,
+        *,
+        tasks: Choice | str | None = None,
+        split: str = "test",
+        evaluation: Choice | str | None = None,
+        **options: Any,
+    ) -> Report:
+        """Measure a learner of this experiment.
+
+        Args:
+            learner: the trained learner, as `load` returns it.
+            plan: number of tasks, seed, steps.
+            tasks: another task source to test on (default: the experiment's).
+            split: which split of the data.
+            evaluation: what to measure (default: what the tasks say, few-shot accuracy
+                for most).
+            options: options of the task source that differ from training, such as ways
+                and shots; where none are given, the settings that papers report.
+        """
+        plan = plan or TestPlan()
+        reports = []
+        for labels, distribution in self.test_tasks(
+            learner, tasks=tasks, split=split, **options
+        ):
+            labelled = replace(plan, labels={**labels, **plan.labels})
+            if evaluation is None:
+                reports.append(distribution.evaluate(learner, labelled))
+            else:
+                chosen = Choice.of(evaluation)
+                measure = find("evaluation", chosen.name).factory(**chosen.options)
+                if (reason := measure.supports(learner, distribution)) is not None:
+                    raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
+                reports.append(measure(learner, distribution, labelled))
+                break
+        return merged(reports)
+
+    def test_tasks(
+        self,
+        learner: Learner,
+        *,
+        tasks: Choice | str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> list[tuple[dict[str, Any], TaskDistribution]]:
+        """The task distributions of a test, each with the labels of its table row.
+
+        Raises InnerloopError where the data are too small for every setting.
+        """
+        assert self.spec is not None
+        other = Choice.of(tasks) if tasks is not None else None
+        same = other is None or other.name == self.tasks.name
+        source = find("tasks", other.name if other else self.tasks.name)
+        kept = (
+            {
+                name: value
+                for name, value in self.tasks.options.items()
+                if name in source.options and name not in ("groups", "holdout")
+            }
+            if same
+            else {}
+        )
+        given = source.check({**(other.options if other else {}), **options})
+        base = self._paths(source, {**kept, **given})
+        fixed = self.spec.y_dim if learner.fixed_ways else None
+        probe = build_tasks(source, split, smallest(source, base), self.reader)
+        if not self.spec.same_inputs(probe.spec):
+            raise InnerloopError(
+                f"this {self.learner.name} was trained for {self.spec}, but "
+                f"{source.name} has {probe.spec}"
+            )
+        ways = given.get("ways", fixed)
+        if fixed is not None and probe.spec.kind == "classes" and ways != fixed:
+            raise InnerloopError(
+                f"this {self.learner.name} was trained for {fixed} ways and cannot "
+                f"answer for {ways}: train it with --ways {ways}"
+            )
+        settings = probe.test_settings(fixed)
+        usual = [s for s in settings if not set(s) & set(given)] or [
+            {**settings[0], **{n: v for n, v in given.items() if n in settings[0]}}
+        ]
+        found, problems = [], []
+        for setting in usual:
+            sizes = {"queries": 5} if "queries" in source.options else {}
+            wanted = {**base, **sizes, **setting, **given}
+            try:
+                if "queries" in wanted and "queries" not in given:
+                    small = build_tasks(
+                        source, split, {**wanted, "queries": 1}, self.reader
+                    )
+                    wanted |= {
+                        n: v
+                        for n, v in small.feasible(
+                            {n: wanted[n] for n in SIZES if n in wanted}
+                        ).items()
+                        if n == "queries"
+                    }
+                found.append((setting, build_tasks(source, split, wanted, self.reader)))
+            except InnerloopError as error:
+                problems.append(f"{setting}: {error}")
+                if len(usual) == 1:
+                    raise
+        if not found:
+            raise InnerloopError(
+                "the data are too small for the usual settings; choose smaller ones "
+                f"with --ways, --shots and --queries ({problems[0]})"
+            )
+        return found
+
+    def record(
+        self,
+        report: Report,
+        measured: TaskDistribution,
+        plan: TestPlan,
+        evaluation: Choice | None,
+        *,
+        tasks: str | None = None,
+        split: str = "test",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """A report as JSON data, with all that is needed to repeat it, and a name."""
+        source = tasks or self.tasks.name
+        parts = [
+            source.rsplit(":", 1)[-1],
+            split,
+            evaluation.name if evaluation else "",
+        ]
+        shown = {**options, **(evaluation.options if evaluation else {})}
+        parts += [f"{n}={v}" for n, v in shown.items() if "/" not in str(v)]
+        parts += [f"n={plan.n}", f"seed={plan.seed}"]
+        return {
+            "name": "-".join(part for part in parts if part),
+            "learner": self.learner.name,
+            "tasks": source,
+            "split": split,
+            "options": options,
+            "evaluation": asdict(evaluation) if evaluation else None,
+            "plan": asdict(plan),
+            "seen_classes": self.seen_classes(measured),
+            **report.as_dict(),
+        }
+
+    def seen_classes(self, tasks: TaskDistribution) -> int:
+        """How many classes of `tasks` this experiment trains on, by content."""
+        keys = tasks.class_keys()
+        if not keys:
+            return 0
+        try:
+            return len(keys & self.tasks_of("train").class_keys())
+        except (InnerloopError, OSError):  # the training data are not on this machine
+            return 0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a resolved experiment is built of; each part is built once."""
+
+    experiment: Experiment
+    meta_gradient: MetaGradient
+    source: TaskDistribution
+    tasks: TaskDistribution
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The learner, newly initialized from the experiment's seed."""
+        experiment = self.experiment
+        torch.manual_seed(experiment.seed)
+        learner = experiment.build_learner().to(check_device(experiment.device))
+        self.meta_gradient.check(learner, self.tasks)
+        if experiment.init_from is not None:
+            copy_networks(learner, load(experiment.init_from), experiment.init_from)
+        return learner
+
+    @cached_property
+    def validation(self) -> TaskDistribution | None:
+        """Tasks to validate on, at most 20-way, or None where the data are too few."""
+        options = self.experiment.tasks.options
+        source = find("tasks", self.experiment.tasks.name)
+        fixed = self.learner.fixed_ways
+        try:
+            probe = build_tasks(
+                source, "val", smallest(source, options), self.experiment.reader
+            )
+            wanted = {n: options[n] for n in SIZES if n in options}
+            if "ways" in wanted:
+                ways = wanted["ways"] if fixed else min(wanted["ways"], 20)
+                wanted |= {"ways": ways, "queries": 5}
+            sizes = probe.feasible(wanted)
+            if fixed and sizes.get("ways") != wanted.get("ways"):
+                return None
+            return self.experiment.tasks_of("val", **sizes)
+        except InnerloopError:
+            return None
+
+
+def load(run: Path | str) -> Learner:
+    """The trained learner of a run folder, in evaluation mode; its `reader` is the
+    run's.
+
+    Raises RunError where the folder is missing, unfinished, damaged or foreign.
+    """
+    folder = Run(run)
+    learner = Experiment.load(folder).build_learner()
+    weights = folder.load_weights()
+    try:
+        learner.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(
+            f"{folder.folder}/weights.safetensors does not fit experiment.json: "
+            f"{reason}"
+        ) from error
+    return learner.eval()

@@ -1,0 +1,298 @@
+"""One table of everything that is chosen by name.
+
+`find(kind, name)` gives an entry: its factory, its typed options, its docstring and its
+citation. Flags, help texts, `innerloop list`, documentation pages and JSON are derived
+from entries. `register` adds one from outside the package; a name of the form
+`file.py:Name` imports it from a user's own file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from innerloop.engine import options as typed
+from innerloop.engine.did_you_mean import did_you_mean
+from innerloop.engine.errors import (
+    InnerloopError,
+    InnerloopFileError,
+    InnerloopTypeError,
+)
+
+# where the entries of a kind come from: a module and the name of a dict in it
+SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
+    "learner": (("innerloop.learners", "LEARNERS"),),
+    "tasks": (("innerloop.tasks", "TASKS"), ("innerloop.rl", "ENVIRONMENTS")),
+    "meta-gradient": (
+        ("innerloop.metagrad", "META_GRADIENTS"),
+        ("innerloop.rl", "META_GRADIENTS"),
+    ),
+    "likelihood": (
+        ("innerloop.core.likelihood", "LIKELIHOODS"),
+        ("innerloop.rl", "LIKELIHOODS"),
+    ),
+    "reader": (("innerloop.readers", "READERS"),),
+    "evaluation": (("innerloop.evaluation", "EVALUATIONS"),),
+}
+_added: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+class Citation(NamedTuple):
+    """What a docstring's `Reference:` paragraph names; None for what it leaves out."""
+
+    authors: tuple[str, ...] = ()
+    year: int | None = None
+    title: str | None = None
+    arxiv: str | None = None
+
+    @property
+    def short(self) -> str:
+        """As in "Finn et al. 2017"; "" where there is none."""
+        first = next(iter(self.authors), "")
+        if not first:
+            return ""
+        many = len(self.authors) > 2 or "others" in self.authors
+        who = f"{first} et al." if many else " and ".join(self.authors)
+        return f"{who} {self.year}"
+
+
+_PARTICLE = r"(?:(?:de|van|von|der|da|di|del|la|le) )*"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’.-]*"
+_NAME = rf"{_PARTICLE}{_WORD}(?: {_WORD})*"
+_REFERENCE = re.compile(
+    rf"({_NAME}(?:(?:, | and ){_NAME})*(?: et al\.)?),? ((?:19|20)\d\d)"
+    r'(?:, "([^"]+)")?(?:[^";]{0,80}?arXiv:(\d{4}\.\d{4,5}))?'
+)
+
+
+def citation(docstring: str) -> Citation:
+    """The first work that the paragraph `Reference:` of a docstring names."""
+    text = " ".join(docstring.split("Reference:", 1)[-1].split())
+    if "Reference:" not in docstring or (found := _REFERENCE.search(text)) is None:
+        return Citation()
+    names, year, title, arxiv = found.groups()
+    others = names.endswith(" et al.")
+    authors = names.removesuffix(" et al.").replace(" and ", ", ").split(", ")
+    return Citation(
+        (*authors, *(["others"] if others else [])), int(year), title, arxiv
+    )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published method that is another entry with some options set."""
+
+    learner: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    meta_gradient: str | None = None
+    reference: str = ""
+    summary: str = ""
+
+
+PRESETS: dict[str, Preset] = {
+    "fomaml": Preset(
+        "maml",
+        {"first_order": True},
+        reference='Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for '
+        "fast "
+        'adaptation of deep networks", arXiv:1703.03400',
+        summary="FOMAML: MAML without second derivatives",
+    ),
+    "anil": Preset(
+        "maml",
+        {"adapted": "head"},
+        reference='Raghu, Raghu, Bengio and Vinyals 2020, "Rapid learning or feature '
+        'reuse? Towards understanding the effectiveness of MAML", arXiv:1909.09157',
+        summary="ANIL: MAML that adapts the last layer only",
+    ),
+    "protomaml": Preset(
+        "maml",
+        {"head": "prototype"},
+        reference="Triantafillou, Zhu, Dumoulin, Lamblin, Evci, Xu, Goroshin, Gelada, "
+        'Swersky, Manzagol and Larochelle 2020, "Meta-Dataset: a dataset of datasets '
+        "for "
+        'learning to learn from few examples", arXiv:1903.03096',
+        summary="Proto-MAML: MAML whose last layer starts from the class means",
+    ),
+    "maml++": Preset(
+        "maml",
+        {"multi_step": 0.15, "second_order_after": 0.5},
+        reference='Antoniou, Edwards and Storkey 2019, "How to train your MAML", '
+        "arXiv:1810.09502",
+        summary="MAML++: losses after every step, second order later in training",
+    ),
+    "reptile": Preset(
+        "maml",
+        {},
+        "reptile",
+        reference='Nichol, Achiam and Schulman 2018, "On first-order meta-learning '
+        'algorithms", arXiv:1803.02999',
+        summary="Reptile: moves the initialization towards adapted weights",
+    ),
+    "baseline++": Preset(
+        "finetune",
+        {"head": "cosine"},
+        reference='Chen, Liu, Kira, Wang and Huang 2019, "A closer look at few-shot '
+        'classification", arXiv:1904.04232',
+        summary="Baseline++: fine-tuning with a cosine classifier",
+    ),
+    "lstm-gan": Preset(
+        "metagan",
+        {},
+        reference='Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an '
+        "adversarial "
+        'approach to few-shot learning"',
+        summary="a generator of support examples trained against the classifier",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that is chosen by name."""
+
+    kind: str
+    name: str
+    factory: Any  # a class or a function
+    preset: Preset | None = None
+
+    @property
+    def docstring(self) -> str:
+        return inspect.getdoc(self.factory) or ""
+
+    @cached_property
+    def options(self) -> dict[str, typed.Option]:
+        """The options that are plain values."""
+        found = OPTIONS_OF.get(self.kind, typed.options)(self.factory)
+        return {name: option for name, option in found.items() if option.is_plain}
+
+    @property
+    def family(self) -> str:
+        """The folder that its file lies in, in words."""
+        module = self.factory.__module__
+        parts = module.split(".")
+        return parts[-2].replace("_", " ") if module.startswith("innerloop.") else "own"
+
+    @property
+    def title(self) -> str:
+        """The first paragraph of the docstring, on one line."""
+        if self.preset is not None:
+            return self.preset.summary
+        return " ".join(self.docstring.split("\n\n")[0].split())
+
+    @property
+    def summary(self) -> str:
+        """The title without what stands before its colon."""
+        return self.title.split(": ", 1)[-1]
+
+    @property
+    def citation(self) -> Citation:
+        if self.preset is not None:
+            return citation("Reference: " + self.preset.reference)
+        return citation(self.docstring)
+
+    def check(self, values: dict[str, Any]) -> dict[str, Any]:
+        """`values` as options. Raises InnerloopError for an unknown one or a bad
+        value.
+        """
+        known = self.options
+        for name in values:
+            if name not in known:
+                raise InnerloopTypeError(
+                    f"{self.name} has no option {name!r}{did_you_mean(name, known)}"
+                )
+        return {n: known[n].check(value, self.name) for n, value in values.items()}
+
+
+def _learner_options(learner: Any) -> dict[str, typed.Option]:
+    return learner.options()
+
+
+OPTIONS_OF: dict[str, Callable[[Any], dict[str, typed.Option]]] = {
+    "learner": _learner_options
+}
+
+
+def plain(name: str) -> str:
+    """A name without case, hyphens and underscores."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All entries of a kind by name, the package's own first."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module, attribute in SOURCES[kind]:
+        found |= getattr(importlib.import_module(module), attribute)
+    found |= {name: factory for (of, name), factory in _added.items() if of == kind}
+    return {name: Entry(kind, name, factory) for name, factory in found.items()}
+
+
+def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
+    """Add an entry, so that it can be chosen by name, on the command line too.
+
+    Raises InnerloopError for a kind that does not exist, or a name that is taken.
+    """
+    if kind not in SOURCES:
+        raise InnerloopError(f"kind must be one of {', '.join(SOURCES)}; got {kind!r}")
+    taken = entries(kind).get(name)
+    if taken is not None and taken.factory is not factory:
+        raise InnerloopError(f"there is already a {kind} called {name!r}")
+    _added[kind, name] = factory
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of that name, whatever its case and hyphens; for learners also presets,
+    and for every kind `file.py:Name`.
+
+    Raises InnerloopError, with a guess, where there is none.
+    """
+    if ".py:" in name:
+        return _from_file(kind, name)
+    known = {plain(key): entry for key, entry in entries(kind).items()}
+    if (entry := known.get(plain(name))) is not None:
+        return entry
+    if kind == "learner":
+        presets = {plain(key): key for key in PRESETS}
+        if (key := presets.get(plain(name))) is not None:
+            base = find("learner", PRESETS[key].learner)
+            return Entry("learner", key, base.factory, PRESETS[key])
+        known |= dict.fromkeys(presets)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    names = [*entries(kind), *(PRESETS if kind == "learner" else ())]
+    raise InnerloopError(
+        f"there is no {kind} {name!r}{did_you_mean(name.lower(), names)}"
+    )
+
+
+def _from_file(kind: str, name: str) -> Entry:
+    file, attribute = name.rsplit(":", 1)
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise InnerloopFileError(f"there is no file {file}")
+    module_name = f"_innerloop_user_{plain(path.stem)}_{abs(hash(str(path))) % 10**8}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    factory = vars(module).get(attribute)
+    if not callable(factory):
+        own = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
+        raise InnerloopError(
+            f"{file} defines no {attribute}{did_you_mean(attribute, own)}"
+        )
+    return Entry(kind, f"{path}:{attribute}", factory)

@@ -1,0 +1,332 @@
+"""Training an experiment into a run folder, as a stream of events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from innerloop.assembly import to_device
+from innerloop.core.report import Estimate, TestPlan
+from innerloop.engine.precision import Precision
+from innerloop.events import (
+    Event,
+    Finished,
+    Saved,
+    Started,
+    Stepped,
+    Validated,
+)
+from innerloop.experiment import Experiment, Setup
+from innerloop.metagrad import calibrate, meta_train
+from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
+from innerloop.runs import Run, RunError
+
+VALIDATIONS = 10  # in a training
+SAVE_EVERY = 60.0  # seconds between checkpoints
+ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is estimated
+MAY_CHANGE = ("steps", "minutes", "device")  # when a training is resumed
+
+
+def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Event]:
+    """See `Experiment.train_events`."""
+    if run.exists and not resume:
+        raise RunError(
+            f"{run.folder} holds a run already: resume it with --resume, or choose "
+            "another folder"
+        )
+    if resume:
+        experiment = _resumed(experiment, Experiment.load(run))
+    resolved, setup = experiment.resolve()
+    if resume and resolved.data != experiment.data:
+        raise RunError(
+            f"the training data of {run.folder} have changed since it began; train a "
+            "new run"
+        )
+    setup.learner  # noqa: B018  built, and checked, before anything is written
+    training = _Training(resolved, setup, run, resume)
+    training.check()
+    with run.locked():
+        if run.exists and not resume:
+            raise RunError(f"{run.folder} holds a run already")
+        yield from training.events()
+
+
+def _resumed(asked: Experiment, there: Experiment) -> Experiment:
+    """The experiment of the run, with the length and device that are asked for.
+
+    Raises RunError for anything else that differs.
+    """
+    usual = Experiment(there.learner, there.tasks)
+    for name, value in asked.as_dict().items():
+        ours, default = there.as_dict()[name], usual.as_dict()[name]
+        if name in MAY_CHANGE or value in (ours, default):
+            continue
+        if name in ("learner", "tasks", "meta_gradient"):
+            same = value["name"] == ours["name"]
+            changed = {
+                key: option
+                for key, option in value["options"].items()
+                if ours["options"].get(key, option) != option
+                or key not in ours["options"]
+            }
+        else:
+            same = isinstance(value, dict)
+            changed = {
+                key: option
+                for key, option in (value.items() if same else ())
+                if ours.get(key) != option
+            }
+        if same and not changed:
+            continue
+        what = next(iter(changed), name)
+        raise RunError(f"{what} cannot change when a training is resumed")
+    longer = asked.steps is not None or asked.minutes is not None
+    length = {"steps": asked.steps, "minutes": asked.minutes} if longer else {}
+    device = {"device": asked.device} if asked.device != usual.device else {}
+    return replace(there, **length, **device)
+
+
+class _Training:
+    """The state of one training."""
+
+    def __init__(self, experiment: Experiment, setup: Setup, run: Run, resume: bool):
+        self.experiment, self.setup, self.run, self.resume = (
+            experiment,
+            setup,
+            run,
+            resume,
+        )
+        self.learner, self.move = setup.learner, setup.meta_gradient
+        seed = experiment.seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.Generator().manual_seed(seed + 1)
+        self.precision: Precision = experiment.settled_precision(self.learner)
+        self.step, self.elapsed, self.best = 0, 0.0, None
+        self.best_step = 0
+        self.saved_at = self.clock = time.monotonic()
+        self.higher = 1 if self.learner.likelihood.higher_is_better else -1
+
+    def check(self) -> None:
+        """Raises InnerloopError where something does not fit; nothing is written
+        yet.
+        """
+        if self.trainable:
+            self.optimizer = build_optimizer(self.learner, self.experiment.config)
+            self.move.prepare(self.learner, self.setup.tasks, self.noise)
+            self._check_first_batch()
+
+    @property
+    def trainable(self) -> bool:
+        return any(p.requires_grad for p in self.learner.parameters())
+
+    def events(self) -> Iterator[Event]:
+        learner, experiment, run = self.learner, self.experiment, self.run
+        if not self.trainable:
+            yield from self._nothing_to_train()
+            return
+        config = experiment.config
+        state = run.load_checkpoint() if self.resume and run.has_checkpoint else None
+        if state is not None:
+            self._restore(state)
+            run.truncate_log(self.step)
+            run.write_experiment(experiment.as_dict())
+        else:
+            run.create(experiment.as_dict())
+        held_out = self.setup.validation
+        self.unseen = held_out is not None and experiment.seen_classes(held_out) == 0
+        yield Started(self._describe(), self.setup.notes, self.step)
+        self.clock = time.monotonic() - self.elapsed
+        if state is None:
+            yield self._save()
+        seconds = 60 * experiment.minutes if experiment.minutes else None
+        if self._is_over(seconds):
+            if [line["step"] for line in run.read_log()][-1:] != [self.step]:
+                yield self._validate({})
+            yield self._finished()
+            return
+        loop = meta_train(
+            learner,
+            self.setup.tasks,
+            steps=experiment.steps,
+            seconds=seconds if experiment.steps is None else None,
+            batch=1 if config.supervised else config.batch,
+            meta_gradient=self.move,
+            optimizer=self.optimizer,
+            schedule=warmup_cosine(config.warmup, config.decay),
+            clip=config.clip,
+            precision=self.precision,
+            generator=self.generator,
+            start=self.step,
+            elapsed=self.elapsed,
+        )
+        yield from self._loop(loop, experiment.steps, seconds)
+
+    def _loop(
+        self, loop: Any, steps: int | None, seconds: float | None
+    ) -> Iterator[Event]:
+        validated = first = self.step
+        marks = 0
+        metrics: dict[str, float] = {}
+        batch = self.experiment.config.batch
+        try:
+            for number, values, progress in loop:
+                self.step = number + 1
+                metrics = {name: float(value) for name, value in values.items()}
+                stepped = Stepped(
+                    self.step,
+                    min(progress, 1.0),
+                    time.monotonic() - self.clock,
+                    metrics,
+                    batch,
+                    self._expected(self.step - first, progress, seconds),
+                )
+                if steps is not None:
+                    due = self.step % max(1, steps // VALIDATIONS) == 0
+                else:
+                    due = int(progress * VALIDATIONS) > marks
+                # a step is validated and saved before anyone can stop at it
+                done: list[Event] = [stepped]
+                if due or self.step == 1:
+                    marks = int(progress * VALIDATIONS)
+                    validated = self.step
+                    done += [self._validate(metrics), self._save()]
+                elif time.monotonic() - self.saved_at > SAVE_EVERY:
+                    done.append(self._save())
+                yield from done
+        except GeneratorExit:
+            loop.close()
+            self._save()
+            raise
+        if validated != self.step:
+            yield self._validate(metrics)
+            yield self._save()
+        yield self._finished()
+
+    # ------------------------------------------------------------------ parts
+
+    def _check_first_batch(self) -> None:
+        """Raises InnerloopError where tasks and learner do not fit, before anything is
+        written.
+        """
+        tasks = self.setup.tasks
+        if not tasks.played:
+            generator = torch.Generator().manual_seed(0)
+            task = tasks.sample(1, generator).to(self.experiment.device)
+            with torch.no_grad():
+                self.learner(task)
+
+    def _nothing_to_train(self) -> Iterator[Event]:
+        if not self.run.exists:
+            self.run.create(self.experiment.as_dict())
+        self.run.save_weights(self.learner.state_dict())
+        note = f"{self.experiment.learner.name} has no parameters to meta-train"
+        yield Started(self._describe(), self.setup.notes, 0)
+        yield Finished(0, 0.0, (note,))
+
+    def _describe(self) -> str:
+        what = self.setup.tasks.describe()
+        return f"{self.experiment.learner.name} on {self.experiment.tasks.name}: {what}"
+
+    def _expected(
+        self, done: int, progress: float, seconds: float | None
+    ) -> int | None:
+        """The number of steps that the time allows."""
+        if seconds is None or done < ESTIMATE_AFTER or progress <= 0:
+            return None
+        return round(self.step / progress)
+
+    def _is_over(self, seconds: float | None) -> bool:
+        steps = self.experiment.steps
+        if steps is not None:
+            return self.step >= steps
+        return seconds is not None and self.elapsed >= seconds
+
+    def _validate(self, metrics: dict[str, float]) -> Validated:
+        learner, held_out = self.learner, self.setup.validation
+        calibrate(learner, self.setup.tasks, self.precision)
+        learner.eval()
+        line: dict[str, Any] = {
+            "step": self.step,
+            "seconds": round(time.monotonic() - self.clock, 3),
+            **metrics,
+        }
+        kept, text = True, ""
+        if held_out is not None:
+            plan = TestPlan(n=held_out.validation_size, precision=self.precision)
+            score = held_out.score(learner, plan)
+            line |= {
+                "validation": score.mean,
+                "validation_interval": score.interval,
+                "validation_tasks": plan.n,
+                "validation_unseen": self.unseen,
+            }
+            seen = "" if self.unseen else ", classes seen in training"
+            text = f"{score.name} {score} on {plan.n} {held_out.describe()}{seen}"
+            gain = (
+                None
+                if self.best is None
+                else self.higher * (score.mean - self.best.mean)
+            )
+            if self.unseen:
+                interval = (self.best.interval or 0.0) if self.best else 0.0
+                kept = gain is None or gain >= -interval
+                if gain is None or gain > 0:
+                    self.best, self.best_step = (
+                        Estimate(score.mean, score.interval),
+                        self.step,
+                    )
+        if (
+            kept
+        ):  # the latest weights that are no worse than the best, within its interval
+            self.run.save_weights(learner.state_dict())
+        self.run.log(line)
+        return Validated(line, kept, text)
+
+    def _finished(self) -> Finished:
+        notes = []
+        if self.best is not None and self.best_step < 0.7 * self.step:
+            notes.append(
+                f"validation was best at step {self.best_step} of {self.step}: a "
+                "shorter "
+                "training may do as well"
+            )
+        return Finished(self.step, time.monotonic() - self.clock, tuple(notes))
+
+    def _save(self) -> Saved:
+        cuda = torch.cuda.is_available()
+        self.run.save_checkpoint(
+            {
+                "learner": self.learner.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "meta_gradient": self.move.state_dict(),
+                "generator": self.generator.get_state(),
+                "noise": self.noise.get_state(),
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+                "step": self.step,
+                "seconds": time.monotonic() - self.clock,
+                "best": list(self.best) if self.best else None,
+                "best_step": self.best_step,
+            }
+        )
+        self.saved_at = time.monotonic()
+        return Saved(self.step)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.move.load_state_dict(
+            to_device(state["meta_gradient"], self.experiment.device)
+        )
+        self.generator.set_state(state["generator"])
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["torch"])  # of learners that draw while they train
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+        self.step, self.elapsed = state["step"], state["seconds"]
+        self.best = Estimate(*state["best"]) if state["best"] else None
+        self.best_step = state["best_step"]
