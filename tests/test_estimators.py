@@ -295,10 +295,10 @@ def test_one_input_is_not_taken_for_many(
     classifier = FewShotClassifier(learner).fit(x, y)
     single = rng.random(one)
     for ask in (classifier.predict, classifier.predict_proba):
-        with pytest.raises(InnerloopError, match="X has the shape|Expected 2D array"):
+        with pytest.raises(InnerloopError, match=r"X has the shape|Expected 2D array"):
             ask(single)
     labels = [f"class {i % 2}" for i in range(len(single))]
-    with pytest.raises(InnerloopError, match="X has the shape|Expected 2D array"):
+    with pytest.raises(InnerloopError, match=r"X has the shape|Expected 2D array"):
         classifier.fit(single, labels)
     assert len(classifier.predict(single.reshape(1, *one))) == 1
 
@@ -750,7 +750,7 @@ def test_inputs_go_through_the_reader_of_the_learner(
     )
     assert clone(loaded).fit(texts, y).predict(["xx"]).tolist() == ["x"]
     learner.reader = Words("xyzv")  # another number of features
-    with pytest.raises(InnerloopError, match="X has 4 features, but .* 3 features"):
+    with pytest.raises(InnerloopError, match=r"X has 4 features, but .* 3 features"):
         FewShotClassifier(learner).fit(texts, y)
 
 

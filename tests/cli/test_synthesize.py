@@ -23,7 +23,10 @@ COLUMNS = re.findall(
     PAGE,
     re.S,
 )
-NAMES = 'name,output\nAda Lovelace,"Lovelace, A."\nGrace Hopper,"Hopper, G."\nEmmy Noether,\nPlato,\n'
+NAMES = (
+    'name,output\nAda Lovelace,"Lovelace, A."\nGrace Hopper,"Hopper, G."\n'
+    "Emmy Noether,\nPlato,\n"
+)
 
 
 def table(folder: Path, text: str) -> str:

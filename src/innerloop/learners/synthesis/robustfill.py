@@ -79,6 +79,7 @@ class RobustFill(Synthesizer):
     reinforce: Fraction = 0.2
     likelihood: Likelihood = Exact(32)
 
+    home = "string-programs"
     defaults = MetaTrainConfig(
         batch=32, optimizer="AdamW", lr=1.5e-3, weight_decay=0.01, clip=1.0
     )
