@@ -344,6 +344,7 @@ class FewShotClassifier(_FewShot):
     """
 
     kind = "classes"
+    classes_: NDArray[Any]
     _estimator_type = "classifier"
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
@@ -424,6 +425,7 @@ class FewShotRegressor(_FewShot):
 
     kind = "reals"
     _estimator_type = "regressor"
+    _flat: bool  # whether targets were given as (n,)
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to examples X (n, *x_shape) with targets y (n,) or (n, y_dim).

@@ -141,4 +141,4 @@ class FunctionGradient(MetaGradient):
 
 def as_meta_gradient(how: MetaGradient | GradientFunction) -> MetaGradient:
     """`how` itself, or the function as a meta-gradient."""
-    return how if isinstance(how, MetaGradient) else FunctionGradient(how)
+    return how if isinstance(how, MetaGradient) else FunctionGradient(how)  # pyright: ignore[reportCallIssue]

@@ -181,9 +181,10 @@ def omniglot(
 
     Protocols: with `lake`, the 30 background alphabets train and the 20 evaluation
     alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train.
-    Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate. `vinyals` are
-    the class lists published with Prototypical Networks (2017), where each of four
-    rotations is a class in every split. They have a known flaw: characters of the
+    Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
+    `vinyals` are the class lists published with Prototypical Networks (2017), where
+    each of four rotations is a class in every split. They have a known flaw: characters
+    of the
     alphabet Gurmukhi are in both the training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
