@@ -18,7 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from innerloop.core.meta_test import Estimate
+from innerloop.evaluation.few_shot import Estimate
 from innerloop.engine.scores import roc_auc
 from innerloop.tasks import ClassBank, Episodes, tox21
 from innerloop.tasks.text import DOMAINS, requests

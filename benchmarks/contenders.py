@@ -328,7 +328,9 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
     spec = TaskSpec("classes", shape, case.tasks[0][1].shape[-1])
     return meta_step(
         case,
-        library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, rotate_support=False),
+        library.ProtoNet.build(
+            spec, encoder=Conv4(shape), scale=0.1, rotate_support=False
+        ),
         "encoder",
         bf16,
     )

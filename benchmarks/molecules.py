@@ -22,7 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Estimate
+from innerloop.measurements import Estimate
 from innerloop.core.task import Task
 from innerloop.engine.scores import roc_auc
 from innerloop.learners.metric.protonet import ProtoNet

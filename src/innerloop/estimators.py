@@ -166,7 +166,9 @@ class _FewShot:
         # learners that read examples one by one were trained on a random order
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(x), generator=generator, device="cpu")
-        state = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
+        with torch.inference_mode(False):  # adapting may need gradients
+            examples = (part[order].to(like).clone() for part in (x, y))
+            state = learner.adapt(Examples(*examples))
         self.state_, self.n_features_in_ = state, int(x.shape[1])
         self._learner, self._reader, self._support = learner, reader, support
         for attribute, value in fitted.items():
@@ -740,7 +742,7 @@ def _labels(y: Any, n: int) -> NDArray[Any]:
             ) from error
         if missing:
             raise InnerloopError("Input y contains NaN: every example needs a label")
-    return labels.astype(str) if kind == "T" else labels
+    return np.array(labels.tolist()) if kind == "T" else labels
 
 
 def _targets(y: Any, n: int) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.engine.errors import InnerloopTypeError
+from innerloop.experiment import load
 from innerloop.learners.optimization.l2o import L2O
-from innerloop.runs import load
 
 
 class LearnedOptimizer(torch.optim.Optimizer):

@@ -186,7 +186,8 @@ def test_in_python() -> None:
     found = innerloop.synthesize([(("ada", "x"), "ADA/x"), (("bob", "yy"), "BOB/yy")])
     assert found(("eve", "z")) == "EVE/z"
     assert found("eve|z") == "EVE/z"
-    assert sum(share for _, share in found.programs) == pytest.approx(1)
+    assert 0 < sum(share for _, share in found.programs) <= 1
+    assert len(found.programs) == 20 < found.fits
     assert 0 < found.agreement("eve|z") <= 1
     assert found.programs[0][0] == found.program
 

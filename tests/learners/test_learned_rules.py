@@ -27,9 +27,9 @@ from innerloop.testing import Blobs
 SPEC = TaskSpec("classes", (4,), 3)
 
 
-def built(spec: TaskSpec = SPEC, **build_args: object) -> L2O:
+def built(spec: TaskSpec = SPEC, **given: object) -> L2O:
     torch.manual_seed(0)
-    learner = L2O.build(spec, **build_args).double()
+    learner = L2O.build(spec, **given).double()
     list(learner.change.parameters())[-2].data *= 30  # steps that can be told from none
     return learner
 
@@ -332,4 +332,4 @@ def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> No
 @pytest.mark.parametrize("given", [{"initial_rate": 0.0}, {"initial_decay": 1.0}])
 def test_gates_begin_inside(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        MetaLSTM.build(SPEC, **build_args)
+        MetaLSTM.build(SPEC, **given)

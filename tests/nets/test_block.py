@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import innerloop
-from innerloop.metagrad import backprop
 from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.metagrad import backprop
 from innerloop.nets import conv, native
 from innerloop.nets.fused_conv.autograd import block
 

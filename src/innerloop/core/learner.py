@@ -1,4 +1,4 @@
-"""A learning algorithm: how one task is learned."""
+"""Learning algorithms: how one task is learned."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Learner(nn.Module, ABC):
 
     Class variables, which an instance may override where they depend on its fields:
         kinds: the kinds of targets that it can predict.
-        defaults: how it is meta-trained unless something else is asked for.
+        defaults: how it is meta-trained by default.
         regression_defaults: other default fields of `build` where targets are reals.
         named_networks: the fields whose networks can be chosen by name.
         sequences: whether it can answer ordered queries.

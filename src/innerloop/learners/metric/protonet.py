@@ -78,6 +78,11 @@ class ProtoNet(Learner):
         super().__post_init__()
 
     @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        texts = TaskSpec("classes", (12,), 5, vocabulary=100)
+        return (*super().specs(), texts)
+
+    @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:

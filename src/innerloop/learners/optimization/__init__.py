@@ -1,5 +1,5 @@
-"""Learners that adapt by gradient steps from something meta-learned, or by solving for
-a head.
+"""Learners that adapt by gradient steps from meta-learned weights, or by solving for a
+head.
 """
 
 from innerloop.learners.optimization.cavia import CAVIA

@@ -1,4 +1,4 @@
-"""What learners share that solve for a linear head exactly."""
+"""What learners share whose linear head has a closed form or is solved for."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Positive
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
 
 class ClosedFormHead(FeatureLearner):
-    """A learner whose linear head is the solution of a convex problem on the encoded
-    support set; the encoder is learned through the solution.
+    """A learner whose linear head solves a convex problem on the encoded support set;
+    the encoder is learned through the solution.
 
-    The state is the head's weight (ways, d + 1): features are divided by the root of
-    their number, and a 1 is added, whose weight is the bias.
+    The state is the weight (ways, d + 1) of the head: features are divided by the
+    square root of d, and a 1 is appended, whose weight is the bias.
+
+    Args:
+        encoder: the network f, whose d features are divided by the square root of d.
+        scale: initial value of the learned scale of the outputs.
     """
 
     encoder: nn.Module
     _: KW_ONLY
-    scale: float = 10.0
+    scale: Positive = 10.0
     likelihood: Likelihood = Categorical()
 
     defaults = MetaTrainConfig(
@@ -47,12 +52,11 @@ class ClosedFormHead(FeatureLearner):
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):
             raise InnerloopError(
-                f"a head is solved for scores or means: {self.likelihood} cannot read them"
+                f"{type(self).__name__} predicts class scores or means, without a "
+                f"scale: {self.likelihood} cannot read them"
             )
-        self.log_scale, self.shift = (
-            positive(self.scale, "the scale of the answers"),
-            nn.Parameter(torch.tensor(0.0)),
-        )
+        self.log_scale = log_parameter(self.scale)
+        self.shift = nn.Parameter(torch.tensor(0.0))
         super().__post_init__()
 
     @classmethod
@@ -63,8 +67,8 @@ class ClosedFormHead(FeatureLearner):
 
     @abstractmethod
     def solve(self, z: Tensor, y: Tensor) -> Tensor:
-        """The weight (ways, d) of the head, from features z (n, d) and targets y (n,
-        ways).
+        """The weight (ways, d + 1) of the head, from features z (n, d + 1) and targets
+        y (n, ways).
         """
 
     def embed(self, x: Tensor) -> Tensor:
@@ -78,4 +82,4 @@ class ClosedFormHead(FeatureLearner):
 
     def answers(self, state: Tensor, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            return self.log_scale.exp() * z @ state.T + self.shift
+            return self.log_scale.exp() * z @ state.T + self.shift  # (m, ways)

@@ -92,6 +92,7 @@ class ESMAML(Remembering):
             if self.training
             else fixed[step.long() % len(fixed)]
         )
+        e = e[:, : sum(w.numel() for w in weights.values())]  # frozen weights stay
         perturbations = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
         losses = torch.vmap(
             lambda change: self.support_loss(_moved(weights, change), support),

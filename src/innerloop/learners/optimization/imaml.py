@@ -12,29 +12,34 @@ from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.options import CountOrZero, NonNegative, Positive
 from innerloop.nets.registry import headed
 
 
 class IMAML(Descent):
-    """Implicit MAML: many regularised steps near the initialisation, and a
-    meta-gradient that does not look at their path.
+    """Implicit MAML: many inner steps with a proximal term, and a meta-gradient that
+    does not depend on their path.
 
     weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
-    Rajeswaran, Finn, Kakade and Levine 2019, "Meta-learning with implicit gradients",
-    arXiv:1909.04630, eq. (3), Algorithm 1; its meta-gradient, eq. (6), is
-    `innerloop.core.metagrad.implicit`.
+
+    Reference: Rajeswaran, Finn, Kakade and Levine 2019, "Meta-learning with implicit
+    gradients", arXiv:1909.04630, eq. (3), Algorithm 1.
+
+    The meta-gradient, eq. (6), is `implicit`. Defaults differ from the paper: batches
+    of 8 tasks instead of 32.
+
     State: the adapted weights of `net`, a dict name -> tensor.
 
-    net: the task network. inner_lr, inner_steps: gradient descent on the support set;
-    16 steps for Omniglot (appendix E).
-    proximal: lambda, how strongly the weights are held to the initialisation; 2 for
-    Omniglot.
+    Args:
+        net: the task network.
+        inner_lr, inner_steps: step size and number of the inner steps; the paper takes
+            16 steps for Omniglot (appendix E).
+        proximal: lambda, the strength of the proximal term; 2 for Omniglot.
     """
 
     net: nn.Module
-    inner_lr: float = 0.1
-    proximal: float = 2.0
+    inner_lr: NonNegative = 0.1
+    proximal: Positive = 2.0
     _: KW_ONLY
     inner_steps: CountOrZero = 16
     likelihood: Likelihood = Categorical()
@@ -49,6 +54,10 @@ class IMAML(Descent):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, build_args.get("net"))}
+
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"config": {"batch": 32, "lr": 1e-3, "warmup": 0.0, "decay": False}}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         theta = dict(self.net.named_parameters())

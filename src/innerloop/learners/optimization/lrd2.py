@@ -7,9 +7,10 @@ from dataclasses import KW_ONLY
 from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.engine.options import Count, Positive
 from innerloop.engine.solvers import logistic
 from innerloop.learners.optimization.closed_form_head import ClosedFormHead
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 
 
 class LRD2(ClosedFormHead):
@@ -17,25 +18,28 @@ class LRD2(ClosedFormHead):
     the encoded support set, by Newton's method.
 
     w_k = argmin_w sum_i log(1 + exp(w z_i)) - y_ik w z_i + strength / 2 |w|^2; outputs
-    = scale W f(x) + shift, all three learned Bertinetto, Henriques, Torr and Vedaldi
-    2019, "Meta-learning with differentiable closed-form solvers", arXiv:1805.08136,
-    section 3.3 State: W (ways, d + 1); the last column is the bias.
+    = scale W f(x) + shift, with learned strength, scale and shift
 
-    encoder: f; its d features are divided by the root of d. scale, strength: where the
-        learned scale of the outputs and the learned strength of regularisation begin.
-        newton_steps: each a weighted ridge regression.
+    Reference: Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with
+    differentiable closed-form solvers", arXiv:1805.08136, section 3.3.
+
+    State: W (ways, d + 1); the last column is the bias.
+
+    Args:
+        strength: initial value of the learned strength of the regularization.
+        newton_steps: number of Newton steps, each a weighted ridge regression.
     """
 
     _: KW_ONLY
-    strength: float = 0.1
-    scale: float = 3.0
-    newton_steps: int = 5
+    strength: Positive = 0.1
+    scale: Positive = 3.0
+    newton_steps: Count = 5
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
 
     def __post_init__(self) -> None:
-        self.log_strength = positive(self.strength, "the strength of regularisation")
+        self.log_strength = log_parameter(self.strength)
         super().__post_init__()
 
     def solve(self, z: Tensor, y: Tensor) -> Tensor:

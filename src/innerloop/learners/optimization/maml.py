@@ -1,4 +1,4 @@
-"""MAML, and its first-order, head-only and prototype-initialised forms."""
+"""MAML and its variants: first-order, head only, prototype initialization, MAML++."""
 
 from __future__ import annotations
 
@@ -16,47 +16,58 @@ from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.norm_stats import use_batch
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.options import CountOrZero, Fraction, NonNegative
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.registry import headed
 
 
 class MAML(Descent):
-    """Model-agnostic meta-learning: a few gradient steps from a learned initialisation.
+    """MAML: a few gradient steps from a learned initialization.
 
     weights <- weights - inner_lr * grad(support loss)
-    Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast adaptation of
-    deep networks", arXiv:1703.03400, eq. (1), Algorithm 1 State: the adapted weights of
-    `net`, a dict name -> tensor, with the support set's normalisation statistics unless
-    `transductive`.
 
-    net: the task network; with `adapted="head"` or `head="prototype"` it has an
-    `encoder` and a linear `head` (innerloop.nets.Headed). inner_lr, inner_steps: the
-    step size and the number of steps.
-    first_order: leave out second derivatives, FOMAML (section 5.2).
-    adapted: "all" weights, or the "head" alone, ANIL (Raghu et al. 2020,
-    arXiv:1909.09157).
-    head: "learned", with a fixed number of ways; or "prototype", begun at every task
-        from the class means c of the encoded support set as weight 2c and bias -|c|^2,
-        for any number of ways (Triantafillou et al. 2020, arXiv:1903.03096, section 3,
-        Proto-MAML). loss_before: weight of the loss before adapting in the objective,
-        beside the loss after it; the paper has 0.
-    multi_step: the share of meta-training, from its begin, in which the losses after
-    all steps count, the earlier ones less and less; and second_order_after: the share
-    that is first-order (MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4: 0.15
-    and 0.5; its learned rates are `MetaSGD(rates="tensor")`).
+    Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
+    adaptation of deep networks", arXiv:1703.03400, eq. (1), Algorithm 1.
+
+    Variants: FOMAML (`first_order`, section 5.2); ANIL (`adapted`; Raghu, Raghu, Bengio
+    and Vinyals 2020, arXiv:1909.09157); Proto-MAML (`head`; Triantafillou et al. 2020,
+    arXiv:1903.03096, section 3); MAML++ (`multi_step`, `second_order_after`; Antoniou,
+    Edwards and Storkey 2019, arXiv:1810.09502, section 4; its learned step sizes are
+    `MetaSGD(rates="tensor")`). Defaults differ from the paper: batches of 8 tasks with
+    5 queries instead of 32 with one.
+
+    Objective: the query loss after adapting, plus `loss_before` times that before.
+
+    State: the adapted weights of `net`, a dict name -> tensor, and the normalization
+    statistics of the support set unless `transductive`.
+
+    Args:
+        net: the task network; adapted="head" and head="prototype" need one with an
+            `encoder` and a linear `head`, such as innerloop.nets.Headed.
+        inner_lr, inner_steps: step size and number of the inner steps.
+        first_order: leave out second derivatives.
+        adapted: adapt "all" weights, or the "head" alone.
+        head: "learned", for a fixed number of ways; or "prototype", initialized in
+            every task from the class means c of the encoded support set, with weight 2c
+            and bias -|c|^2, for any number of ways.
+        loss_before: weight of the query loss before adapting in the objective.
+        multi_step: share of meta-training, from its start, in which the objective
+            averages the losses after every inner step, the earlier ones less and less;
+            0.15 in MAML++.
+        second_order_after: share of meta-training, from its start, without second
+            derivatives; 0.5 in MAML++.
     """
 
     net: nn.Module
-    inner_lr: float = 0.4
+    inner_lr: NonNegative = 0.4
     _: KW_ONLY
     inner_steps: CountOrZero = 1
     first_order: bool = False
     adapted: Literal["all", "head"] = "all"
     head: Literal["learned", "prototype"] = "learned"
-    loss_before: float = 0.0
-    multi_step: float = 0.0
-    second_order_after: float = 0.0
+    loss_before: NonNegative = 0.0
+    multi_step: Fraction = 0.0
+    second_order_after: Fraction = 0.0
     likelihood: Likelihood = Categorical()
 
     # as in the authors' code; section 5.1 has 0.01
@@ -64,21 +75,33 @@ class MAML(Descent):
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=2e-3)
 
     @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        texts = TaskSpec("classes", (12,), 5, vocabulary=100)
+        return (*super().specs(), texts)
+
+    @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         if spec.kind == "reals" and build_args.get("head") == "prototype":
             raise InnerloopError(
-                "a prototype head is made of class means: these tasks have no classes"
+                'head="prototype" needs classes, and the targets of these tasks are '
+                'reals: use head="learned"'
             )
         return {"net": headed(spec, out_dim, build_args.get("net"))}
 
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        config = {"queries": 1, "batch": 32, "lr": 1e-3, "warmup": 0.0, "decay": False}
+        return {"config": config}
+
     def __post_init__(self) -> None:
-        if (self.head == "prototype" or self.adapted == "head") and not (
-            hasattr(self.net, "encoder") and hasattr(self.net, "head")
-        ):
+        parts = dict(self.net.named_children())
+        needs_parts = self.head == "prototype" or self.adapted == "head"
+        if needs_parts and not ("encoder" in parts and "head" in parts):
             raise InnerloopError(
-                'head="prototype" and adapted="head" need a net with an encoder and a linear head: innerloop.nets.Headed'
+                'head="prototype" and adapted="head" need a net with an `encoder` and '
+                "a linear `head`, such as innerloop.nets.Headed"
             )
         self.progress = 1.0
         self.fixed_ways = self.learned_initialization = self.head == "learned"
@@ -86,66 +109,52 @@ class MAML(Descent):
 
     def on_progress(self, progress: float) -> None:
         if self.multi_step or self.second_order_after:
-            # few values: a recording is of one
+            # in 20 steps, since every value needs a recording of its own
             self.progress = math.floor(20 * progress) / 20
 
     def init(self, support: Examples) -> Weights:
         weights = super().init(support)
         if self.head == "prototype":
+            encoder = self.net.get_submodule("encoder")
             with use_batch():
-                prototypes = class_means(
-                    self.net.encoder(support.x), support.y
-                )  # (ways, d)  # pyright: ignore[reportCallIssue]
-            weights |= {
-                "head.weight": 2 * prototypes,
-                "head.bias": -prototypes.square().sum(-1),
-            }
+                c = class_means(encoder(support.x), support.y)  # (ways, d)
+            weights |= {"head.weight": 2 * c, "head.bias": -c.square().sum(-1)}
         return weights
 
     def step(self, weights: Weights, support: Examples) -> Weights:
-        moving = {
-            name: w
-            for name, w in weights.items()
-            if self.adapted == "all" or name.startswith("head.")
-        }
+        prefix = "head." if self.adapted == "head" else ""
+        moving = {name: w for name, w in weights.items() if name.startswith(prefix)}
+        if not moving:
+            raise InnerloopError(
+                'MAML with adapted="head" adapts the head, and all of its parameters '
+                "are frozen: call requires_grad_(True) on them"
+            )
         still = {name: w for name, w in weights.items() if name not in moving}
-        grads = self.gradient(
-            moving,
-            support,
-            still,
-            self.first_order or self.progress < self.second_order_after,
-        )
-        return {
-            **still,
-            **{name: w - self.inner_lr * grads[name] for name, w in moving.items()},
-        }
+        first_order = self.first_order or self.progress < self.second_order_after
+        grads = self.gradient(moving, support, still, first_order)
+        moved = {name: w - self.inner_lr * grads[name] for name, w in moving.items()}
+        return {**still, **moved}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         if self.progress < self.multi_step:
-            return self._every_step(task)
+            return self._multi_step_loss(task)
         after, metrics = super().loss(task)
         if not self.loss_before:
             return after, metrics
-        outputs = self.predict(
-            self.finalize(self.init(task.support), task.support), task.query.x
-        )
+        start = self.finalize(self.init(task.support), task.support)
+        outputs = self.predict(start, task.query.x)
         before = self.likelihood.nll(outputs, task.query.y)
-        return after + self.loss_before * before, {
-            **metrics,
-            "loss_before": before.detach(),
-        }
+        loss = after + self.loss_before * before
+        return loss, {**metrics, "loss_before": before.detach()}
 
-    def _every_step(self, task: Task) -> tuple[Tensor, Metrics]:
-        """The losses after 1, 2, ... steps, with weights that fall, as training goes
-        on, from all alike to the last alone.
+    def _multi_step_loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        """The weighted mean of the losses after 1, 2, ... steps: in the course of
+        training, the weights go from equal ones to the last loss alone.
         """
+        y = task.query.y
         _, *states = self.trajectory(task.support, self.inner_steps)
         outputs = [self.predict(state, task.query.x) for state in states]
-        # (inner_steps,)
-        losses = torch.stack(
-            [self.likelihood.nll(answer, task.query.y) for answer in outputs]
-        )
-        alike = 1 - self.progress / self.multi_step
-        return alike * losses.mean() + (1 - alike) * losses[
-            -1
-        ], self.likelihood.metrics(outputs[-1], task.query.y)
+        losses = torch.stack([self.likelihood.nll(out, y) for out in outputs])
+        share = 1 - self.progress / self.multi_step
+        loss = share * losses.mean() + (1 - share) * losses[-1]
+        return loss, self.likelihood.metrics(outputs[-1], y)

@@ -7,32 +7,35 @@ from dataclasses import KW_ONLY
 from torch import Tensor
 
 from innerloop.core.likelihood import Categorical, Likelihood
+from innerloop.engine.options import Positive
 from innerloop.engine.solvers import ridge
 from innerloop.learners.optimization.closed_form_head import ClosedFormHead
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 
 
 class R2D2(ClosedFormHead):
     """R2-D2: the head is the ridge regression of the targets on the encoded support
     set, in closed form.
 
-    W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with strength,
-    scale and shift learned
-    Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with differentiable
-    closed-form solvers", arXiv:1805.08136, eq. (4)-(8) State: W (ways, d + 1); the last
-    column is the bias.
+    W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with learned
+    strength, scale and shift
 
-    encoder: f; its d features are divided by the root of d. scale, strength: where the
-        learned scale of the outputs and the learned strength of regularisation begin.
+    Reference: Bertinetto, Henriques, Torr and Vedaldi 2019, "Meta-learning with
+    differentiable closed-form solvers", arXiv:1805.08136, eq. (4)-(8).
+
+    State: W (ways, d + 1); the last column is the bias.
+
+    Args:
+        strength: initial value of the learned strength of the regularization.
     """
 
     _: KW_ONLY
-    strength: float = 0.1
-    scale: float = 10.0
+    strength: Positive = 0.1
+    scale: Positive = 10.0
     likelihood: Likelihood = Categorical()
 
     def __post_init__(self) -> None:
-        self.log_strength = positive(self.strength, "the strength of regularisation")
+        self.log_strength = log_parameter(self.strength)
         super().__post_init__()
 
     def solve(self, z: Tensor, y: Tensor) -> Tensor:

@@ -192,9 +192,8 @@ class RobustFill(Synthesizer):
         return padded(numbers, self.symbols).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        numbers = [number for number in state.long().tolist() if number >= 0]
-        program = strings.GRAMMAR.decode(numbers)
-        outputs = [strings.run(program, text) or "" for text in texts_of(x)]
-        outputs = [text if len(text) <= self.length else "" for text in outputs]
+        program = strings.GRAMMAR.decode([n for n in state.long().tolist() if n >= 0])
+        found = (strings.run(program, text) or "" for text in texts_of(x))
+        outputs = [text if len(text) <= self.length else "" for text in found]
         rows = [strings.numbered(text, self.length) for text in outputs]
         return torch.cat([torch.tensor(rows).to(x), state.expand(len(x), -1)], 1)

@@ -110,6 +110,11 @@ class FineTune(ClassIncremental):
     defaults = MetaTrainConfig(batch=128, optimizer="AdamW", lr=2e-3, supervised=True)
 
     @classmethod
+    def specs(cls) -> tuple[TaskSpec, ...]:
+        texts = TaskSpec("classes", (12,), 5, vocabulary=100)
+        return (*super().specs(), texts)
+
+    @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:

@@ -45,7 +45,7 @@ class Scratch(Descent):
     def __post_init__(self) -> None:
         moving = trainable_names(self.net)
         self.moving = moving  # pyright: ignore[reportAttributeAccessIssue]
-        self.net.requires_grad_(False)
+        self.net.requires_grad_(False)  # it is not meta-learned
         super().__post_init__()
 
     @classmethod
@@ -53,10 +53,6 @@ class Scratch(Descent):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         return {"net": headed(spec, out_dim, build_args.get("net"))}
-
-    def init(self, support: Examples) -> Weights:
-        weights = dict(self.net.named_parameters())
-        return {name: weights[name] for name in self.moving}
 
     def step(self, weights: Weights, support: Examples) -> Weights:
         grads = self.gradient(weights, support, first_order=True)
