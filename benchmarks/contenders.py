@@ -338,8 +338,8 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
 
 def meta_step(case: Case, learner: Any, net: str, bf16: bool) -> Step:
     """One of innerloop's."""
-    from innerloop.metagrad import backprop
     from innerloop.core.task import Examples, Task
+    from innerloop.metagrad import backprop
 
     names = place(case, getattr(learner, net))
     learner.train()

@@ -24,8 +24,8 @@ from innerloop import (
     TaskDistribution,
     meta_train,
 )
-from innerloop.measurements import Estimate
 from innerloop.engine import population
+from innerloop.measurements import Estimate
 from innerloop.metagrad import ES, Backprop, es
 from innerloop.tasks import sinusoid, strokes
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 
 import torch
+from innerloop.cli.plot import pyplot
 
 import innerloop
-from innerloop.cli.plot import pyplot
-from innerloop.evaluation.few_shot import Estimate
 from innerloop.core.task import Task
+from innerloop.evaluation.few_shot import Estimate
 from innerloop.runs import Run
 from innerloop.tasks import omniglot
 

@@ -108,7 +108,8 @@ def test_imports_point_one_way(file: Path) -> None:
     [
         (
             "core/x.py",
-            "from innerloop.core.task import Task\nimport torch\nfrom innerloop import __version__",
+            "from innerloop.core.task import Task\nimport torch\nfrom innerloop import "
+            "__version__",
             0,
         ),
         ("core/x.py", "def f():\n    from innerloop.nets import BatchNorm", 1),
@@ -120,7 +121,8 @@ def test_imports_point_one_way(file: Path) -> None:
         ("learners/x.py", "from innerloop.tasks import strokes", 1),
         (
             "learners/metric/x.py",
-            "from innerloop.nets import Headed\nfrom ...core.learner import Learner\nfrom ..optimization import MAML",
+            "from innerloop.nets import Headed\nfrom ...core.learner import "
+            "Learner\nfrom ..optimization import MAML",
             0,
         ),
         (

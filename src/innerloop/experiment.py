@@ -329,6 +329,7 @@ class Experiment:
                 measure = find("evaluation", chosen.name).factory(**chosen.options)
                 if (reason := measure.supports(learner, distribution)) is not None:
                     raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
+                measure.prepare(load)
                 reports.append(measure(learner, distribution, labelled))
                 break
         return merged(reports)

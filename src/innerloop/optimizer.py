@@ -32,7 +32,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
     ):
         if not isinstance(learner, L2O):
             raise InnerloopTypeError(
-                f"an update rule is learned by L2O, and this is a {type(learner).__name__}"
+                "an update rule is learned by L2O, and this is a "
+                f"{type(learner).__name__}"
             )
         self.rule = copy.deepcopy(learner.change).requires_grad_(False)
         super().__init__(params, {})

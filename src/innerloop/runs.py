@@ -192,7 +192,8 @@ class Run:
             raise RunError(f"{file} cannot be used: it holds no experiment") from error
         if number != FORMAT:
             raise RunError(
-                f"{file} has format {number!r}; this version of innerloop reads {FORMAT}"
+                f"{file} has format {number!r}; this version of innerloop reads "
+                f"{FORMAT}"
             )
         return experiment
 

@@ -55,7 +55,9 @@ def test_a_test_is_stored_in_the_run_and_where_asked(
 def test_one_task_has_no_interval_and_is_valid_json(
     proto_run: Path, tmp_path: Path
 ) -> None:
-    result = result_of("--tasks 1 --ways 3 --queries 2", proto_run, tmp_path / "one.json")
+    result = result_of(
+        "--tasks 1 --ways 3 --queries 2", proto_run, tmp_path / "one.json"
+    )
     assert rows_of(result)[0]["accuracy"]["interval"] is None
     assert "Infinity" not in (tmp_path / "one.json").read_text()
 

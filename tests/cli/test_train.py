@@ -272,7 +272,8 @@ def test_a_network_fits_whole_or_is_refused(
     tmp_path: Path, pictures: Path, fails: Fails
 ) -> None:
     gray, color = tmp_path / "gray", tmp_path / "color"
-    line = f"train protonet folder --ways 3 --queries 2 --encoder conv4 --steps 1 --root {pictures}"
+    line = "train protonet folder --ways 3 --queries 2 --encoder conv4 --steps 1"
+    line = f"{line} --root {pictures}"
     assert cli(f"{line} --channels 1 --out", gray) == 0
     message = fails(f"{line} --channels 3 --init-from", gray, "--out", color)
     assert "channels 3 does not fit the networks of the run" in message
@@ -345,7 +346,8 @@ def test_a_preset_is_the_learner_with_its_options(tmp_path: Path) -> None:
 
 def test_starting_is_quick_because_torch_is_not_imported() -> None:
     code = (
-        "import sys, innerloop.cli as c; c.main(['--help']); c.main(['test', 'nowhere']);"
+        "import sys, innerloop.cli as c; c.main(['--help']); c.main(['test', "
+        "'nowhere']);"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False)

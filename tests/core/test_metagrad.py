@@ -51,9 +51,7 @@ def test_a_learner_without_weights_is_refused(how: MetaGradient) -> None:
         how(ProtoNet.build(SPEC), tasks)
 
 
-@pytest.mark.parametrize(
-    "learner", [MAML.build(SPEC), MetaSGD.build(SPEC)]
-)
+@pytest.mark.parametrize("learner", [MAML.build(SPEC), MetaSGD.build(SPEC)])
 def test_implicit_refuses_a_learner_without_proximal_term(learner: Learner) -> None:
     message = f"proximal term, such as IMAML; {type(learner).__name__} has none"
     with pytest.raises(InnerloopTypeError, match=message):

@@ -49,9 +49,9 @@ class Forgetful(ClassIncremental):
     likelihood: Any = None
 
     def adapt(self, support: Examples) -> Any:
-        return self.further(None, support)
+        return self.extend(None, support)
 
-    def further(self, state: Any, examples: Examples) -> Any:
+    def extend(self, state: Any, examples: Examples) -> Any:
         return torch.tensor(examples.y.shape[1])
 
     def predict(self, state: Any, x: torch.Tensor) -> torch.Tensor:

@@ -52,7 +52,7 @@ def test_only_documented_learners_draw_in_training(learner: type[Learner]) -> No
     assert drew == ("global generator" in text)
 
 
-@pytest.mark.parametrize("name", [*DRAWS, "RobustFill"])
+@pytest.mark.parametrize("name", [*sorted(DRAWS), "RobustFill"])
 def test_what_is_drawn_is_documented(name: str) -> None:
     text = re.sub(r"\s+", " ", LEARNERS[name.lower()].__doc__ or "")
     assert "torch's global generator" in text

@@ -13,7 +13,8 @@ from torch import Tensor
 import innerloop
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.metagrad import backprop
-from innerloop.nets import conv, native
+from innerloop.nets import conv
+from innerloop.nets.fused_conv import native
 from innerloop.nets.fused_conv.autograd import block
 
 Shape = tuple[int, int, int, int, int]

@@ -165,9 +165,7 @@ def fitted(image: Image.Image) -> Tensor:
     )
 
 
-def test_fitted_ink_has_its_centre_of_mass_in_the_middle_and_reaches_near_the_edge() -> (
-    None
-):
+def test_fitted_strokes_are_centered_and_reach_near_the_edge() -> None:
     for image in (drawn(3, 60, 30, 40), drawn(50, 5, 50, 20), drawn(10, 10, 80, 80)):
         x = fitted(image)
         places = torch.arange(28) + 0.5

@@ -137,7 +137,8 @@ def test_a_root_without_class_folders_says_what_to_do(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "loose.png")
     with pytest.raises(
         ValueError,
-        match="holds no class folders: put the images of each class into a folder of its own",
+        match="holds no class folders: put the images of each class into a folder of "
+        "its own",
     ):
         folder(root=tmp_path)
 

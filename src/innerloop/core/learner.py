@@ -90,6 +90,7 @@ class Learner(nn.Module, ABC):
         kinds: the kinds of targets that it can predict.
         defaults: how it is meta-trained by default.
         regression_defaults: other default fields of `build` where targets are reals.
+        home: a task source that suits it, for examples in the documentation.
         named_networks: the fields whose networks can be chosen by name.
         sequences: whether it can answer ordered queries.
         fixed_ways: whether it answers only for the number of ways it was built for.
@@ -116,6 +117,7 @@ class Learner(nn.Module, ABC):
     likelihood: Likelihood
     spec: ClassVar[TaskSpec | None] = None  # the argument of `build`
     build_args: ClassVar[dict[str, Any]] = {}  # its keyword arguments
+    home: ClassVar[str] = "strokes"
     named_networks: ClassVar[tuple[str, ...]] = ("encoder", "net")
     regression_defaults: ClassVar[dict[str, Any]] = {}
     sequences: ClassVar[bool] = False

@@ -24,7 +24,7 @@ class Examples(NamedTuple):
     """
 
     x: Tensor  # (n, *x_shape)
-    # (n, y_dim)  one-hot rows for classes, reals for regression, zeros and ones for bits
+    # (n, y_dim)  one-hot rows for classes, reals, or zeros and ones
     y: Tensor
 
 
@@ -142,7 +142,8 @@ class TaskSpec:
                 if tensor.dtype != dtype:
                     way = " (one-hot rows for classes)" if name.endswith("y") else ""
                     raise InnerloopError(
-                        f"sample({n}, generator) returned {name} of {tensor.dtype}; the "
+                        f"sample({n}, generator) returned {name} of {tensor.dtype}; "
+                        "the "
                         f"learner computes in {dtype}: convert it by .to({dtype}){way}"
                     )
 

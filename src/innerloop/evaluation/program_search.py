@@ -61,16 +61,16 @@ class ProgramSearch(Evaluation):
         assert isinstance(learner, Synthesizer)
         learner.eval()
         seconds = self.seconds or learner.seconds
-        drawn = [
-            task
-            for batch in chunks(learner, tasks, plan.n, 25, plan.generator())
-            for task in batch.unbind()
-        ]
         rows: list[Row] = []
         for method, name in SEARCHES.items():
             if method == "guided" or self.compare:
                 learner.prepare(method)
-                results = [_solved(learner, method, task, seconds) for task in drawn]
+                batches = chunks(learner, tasks, plan.n, 25, plan.generator())
+                results = [
+                    _solved(learner, method, task, seconds)
+                    for batch in batches
+                    for task in batch.unbind()
+                ]
                 solved, fits, spent = zip(*results, strict=True)
                 values = (
                     _measured("solved", solved, "%"),

@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from innerloop.evaluation.few_shot import evaluate
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import Measurement, Report, Row, Table, TestPlan
 from innerloop.tasks.splits import task_source
 

@@ -383,17 +383,6 @@ class Episodes(TaskDistribution):
             1, random_subset((n, self.ways), self.ways, generator)
         )
 
-    def examples_of(
-        self, classes: Tensor, which: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """The inputs (n, k, *x_shape) of the `which`-th (n, k) examples of classes
-        (n,) of the bank.
-        """
-        rows = self.bank.starts[classes][:, None] + which
-        return self.examples(
-            rows, self.bank.turns[classes][:, None].expand_as(rows), generator
-        )
-
     def examples(
         self, rows: Tensor, turns: Tensor, generator: torch.Generator
     ) -> Tensor:

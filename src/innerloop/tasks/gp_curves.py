@@ -14,7 +14,7 @@ from innerloop.core.likelihood import Gaussian
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.few_shot import chunks, evaluate
 from innerloop.measurements import (
     Estimate,
     Measurement,

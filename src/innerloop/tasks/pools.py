@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from innerloop.evaluation.few_shot import evaluate
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Range
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import Report, TestPlan
 from innerloop.readers.base import Reader
 from innerloop.tasks.episodes import ClassBank, Episodes
@@ -56,7 +56,8 @@ class Pools(TaskDistribution):
     ):
         if not 2 <= fewest <= most <= min(size, queries):
             raise InnerloopError(
-                f"fewest and most must satisfy 2 <= fewest <= most <= {size} (size) and "
+                f"fewest and most must satisfy 2 <= fewest <= most <= {size} (size) "
+                "and "
                 f"{queries} (queries); got {fewest} and {most}"
             )
         self.most, self.fewest, self.size = most, fewest, size

@@ -14,11 +14,11 @@ from random import Random
 import torch
 from torch import Tensor
 
-from innerloop.evaluation.few_shot import evaluate
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.evaluation.program_search import ProgramSearch
 from innerloop.measurements import Report, TestPlan
 from innerloop.programs import lists, strings

@@ -79,6 +79,7 @@ class ActiveLearner(FeatureLearner):
     scale: Positive = 10.0
     likelihood: Likelihood = Categorical()
 
+    home = "pools"
     kinds = ("classes",)
     two_losses = True
     defaults = MetaTrainConfig(

@@ -52,6 +52,7 @@ class NEAT(NEATLearner):
     passes: Count = 3
     likelihood: Likelihood = Categorical()
 
+    home = "xor"
     kinds = ("classes", "reals", "bits")
     fixed_ways = True
     defaults = MetaTrainConfig(queries=5, batch=32, meta_gradient="neat")

@@ -85,6 +85,7 @@ class NTM(Recurrent):
     writers: Count = 1
     likelihood: Likelihood = Categorical()
 
+    home = "copy"
     defaults = MetaTrainConfig(shots=5, queries=5, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:

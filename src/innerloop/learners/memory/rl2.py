@@ -50,6 +50,7 @@ class RL2(Recurrent):
     hidden: Count = 128
     likelihood: Likelihood = Categorical()
 
+    home = "bandits"
     kinds = ("reals",)
     batched_step = True
     defaults = MetaTrainConfig(

@@ -55,6 +55,7 @@ class ANP(LatentProcess):
     heads: Count = 8
     likelihood: Likelihood = Gaussian(learned_scale=True)
 
+    home = "gp-curves"
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=5e-4)
 
     def __post_init__(self) -> None:

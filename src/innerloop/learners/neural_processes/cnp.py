@@ -41,6 +41,7 @@ class CNP(Learner):
     width: Count = 128
     likelihood: Likelihood = Gaussian(learned_scale=True)
 
+    home = "gp-curves"
     kinds = ("reals", "bits")
     regression_defaults: ClassVar[dict[str, Any]] = {
         "likelihood": Gaussian(learned_scale=True)

@@ -50,6 +50,7 @@ class EncoderDecoder(Learner):
     reconstruction: NonNegative = 1.0
     likelihood: Likelihood = Gaussian()
 
+    home = "gp-curves"
     kinds = ("reals", "bits")
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=1e-3)
 

@@ -42,6 +42,7 @@ class NP(LatentProcess):
             prediction is a Gaussian with the mean and the variance of their mixture.
     """
 
+    home = "gp-curves"
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=1e-3)
 
     @classmethod

@@ -51,6 +51,7 @@ class L2O(Remembering):
     first_order: bool = True
     likelihood: Likelihood = Categorical()
 
+    home = "quadratics"
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
 
     def __post_init__(self) -> None:

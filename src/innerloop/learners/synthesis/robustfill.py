@@ -79,6 +79,7 @@ class RobustFill(Synthesizer):
     reinforce: Fraction = 0.2
     likelihood: Likelihood = Exact(32)
 
+    home = "string-programs"
     defaults = MetaTrainConfig(
         batch=32, optimizer="AdamW", lr=1.5e-3, weight_decay=0.01, clip=1.0
     )
@@ -188,7 +189,6 @@ class RobustFill(Synthesizer):
             known = enumerated(strings.GRAMMAR)
             found = enumeration(known, examples, Budget(seconds))
         numbers = strings.GRAMMAR.encode(found[0].program) if found else []
-        numbers = numbers if len(numbers) <= self.symbols else []
         return padded(numbers, self.symbols).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
