@@ -506,6 +506,8 @@ def test_an_estimator_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> N
     content = (tmp_path / "estimator.safetensors").read_bytes()
     dates = np.array(["2020-01-01", "2021-01-01"], "M8[D]")[np.arange(12) % 2]
     named = ProtoNet.build(ROWS)
+    pairs = np.empty(12, dtype=object)
+    pairs[:] = [(i % 2, 0) for i in range(12)]
     refused = {
         "by build": FewShotClassifier(ProtoNet(nn.Flatten())).fit(x, y),
         "chosen by name": FewShotClassifier(
@@ -513,6 +515,7 @@ def test_an_estimator_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> N
         ).fit(x, y),
         "labels must be": FewShotClassifier(named).fit(x, dates),
         "no learner 'fine'": FewShotClassifier(Fine.build(ROWS)).fit(x, y),
+        "loading would change its targets": FewShotClassifier(named).fit(x, pairs),
     }
     for message, estimator in refused.items():
         with pytest.raises(InnerloopError, match="cannot be saved") as caught:
@@ -520,6 +523,38 @@ def test_an_estimator_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> N
         assert message in str(caught.value)
         assert len(str(caught.value)) < 300
         assert (tmp_path / "estimator.safetensors").read_bytes() == content
+
+
+class Sorted(Words):
+    """Loading changes it."""
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "Sorted":
+        return cls("".join(sorted(settings["letters"])))
+
+
+def test_a_reader_that_loading_would_change_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(readers.READERS, "words", Sorted)
+    learner = ProtoNet.build(ROWS)
+    learner.reader = Sorted("zyx")
+    classifier = FewShotClassifier(learner).fit(["xx", "yy"], ["x", "y"])
+    with pytest.raises(InnerloopError, match="loading would change its reader"):
+        classifier.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_that_changed_after_build_are_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = rows()
+    learner = MAML.build(ROWS, inner_lr=0.1)
+    learner.set_steps(5)
+    classifier = FewShotClassifier(learner).fit(x, y)
+    classifier.save(tmp_path)
+    np.testing.assert_array_equal(
+        FewShotClassifier.load(tmp_path).predict_proba(x), classifier.predict_proba(x)
+    )
 
 
 def test_likelihoods_are_saved(tmp_path: Path) -> None:

@@ -285,7 +285,9 @@ class _FewShot:
         if not self._built_in:
             assert learner.spec is not None
             content["learner"] = type(learner).__name__.lower()
-            content["options"] = learner.build_args
+            fields = set(learner.options()) - set(learner.network_fields())
+            now = {name: getattr(learner, name) for name in sorted(fields)}
+            content["options"] = {**learner.build_args, **now}
             content["spec"] = asdict(learner.spec)
             likelihood = type(learner.likelihood).__name__.lower()
             content["likelihood"] = likelihood, vars(learner.likelihood)
@@ -399,10 +401,17 @@ class FewShotClassifier(_FewShot):
         return float(np.mean(predictions == _labels(y, len(predictions))))
 
     def _saved_targets(self) -> Any:
-        return {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+        values = self.classes_.tolist()
+        return {
+            "dtype": self.classes_.dtype.str,
+            "types": sorted({type(value).__name__ for value in values}),
+            "values": values,
+        }
 
     def _fitted_targets(self, saved: Any) -> dict[str, Any]:
-        return {"classes_": np.array(saved["values"], dtype=saved["dtype"])}
+        classes = np.empty(len(saved["values"]), dtype=saved["dtype"])
+        classes[:] = saved["values"]
+        return {"classes_": classes}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
