@@ -50,6 +50,12 @@ class _FewShot:
     """
 
     kind: ClassVar[str]
+    state_: Any
+    n_features_in_: int
+    _learner: Learner
+    _reader: Any
+    _support: Examples
+    _built_in: bool  # whether the learner is the nearest class mean
 
     def __init__(
         self, learner: Learner | Path | str | None = None, *, chunk: Count = 512
@@ -350,6 +356,7 @@ class FewShotClassifier(_FewShot):
     """
 
     kind = "classes"
+    classes_: NDArray[Any]
     _estimator_type = "classifier"
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
@@ -436,6 +443,7 @@ class FewShotRegressor(_FewShot):
     """
 
     kind = "reals"
+    _flat: bool  # whether y had the shape (n,)
     _estimator_type = "regressor"
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
