@@ -50,6 +50,12 @@ class _FewShot:
     """
 
     kind: ClassVar[str]
+    state_: Any
+    n_features_in_: int
+    _learner: Learner
+    _reader: Any
+    _support: Examples
+    _built_in: bool  # whether the learner is the nearest class mean
 
     def __init__(
         self, learner: Learner | Path | str | None = None, *, chunk: Count = 512
@@ -145,6 +151,7 @@ class _FewShot:
         self, learner: Learner | None, reader: Any, x: Tensor, y: Tensor, **fitted: Any
     ) -> None:
         """Adapt to the support set; nothing is assigned before all has succeeded."""
+        built_in = learner is None
         learner = learner or _nearest_class_mean(x)
         like, name = _like(learner), type(learner).__name__
         support = Examples(x, y)
@@ -166,10 +173,9 @@ class _FewShot:
         # learners that read examples one by one were trained on a random order
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(x), generator=generator, device="cpu")
-        with torch.inference_mode(False):  # adapting may need gradients
-            examples = (part[order].to(like).clone() for part in (x, y))
-            state = learner.adapt(Examples(*examples))
+        state = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
         self.state_, self.n_features_in_ = state, int(x.shape[1])
+        self._built_in = built_in
         self._learner, self._reader, self._support = learner, reader, support
         for attribute, value in fitted.items():
             setattr(self, attribute, value)
@@ -210,7 +216,7 @@ class _FewShot:
         """
         self._check_fitted()
         name = type(self).__name__
-        if self.learner is not None and self._learner.spec is None:
+        if self._learner.spec is None:
             raise InnerloopError(
                 f"this {name} cannot be saved: build its learner by build(spec, ...), "
                 "with networks chosen by name"
@@ -282,12 +288,15 @@ class _FewShot:
             "targets": self._saved_targets(),
         }
         tensors = {"support.x": self._support.x, "support.y": self._support.y}
-        if self.learner is not None:
+        if not self._built_in:
             assert learner.spec is not None
             content["learner"] = type(learner).__name__.lower()
-            content["options"] = learner.build_args
+            fields = set(learner.options()) - set(learner.network_fields())
+            now = {name: getattr(learner, name) for name in sorted(fields)}
+            content["options"] = {**learner.build_args, **now}
             content["spec"] = asdict(learner.spec)
-            content["likelihood"] = repr(learner.likelihood)
+            likelihood = type(learner.likelihood).__name__.lower()
+            content["likelihood"] = likelihood, vars(learner.likelihood)
             weights = learner.state_dict()
             tensors |= {f"learner.{name}": t for name, t in weights.items()}
         if learner.reader is None:
@@ -303,7 +312,10 @@ class _FewShot:
         learner = None
         if content["learner"] is not None:
             factory = find("learner", content["learner"]).factory
-            learner = factory.build(TaskSpec(**content["spec"]), **content["options"])
+            name, fields = content["likelihood"]
+            likelihood = find("likelihood", name).factory(**fields)
+            spec, options = TaskSpec(**content["spec"]), content["options"]
+            learner = factory.build(spec, **options, likelihood=likelihood)
             weights = {
                 name.removeprefix("learner."): t
                 for name, t in tensors.items()
@@ -396,10 +408,17 @@ class FewShotClassifier(_FewShot):
         return float(np.mean(predictions == _labels(y, len(predictions))))
 
     def _saved_targets(self) -> Any:
-        return {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+        values = self.classes_.tolist()
+        return {
+            "dtype": self.classes_.dtype.str,
+            "types": sorted({type(value).__name__ for value in values}),
+            "values": values,
+        }
 
     def _fitted_targets(self, saved: Any) -> dict[str, Any]:
-        return {"classes_": np.array(saved["values"], dtype=saved["dtype"])}
+        classes = np.empty(len(saved["values"]), dtype=saved["dtype"])
+        classes[:] = saved["values"]
+        return {"classes_": classes}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -424,6 +443,7 @@ class FewShotRegressor(_FewShot):
     """
 
     kind = "reals"
+    _flat: bool  # whether y had the shape (n,)
     _estimator_type = "regressor"
     _flat: bool  # whether targets were given as (n,)
 
@@ -564,9 +584,10 @@ class _ArrayReader:
                 "(tasks clinc, text)"
             )
         if array.dtype.kind not in "buif":
-            complex_data = "Complex data not supported: " * (array.dtype.kind == "c")
             raise InnerloopError(
-                f"{complex_data}X must hold real numbers; got {array.dtype}"
+                "Complex data not supported"
+                if array.dtype.kind == "c"
+                else f"X must hold real numbers; got {array.dtype}"
             )
         if array.ndim < 2:
             raise InnerloopError(
@@ -630,11 +651,12 @@ def _nearest_class_mean(x: Tensor) -> Learner:
 
 def _reader(learner: Learner | None, columns: tuple[str, ...] | None) -> Any:
     """What converts inputs for the learner."""
+    if learner is not None and learner.reader is not None:
+        return learner.reader
     columns = None if columns is None else tuple(columns)
     if learner is None or learner.spec is None:
         return _ArrayReader(columns=columns)
-    spec = learner.spec
-    return learner.reader or _ArrayReader(spec.x_shape, spec.vocabulary, columns)
+    return _ArrayReader(learner.spec.x_shape, learner.spec.vocabulary, columns)
 
 
 def _shape(learner: Learner | None) -> tuple[int, ...] | None:
@@ -644,8 +666,10 @@ def _shape(learner: Learner | None) -> tuple[int, ...] | None:
 
 def _in_evaluation_mode(learner: Learner) -> Learner:
     """A copy of the learner in evaluation mode that shares its weights and reader."""
-    parts = [*learner.parameters(), *learner.buffers(), learner.reader]
-    return copy.deepcopy(learner, {id(part): part for part in parts}).eval()
+    tensors = [*learner.parameters(), *learner.buffers()]
+    # tensors made under inference mode cannot be differentiated: these are copied
+    shared = [learner.reader, *(t for t in tensors if not t.is_inference())]
+    return copy.deepcopy(learner, {id(part): part for part in shared}).eval()
 
 
 def _like(learner: Learner | None) -> Tensor:
@@ -773,7 +797,7 @@ def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:150]
 
 
 def _sklearn(name: str, otherwise: type[Any]) -> type[Any]:
