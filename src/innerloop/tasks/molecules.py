@@ -166,11 +166,10 @@ class Assays(TaskDistribution):
         return Task(*examples)
 
     def describe(self) -> str:
-        text = (
+        return (
             f"tasks with {self.shots} active and {self.shots} inactive molecules from "
             f"{len(self.names)} assays of {self.kinds.shape[-1]:,} molecules"
         )
-        return text + (f"; {self.note}" if self.note else "")
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         shots = min(10, self.fewest - 1)
