@@ -188,6 +188,7 @@ class Experiment:
         ]
         notes = [f"the data allow {' and '.join(shrunk)}"] if shrunk else []
         train = build_tasks(source, "train", task_options, reader)
+        notes += [train.note] if train.note else []
         tasks = train.for_supervised(config.batch) if config.supervised else train
         likelihood = (
             find("likelihood", self.likelihood.name).factory(**self.likelihood.options)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from innerloop.cli import main
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.estimators import FewShotClassifier
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.metagrad.meta_train import meta_train
 from innerloop.readers.table import TableReader
@@ -469,7 +471,7 @@ def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
     ]
     file = write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows)
     tasks = arrays(file=file, ways=3, queries=2)
-    assert "numbers: size; words: kind (2 words)" in tasks.describe()
+    assert "numbers: size; words: kind (2 words)" in tasks.note
     learner = ProtoNet.build(tasks.spec)
     list(meta_train(learner, tasks, steps=3, batch=2))
     # another process reads later files from the settings of the run
@@ -490,6 +492,38 @@ def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
     # the next run reads alike
     again = arrays(file=file, ways=3, queries=2, reader=reader)
     assert torch.equal(again.bank.values, tasks.bank.values)
+
+
+def test_a_table_goes_from_train_to_adapt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        [i % 10 + 0.1 * k if k else "12..3", "odd" if i % 2 else "even", f"class{i}"]
+        for i in range(15)
+        for k in range(5)
+    ]
+    file = write_csv(tmp_path / "t.csv", ["size", "kind", "Species"], rows)
+    run, out = str(tmp_path / "run"), tmp_path / "out.csv"
+    sizes = ["--steps", "3", "--ways", "3", "--queries", "2"]
+    source = ["arrays", "--file", str(file), "--label-column", "species"]
+    assert main(["train", "protonet", *source, *sizes, "--out", run]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "numbers: size; words: kind (2 words)" in said
+    assert "'12..3' in column size" in said
+    query = tmp_path / "query.csv"
+    query.write_text("kind,size\nodd,3\nodd\neven,\n")
+    command = ["adapt", run, "--support", str(file), "--query", str(query)]
+    assert main([*command, "--out", str(out)]) == 1  # a row is left out
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == [
+        "row",
+        "2",
+        "4",
+    ]
+    assert "line 3: has 1 cell" in capsys.readouterr().err
+    classifier = FewShotClassifier(run).fit(
+        [{"size": 1, "kind": "odd"}, {"size": 2.0, "kind": "even"}], ["x", "y"]
+    )
+    assert classifier.predict([{"size": None, "kind": "odd"}]).shape == (1,)
 
 
 def test_real_targets_that_are_words_are_refused(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_tox21_splits_by_assay() -> None:
     assert not tox21("train").class_keys() & tox21("test").class_keys()
     shared = tox21("test", molecules="shared")
     assert int(shared.kinds[1, 1].sum()) == 936  # active in SR-MMP
-    assert "results of the test molecules" in shared.describe()
+    assert "results of the test molecules" in shared.note
 
 
 @real

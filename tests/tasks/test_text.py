@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from innerloop.cli import main
 from innerloop.core.task import Examples
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.estimators import FewShotClassifier
+from innerloop.experiment import load
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.metagrad.meta_train import meta_train
 from innerloop.readers.table import TableReader
@@ -39,7 +42,7 @@ def test_clinc_splits_by_domain() -> None:
     spec = clinc("test").spec
     assert task.query.x.max() < spec.vocabulary == 2000
     note = "321 of 6,750 texts have more than 24 tokens and were cut"
-    assert note in clinc("test").describe()
+    assert note in clinc("test").note
 
 
 @real
@@ -109,6 +112,37 @@ def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
     )
 
 
+def test_own_texts_go_from_train_to_adapt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = own_file(tmp_path), str(tmp_path / "run")
+    sizes = ["--steps", "3", "--ways", "3", "--queries", "2", "--length", "2"]
+    source = ["train", "protonet", "text", "--file"]
+    assert main([*source, str(file), *sizes, "--out", run]) == 0
+    assert "texts have more than 2 tokens and were cut" in capsys.readouterr().out
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "text,label\n"
+        + "".join(f"zz{i} {w},label{i}\n" for i in range(12) for w in ("q", "w", "e"))
+    )
+    again = [*source, str(other), "--init-from", run, *sizes[:2], "--out"]
+    assert main([*again, str(tmp_path / "second")]) == 0
+    # its embeddings are of the first run's tokens
+    assert load(tmp_path / "second").reader == load(run).reader
+    query = tmp_path / "query.csv"
+    query.write_text("text\na now\nb now\n")
+    command = ["adapt", run, "--support", str(file), "--query", str(query), "--out"]
+    assert main([*command, str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["text"] for row in rows] == ["a now", "b now"]
+    assert {row["label"] for row in rows} <= {f"class{i}" for i in range(15)}
+    classifier = FewShotClassifier(run).fit(["a please", "b please"], ["x", "y"])
+    classifier.save(tmp_path / "kept")
+    kept = FewShotClassifier.load(tmp_path / "kept").predict_proba(["a now", "c"])
+    assert (kept == classifier.predict_proba(["a now", "c"])).all()
+
+
 def test_columns_of_a_file_may_have_other_names(tmp_path: Path) -> None:
     file = tmp_path / "reviews.csv"
     content = own_file(tmp_path).read_text().replace("text,label", "Review;Stars", 1)
@@ -138,8 +172,8 @@ def test_a_text_of_two_splits_is_not_trained_on(tmp_path: Path) -> None:
     assert not tasks.item_keys() & held_out.item_keys()
     assert int(tasks.bank.counts.sum()) == 41  # 10 labels of 4 texts, and "again"
     assert int(held_out.bank.counts.sum()) == 13
-    assert "1 texts that stand in two splits" in tasks.describe()
-    assert "1 texts that repeat within their label" in tasks.describe()
+    assert "1 texts that stand in two splits" in tasks.note
+    assert "1 texts that repeat within their label" in tasks.note
 
 
 def test_texts_are_refused_with_reasons(tmp_path: Path) -> None:
@@ -188,4 +222,4 @@ def test_texts_with_a_gap_are_for_training(tmp_path: Path) -> None:
 def test_cloze_names_the_lines_that_it_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     file.write_text("id,text\n1,pay my bill\n2,\n3,what is new\n")
-    assert "left out: line 3 has no text" in cloze(file=file).describe()
+    assert "left out: line 3 has no text" in cloze(file=file).note

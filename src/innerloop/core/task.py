@@ -169,6 +169,7 @@ class TaskDistribution(ABC):
     played: ClassVar[bool] = False
     validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
+    note: str = ""  # how the data were read, where that is not obvious
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.describe()}>"

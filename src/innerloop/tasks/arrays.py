@@ -57,7 +57,8 @@ class GroupedRows(TaskDistribution):
             raise InnerloopError(
                 f"shots and queries must be at least 1; got {shots} and {queries}"
             )
-        self.shots, self.queries, self.reader = shots, queries, bank.reader
+        self.shots, self.queries = shots, queries
+        self.reader, self.note = bank.reader, bank.note
         enough = (bank.counts >= shots + queries).nonzero()[:, 0].tolist()
         self.most = max(bank.counts.tolist(), default=0)  # rows of the largest task
         if not enough:
@@ -91,7 +92,7 @@ class GroupedRows(TaskDistribution):
         if self.left_out:
             fewer = self.shots + self.queries
             text += f"; {self.left_out} tasks with fewer than {fewer} rows unused"
-        return text + (f"; {self.bank.note}" if self.bank.note else "")
+        return text
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         shots = min(10, max(1, self.most - 1))

@@ -166,11 +166,10 @@ class Assays(TaskDistribution):
         return Task(*examples)
 
     def describe(self) -> str:
-        text = (
+        return (
             f"tasks with {self.shots} active and {self.shots} inactive molecules from "
             f"{len(self.names)} assays of {self.kinds.shape[-1]:,} molecules"
         )
-        return text + (f"; {self.note}" if self.note else "")
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         shots = min(10, self.fewest - 1)
@@ -276,11 +275,11 @@ def tox21(
     Args:
         shots, queries: support and query molecules of each class.
         holdout: keep the validation assays out of training.
-        molecules: "disjoint" splits molecules as above. "scaffold" splits in the same
-            way by Bemis-Murcko scaffold, so that test molecules also have other ring
-            systems; molecules without rings are split one by one. "shared" is the
-            published protocol: all molecules in all splits, so that training uses
-            results of the test molecules in other assays.
+        molecules: with "disjoint", no molecule is in two splits. "scaffold" splits in
+            the same way by Bemis-Murcko scaffold, so that test molecules also have
+            other ring systems; molecules without rings are split one by one. "shared"
+            is the published protocol: all molecules in all splits, so that training
+            uses results of the test molecules in other assays.
     """
     shared = molecules == "shared"
     chosen = tox21_molecules() if shared else _split(molecules)[split]

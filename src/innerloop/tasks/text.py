@@ -292,8 +292,7 @@ class Cloze(TaskDistribution):
         )
 
     def describe(self) -> str:
-        text = f"{len(self.values):,} texts with one token hidden"
-        return text + (f"; {self.note}" if self.note else "")
+        return f"{len(self.values):,} texts with one token hidden"
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         return {}
