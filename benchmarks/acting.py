@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from innerloop.cli.plot import pyplot
 from torch import Tensor
 
 from innerloop import MAML, meta_train
+from innerloop.cli.figures import pyplot
 from innerloop.measurements import student_t
 from innerloop.rl import (
     ENVIRONMENTS,

@@ -80,7 +80,9 @@ def choose_meta_gradient(
         raise InnerloopTypeError(
             f"no meta-gradient can train {learner.__name__} on these tasks: {reason}"
         )
-    name = usual if usual in suiting else suiting[0]
+    # one that knows how it trains best, such as ppo for a learner with memory
+    ready = [n for n in suiting if known[n].factory.defaults is not None]
+    name = usual if usual in suiting else (ready or suiting)[0]
     return name, known[name].factory()
 
 
