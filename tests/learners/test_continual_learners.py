@@ -1,4 +1,4 @@
-"""OML against a loop of torch's own SGD through the stream, and learners that go on."""
+"""OML against a loop of torch.optim.SGD through the stream, and extended states."""
 
 import copy
 
@@ -24,15 +24,17 @@ def test_oml_is_online_gradient_descent_of_a_head() -> None:
     learner, some = OML.build(SPEC, inner_lr=0.7, width=50).double(), task()
     head = nn.Linear(50, 3, bias=False).double()
     nn.init.zeros_(head.weight)
-    optimizer, met = (
+    optimizer, occurred = (
         torch.optim.SGD(head.parameters(), lr=0.7),
         torch.zeros(3, dtype=torch.bool),
     )
     z = learner.embed(some.support.x).detach()
     for features, label in zip(z, some.support.y.argmax(-1), strict=True):
-        met[label] = True
+        occurred[label] = True
         optimizer.zero_grad()
-        F.cross_entropy(head(features)[None, met], met[:label].sum()[None]).backward()
+        F.cross_entropy(
+            head(features)[None, occurred], occurred[:label].sum()[None]
+        ).backward()
         optimizer.step()
     torch.testing.assert_close(learner.adapt(some.support)[0], head.weight.detach())
     torch.testing.assert_close(
@@ -62,23 +64,25 @@ def test_the_meta_gradient_of_oml_goes_through_every_step_of_a_stream_by_class()
             - learner.log_rate.exp()
             * torch.autograd.grad(loss, weight, create_graph=True)[0]
         )
-    wanted = F.cross_entropy(
+    expected = F.cross_entropy(
         learner.embed(some.query.x) @ weight.T, some.query.y.argmax(-1)
     )
     found = learner.loss(some)[0]
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, expected)
     for a, b in zip(
         torch.autograd.grad(found, theta),
-        torch.autograd.grad(wanted, theta),
+        torch.autograd.grad(expected, theta),
         strict=True,
     ):
         torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("learner", [OML, FineTune])
-def test_going_on_is_learning_in_two_parts(learner: type[OML | FineTune]) -> None:
-    """For OML as for gradient descent that stands still, all at once and one after the
-    other is the same.
+def test_extending_a_state_class_by_class_is_adapting_at_once(
+    learner: type[OML | FineTune],
+) -> None:
+    """For OML, and for FineTune without steps, all classes at once and one after the
+    other give the same state.
     """
     torch.manual_seed(0)
     some = task(2).support
@@ -96,7 +100,7 @@ def test_going_on_is_learning_in_two_parts(learner: type[OML | FineTune]) -> Non
     )  # pyright: ignore[reportArgumentType]
 
 
-def test_finetune_goes_on_from_where_it_stands() -> None:
+def test_finetune_extends_its_state() -> None:
     torch.manual_seed(0)
     learner, some = (
         FineTune.build(

@@ -1,4 +1,4 @@
-"""Exact heads against solvers and oracles that share no code with them."""
+"""Closed-form heads against solvers that share no code with them."""
 
 import numpy as np
 import pytest
@@ -130,17 +130,15 @@ def test_the_gradient_through_the_machine_is_that_of_the_solved_problem() -> Non
 
 
 @pytest.mark.parametrize("head", ["ridge", "logistic", "machine"])
-def test_gradients_are_those_of_a_convex_optimisation_layer(head: str) -> None:
-    cp = pytest.importorskip(
-        "cvxpy", reason="the oracle is not installed: pip install cvxpylayers"
-    )
+def test_gradients_are_those_of_a_convex_optimization_layer(head: str) -> None:
+    cp = pytest.importorskip("cvxpy", reason="not installed: pip install cvxpylayers")
     layers = pytest.importorskip(
         "cvxpylayers.torch",
-        reason="the oracle is not installed: pip install cvxpylayers",
+        reason="not installed: pip install cvxpylayers",
     )
     z, y = problem(9, 4)
-    W, given = cp.Variable((WAYS, 4)), cp.Parameter((9, 4))
-    scores = given @ W.T  # (n, ways)
+    W, inputs = cp.Variable((WAYS, 4)), cp.Parameter((9, 4))
+    scores = inputs @ W.T  # (n, ways)
     if head == "ridge":
         cost = cp.sum_squares(scores - y.numpy()) + 0.3 * cp.sum_squares(W)
     elif head == "logistic":
@@ -153,8 +151,8 @@ def test_gradients_are_those_of_a_convex_optimisation_layer(head: str) -> None:
         own = cp.sum(cp.multiply(y.numpy(), scores), axis=1)
         margins = [scores[:, k] - own + 1 - y[:, k].numpy() for k in range(WAYS)]
         cost = 0.5 * cp.sum_squares(W) + cp.sum(cp.max(cp.vstack(margins), axis=0))
-    oracle = layers.CvxpyLayer(
-        cp.Problem(cp.Minimize(cost)), parameters=[given], variables=[W]
+    layer = layers.CvxpyLayer(
+        cp.Problem(cp.Minimize(cost)), parameters=[inputs], variables=[W]
     )
     ours = {
         "ridge": lambda z: ridge(z, y, torch.tensor(0.3, dtype=torch.float64)),
@@ -167,7 +165,7 @@ def test_gradients_are_those_of_a_convex_optimisation_layer(head: str) -> None:
         WAYS, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
     results = []
-    for solve in (ours, lambda z: oracle(z)[0]):
+    for solve in (ours, lambda z: layer(z)[0]):
         at = z.clone().requires_grad_()
         found = solve(at)
         results.append(
@@ -183,7 +181,7 @@ def features(learner: Learner, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("learner", [R2D2, LRD2, MetaOptNet])
-def test_an_exact_head_answers_by_its_solution(learner: type[Learner]) -> None:
+def test_a_closed_form_head_predicts_by_its_solution(learner: type[Learner]) -> None:
     built_learner, some = built(learner), task()
     z, y = features(built_learner, some.support.x).detach(), some.support.y
     if learner is R2D2:
@@ -220,13 +218,13 @@ def test_an_exact_head_answers_by_its_solution(learner: type[Learner]) -> None:
 def test_deep_kernels_are_scikit_learns_gaussian_process() -> None:
     spec = TaskSpec("reals", (2,), 1)
     learner, some = built(DKT, spec, noise=0.2, bandwidth=0.7), task(spec)
-    z, asked = (learner.embed(part.x).detach() for part in some)  # pyright: ignore[reportCallIssue]
+    z, query_z = (learner.embed(part.x).detach() for part in some)  # pyright: ignore[reportCallIssue]
     process = GaussianProcessRegressor(
         ConstantKernel(1.0) * RBF(0.7) + WhiteKernel(0.2 + 1e-5),
         optimizer=None,
         alpha=0,
     )
-    mean, scale = process.fit(z, some.support.y[:, 0]).predict(asked, return_std=True)
+    mean, scale = process.fit(z, some.support.y[:, 0]).predict(query_z, return_std=True)
     outputs = learner.predict(learner.adapt(some.support), some.query.x).detach()
     likelihood = learner.likelihood
     assert isinstance(likelihood, Gaussian)
@@ -234,7 +232,7 @@ def test_deep_kernels_are_scikit_learns_gaussian_process() -> None:
     np.testing.assert_allclose(found[:, 0], mean, atol=1e-8)
     np.testing.assert_allclose(spread[:, 0], scale, atol=1e-4)
     everything = process.fit(
-        torch.cat([z, asked]), torch.cat([part.y for part in some])[:, 0]
+        torch.cat([z, query_z]), torch.cat([part.y for part in some])[:, 0]
     )
     loss = learner.loss(some)[0].detach()
     np.testing.assert_allclose(
@@ -244,13 +242,13 @@ def test_deep_kernels_are_scikit_learns_gaussian_process() -> None:
     )
 
 
-def test_deep_kernels_give_the_odds_of_every_class() -> None:
+def test_deep_kernels_predict_the_log_odds_of_every_class() -> None:
     learner, some = built(DKT, similarity="linear", noise=0.3), task()
-    z, asked = (learner.embed(part.x).detach() for part in some)  # pyright: ignore[reportCallIssue]
+    z, query_z = (learner.embed(part.x).detach() for part in some)  # pyright: ignore[reportCallIssue]
     K = z @ z.T + (0.3 + 1e-5) * torch.eye(len(z))
-    k = asked @ z.T
+    k = query_z @ z.T
     mean = k @ torch.linalg.solve(K, 2 * some.support.y - 1)
-    variance = asked.square().sum(1) - (k * torch.linalg.solve(K, k.T).T).sum(1) + 0.3
+    variance = query_z.square().sum(1) - (k * torch.linalg.solve(K, k.T).T).sum(1) + 0.3
     normal = torch.distributions.Normal(mean, variance.sqrt()[:, None])
     odds = normal.log_prob(torch.tensor(1.0)) - normal.log_prob(torch.tensor(-1.0))
     torch.testing.assert_close(
@@ -270,7 +268,7 @@ def test_deep_kernels_give_the_odds_of_every_class() -> None:
         (DKT, {"noise": 0.0}),
     ],
 )
-def test_settings_that_have_no_solution_are_refused(
+def test_options_without_a_solution_are_refused(
     learner: type[Learner], fields: dict[str, float]
 ) -> None:
     with pytest.raises(InnerloopError, match="must be greater than 0"):

@@ -49,7 +49,7 @@ def assert_frozen_stay(learner: Descent, frozen: set[str]) -> None:
 @pytest.mark.parametrize("cls", DESCENT)
 def test_layers_frozen_before_construction_stay(cls: type[Descent]) -> None:
     net = network()
-    net.encoder[0].requires_grad_(False)
+    net.get_submodule("encoder.0").requires_grad_(False)
     learner = cls.build(SPEC, net=net)
     assert_frozen_stay(learner, {"encoder.0.weight", "encoder.0.bias"})
 

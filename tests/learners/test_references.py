@@ -70,11 +70,11 @@ def class_tasks(n: int = 3, shots: int = 2, queries: int = 3, seed: int = 0) -> 
 def linear_tasks(
     n: int = 3, rows: int = 12, features: int = FEATURES, seed: int = 0
 ) -> Task:
-    x, wanted = (
+    x, expected = (
         normal(n, 2 * rows, features, seed=seed),
         normal(n, features, 1, seed=seed + 1),
     )
-    y = x @ wanted + 0.1 * normal(n, 2 * rows, 1, seed=seed + 2)
+    y = x @ expected + 0.1 * normal(n, 2 * rows, 1, seed=seed + 2)
     return Task(Examples(x[:, :rows], y[:, :rows]), Examples(x[:, rows:], y[:, rows:]))
 
 
@@ -100,12 +100,12 @@ def arr(tensor: Tensor) -> Array:
 
 def close(
     found: Tensor | Array | float,
-    wanted: Tensor | Array | float,
+    expected: Tensor | Array | float,
     tolerance: float = 1e-9,
 ) -> None:
     left, right = (
         np.asarray(arr(v) if isinstance(v, Tensor) else v, dtype=np.float64)
-        for v in (found, wanted)
+        for v in (found, expected)
     )
     np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
 
@@ -161,8 +161,8 @@ def same_meta_gradient(
 ) -> None:
     grads, metrics = backprop(learner, tasks)
     close(metrics["loss"], loss)
-    wanted = torch.autograd.grad(loss, theta, allow_unused=True)
-    for name, found, by_hand in zip(grads, grads.values(), wanted, strict=True):
+    expected = torch.autograd.grad(loss, theta, allow_unused=True)
+    for name, found, by_hand in zip(grads, grads.values(), expected, strict=True):
         assert (
             (found is None or not found.any()) if by_hand is None else found is not None
         ), name
@@ -192,15 +192,15 @@ def test_maml_is_the_loop_by_hand(
 
 
 def test_first_order_differs_from_second_order() -> None:
-    second, leaving_out = (
+    second, first_order = (
         backprop(MAML(two_layers(), 0.3, first_order=f), class_tasks())[0][
             "net.encoder.0.weight"
         ]
         for f in (False, True)
     )
     assert second is not None
-    assert leaving_out is not None
-    assert not torch.allclose(second, leaving_out, rtol=1e-2)
+    assert first_order is not None
+    assert not torch.allclose(second, first_order, rtol=1e-2)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -214,7 +214,7 @@ def test_maml_is_the_closed_form_on_quadratics(steps: int, first_order: bool) ->
         first_order=first_order,
         likelihood=Gaussian(),
     )
-    w, wanted = arr(learner.net.weight)[0], np.zeros(FEATURES)
+    w, expected = arr(learner.net.weight)[0], np.zeros(FEATURES)
     for task in tasks.unbind():
         xs, ys, xq, yq = (arr(t) for part in task for t in part)
         path = np.linalg.matrix_power(
@@ -223,10 +223,10 @@ def test_maml_is_the_closed_form_on_quadratics(steps: int, first_order: bool) ->
         best = np.linalg.solve(xs.T @ xs, xs.T @ ys[:, 0])
         adapted = best + path @ (w - best)
         slope = 2 / len(xq) * xq.T @ (xq @ adapted - yq[:, 0])
-        wanted += (slope if first_order else path @ slope) / 2
+        expected += (slope if first_order else path @ slope) / 2
     found = backprop(learner, tasks)[0]["net.weight"]
     assert found is not None
-    close(found[0], wanted)
+    close(found[0], expected)
 
 
 def test_loss_before_adds_the_loss_of_the_start() -> None:
@@ -276,17 +276,17 @@ def test_meta_sgd_is_the_loop_by_hand(n: int, steps: int) -> None:
     learner, tasks = MetaSGD(two_layers(), 0.2, inner_steps=steps), class_tasks(n)
     for i, rate in enumerate(learner.alpha.values()):
         rate.data += 0.05 * normal(*rate.shape, seed=i)
-    named_networks = {
+    weights = {
         name: p for name, p in learner.named_parameters() if name.startswith("net.")
     }
     rates = [
         dict(learner.alpha.items())[name.removeprefix("net.").replace(".", "/")]
-        for name in named_networks
+        for name in weights
     ]
     same_meta_gradient(
         learner,
         tasks,
-        unrolled(list(named_networks.values()), list(rates), tasks, steps),
+        unrolled(list(weights.values()), list(rates), tasks, steps),
         list(learner.parameters()),
     )
     close(
@@ -382,7 +382,7 @@ def imaml(proximal: float = 2.0) -> IMAML:
     )
 
 
-def test_imaml_adapts_to_the_regularised_minimum() -> None:
+def test_imaml_adapts_to_the_regularized_minimum() -> None:
     learner, task = imaml(), first(linear_tasks())
     xs, ys, theta = arr(task.support.x), arr(task.support.y), arr(learner.net.weight)[0]
     hessian = 2 / len(xs) * xs.T @ xs
@@ -397,7 +397,7 @@ def test_imaml_adapts_to_the_regularised_minimum() -> None:
 @pytest.mark.parametrize("proximal", [0.5, 2.0])
 @pytest.mark.parametrize("n", [1, 3])
 def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
-    learner, tasks, wanted = (
+    learner, tasks, expected = (
         imaml(proximal),
         linear_tasks(n),
         torch.zeros(FEATURES, dtype=torch.float64),
@@ -410,12 +410,12 @@ def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
             2 / len(xs) * xs.T @ ys[:, 0] + proximal * learner.net.weight[0].detach(),
         )
         slope = 2 / len(xq) * xq.T @ (xq @ best - yq[:, 0])
-        wanted += (
+        expected += (
             torch.linalg.solve(torch.eye(FEATURES) + hessian / proximal, slope) / n
         )
     found = implicit(learner, tasks, cg_steps=12)[0]["net.weight"]
     assert found is not None
-    close(found[0], wanted, 1e-7)
+    close(found[0], expected, 1e-7)
 
 
 def test_implicit_is_the_gradient_through_a_long_unroll() -> None:
@@ -438,7 +438,7 @@ def test_implicit_is_the_gradient_through_a_long_unroll() -> None:
 @pytest.mark.parametrize("n", [1, 3])
 def test_reptile_is_the_mean_displacement(n: int) -> None:
     learner, tasks = MAML(two_layers(), 0.3, inner_steps=3), class_tasks(n)
-    wanted = [torch.zeros_like(p) for p in learner.net.parameters()]
+    expected = [torch.zeros_like(p) for p in learner.net.parameters()]
     for task in tasks.unbind():
         x, y = (
             torch.cat([task.support.x, task.query.x]),
@@ -455,15 +455,15 @@ def test_reptile_is_the_mean_displacement(n: int) -> None:
                     strict=True,
                 )
             ]
-        wanted = [
+        expected = [
             total + (p.detach() - w) / n
             for total, p, w in zip(
-                wanted, learner.net.parameters(), weights, strict=True
+                expected, learner.net.parameters(), weights, strict=True
             )
         ]
     grads, _ = reptile(learner, tasks)
     assert list(grads) == [f"net.{name}" for name, _ in learner.net.named_parameters()]
-    for found, by_hand in zip(grads.values(), wanted, strict=True):
+    for found, by_hand in zip(grads.values(), expected, strict=True):
         assert found is not None
         close(found, by_hand)
 
@@ -564,7 +564,7 @@ def test_protonet_is_numpy(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "p-norm"])
 @pytest.mark.parametrize(("shots", "queries"), [(1, 4), (2, 5)])
-def test_protonet_learns_from_every_way_to_deal_the_examples(
+def test_protonet_learns_from_every_rotation_of_the_support_set(
     metric: str, shots: int, queries: int
 ) -> None:
     learner = ProtoNet(
@@ -591,12 +591,12 @@ def test_protonet_learns_from_every_way_to_deal_the_examples(
             support = rank // shots == turn
             left = [k for k in range(WAYS) if (support & (labels == k)).any()]
             prototypes = np.stack([z[support & (labels == k)].mean(0) for k in left])
-            asked = ~support & np.isin(labels, left)
-            scores = -0.7 * distances(z[asked], prototypes, metric)
+            in_query = ~support & np.isin(labels, left)
+            scores = -0.7 * distances(z[in_query], prototypes, metric)
             scores = log_softmax(scores - scores.max(-1, keepdims=True))
             losses += [
                 -row[left.index(label)]
-                for row, label in zip(scores, labels[asked], strict=True)
+                for row, label in zip(scores, labels[in_query], strict=True)
             ]
         close(learner.loss(task)[0], np.mean(losses), 1e-6)
 
@@ -624,7 +624,9 @@ def test_protonet_averages_the_distances_of_its_views(metric: str, views: int) -
         -0.7 * np.mean(apart, 0),
         1e-6,
     )
-    with pytest.raises(ValueError, match="views of ProtoNet must be one of 1, 4, 8; got 3"):
+    with pytest.raises(
+        ValueError, match="views of ProtoNet must be one of 1, 4, 8; got 3"
+    ):
         ProtoNet(nn.Flatten(), views=3)
 
 
@@ -751,8 +753,8 @@ def test_siamese_answers_with_the_nearest_example() -> None:
     z, labels = embedded(learner, task)
     cut = len(task.support.x)
     away = distances(z[cut:], z[:cut], "euclidean")
-    wanted = np.stack([-away[:, labels[:cut] == k].min(1) for k in range(WAYS)], 1)
-    close(learner.predict(learner.adapt(task.support), task.query.x), wanted)
+    expected = np.stack([-away[:, labels[:cut] == k].min(1) for k in range(WAYS)], 1)
+    close(learner.predict(learner.adapt(task.support), task.query.x), expected)
 
 
 def test_triplet_loss_is_a_loop_over_semi_hard_triplets() -> None:
@@ -881,19 +883,19 @@ def norms(features: int = 3) -> tuple[BatchNorm, nn.BatchNorm2d]:
 
 def test_batch_norm_in_training_is_torchs() -> None:
     (ours, torchs), x = norms(), 2 + 3 * normal(6, 3, 4, 5)
-    wanted = torchs.train()(x)
-    close(ours.train()(x), wanted)
+    expected = torchs.train()(x)
+    close(ours.train()(x), expected)
     with use_batch(ours.eval()):
-        close(ours(x), wanted)
-    close(torch.vmap(ours.train())(x[None]), wanted[None])
+        close(ours(x), expected)
+    close(torch.vmap(ours.train())(x[None]), expected[None])
 
 
 def test_batch_norm_in_evaluation_is_torchs() -> None:
     (ours, torchs), x = norms(), 2 + 3 * normal(6, 3, 4, 5)
-    wanted = torchs.eval()(x)
-    close(ours.eval()(x), wanted)
+    expected = torchs.eval()(x)
+    close(ours.eval()(x), expected)
     with use_stored():
-        close(ours.train()(x), wanted)
+        close(ours.train()(x), expected)
 
 
 def test_batch_norm_has_right_second_derivatives_under_vmap() -> None:

@@ -1,5 +1,5 @@
-"""Learners that begin with trained features, and prompts, against loops written out
-with torch's own optimisers.
+"""Learners that begin with trained features, and prompts, against explicit loops
+with the optimizers of torch.
 """
 
 import copy
@@ -63,7 +63,7 @@ def test_finetune_is_gradient_descent_on_what_it_adapts(adapted: str) -> None:
     )
 
 
-def test_the_last_block_of_a_transformer_is_its_last() -> None:
+def test_the_last_block_of_a_transformer_is_its_last_layer() -> None:
     learner = FineTune.build(TEXTS, adapted="last", encoder="bert")
     state = learner.adapt(
         Blobs(TEXTS).sample(1, torch.Generator().manual_seed(0)).unbind()[0].support
@@ -87,7 +87,7 @@ def test_the_last_block_of_a_transformer_is_its_last() -> None:
         )
 
 
-def test_meta_transfer_is_written_out() -> None:
+def test_meta_transfer_is_an_explicit_loop() -> None:
     torch.manual_seed(0)
     learner, some = (
         MetaTransfer.build(VECTORS, inner_steps=3, inner_lr=0.3).double(),
@@ -111,16 +111,16 @@ def test_meta_transfer_is_written_out() -> None:
             loss, [weight, bias], create_graph=True
         )  # pyright: ignore
         weight, bias = weight - 0.3 * by_weight, bias - 0.3 * by_bias
-    wanted = F.cross_entropy(
+    expected = F.cross_entropy(
         features(some.query.x) @ weight.T + bias, some.query.y.argmax(-1)
     )  # pyright: ignore
     found = learner.loss(some)[0]
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, expected)
     theta = [p for p in learner.parameters() if p.requires_grad]
     assert not any(p.requires_grad for p in learner.encoder.parameters())
     for a, b in zip(
         torch.autograd.grad(found, theta),
-        torch.autograd.grad(wanted, theta),
+        torch.autograd.grad(expected, theta),
         strict=True,
     ):
         torch.testing.assert_close(a, b)
@@ -157,8 +157,8 @@ def test_prompt_tuning_is_gradient_descent_on_prompt_and_head() -> None:
         ).backward()
         optimizer.step()
     state = learner.adapt(some.support)
-    for name, wanted in (("prompt", prompt), ("weight", weight), ("bias", bias)):
-        torch.testing.assert_close(state[name], wanted)
+    for name, expected in (("prompt", prompt), ("weight", weight), ("bias", bias)):
+        torch.testing.assert_close(state[name], expected)
     torch.testing.assert_close(
         learner.predict(state, some.query.x),
         encoder(some.query.x, prompt) @ weight.T + bias,
@@ -166,7 +166,7 @@ def test_prompt_tuning_is_gradient_descent_on_prompt_and_head() -> None:
     assert not torch.allclose(state["prompt"], learner.prompt)
 
 
-def test_words_leave_nothing_to_learn() -> None:
+def test_a_prompt_of_words_leaves_nothing_to_meta_learn() -> None:
     assert not any(
         p.requires_grad for p in PromptTuning.build(TEXTS, start="words").parameters()
     )

@@ -14,7 +14,7 @@ SPEC = TaskSpec("classes", (6,), 3, vocabulary=15)
 
 
 @pytest.mark.parametrize("name", ["transformer", "bert"])
-def test_padding_says_nothing(name: str) -> None:
+def test_padding_does_not_matter(name: str) -> None:
     torch.manual_seed(0)
     if name == "bert":
         pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def test_padding_says_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["transformer", "bert"])
-def test_a_prompt_changes_what_is_read(name: str) -> None:
+def test_a_prompt_changes_the_features(name: str) -> None:
     torch.manual_seed(0)
     if name == "bert":
         pytest.importorskip("transformers")
@@ -44,7 +44,7 @@ def test_a_prompt_changes_what_is_read(name: str) -> None:
     assert not torch.allclose(net(x, prompt), net(x, torch.randn_like(prompt)))
 
 
-def test_words_outweigh_each_other_by_a_learned_weight() -> None:
+def test_tokens_have_learned_weights() -> None:
     torch.manual_seed(0)
     net = TextEncoder(15, 6, width=8, layers=0).eval()
     x = torch.tensor([[3.0, 4.0, 0.0, 0.0, 0.0, 0.0]])
@@ -66,7 +66,7 @@ def test_words_outweigh_each_other_by_a_learned_weight() -> None:
     )
 
 
-def test_a_word_keeps_a_place_of_its_own() -> None:
+def test_every_token_has_a_dimension_of_its_own() -> None:
     torch.manual_seed(0)
     net = TextEncoder(15, 6, width=8, layers=0, dropped=0.0).eval()
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_a_word_keeps_a_place_of_its_own() -> None:
         "survives_copying",
     ],
 )
-def test_a_model_of_transformers_obeys(law: str) -> None:
+def test_a_model_of_transformers_obeys_the_law(law: str) -> None:
     pytest.importorskip("transformers")
     torch.manual_seed(0)
     for learner in (
