@@ -18,8 +18,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from innerloop.core.meta_test import Estimate
 from innerloop.engine.scores import roc_auc
+from innerloop.evaluation.few_shot import Estimate
 from innerloop.tasks import ClassBank, Episodes, tox21
 from innerloop.tasks.text import DOMAINS, requests
 
@@ -116,7 +116,8 @@ def report(name: str, scores: Iterator[float]) -> None:
     values = torch.tensor(list(scores))
     mean, interval = Estimate.of(values)
     print(
-        f"{name}: {mean:.4f} ± {interval:.4f} ({len(values)} tasks, {time.perf_counter() - begun:.0f} s)",
+        f"{name}: {mean:.4f} ± {interval:.4f} ({len(values)} tasks, "
+        f"{time.perf_counter() - begun:.0f} s)",
         flush=True,
     )
 

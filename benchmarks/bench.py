@@ -213,7 +213,8 @@ def speed(
         for contender, error in zip(contenders, errors, strict=True):
             if error > 1e-4 and "bf16" not in contender.name:
                 raise RuntimeError(
-                    f"{workload.title}: the meta-gradient of {contender.name} is off by {error:.1e}"
+                    f"{workload.title}: the meta-gradient of {contender.name} is off "
+                    f"by {error:.1e}"
                 )
         counts = []
         for contender in contenders:
@@ -300,7 +301,9 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.is_file() else set()
     sets = [name.upper().replace("_", "-") for name in wanted if name in flags]
-    return f"{os.cpu_count()} cores ({', '.join(sets) or 'unknown instruction sets'}), no GPU, PyTorch {torch.__version__.split('+')[0]}"
+    known = ", ".join(sets) or "unknown instruction sets"
+    version = torch.__version__.split("+")[0]
+    return f"{os.cpu_count()} cores ({known}), no GPU, PyTorch {version}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -328,7 +328,9 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
     spec = TaskSpec("classes", shape, case.tasks[0][1].shape[-1])
     return meta_step(
         case,
-        library.ProtoNet.build(spec, encoder=Conv4(shape), scale=0.1, rotate_support=False),
+        library.ProtoNet.build(
+            spec, encoder=Conv4(shape), scale=0.1, rotate_support=False
+        ),
         "encoder",
         bf16,
     )
@@ -336,8 +338,8 @@ def innerloop_protonet(case: Case, bf16: bool = False) -> Step:
 
 def meta_step(case: Case, learner: Any, net: str, bf16: bool) -> Step:
     """One of innerloop's."""
-    from innerloop.metagrad import backprop
     from innerloop.core.task import Examples, Task
+    from innerloop.metagrad import backprop
 
     names = place(case, getattr(learner, net))
     learner.train()

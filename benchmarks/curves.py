@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from innerloop.cli.plot import pyplot
+
 from innerloop.runs import Run
 
 

@@ -1,5 +1,6 @@
-"""Evolution strategies beside backprop, the same learner on the same tasks, with as
-many steps as each needs; with `--speed`, what evaluating a population at once saves.
+"""Evolution strategies beside backpropagation: the same learner on the same tasks, each
+with as many steps as it needs; with `--speed`, the time that evaluating a population at
+once saves.
 
 python benchmarks/evolution.py
 python benchmarks/evolution.py --speed
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,21 +22,19 @@ from innerloop import (
     Learner,
     ProtoNet,
     TaskDistribution,
-    backprop,
-    es,
     meta_train,
 )
-from innerloop.core.meta_test import Estimate
-from innerloop.metagrad import MetaGradient
 from innerloop.engine import population
+from innerloop.measurements import Estimate
+from innerloop.metagrad import ES, Backprop, es
 from innerloop.tasks import sinusoid, strokes
 
 TASKS = 1000  # of the test
 
 
 class Way(NamedTuple):
-    """How to train: meta-steps, tasks in each, the rate of Adam; of `es`, pairs and
-    sigma.
+    """How to train: meta-steps, tasks in each, the learning rate of Adam; for evolution
+    strategies, pairs and sigma.
     """
 
     steps: int
@@ -47,8 +45,8 @@ class Way(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A learner, its tasks by part, and how backprop and `es` train it: the rates were
-    chosen on the validation part.
+    """A learner, its tasks by split, and how each meta-gradient trains it: the learning
+    rates were chosen on the validation split.
     """
 
     name: str
@@ -58,12 +56,12 @@ class Case(NamedTuple):
     es: Way
 
 
-def drawings(part: str) -> TaskDistribution:
-    return strokes(part, ways=5, shots=1, queries=5)
+def drawings(split: str) -> TaskDistribution:
+    return strokes(split, ways=5, shots=1, queries=5)
 
 
-def waves(part: str) -> TaskDistribution:
-    return sinusoid(part, shots=10)
+def waves(split: str) -> TaskDistribution:
+    return sinusoid(split, shots=10)
 
 
 def small_protonet() -> Learner:
@@ -101,14 +99,10 @@ CASES = (
 
 
 def trained(case: Case, how: Way) -> tuple[Learner, float]:
-    """After meta-training, and the seconds that it took."""
+    """The meta-trained learner, and the seconds of its training."""
     torch.manual_seed(0)
-    learner, noise = case.learner(), torch.Generator().manual_seed(1)
-    gradient: MetaGradient = (
-        partial(es, pairs=how.pairs, sigma=how.sigma, generator=noise)
-        if how.pairs
-        else backprop
-    )
+    learner = case.learner()
+    rule = ES(pairs=how.pairs, sigma=how.sigma) if how.pairs else Backprop()
     optimizer = torch.optim.Adam(
         [p for p in learner.parameters() if p.requires_grad], lr=how.rate
     )
@@ -118,7 +112,7 @@ def trained(case: Case, how: Way) -> tuple[Learner, float]:
         case.tasks("train"),
         steps=how.steps,
         batch=how.batch,
-        meta_gradient=gradient,
+        meta_gradient=rule,
         optimizer=optimizer,
         schedule=lambda step, progress: min(1.0, 2 - 2 * progress),
     ):
@@ -127,7 +121,7 @@ def trained(case: Case, how: Way) -> tuple[Learner, float]:
 
 
 def losses(learner: Learner, tasks: TaskDistribution) -> Tensor:
-    """The loss (TASKS,) on query sets of tasks that are the same for all."""
+    """The loss (TASKS,) on the query sets of the same tasks for all learners."""
     return torch.vmap(lambda task: learner.loss(task)[0])(
         tasks.sample(TASKS, torch.Generator().manual_seed(2))
     ).detach()
@@ -135,7 +129,8 @@ def losses(learner: Learner, tasks: TaskDistribution) -> Tensor:
 
 def compare() -> None:
     print(
-        "| learner and tasks | weights | backprop | es | es less backprop | meta-steps | seconds |\n| --- | --- | --- | --- | --- | --- | --- |"
+        "| learner and tasks | weights | backprop | es | es - backprop | meta-steps "
+        "| seconds |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
     for case in CASES:
         (descended, quick), (evolved, slow) = (
@@ -154,7 +149,8 @@ def compare() -> None:
             f"{case.backprop.steps:,} and {case.es.steps:,}",
         )
         print(
-            f"| {case.name} | {weights:,} | {' | '.join(cells)} | {steps} | {quick:.0f} and {slow:.0f} |",
+            f"| {case.name} | {weights:,} | {' | '.join(cells)} | {steps} "
+            f"| {quick:.0f} and {slow:.0f} |",
             flush=True,
         )
 
@@ -164,18 +160,20 @@ def seconds(
     tasks: TaskDistribution,
     pairs: int,
     batch: int,
-    at_once: int,
+    numbers: int,
     rounds: int = 5,
 ) -> float:
-    """Of one meta-gradient: the least of some rounds, the first left out."""
+    """The seconds of one meta-gradient, with members evaluated at once up to so many
+    numbers: the minimum of some rounds after the first.
+    """
     drawn = tasks.sample(batch, torch.Generator().manual_seed(0))
-    usual, population.AT_ONCE = population.AT_ONCE, at_once
+    usual, population.CHUNK_NUMBERS = population.CHUNK_NUMBERS, numbers
     found = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
         es(learner, drawn, pairs=pairs, generator=torch.Generator().manual_seed(0))
         found.append(time.perf_counter() - begin)
-    population.AT_ONCE = usual
+    population.CHUNK_NUMBERS = usual
     return min(found[1:])
 
 
@@ -213,12 +211,13 @@ def speed() -> None:
         ),
     ]
     print(
-        "| workload | one by one, ms | at once, ms | times as fast |\n| --- | --- | --- | --- |"
+        "| workload | one by one, ms | at once, ms | times as fast |\n"
+        "| --- | --- | --- | --- |"
     )
     for name, *case in cases:
         slow, fast = (
-            seconds(*case, at_once=0),
-            seconds(*case, at_once=population.AT_ONCE),
+            seconds(*case, numbers=0),
+            seconds(*case, numbers=population.CHUNK_NUMBERS),
         )
         print(
             f"| {name} | {1000 * slow:.0f} | {1000 * fast:.0f} | {slow / fast:.1f} |",

@@ -44,7 +44,8 @@ def main() -> None:
         base = statistics.median(times["linear solve"])
         for name, taken in times.items():
             print(
-                f"| {size} | {name} | {statistics.median(taken):.2f} | {statistics.median(taken) / base:.1f} |"
+                f"| {size} | {name} | {statistics.median(taken):.2f} | "
+                f"{statistics.median(taken) / base:.1f} |"
             )
 
 

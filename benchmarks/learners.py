@@ -42,7 +42,8 @@ ROWS = [
     Row("ANIL", "maml --adapted head", "-"),
     Row(
         "Reptile",
-        "maml --meta-gradient reptile --inner-steps 5 --inner-lr 0.1 --queries 9 --batch 5",
+        "maml --meta-gradient reptile --inner-steps 5 --inner-lr 0.1 --queries 9 "
+        "--batch 5",
         "95.39 ± 0.09 (arXiv:1803.02999)",
     ),
     Row("Meta-SGD", "metasgd", "99.53 ± 0.26, transductive (arXiv:1707.09835)"),
@@ -104,10 +105,12 @@ def measured(row: Row, options: argparse.Namespace) -> str:
             check=True,
             stdout=sys.stderr,
         )
-    found = json.loads(figures.read_text())["results"][0]["metrics"]["accuracy"]
+    table = json.loads(figures.read_text())["tables"][0]
+    found = table["rows"][0]["values"][0]  # the accuracy
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     steps = f"{log[-1]['step']:,}" if log else "0"
-    return f"| {row.title} | `{row.flags}` | {steps} | {100 * found['mean']:.2f} ± {100 * found['interval']:.2f} % | {row.published} |"
+    accuracy = f"{100 * found['mean']:.2f} ± {100 * found['interval']:.2f} %"
+    return f"| {row.title} | `{row.flags}` | {steps} | {accuracy} | {row.published} |"
 
 
 def main() -> None:

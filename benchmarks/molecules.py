@@ -22,12 +22,12 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Estimate
 from innerloop.core.task import Task
 from innerloop.engine.scores import roc_auc
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML
 from innerloop.learners.optimization.r2d2 import R2D2
+from innerloop.measurements import Estimate
 from innerloop.metagrad.meta_train import build_optimizer, meta_train, warmup_cosine
 from innerloop.tasks.molecules import Assays, Protocol, tox21
 

@@ -188,7 +188,8 @@ def main() -> None:
         "--seed",
         type=int,
         default=2,
-        help="draws them (2); where figures of one seed were looked at to choose, take another",
+        help="draws them (2); where figures of one seed were looked at to choose, take "
+        "another",
     )
     parser.add_argument("--plot", help="a file for the curves")
     parser.add_argument("--json", help="a file for the figures")
@@ -213,7 +214,8 @@ def main() -> None:
         results[name] = compare(runs[run], make, tasks, options.functions, options.seed)  # pyright: ignore[reportArgumentType]
         print(f"\n{name}: {options.functions} unseen, {time.monotonic() - began:.0f} s")
         print(
-            "| optimiser | last loss | at rate | above the learned one by | mean over all steps | at rate | above the learned one by |"
+            "| optimiser | last loss | at rate | above the learned one by | mean over "
+            "all steps | at rate | above the learned one by |"
         )
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for optimizer, told in results[name].items():

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from innerloop.metagrad.meta_train import build_optimizer
-from innerloop.metagrad import backprop
 from innerloop.core.task import TaskDistribution
 from innerloop.learners import LEARNERS
+from innerloop.metagrad import backprop
+from innerloop.metagrad.meta_train import build_optimizer
 from innerloop.tasks import omniglot, sinusoid, strokes
 
 
@@ -119,7 +119,8 @@ def rates(rounds: int = 15) -> list[Rate]:
     ]  # pyright: ignore[reportArgumentType]
     wanted: list[tuple[str, Callable[[], TaskDistribution], int, str | None]] = [
         (
-            "Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; MAML",
+            "Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; "
+            "MAML",
             lambda: omniglot("train", queries=5),
             8,
             "maml",

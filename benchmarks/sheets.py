@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 
 import torch
+from innerloop.cli.plot import pyplot
 
 import innerloop
-from innerloop.cli.plot import pyplot
-from innerloop.core.meta_test import Estimate
 from innerloop.core.task import Task
-from innerloop.learners.generative.example_generator import ExampleGenerator
+from innerloop.evaluation.few_shot import Estimate
 from innerloop.runs import Run
 from innerloop.tasks import omniglot
 
@@ -22,14 +21,16 @@ WAYS, SHOTS, SHOWN = 5, 5, 8
 
 
 @torch.no_grad()
-def judged(learner: ExampleGenerator, judge: innerloop.Learner, tasks: Task) -> Estimate:
+def judged(
+    learner: innerloop.Learner, judge: innerloop.Learner, tasks: Task
+) -> Estimate:
     """How many of the imagined images the judge reads as their class, told the same
     support set.
     """
     generator, right = torch.Generator().manual_seed(0), []
     for task in tasks.unbind():
         # (ways, shown, *x_shape)
-        images = learner.imagine(task.support, SHOWN, generator).float()
+        images = learner.generate(task.support, SHOWN, generator).float()
         read = (
             judge.predict(judge.adapt(task.support), images.flatten(0, 1))
             .argmax(-1)
@@ -61,8 +62,6 @@ def main() -> None:
     ]
     for run in options.runs:
         learner = innerloop.load(run).eval()
-        if not isinstance(learner, ExampleGenerator):
-            parser.error(f"{run} imagines nothing")
         name = Run(run).settings().learner
         print(
             "{}: {:.2%} ± {:.2%} read as their class ({} tasks)".format(
@@ -74,7 +73,7 @@ def main() -> None:
             columns.append(
                 (
                     name,
-                    learner.imagine(
+                    learner.generate(
                         support, SHOWN, torch.Generator().manual_seed(0)
                     ).float(),
                 )

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 
 import torch
+from innerloop.cli.plot import pyplot
 from torch import Tensor
 
 import innerloop
-from innerloop.cli.plot import pyplot
 from innerloop.learners.amortized.modular import Modular
 from innerloop.tasks import sums
 from innerloop.tasks.function_sums import FUNCTIONS, Sums

@@ -4,15 +4,19 @@ somewhere.
 
 import importlib.util
 import re
+import shlex
 import sys
 import types
+from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
-from innerloop.cli import build_parser, main
+from innerloop.cli import cli, main
 from innerloop.learners import LEARNERS
+from innerloop.registry import entries
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -122,12 +126,38 @@ def test_commands_parse(path: Path) -> None:
 
 
 def check_commands(path: Path) -> None:
-    """Commands that the command line would turn down end in SystemExit."""
+    """Parse every command, without running it; of commands on a run folder, which is
+    not there, the flags must exist somewhere.
+    """
     for code in blocks(path, "sh"):
         for line in code.replace("\\\n", " ").splitlines():
-            words = line.split("#")[0].split()
-            if words[:1] == ["innerloop"] and "--help" not in words:
-                build_parser(words[1:]).parse_args(words[1:])
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["innerloop"] or len(words) < 2 or "--help" in words:
+                continue
+            command = cli.get_command(click.Context(cli), words[1])
+            assert command is not None, line
+            try:
+                command.make_context(words[1], words[2:])
+            except click.UsageError as error:
+                message = error.format_message()
+                assert "run folder" in message or words[1] == "test", (line, message)
+                if words[1] == "test":
+                    known = flags_of_test()
+                    flags = {w.split("=")[0] for w in words if w.startswith("--")}
+                    assert flags <= known, (line, flags - known)
+
+
+@cache
+def flags_of_test() -> set[str]:
+    """Every flag that `innerloop test` can have."""
+    command = cli.get_command(click.Context(cli), "test")
+    assert command is not None
+    known = {name for param in command.params for name in param.opts}
+    for kind in ("tasks", "evaluation"):
+        for name, entry in entries(kind).items():
+            known |= {f"--{name}"} if kind == "evaluation" else set()
+            known |= {option.flag for option in entry.options.values()}
+    return known
 
 
 def test_concepts_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -207,5 +237,6 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
                 for heading in headings
             }
             assert anchor in slugs, (
-                f"{relative(path)} links to {target}, but {relative(found)} has no such heading"
+                f"{relative(path)} links to {target}, but {relative(found)} has no "
+                "such heading"
             )

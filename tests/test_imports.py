@@ -12,29 +12,35 @@ import innerloop
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-THEORY = {"engine", "core", "programs", "nets", "tasks", "learners", "rl", "evolution"}
-USE = {"testing", "estimators", "runs"}
+# what each part of the package may import, beside itself
+BASE = {"engine", "measurements", "core"}
+THEORY = {*BASE, "nets", "programs", "readers", "metagrad", "learners"}
+SOURCES = {*THEORY, "evaluation", "tasks", "rl"}
+CHOSEN = {*SOURCES, "registry", "runs"}
+USE = {*CHOSEN, "assembly", "events", "training", "experiment"}
 MAY_IMPORT = {
     "engine": set(),
-    "core": {"engine"},
-    "nets": {"engine", "core"},
-    "programs": {"engine", "core"},
-    "tasks": {"engine", "core", "programs"},
-    "learners": {"engine", "core", "nets", "programs"},
-    "race": {"core"},
-    "asking": {"core", "learners"},
-    "continual": {"core", "tasks", "learners"},
-    "optimizer": {"learners", "runs"},
-    "synthesis": {"programs", "learners", "runs"},
-    "evolution": {"engine", "core", "nets"},
-    "rl": {"engine", "core", "nets", "tasks", "learners"},
-    **{name: THEORY | USE for name in USE},
-    "studies": THEORY | USE,
-    "report": THEORY | USE | {"studies"},
-    "cli": THEORY
-    | USE
-    | {"race", "asking", "continual", "synthesis", "studies", "report", "web"},
-    "web": THEORY | USE | {"studies", "report"},
+    "measurements": set(),
+    "core": {"engine", "measurements"},
+    "nets": BASE,
+    "programs": BASE,
+    "readers": BASE,
+    "metagrad": {*BASE, "nets"},
+    "learners": {*BASE, "nets", "programs", "metagrad"},
+    "evaluation": THEORY,
+    "tasks": {*THEORY, "evaluation"},
+    "rl": {*THEORY, "evaluation", "tasks"},
+    "testing": SOURCES,
+    "registry": SOURCES,
+    "runs": {"engine"},
+    "assembly": CHOSEN,
+    "events": set(),
+    "experiment": USE,
+    "training": USE,
+    "estimators": {*THEORY, *USE},
+    "optimizer": {*THEORY, *USE},
+    "synthesis": {*THEORY, *USE},
+    "cli": {*USE, "estimators", "synthesis", "testing"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -102,7 +108,8 @@ def test_imports_point_one_way(file: Path) -> None:
     [
         (
             "core/x.py",
-            "from innerloop.core.task import Task\nimport torch\nfrom innerloop import __version__",
+            "from innerloop.core.task import Task\nimport torch\nfrom innerloop import "
+            "__version__",
             0,
         ),
         ("core/x.py", "def f():\n    from innerloop.nets import BatchNorm", 1),
@@ -111,10 +118,11 @@ def test_imports_point_one_way(file: Path) -> None:
         ("core/x.py", "from ..learners import metric\nfrom .task import Task", 1),
         ("core/x.py", "from .. import tasks, nets", 2),
         ("nets/x.py", "import innerloop.core.task, innerloop.learners", 1),
-        ("tasks/x.py", "from innerloop.learners.metric import ProtoNet", 1),
+        ("learners/x.py", "from innerloop.tasks import strokes", 1),
         (
             "learners/metric/x.py",
-            "from innerloop.nets import Headed\nfrom ...core.learner import Learner\nfrom ..optimization import MAML",
+            "from innerloop.nets import Headed\nfrom ...core.learner import "
+            "Learner\nfrom ..optimization import MAML",
             0,
         ),
         (
@@ -137,7 +145,7 @@ def test_the_test_sees_what_is_wrong(file: str, source: str, bad: int) -> None:
 def test_the_test_knows_every_part_of_the_package() -> None:
     parts = {file.relative_to(SOURCE).parts[0].removesuffix(".py") for file in FILES}
     assert (
-        {"core", "nets", "tasks", "learners", "testing", "runs", "cli"}
+        {"core", "nets", "tasks", "learners", "metagrad", "experiment", "runs", "cli"}
         <= parts
         <= set(MAY_IMPORT)
     )
@@ -148,17 +156,17 @@ def test_the_test_knows_every_part_of_the_package() -> None:
     sorted((SOURCE / "learners").glob("*/*.py")),
     ids=lambda file: f"{file.parent.name}/{file.name}",
 )
-def test_a_learner_file_has_fewer_than_150_lines(file: Path) -> None:
-    assert len(file.read_text().splitlines()) < 150
+def test_a_learner_file_has_fewer_than_200_lines(file: Path) -> None:
+    assert len(file.read_text().splitlines()) < 200
 
 
-def test_core_has_at_most_900_lines() -> None:
+def test_core_has_fewer_than_1000_lines() -> None:
     assert (
         sum(
             len(file.read_text().splitlines())
             for file in (SOURCE / "core").glob("*.py")
         )
-        <= 900
+        < 1000
     )
 
 

@@ -1,11 +1,18 @@
 """Every learner against every law, on vectors and on images."""
 
+import time
+
 import pytest
 import torch
+from torch import Tensor, nn
 
-from innerloop.core.learner import Learner
-from innerloop.core.task import TaskSpec
+from innerloop import testing
+from innerloop.core.learner import Learner, MetaTrainConfig, Streaming
+from innerloop.core.likelihood import Categorical, Likelihood, Metrics
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.learners import LEARNERS
+from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.testing import LAWS, PACKAGE_LAWS, check_learner
 
 SPECS = {
@@ -43,7 +50,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
-    "esmaml": [{}, {"by": "climb", "inner_steps": 2}],
+    "esmaml": [{}, {"inner_rule": "hill-climbing", "inner_steps": 2}],
     "finetune": [{}, {"head": "cosine"}, {"adapted": "last"}, {"adapted": "all"}],
     "activelearner": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],
@@ -95,3 +102,128 @@ def test_law(
 ) -> None:
     torch.manual_seed(0)
     check_learner(learner.build(SPECS[spec], **fields), SPECS[spec], laws=[law])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("learner", "fields", "spec"),
+    cases(),
+    ids=lambda v: v.__name__ if isinstance(v, type) else str(v).replace(" ", ""),
+)
+def test_eight_threads_agree_for_a_long_time(
+    learner: type[Learner],
+    fields: dict[str, object],
+    spec: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(testing, "CALLS", 200)
+    torch.manual_seed(0)
+    built = learner.build(SPECS[spec], **fields)
+    check_learner(built, SPECS[spec], laws=["threads_agree"])
+
+
+class Faulty(Streaming):
+    """Class means in a metric space, with one fault, of one law."""
+
+    fault: str = ""
+    likelihood: Likelihood = Categorical()
+
+    kinds = ("classes",)
+    defaults = MetaTrainConfig(meta_gradient="backprop")
+    fixed_ways = False
+
+    def __post_init__(self) -> None:
+        self.w = nn.Parameter(torch.eye(6))
+        self.kept: Tensor | None = None
+        super().__post_init__()
+
+    def init(self) -> Tensor:
+        return torch.zeros(3, 6)
+
+    def observe(self, state: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return state + y[:, None] * (x @ self.w)
+
+    def scan(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        state, outputs = super().scan(examples)
+        return state + (self.fault == "scanning_is_observing"), outputs
+
+    def adapt(self, support: Examples) -> Tensor:
+        if self.fault == "adapt_changes_nothing":
+            self.w.data.add_(1e-3)
+        state = super().adapt(support)
+        if self.fault == "labels_are_symbols":
+            state = state * torch.arange(1.0, 4.0)[:, None]
+        if self.fault == "threads_agree":  # a side effect that other threads see
+            self.kept = state
+            time.sleep(1e-4)
+            state = self.kept
+        return state
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        outputs = -(x[:, None] @ self.w - state / 2).square().sum(-1)
+        if self.fault == "shape_follows_spec":
+            return outputs[:, :2]
+        if self.fault == "images_stand_alone":
+            return outputs - outputs.mean(0)
+        if self.fault == "works_without_gradients" and torch.is_grad_enabled():
+            return outputs + 1
+        if self.fault == "gradient_is_right":
+            return outputs + x @ self.w.detach()[:, :3]
+        if self.fault == "survives_copying":
+            return outputs + id(self) % 97
+        return outputs
+
+    def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().loss(task)
+        if self.fault == "same_seed_same_result":
+            loss = loss * time.perf_counter()
+        if self.fault == "training_lowers_the_loss":
+            loss = 0 * loss + 1
+        return loss, metrics
+
+    def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
+        loss, metrics = super().forward(tasks)
+        return loss + (self.fault == "mapped_is_looped"), metrics
+
+
+class Ordered(Learner):
+    """Class means in which earlier examples count more."""
+
+    likelihood: Likelihood = Categorical()
+
+    def adapt(self, support: Examples) -> Tensor:
+        weight = 0.5 ** torch.arange(len(support.y))
+        return (weight * support.y.T) @ support.x
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return x @ state.T
+
+
+@pytest.mark.parametrize("law", LAWS | PACKAGE_LAWS)
+def test_every_law_can_be_broken(law: str) -> None:
+    spec, good = SPECS["vectors"], Faulty()
+    bad = Ordered() if law == "support_order_is_free" else Faulty(fault=law)
+    if law not in PACKAGE_LAWS:
+        check_learner(good, spec, laws=[law])
+    with pytest.raises(AssertionError, match=f"{type(bad).__name__} breaks a law"):
+        check_learner(bad, spec, laws=[law])
+
+
+def test_every_broken_law_is_reported() -> None:
+    class Broken(ProtoNet):
+        def predict(self, state: object, x: Tensor) -> Tensor:
+            raise KeyError("nothing")
+
+    with pytest.raises(AssertionError) as error:
+        check_learner(Broken.build(SPECS["vectors"]), SPECS["vectors"])
+    message = str(error.value)
+    assert message.startswith("Broken breaks 8 laws\n")
+    assert "'shape_follows_spec': KeyError" in message
+    assert "'threads_agree': KeyError" in message
+    assert "cites_its_paper" not in message
+
+
+def test_an_unknown_law_is_an_error() -> None:
+    learner = ProtoNet.build(SPECS["vectors"])
+    with pytest.raises(InnerloopError, match="no law 'lawless'"):
+        check_learner(learner, SPECS["vectors"], laws=["lawless"])

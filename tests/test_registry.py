@@ -37,7 +37,7 @@ LEARNER = pytest.mark.parametrize("name", FOUND)
 def test_families_are_the_folders() -> None:
     import innerloop.learners
 
-    assert set(FAMILIES) == {
+    assert {name.replace(" ", "_").replace("-", "_") for name in FAMILIES} == {
         module.name
         for module in pkgutil.iter_modules(innerloop.learners.__path__)
         if module.ispkg
@@ -91,7 +91,7 @@ def test_a_learner_is_built_for_what_it_says_it_answers(name: str) -> None:
             assert not cls.build(spec).training
         else:
             with pytest.raises(
-                ValueError, match=f"{name} answers for {' and '.join(cls.kinds)}"
+                ValueError, match=f"{name} predicts {' and '.join(cls.kinds)}"
             ):
                 cls.build(spec)
 

@@ -12,8 +12,8 @@ _HOMES = {
     "innerloop.core.likelihood": ("Bernoulli", "Categorical", "Gaussian", "Likelihood"),
     "innerloop.core.learner": ("Learner", "MetaTrainConfig", "Streaming"),
     "innerloop.core.descent": ("Descent",),
-    "innerloop.core.meta_test": ("meta_test",),
-    "innerloop.core.report": ("Report", "TestPlan"),
+    "innerloop.evaluation.few_shot": ("meta_test",),
+    "innerloop.measurements": ("Report", "TestPlan"),
     "innerloop.engine.errors": ("InnerloopError",),
     "innerloop.metagrad": (
         "CMAES",

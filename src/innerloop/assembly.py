@@ -128,6 +128,21 @@ def make_reader(choice: Choice | None) -> Reader | None:
         raise RunError(f"the reader's settings cannot be used: {error}") from error
 
 
+def check_reader_options(
+    reader: Choice, options: Mapping[str, Any], owner: str
+) -> None:
+    """Raises InnerloopError where options ask for another way of reading inputs."""
+    for name, value in options.items():
+        there = reader.options.get(name, value)
+        sizes = there if isinstance(there, list | tuple) else [there]
+        if any(size != value for size in sizes):
+            raise InnerloopError(
+                f"{name} {value} does not fit the networks of {owner}, which read "
+                "their "
+                f"inputs with {name} {sizes[0]}"
+            )
+
+
 def data_digest(tasks: TaskDistribution) -> str | None:
     keys = sorted(tasks.class_keys())
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16] if keys else None

@@ -1,13 +1,17 @@
-"""The scikit-learn face: `fit` is adapting to a new task, with any labels, any number
-of classes and any number of examples of each.
+"""Few-shot learners as scikit-learn estimators: `fit` adapts a meta-trained learner to
+a new task, with any labels and any numbers of classes and examples.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import inspect
 import json
 import warnings
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,404 +20,405 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, Streaming
-from innerloop.core.likelihood import Categorical, Gaussian
+from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.learners import LEARNERS
-from innerloop.learners.metric import ProtoNet
-from innerloop.readers.image import Preprocess
-from innerloop.readers.table import Columns
-from innerloop.readers.text import Tokenizer
-from innerloop.runs import RunError, load, reader, write_atomically
+from innerloop.engine.errors import (
+    DivergenceError,
+    InnerloopError,
+    InnerloopFileError,
+    InnerloopTypeError,
+)
+from innerloop.engine.options import Count, checked
+from innerloop.experiment import Choice, load, make_reader
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.readers.base import Inputs
+from innerloop.registry import find
+from innerloop.runs import RunError, digest, write_atomically
+
+FILE = "estimator.safetensors"
 
 
 class _FewShot:
-    """What classifier and regressor share: parameters, inputs, saving."""
+    """What the classifier and the regressor share: parameters, inputs, saving.
+
+    The learner that is passed in is never changed: it keeps its mode, and estimators
+    that share a learner share its weights. Predictions may run in several threads.
+    """
 
     kind: ClassVar[str]
+    state_: Any
+    n_features_in_: int
+    _learner: Learner
+    _reader: Any
+    _support: Examples
+    _built_in: bool  # whether the learner is the nearest class mean
 
     def __init__(
-        self, learner: Learner | Path | str | None = None, *, chunk: int = 512
+        self, learner: Learner | Path | str | None = None, *, chunk: Count = 512
     ):
         self.learner = learner
         self.chunk = chunk
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            name: getattr(self, name)
-            for name in inspect.signature(type(self).__init__).parameters
-            if name != "self"
-        }
+        """The arguments of the constructor."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
 
     def set_params(self, **params: Any) -> Self:
-        """Change the constructor's arguments. Raises ValueError for one that does not
-        exist.
+        """Change arguments of the constructor.
+
+        Raises InnerloopError for an unknown name.
         """
-        for name, value in params.items():
-            if name not in self.get_params():
+        known = self.get_params()
+        for name in params:
+            if name not in known:
                 raise InnerloopError(
-                    f"Invalid parameter {name!r} for estimator {self!r}: it has {', '.join(self.get_params())}"
+                    f"Invalid parameter {name!r} for estimator {self!r}: valid "
+                    f"parameters are {', '.join(known)}"
                 )
+        for name, value in params.items():
             setattr(self, name, value)
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(learner={self.learner if isinstance(self.learner, str | Path | None) else type(self.learner).__name__})"
+        learner = type(self.learner).__name__ if self._shared else repr(self.learner)
+        return f"{type(self).__name__}(learner={learner}, chunk={self.chunk!r})"
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the learner was passed in and may be in use elsewhere."""
+        return isinstance(self.learner, Learner)
 
     def _resolve(self) -> Learner | None:
-        """The learner given, or that of the run folder given. Raises ValueError for one
-        of another kind.
+        """The learner in evaluation mode, None where there is none.
+
+        Raises InnerloopError for one that cannot be used here.
         """
+        checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
         if self.learner is None:
             return None
-        learner = (
-            self.learner.eval()
-            if isinstance(self.learner, Learner)
-            else load(self.learner)
-        )
-        if learner.spec is not None and learner.spec.kind != self.kind:
-            what = f"this {type(learner).__name__} was built for {learner.spec.kind}"
+        if self._shared:
+            learner = _in_evaluation_mode(self.learner)  # pyright: ignore[reportArgumentType]
+        else:
+            try:
+                folder = Path(self.learner)  # pyright: ignore[reportArgumentType]
+            except TypeError as error:
+                raise InnerloopTypeError(
+                    f"learner must be a learner, a run folder or None; got "
+                    f"{type(self.learner).__name__}"
+                ) from error
+            learner = load(folder)
+        name = type(learner).__name__
+        kinds = learner.kinds if learner.spec is None else (learner.spec.kind,)
+        if self.kind not in kinds:
             raise InnerloopError(
-                f"{type(self).__name__} needs a learner of {self.kind}, but {what}"
+                f"{type(self).__name__} needs a learner of {self.kind}; got a {name} "
+                f"of {' and '.join(kinds)}"
             )
         return learner
 
-    def _inputs(self, X: ArrayLike | Tensor, learner: Learner | None) -> Tensor:
-        """Inputs for the learner as float32 (n, *x_shape): a missing channel axis is
-        added, one at the end is moved, texts become tokens, and the rows of a table
-        vectors.
+    def _inputs(
+        self, X: Any, reader: Any, like: Tensor, shape: tuple[int, ...] | None
+    ) -> Tensor:
+        """Inputs (n, *shape) in the dtype of `like`; any shape where it is None.
 
-        Images as bytes are scaled to 0..1; for a learner from a run they are first read
-        as its training images were, whatever their size. Raises ValueError for inputs
-        that are empty, not finite, or of another shape than the learner was built for.
+        Raises InnerloopError for inputs that are empty, not finite or of another shape.
         """
-        shape = (
-            learner.spec.x_shape
-            if learner is not None and learner.spec is not None
-            else None
-        )
-        if hasattr(X, "toarray"):
-            raise InnerloopTypeError("sparse input is not supported: pass X.toarray()")
-        if isinstance(
-            read_as := getattr(learner, "read_as", None), Columns
-        ) and not isinstance(X, Tensor | np.ndarray):
-            rows = X.to_dict("records") if hasattr(X, "to_dict") else X  # pyright: ignore[reportAttributeAccessIssue]
-            return read_as.read_all(rows)  # pyright: ignore[reportArgumentType]
-        array = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
-        if isinstance(read_as, Columns) and array.ndim == 2:
-            if read_as.words or array.shape[1] != len(read_as.numbers):
-                raise InnerloopError(
-                    f"this learner reads a table: pass a data frame, or dicts, with {', '.join((*read_as.numbers, *read_as.words))}"
-                )
-            return read_as.read_all(
-                [dict(zip(read_as.numbers, row, strict=True)) for row in array.tolist()]
-            )
-        if isinstance(read_as, Tokenizer) and array.ndim == 1:
-            for place, entry in enumerate(array.tolist()):
-                if not isinstance(entry, str) or not entry.strip():
-                    raise InnerloopError(
-                        f"X[{place}] is {entry!r}, and a text is needed"
-                    )
-        if (
-            array.ndim == 1
-            and len(array)
-            and all(isinstance(entry, str) for entry in array)
-        ):
-            if not isinstance(read_as, Tokenizer):
-                raise InnerloopError(
-                    "X holds texts, which only a learner from a run on texts can read (tasks clinc, text)"
-                )
-            return read_as.read_all(array.tolist())
-        if np.iscomplexobj(array):
-            raise InnerloopError("Complex data not supported")
-        if array.dtype == object:
-            array = array.astype(np.float64)
-        if array.ndim < 2:
+        x = X.x if isinstance(X, Inputs) else reader.convert(X)
+        if 0 in x.shape:
             raise InnerloopError(
-                f"Expected 2D array or images, got {array.ndim}D array instead. Reshape your data: one row, or one image, an example"
-            )
-        if array.shape[0] == 0 or 0 in array.shape[1:]:
-            found = f"{array.shape[0]} sample(s) and {array.shape[1]} feature(s)"
-            raise InnerloopError(
-                f"Found array with {found} (shape={array.shape}) while a minimum of 1 is required."
-            )
-        bytes_of_images = (
-            array.ndim in (3, 4)
-            and array.dtype.kind in "bui"
-            and array.min() >= 0
-            and array.max() <= 255
-        )
-        if bytes_of_images and array.max() <= 1:  # black and white
-            array = array.astype(np.uint8) * 255
-        if bytes_of_images and isinstance(read_as, Preprocess):
-            array = read_as.convert_all(array.astype(np.uint8)).numpy()
-        if not np.isfinite(array).all():
-            raise InnerloopError(
-                "Input X contains NaN or infinity: fill or drop those examples first"
-            )
-        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) / (
-            255.0 if bytes_of_images else 1.0
-        )
-        if (
-            shape is not None
-            and len(shape) == 3
-            and float(x.max()) > 1.5
-            and (getattr(learner, "read_as", None) or bool((x == x.round()).all()))
-        ):
-            raise InnerloopError(
-                f"images are bytes 0..255 or reals 0..1, but these are {array.dtype} up to {array.max():.6g}: divide them, or use uint8"
+                f"Found array with {len(x)} sample(s) and {x.shape[1]} feature(s) "
+                f"(shape={tuple(x.shape)}) while a minimum of 1 is required."
             )
         if shape is None or tuple(x.shape[1:]) == shape:
-            return x
-        if len(shape) == 3 and x.dim() == 3 and shape[0] == 1:
-            x = x[:, None]
-        elif len(shape) == 3 and x.dim() == 4 and x.shape[3] == shape[0]:
-            x = x.permute(0, 3, 1, 2)
-        if tuple(x.shape[1:]) == shape:
-            return x
+            return _finite(x, like.dtype, "X")
         if len(shape) == 1 and x.dim() == 2:
             raise InnerloopError(
-                f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {shape[0]} features as input"
+                f"X has {x.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{shape[0]} features as input"
             )
         raise InnerloopError(
-            f"X has inputs of shape {tuple(array.shape[1:])}, but this learner takes {shape}: resize or convert them first"
+            f"X has the shape {tuple(x.shape)}; expected (n, "
+            f"{', '.join(map(str, shape))}): resize or convert the inputs; a single "
+            "input is a batch of one"
         )
+
+    def _adapt(
+        self, learner: Learner | None, reader: Any, x: Tensor, y: Tensor, **fitted: Any
+    ) -> None:
+        """Adapt to the support set; nothing is assigned before all has succeeded."""
+        built_in = learner is None
+        learner = learner or _nearest_class_mean(x)
+        like, name = _like(learner), type(learner).__name__
+        support = Examples(x, y)
+        room = learner.spec.y_dim - y.shape[1] if learner.spec is not None else 0
+        if self.kind == "reals" and room:
+            raise InnerloopError(
+                f"this {name} was built for {y.shape[1] + room} targets per example; "
+                f"got {y.shape[1]}"
+            )
+        if self.kind == "classes" and learner.fixed_ways:
+            if room < 0:
+                raise InnerloopError(
+                    f"this {name} was built for {y.shape[1] + room} classes; got "
+                    f"{y.shape[1]}: meta-train it with --ways {y.shape[1]}, or use a "
+                    "learner for any number of classes, such as ProtoNet, or MAML with "
+                    "--head prototype"
+                )
+            y = F.pad(y, (0, room))
+        # learners that read examples one by one were trained on a random order
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(x), generator=generator, device="cpu")
+        state = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
+        self.state_, self.n_features_in_ = state, int(x.shape[1])
+        self._built_in = built_in
+        self._learner, self._reader, self._support = learner, reader, support
+        for attribute, value in fitted.items():
+            setattr(self, attribute, value)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "state_"):
-            raise _sklearn("NotFittedError", ValueError)(
-                f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first"
+            raise _sklearn("NotFittedError", InnerloopError)(
+                f"This {type(self).__name__} instance is not fitted yet: call "
+                "fit(X, y) first"
             )
 
-    def _adapt(self, learner: Learner, x: Tensor, y: Tensor) -> None:
-        """Learn the support set, and keep it for saving."""
-        self._learner = learner
-        like = next(learner.parameters(), torch.empty(0))
-        self._support = Examples(x, y)
-        if (
-            self.kind == "reals"
-            and learner.spec is not None
-            and y.shape[1] != learner.spec.y_dim
-        ):
-            raise InnerloopError(
-                f"this {type(learner).__name__} was built for {learner.spec.y_dim} targets an example and got {y.shape[1]}"
-            )
-        if (
-            self.kind == "classes"
-            and learner.spec is not None
-            and not learner.any_ways(vars(learner))
-        ):
-            room = learner.spec.y_dim - y.shape[1]
-            if room < 0:
-                raise InnerloopError(
-                    f"this {type(learner).__name__} was built for {learner.spec.y_dim} classes and got {y.shape[1]}: meta-train it with "
-                    f"--ways {y.shape[1]}, or a MAML with --head prototype, or a metric learner such as ProtoNet, for any number of classes"
-                )
-            y = F.pad(y, (0, room))
-        with torch.no_grad():
-            order = torch.arange(len(x))
-            # which has learned from examples in random order
-            if isinstance(learner, Streaming):
-                order = torch.randperm(
-                    len(x), generator=torch.Generator().manual_seed(0)
-                )
-            self.state_ = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
-
-    def _outputs(self, X: ArrayLike | Tensor) -> Tensor:
+    def _outputs(self, X: Any) -> Tensor:
+        """The learner's outputs (n, out_dim), in double precision."""
         self._check_fitted()
-        x = self._inputs(X, self._learner)
-        if tuple(x.shape[1:]) != tuple(self._support.x.shape[1:]):
-            raise InnerloopError(
-                f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self._support.x.shape[1]} features as input"
+        checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
+        learner = self._learner
+        like = _like(learner)
+        x = self._inputs(X, self._reader, like, tuple(self._support.x.shape[1:]))
+        parts = x.split(len(x) if learner.transductive else self.chunk)
+        outputs = [learner.predict(self.state_, part.to(like)).cpu() for part in parts]
+        return torch.cat(outputs).double()
+
+    def _check_predictions(self, values: Tensor) -> NDArray[np.float64]:
+        """Raises DivergenceError for predictions that are not finite."""
+        bad = int((~torch.isfinite(values)).any(-1).sum())
+        if bad:
+            raise DivergenceError(
+                f"{bad} of {len(values)} predictions of {type(self._learner).__name__} "
+                "are not finite: scale X to the range of the training tasks, lower "
+                "inner_lr, or train again if its weights diverged"
             )
-        like = next(self._learner.parameters(), torch.empty(0))
-        parts = (
-            x.split(self.chunk)
-            if not getattr(self._learner, "transductive", False)
-            else [x]
-        )
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    self._learner.predict(self.state_, part.to(like)).cpu()
-                    for part in parts
-                ]
-            )
+        return values.numpy()
 
     def save(self, folder: Path | str) -> None:
-        """Keep the learner and what it was fitted to in a folder. Raises ValueError for
-        a learner that was not made by `build`.
+        """Save the fitted estimator in a folder, with its learner and support set.
+
+        Raises InnerloopError, and writes nothing, for what `load` could not restore.
         """
         self._check_fitted()
-        learner, folder = self._learner, Path(folder)
-        if learner.spec is None or not all(
-            isinstance(v, bool | int | float | str) for v in learner.given.values()
-        ):
+        name = type(self).__name__
+        if self._learner.spec is None:
             raise InnerloopError(
-                "only learners made by build(spec, ...), with networks by name, can be saved as an estimator"
+                f"this {name} cannot be saved: build its learner by build(spec, ...), "
+                "with networks chosen by name"
             )
-        if learner.likelihood != (
-            Categorical()
-            if self.kind == "classes"
-            else learner.regression_defaults.get("likelihood", Gaussian())
-        ):
-            raise InnerloopError(
-                f"an estimator with the likelihood {learner.likelihood} cannot be saved"
-            )
-        read_as = getattr(learner, "read_as", None)
-        folder.mkdir(parents=True, exist_ok=True)
-        told = {
-            "estimator": type(self).__name__,
-            "learner": type(learner).__name__.lower(),
-            "fields": learner.given,
-            "spec": asdict(learner.spec),
-            "read_as": read_as.settings() if read_as else None,
-            "classes": self._classes_as_json(),
-        }
         try:
-            text = json.dumps(told, indent=2)
+            text, tensors = self._content()
         except TypeError as error:
             raise InnerloopError(
-                f"labels that are neither strings nor numbers cannot be saved: {error}"
+                f"this {name} cannot be saved ({error}): labels must be texts or "
+                "numbers, and the networks of the learner be chosen by name"
             ) from error
-        tensors = {
-            f"learner.{name}": t.detach().cpu().contiguous()
-            for name, t in learner.state_dict().items()
-        }
-        tensors |= {
-            "support.x": self._support.x.contiguous(),
-            "support.y": self._support.y.contiguous(),
-        }
-        write_atomically(folder / "estimator.safetensors", save(tensors))
-        write_atomically(folder / "estimator.json", text.encode() + b"\n")
+        try:
+            other_text, other = self._restore(json.loads(text), tensors)._content()
+        except Exception as error:  # a learner of a user may raise anything
+            raise InnerloopError(
+                f"this {name} cannot be saved, since it could not be loaded: "
+                f"{_first_line(error)}"
+            ) from error
+        before, after = json.loads(text), json.loads(other_text)
+        changed = [key for key in before if after[key] != before[key]]
+        changed += [] if digest(other) == digest(tensors) else ["weights"]
+        if changed:
+            raise InnerloopError(
+                f"this {name} cannot be saved, since loading would change its "
+                f"{', '.join(changed)}"
+            )
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InnerloopFileError(
+                f"cannot create the folder {folder}: {error.strerror}"
+            ) from error
+        metadata = {"estimator": text, "sha256": _checksum(text, tensors)}
+        write_atomically(folder / FILE, save(tensors, metadata))
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """A saved estimator, fitted as it was. Raises RunError where the folder holds
-        none.
+        """A saved estimator, fitted as it was.
+
+        Raises RunError where the folder holds none, or a damaged one.
         """
-        folder = Path(folder)
+        file = Path(folder) / FILE
         try:
-            told = json.loads((folder / "estimator.json").read_text())
-            tensors = load_file(folder / "estimator.safetensors")
-            if told["estimator"] != cls.__name__:
-                raise InnerloopError(f"it holds a {told['estimator']}")
-            spec = TaskSpec(**told["spec"])
-            learner = LEARNERS[told["learner"]].build(spec, **told["fields"])
-            learner.read_as = reader(told["read_as"])  # pyright: ignore[reportArgumentType]
-            learner.load_state_dict(
-                {
-                    name.removeprefix("learner."): t
-                    for name, t in tensors.items()
-                    if name.startswith("learner.")
-                }
-            )
-        except Exception as error:
+            if not file.is_file():
+                raise InnerloopFileError(f"there is no file {file}")
+            with safe_open(file, "pt") as opened:
+                metadata = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            text = metadata["estimator"]
+            if metadata["sha256"] != _checksum(text, tensors):
+                raise InnerloopError(f"{file} is damaged")
+            content = json.loads(text)
+            if content["estimator"] != cls.__name__:
+                raise InnerloopError(f"it holds a {content['estimator']}")
+            return cls._restore(content, tensors)
+        except Exception as error:  # of damaged files: of any type
             raise RunError(
-                f"{folder} holds no saved {cls.__name__}: {error}"
+                f"{folder} holds no saved {cls.__name__}: {_first_line(error)}"
             ) from error
-        self = cls(learner)
-        self._restore(told["classes"], tensors["support.x"], tensors["support.y"])
+
+    def _content(self) -> tuple[str, dict[str, Tensor]]:
+        """What is saved: plain data as JSON, and tensors by name."""
+        learner, reader = self._learner, self._reader
+        content = {
+            "estimator": type(self).__name__,
+            "chunk": self.chunk,
+            "learner": None,
+            "targets": self._saved_targets(),
+        }
+        tensors = {"support.x": self._support.x, "support.y": self._support.y}
+        if not self._built_in:
+            assert learner.spec is not None
+            content["learner"] = type(learner).__name__.lower()
+            fields = set(learner.options()) - set(learner.network_fields())
+            now = {name: getattr(learner, name) for name in sorted(fields)}
+            content["options"] = {**learner.build_args, **now}
+            content["spec"] = asdict(learner.spec)
+            likelihood = type(learner.likelihood).__name__.lower()
+            content["likelihood"] = likelihood, vars(learner.likelihood)
+            weights = learner.state_dict()
+            tensors |= {f"learner.{name}": t for name, t in weights.items()}
+        if learner.reader is None:
+            content["columns"] = reader.columns
+        else:
+            content["reader"] = {"name": reader.kind, "options": reader.settings()}
+        return json.dumps(content), {
+            name: t.detach().cpu().contiguous() for name, t in tensors.items()
+        }
+
+    @classmethod
+    def _restore(cls, content: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        learner = None
+        if content["learner"] is not None:
+            factory = find("learner", content["learner"]).factory
+            name, fields = content["likelihood"]
+            likelihood = find("likelihood", name).factory(**fields)
+            spec, options = TaskSpec(**content["spec"]), content["options"]
+            learner = factory.build(spec, **options, likelihood=likelihood)
+            weights = {
+                name.removeprefix("learner."): t
+                for name, t in tensors.items()
+                if name.startswith("learner.")
+            }
+            learner.load_state_dict(weights, assign=True)
+            if "reader" in content:
+                learner.reader = make_reader(Choice(**content["reader"]))
+        self = cls(learner, chunk=content["chunk"])
+        support = Examples(tensors["support.x"], tensors["support.y"])
+        with _evaluating():
+            learner = self._resolve()
+            reader = _reader(learner, content.get("columns"))
+            self._adapt(
+                learner, reader, *support, **self._fitted_targets(content["targets"])
+            )
         return self
 
-    def _classes_as_json(self) -> Any:
-        return None
+    def _saved_targets(self) -> Any:
+        """What is saved of the targets."""
+        raise NotImplementedError
 
-    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
-        self.n_features_in_ = int(x.shape[1])
-        learner = self._resolve()
-        assert learner is not None
-        self._adapt(learner, x, y)
+    def _fitted_targets(self, saved: Any) -> dict[str, Any]:
+        """The fitted attributes that `_saved_targets` describes."""
+        raise NotImplementedError
 
 
 class FewShotClassifier(_FewShot):
-    """A classifier that learns new classes from a few examples each.
+    """A classifier that learns new classes from a few examples of each.
 
-    learner: a meta-trained learner, a run folder, or None for nearest class means of
-    the inputs as they are.
-    chunk: how many inputs are predicted at once.
-    After `fit`: `classes_`, the labels in order (n_classes,); `state_`, what the
-    learner made of the examples.
+    Args:
+        learner: a meta-trained learner, a run folder, or None for the nearest class
+            mean of the inputs as they are.
+        chunk: number of inputs that are predicted at once.
+
+    Attributes after `fit`: `classes_`, the sorted labels (n_classes,); `state_`, the
+    learner's state.
     """
 
     kind = "classes"
+    classes_: NDArray[Any]
     _estimator_type = "classifier"
 
-    def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
-        """Learn from X (n, *x_shape), a list of n texts, or the n rows of a table as
-        dicts or a data frame, and labels y (n,) of any type.
+    def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
+        """Adapt to labeled examples.
 
-        Raises ValueError for fewer than two classes, or inputs that do not fit the
-        learner.
+        X: arrays, tensors or data frames (n, *x_shape); for a learner from a run also
+        what its reader takes, such as images of any size, texts or rows of a table; or
+        the `Inputs` that the reader returned. y: labels (n,), texts or numbers.
+
+        Raises InnerloopError for fewer than two classes, or inputs that do not fit the
+        learner; the estimator is then as it was.
         """
-        learner = self._resolve()
-        x = self._inputs(X, learner)
-        if y is None:
-            raise InnerloopError("requires y to be passed, but the target y is None")
-        labels = _array(y)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            warnings.warn(
-                "A column-vector y was passed when a 1d array was expected",
-                _sklearn("DataConversionWarning", UserWarning),
-                stacklevel=2,
-            )
-            labels = labels[:, 0]
-        if labels.ndim != 1 or len(labels) != len(x):
-            raise InnerloopError(
-                f"y needs one label for each of the {len(x)} examples, got an array of shape {labels.shape}"
-            )
-        if labels.dtype.kind == "f":
-            if not np.isfinite(labels).all():
-                raise InnerloopError("Input y contains NaN or infinity")
-            if (labels != np.round(labels)).any():
-                raise InnerloopError(
-                    "Unknown label type: continuous. A classifier needs classes, for numbers use FewShotRegressor"
+        with _evaluating():
+            learner = self._resolve()
+            reader = _reader(learner, _column_names(X))
+            x = self._inputs(X, reader, _like(learner), _shape(learner))
+            labels = _labels(y, len(x))
+            if np.ndim(_array(y, "y")) == 2:
+                warnings.warn(
+                    "A column-vector y was passed when a 1d array was expected",
+                    _sklearn("DataConversionWarning", UserWarning),
+                    stacklevel=2,
                 )
-        try:
-            classes, numbers = np.unique(labels, return_inverse=True)
-        except TypeError as error:
-            raise InnerloopError(
-                f"labels of one kind are needed, all strings or all numbers: {error}"
-            ) from error
-        if len(classes) < 2:
-            raise InnerloopError(
-                f"a classifier needs at least two classes, but all labels are one class, {classes[0]!r}"
-            )
-        self.classes_, self.n_features_in_ = classes, int(x.shape[1])
-        if learner is None:
-            learner = ProtoNet.build(
-                TaskSpec("classes", tuple(x.shape[1:]), 2), encoder="flatten", scale=1.0
-            ).double()  # or rounding depends on the batch
-        self._adapt(
-            learner, x, F.one_hot(torch.from_numpy(numbers), len(classes)).float()
-        )
+            classes, places = np.unique(labels, return_inverse=True)
+            if len(classes) < 2:
+                raise InnerloopError(
+                    "y must hold at least two classes; got one class, "
+                    f"{classes.tolist()[0]!r}"
+                )
+            targets = F.one_hot(torch.from_numpy(places), len(classes)).float()
+            self._adapt(learner, reader, x, targets, classes_=classes)
         return self
 
-    def predict_proba(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities (m, n_classes), columns in the order of `classes_`."""
-        outputs = self._outputs(X).double()[:, : len(self.classes_)]
-        return self._learner.likelihood.mean(outputs).numpy()
+        with _evaluating():
+            outputs = self._outputs(X)
+            outputs = outputs[:, : len(self.classes_)]
+            return self._check_predictions(self._learner.likelihood.mean(outputs))
 
-    def predict(self, X: ArrayLike | Tensor) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Labels (m,)."""
-        outputs = self._outputs(X)
-        return self.classes_[outputs[:, : len(self.classes_)].argmax(-1).numpy()]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(-1)]
 
-    def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
-        """The accuracy on labelled examples."""
-        return float(np.mean(self.predict(X) == _array(y).reshape(-1)))
+    def score(self, X: Any, y: ArrayLike | Tensor) -> float:
+        """The accuracy on labeled examples."""
+        predictions = self.predict(X)
+        return float(np.mean(predictions == _labels(y, len(predictions))))
 
-    def _classes_as_json(self) -> Any:
-        return {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+    def _saved_targets(self) -> Any:
+        values = self.classes_.tolist()
+        return {
+            "dtype": self.classes_.dtype.str,
+            "types": sorted({type(value).__name__ for value in values}),
+            "values": values,
+        }
 
-    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
-        self.classes_ = np.array(classes["values"], dtype=classes["dtype"])
-        super()._restore(classes, x, y)
+    def _fitted_targets(self, saved: Any) -> dict[str, Any]:
+        classes = np.empty(len(saved["values"]), dtype=saved["dtype"])
+        classes[:] = saved["values"]
+        return {"classes_": classes}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -430,62 +435,89 @@ class FewShotClassifier(_FewShot):
 class FewShotRegressor(_FewShot):
     """A regressor that learns a new function from a few points.
 
-    learner: a meta-trained learner of reals, or a run folder. chunk: how many inputs
-    are predicted at once.
+    Args:
+        learner: a meta-trained learner of reals, or a run folder.
+        chunk: number of inputs that are predicted at once.
+
+    Attributes after `fit`: `state_`, the learner's state.
     """
 
     kind = "reals"
+    _flat: bool  # whether y had the shape (n,)
     _estimator_type = "regressor"
+    _flat: bool  # whether targets were given as (n,)
 
-    def fit(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> Self:
-        """Learn from X (n, *x_shape) and targets y (n,) or (n, y_dim). Raises
-        ValueError for shapes that do not fit, or NaN.
+    def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
+        """Adapt to examples X (n, *x_shape) with targets y (n,) or (n, y_dim).
+
+        Raises InnerloopError for shapes that do not fit the learner, or values that are
+        not finite; the estimator is then as it was.
         """
-        learner = self._resolve()
-        if learner is None:
-            raise InnerloopError(
-                "FewShotRegressor needs a learner: a run folder, or a learner such as MAML.build(spec)"
-            )
-        x = self._inputs(X, learner)
-        targets = torch.from_numpy(_array(y).astype(np.float32))
-        self._flat = targets.dim() == 1
-        targets = targets[:, None] if self._flat else targets
-        if (
-            targets.dim() != 2
-            or len(targets) != len(x)
-            or not torch.isfinite(targets).all()
-        ):
-            raise InnerloopError(
-                f"y needs one finite target for each of the {len(x)} examples, got shape {tuple(targets.shape)}"
-            )
-        self.n_features_in_ = int(x.shape[1])
-        self._adapt(learner, x, targets)
+        with _evaluating():
+            learner = self._resolve()
+            if learner is None:
+                raise InnerloopError(
+                    "FewShotRegressor needs a learner: a run folder, or a learner such "
+                    "as MAML.build(spec)"
+                )
+            reader, like = _reader(learner, _column_names(X)), _like(learner)
+            x = self._inputs(X, reader, like, _shape(learner))
+            values = _targets(y, len(x))
+            flat = values.ndim == 1
+            targets = torch.from_numpy(values.reshape(len(values), -1))
+            targets = _finite(targets, like.dtype, "y")
+            self._adapt(learner, reader, x, targets, _flat=flat)
         return self
 
-    def predict(self, X: ArrayLike | Tensor) -> NDArray[np.float64]:
-        """Predicted means (m,) or (m, y_dim), as y was given."""
-        outputs = self._outputs(X)
-        means = self._learner.likelihood.mean(outputs).double().numpy()
-        return means[:, 0] if self._flat else means
+    def predict(
+        self, X: Any, return_std: bool = False
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted means (m,) or (m, y_dim), as y was in `fit`; with `return_std` also
+        their standard deviations, of the same shape.
 
-    def score(self, X: ArrayLike | Tensor, y: ArrayLike | Tensor) -> float:
-        """The coefficient of determination R^2."""
-        truth, found = _array(y).astype(np.float64), self.predict(X)
-        truth, found = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
-        if truth.shape != found.shape:
+        Raises InnerloopTypeError for `return_std` with a learner that predicts none.
+        """
+        with _evaluating():
+            outputs = self._outputs(X)
+            likelihood = self._learner.likelihood
+            moments = [likelihood.mean(outputs)]
+            if return_std:
+                std = likelihood.std(outputs)
+                if std is None:
+                    raise InnerloopTypeError(
+                        f"{type(self._learner).__name__} predicts no standard "
+                        "deviation: use CNP, NP, ANP or DKT, or build a learner with "
+                        "likelihood=Gaussian(learned_scale=True)"
+                    )
+                moments.append(std)
+            mean, *std = (self._check_predictions(values) for values in moments)
+        if self._flat:
+            mean, std = mean[:, 0], [values[:, 0] for values in std]
+        return (mean, std[0]) if return_std else mean
+
+    def score(self, X: Any, y: ArrayLike | Tensor) -> float:
+        """The coefficient of determination R^2, averaged over the targets."""
+        predictions = self.predict(X)
+        predictions = np.reshape(predictions, (len(predictions), -1))
+        truth = _targets(y, len(predictions)).reshape(len(predictions), -1)
+        if truth.shape != predictions.shape:
             raise InnerloopError(
-                f"y has shape {truth.shape}, the predictions have {found.shape}"
+                f"y must have {predictions.shape[1]} targets per example; got "
+                f"{truth.shape[1]}"
             )
-        return float(
-            1 - ((truth - found) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum()
+        residual = np.square(truth - predictions).sum(0)
+        total = np.square(truth - truth.mean(0)).sum(0)
+        # as in scikit-learn: for constant targets, 1 where they are met and else 0
+        unexplained = np.where(
+            total > 0, residual / np.where(total > 0, total, 1), residual > 0
         )
+        return float(1 - unexplained.mean())
 
-    def _classes_as_json(self) -> Any:
+    def _saved_targets(self) -> Any:
         return {"flat": self._flat}
 
-    def _restore(self, classes: Any, x: Tensor, y: Tensor) -> None:
-        self._flat = classes["flat"]
-        super()._restore(classes, x, y)
+    def _fitted_targets(self, saved: Any) -> dict[str, Any]:
+        return {"_flat": saved["flat"]}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
@@ -500,12 +532,276 @@ class FewShotRegressor(_FewShot):
         )
 
 
-def _array(y: ArrayLike | Tensor) -> NDArray[Any]:
-    return y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+@dataclass(frozen=True)
+class _ArrayReader:
+    """Converts numeric arrays, for learners without a reader of raw inputs.
+
+    Args:
+        shape: shape of one input, or None for any.
+        vocabulary: number of tokens where inputs are rows of token numbers.
+        columns: the columns of the data frame that was passed to `fit`, in order.
+    """
+
+    shape: tuple[int, ...] | None = None
+    vocabulary: int = 0
+    columns: tuple[str, ...] | None = None
+
+    def convert(self, X: Any) -> Tensor:
+        """Inputs (n, *shape). Images may lack the channel axis or have it last; images
+        of integers are scaled to 0..1.
+        """
+        x = self._scaled(_array(self._selected(X), "X"))
+        shape = self.shape
+        if shape is None or tuple(x.shape[1:]) == shape:
+            return x
+        if len(shape) == 3 and shape[0] == 1 and tuple(x.shape[1:]) == shape[1:]:
+            return x[:, None]
+        if len(shape) == 3 and tuple(x.shape[1:]) == (*shape[1:], shape[0]):
+            return x.permute(0, 3, 1, 2).contiguous()
+        return x
+
+    def _selected(self, X: Any) -> Any:
+        """The columns of a data frame in the order that they had in `fit`."""
+        names = _column_names(X)
+        if names is None or self.columns is None:
+            return X
+        missing = [name for name in self.columns if name not in names]
+        if missing:
+            raise InnerloopError(
+                f"X lacks columns that it had in fit: {', '.join(missing)}"
+            )
+        return X[list(self.columns)]
+
+    def _scaled(self, array: NDArray[Any]) -> Tensor:
+        if array.dtype == object and not any(type(v) is str for v in array.flat):
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise InnerloopTypeError(f"X must hold numbers: {error}") from error
+        if array.dtype.kind in "USTO":
+            raise InnerloopError(
+                "X holds texts, which only a learner from a run on texts can read "
+                "(tasks clinc, text)"
+            )
+        if array.dtype.kind not in "buif":
+            raise InnerloopError(
+                "Complex data not supported"
+                if array.dtype.kind == "c"
+                else f"X must hold real numbers; got {array.dtype}"
+            )
+        if array.ndim < 2:
+            raise InnerloopError(
+                f"Expected 2D array, got {array.ndim}D array instead. Reshape your "
+                "data: the first axis of X counts the inputs"
+            )
+        images = len(self.shape) == 3 if self.shape else array.ndim in (3, 4)
+        exact = array.dtype in (np.uint8, np.float32)
+        values = torch.from_numpy(
+            np.ascontiguousarray(array if exact else array.astype(np.float64))
+        )
+        if not array.size:
+            return values
+        if images and array.dtype.kind in "ui":
+            white = 65535 if array.dtype == np.uint16 else 255
+            if array.min() < 0 or array.max() > white:
+                raise InnerloopError(
+                    f"images of integers must lie in 0..{white}, and of reals in 0..1; "
+                    f"got {array.dtype} from {array.min()} to {array.max()}"
+                )
+            return (values if values.is_floating_point() else values.float()) / white
+        if images and self.shape and array.dtype.kind == "f":
+            each = values.flatten(1)
+            whole = (each == each.round()).all(1) & (each.amax(1) > 1.5)
+            if bool(whole.any()):
+                raise InnerloopError(
+                    "images of reals must lie in 0..1, and images of integers have an "
+                    f"integer type; got {array.dtype} up to {array.max():.6g}: divide "
+                    "by 255, or use uint8"
+                )
+        if self.vocabulary and not bool(
+            (
+                (values >= 0) & (values < self.vocabulary) & (values == values.round())
+            ).all()
+        ):
+            raise InnerloopError(
+                f"X must hold token numbers, integers from 0 to {self.vocabulary - 1}"
+            )
+        return values if values.is_floating_point() else values.double()
+
+
+class _Centered(nn.Module):
+    """Inputs as vectors (n, features), minus a mean."""
+
+    def __init__(self, mean: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) - self.get_buffer("mean")
+
+
+def _nearest_class_mean(x: Tensor) -> Learner:
+    """Classification by the nearest class mean, in double precision and with centered
+    inputs: large values that differ little are not rounded.
+    """
+    spec = TaskSpec("classes", tuple(x.shape[1:]), 2)
+    encoder = _Centered(x.double().flatten(1).mean(0))
+    return ProtoNet.build(spec, encoder=encoder, scale=1.0).double()
+
+
+def _reader(learner: Learner | None, columns: tuple[str, ...] | None) -> Any:
+    """What converts inputs for the learner."""
+    if learner is not None and learner.reader is not None:
+        return learner.reader
+    columns = None if columns is None else tuple(columns)
+    if learner is None or learner.spec is None:
+        return _ArrayReader(columns=columns)
+    return _ArrayReader(learner.spec.x_shape, learner.spec.vocabulary, columns)
+
+
+def _shape(learner: Learner | None) -> tuple[int, ...] | None:
+    """The shape of one input of the learner, None for any."""
+    return None if learner is None or learner.spec is None else learner.spec.x_shape
+
+
+def _in_evaluation_mode(learner: Learner) -> Learner:
+    """A copy of the learner in evaluation mode that shares its weights and reader."""
+    tensors = [*learner.parameters(), *learner.buffers()]
+    # tensors made under inference mode cannot be differentiated: these are copied
+    shared = [learner.reader, *(t for t in tensors if not t.is_inference())]
+    return copy.deepcopy(learner, {id(part): part for part in shared}).eval()
+
+
+def _like(learner: Learner | None) -> Tensor:
+    """A tensor with the dtype and device of the learner's weights."""
+    if learner is None:  # the nearest class mean
+        return torch.empty(0, dtype=torch.float64, device="cpu")
+    return next(learner.parameters(), torch.empty(0))
+
+
+@contextmanager
+def _evaluating() -> Iterator[None]:
+    """Without gradients; adaptation may compute its own, under inference mode too."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _finite(values: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """`values` in a dtype. Raises InnerloopError for values that are not finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise InnerloopError(
+            f"Input {name} contains NaN or infinity: fill or drop those examples first"
+        )
+    converted = values.to(dtype)
+    if not bool(torch.isfinite(converted).all()):
+        raise InnerloopError(
+            f"{name} holds a value too large for {str(dtype).removeprefix('torch.')}: "
+            f"{float(values.abs().max()):.3g}; scale {name} first"
+        )
+    return converted
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    """An array of whatever can be read as one."""
+    if hasattr(values, "toarray"):
+        raise InnerloopTypeError(
+            f"sparse input is not supported: pass {name}.toarray()"
+        )
+    try:
+        if not torch.is_tensor(values):
+            return np.asarray(values)
+        if values.is_floating_point() and values.element_size() < 4:
+            values = values.float()  # NumPy has no bfloat16
+        return values.numpy(force=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InnerloopTypeError(
+            f"{name} cannot be read as one array, all inputs of one shape: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _column_names(X: Any) -> tuple[str, ...] | None:
+    """The columns of a data frame whose columns are named by texts, otherwise None."""
+    names = list(getattr(X, "columns", ()))
+    if not names or any(type(name) is not str for name in names):
+        return None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InnerloopError(f"X has several columns called {twice!r}: rename them")
+    return tuple(names)
+
+
+def _labels(y: Any, n: int) -> NDArray[Any]:
+    """Labels (n,).
+
+    Raises InnerloopError for a wrong shape, missing labels or real numbers.
+    """
+    if y is None:
+        raise InnerloopError("requires y to be passed, but the target y is None")
+    labels = _array(y, "y")
+    shape = labels.shape
+    if labels.ndim == 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) != n:
+        raise InnerloopError(
+            f"y must hold one label for each of the {n} examples; got shape {shape}"
+        )
+    kind = labels.dtype.kind
+    if kind == "f" and not np.isfinite(labels).all():
+        raise InnerloopError("Input y contains NaN or infinity")
+    if kind == "f" and (labels != np.round(labels)).any():
+        raise InnerloopError(
+            "Unknown label type: continuous. Classes are needed; for real numbers use "
+            "FewShotRegressor"
+        )
+    if kind in "OTU":
+        # NumPy turns a list of texts and numbers, NaN too, into texts
+        entries = labels if hasattr(y, "dtype") else np.array(y, dtype=object)
+        entries = entries.reshape(n).tolist()
+        try:
+            missing = any(v != v for v in entries)
+            sorted(entries)
+        except (TypeError, ValueError) as error:
+            raise InnerloopError(
+                "y must hold labels of one type, all texts or all numbers, and none "
+                f"missing: {error}"
+            ) from error
+        if missing:
+            raise InnerloopError("Input y contains NaN: every example needs a label")
+    return np.array(labels.tolist()) if kind == "T" else labels
+
+
+def _targets(y: Any, n: int) -> NDArray[np.float64]:
+    """Targets (n,) or (n, y_dim). Raises InnerloopError for a wrong shape or type."""
+    if y is None:
+        raise InnerloopError("requires y to be passed, but the target y is None")
+    values = _array(y, "y")
+    try:
+        if values.dtype.kind not in "buifO":
+            raise TypeError(f"got {values.dtype}")
+        targets = values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InnerloopTypeError(f"y must hold real numbers: {error}") from error
+    if targets.ndim not in (1, 2) or len(targets) != n or not targets.size:
+        raise InnerloopError(
+            f"y must hold one target for each of the {n} examples; got shape "
+            f"{targets.shape}"
+        )
+    if not np.isfinite(targets).all():
+        raise InnerloopError("Input y contains NaN or infinity")
+    return targets
+
+
+def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256((text + digest(tensors)).encode()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:150]
 
 
 def _sklearn(name: str, otherwise: type[Any]) -> type[Any]:
-    """scikit-learn's own exception or warning where it is installed."""
+    """The exception or warning of scikit-learn, where that is installed."""
     try:
         return getattr(import_module("sklearn.exceptions"), name)
     except ImportError:

@@ -21,6 +21,7 @@ from innerloop.assembly import (
     Choice,
     build_tasks,
     check_device,
+    check_reader_options,
     choice_of,
     choose_meta_gradient,
     copy_networks,
@@ -32,12 +33,13 @@ from innerloop.assembly import (
     training_config,
 )
 from innerloop.core.learner import Learner, MetaTrainConfig
-from innerloop.core.report import Report, TestPlan, merged
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import checked
 from innerloop.engine.precision import Precision
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
+from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import Entry, find
 from innerloop.runs import Run, RunError
@@ -83,16 +85,14 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name in ("learner", "tasks", "meta_gradient", "likelihood", "reader"):
-            value = getattr(self, name)
+            value = vars(self)[name]
             if value is not None:
                 object.__setattr__(self, name, Choice.of(value))
-        if isinstance(self.spec, Mapping):
-            object.__setattr__(self, "spec", TaskSpec(**self.spec))
         if self.steps is not None and self.minutes is not None:
             raise InnerloopError("give steps or minutes, not both")
         checked(MetaTrainConfig, self.training, "training")
         for name, low in (("steps", 1), ("minutes", 0.0)):
-            value = getattr(self, name)
+            value = vars(self)[name]
             if value is not None and not (low <= value < math.inf and value > 0):
                 raise InnerloopError(f"{name} must be positive; got {value}")
 
@@ -109,7 +109,8 @@ class Experiment:
         if unknown:
             raise InnerloopError(f"an experiment has no entry {unknown[0]!r}")
         try:
-            return cls(**data)
+            spec = TaskSpec(**data["spec"]) if data.get("spec") else None
+            return cls(**{**data, "spec": spec})
         except (TypeError, KeyError, AttributeError) as error:
             raise InnerloopError(f"this is no experiment: {error}") from error
 
@@ -123,7 +124,7 @@ class Experiment:
     @classmethod
     def load(cls, run: Run | Path | str) -> Self:
         """The experiment of a run folder. Raises RunError where it cannot be used."""
-        folder = run if isinstance(run, Run) else Run(run)
+        folder = Run.of(run)
         try:
             experiment = cls.from_dict(folder.experiment())
             find("learner", experiment.learner.name)
@@ -158,6 +159,8 @@ class Experiment:
         inherited = Experiment.load(self.init_from).reader if self.init_from else None
         reader = self.reader or inherited
         task_options = self._paths(source, source.check(self.tasks.options))
+        if inherited is not None:
+            check_reader_options(inherited, task_options, f"the run {self.init_from}")
         wanted = self.meta_gradient or (
             Choice(preset.meta_gradient) if preset and preset.meta_gradient else None
         )
@@ -170,7 +173,7 @@ class Experiment:
             if "ways" in source.options
             and name in source.options
             and name not in task_options
-            and (value := getattr(config, name)) is not None
+            and (value := vars(config)[name]) is not None
         }
         if "groups" in preferred and "ways" in task_options and preferred["groups"]:
             most = max(1, task_options["ways"] // 5)
@@ -185,6 +188,7 @@ class Experiment:
         ]
         notes = [f"the data allow {' and '.join(shrunk)}"] if shrunk else []
         train = build_tasks(source, "train", task_options, reader)
+        notes += [train.note] if train.note else []
         tasks = train.for_supervised(config.batch) if config.supervised else train
         likelihood = (
             find("likelihood", self.likelihood.name).factory(**self.likelihood.options)
@@ -225,8 +229,7 @@ class Experiment:
                 raise InnerloopError(f"{source.name} needs {option.flag}{text}")
         return {
             name: str(Path(value).resolve())
-            if isinstance(value, Path)
-            or (name in ("root", "file") and isinstance(value, str))
+            if name in source.options and source.options[name].is_path and value
             else value
             for name, value in options.items()
         }
@@ -263,7 +266,7 @@ class Experiment:
         """
         for _ in self.train_events(out, resume=resume):
             pass
-        return load(out.folder if isinstance(out, Run) else out)
+        return load(Run.of(out).folder)
 
     def train_events(
         self, out: Run | Path | str, *, resume: bool = False
@@ -279,7 +282,7 @@ class Experiment:
         """
         from innerloop.training import train_events
 
-        return train_events(self, out if isinstance(out, Run) else Run(out), resume)
+        return train_events(self, Run.of(out), resume)
 
     def settled_precision(self, learner: Learner) -> Precision:
         """The arithmetic to use on this machine."""
@@ -320,12 +323,14 @@ class Experiment:
         ):
             labelled = replace(plan, labels={**labels, **plan.labels})
             if evaluation is None:
-                reports.append(distribution.evaluate(learner, labelled))
+                special = distribution.evaluate(learner, labelled)
+                reports.append(special or evaluate(learner, distribution, labelled))
             else:
                 chosen = Choice.of(evaluation)
                 measure = find("evaluation", chosen.name).factory(**chosen.options)
                 if (reason := measure.supports(learner, distribution)) is not None:
                     raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
+                measure.prepare(load)
                 reports.append(measure(learner, distribution, labelled))
                 break
         return merged(reports)

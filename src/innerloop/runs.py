@@ -111,6 +111,11 @@ class Run:
     def __init__(self, folder: Path | str, disk: Disk | None = None):
         self.folder, self.disk = Path(folder), disk or DISK
 
+    @classmethod
+    def of(cls, run: Run | Path | str) -> Run:
+        """`run` itself, or the run in that folder."""
+        return run if isinstance(run, Run) else cls(run)
+
     @property
     def exists(self) -> bool:
         return (self.folder / "experiment.json").is_file()
@@ -180,20 +185,17 @@ class Run:
         file = self.folder / "experiment.json"
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(stored, dict) or not isinstance(
-                stored.get("experiment"), dict
-            ):
-                raise RunError(f"{file} cannot be used: it holds no experiment")
-            if stored.get("format") != FORMAT:
-                raise RunError(
-                    f"{file} has format {stored.get('format')!r}; this version of "
-                    f"innerloop reads {FORMAT}"
-                )
+            number, experiment = stored["format"], dict(stored["experiment"])
         except (ValueError, OSError, RecursionError) as error:
-            if isinstance(error, RunError):
-                raise
             raise RunError(f"{file} cannot be read: {error}") from error
-        return stored["experiment"]
+        except (TypeError, KeyError) as error:
+            raise RunError(f"{file} cannot be used: it holds no experiment") from error
+        if number != FORMAT:
+            raise RunError(
+                f"{file} has format {number!r}; this version of innerloop reads "
+                f"{FORMAT}"
+            )
+        return experiment
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to the log."""
@@ -216,10 +218,9 @@ class Run:
             return lines
         for line in text.splitlines():
             try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                break
-            if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+                entry = dict(json.loads(line))
+                entry["step"] = int(entry["step"])
+            except (ValueError, RecursionError, TypeError, KeyError):
                 break
             lines.append(entry)
         return lines

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.experiment import load
 from innerloop.learners.synthesis.robustfill import RobustFill
 from innerloop.programs import strings
 from innerloop.programs.search import Budget, Enumerated, InputOutput
 from innerloop.programs.version_space import VersionSpace, explore
-from innerloop.runs import load
 
 SEPARATOR = "|"  # between the texts of several columns, which are read as one text
 # Prior weights of expressions. Characters at constant positions seldom generalize to

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from innerloop.assembly import to_device
-from innerloop.core.report import Estimate, TestPlan
 from innerloop.engine.precision import Precision
+from innerloop.evaluation.few_shot import score_of
 from innerloop.events import (
     Event,
     Finished,
@@ -21,6 +21,7 @@ from innerloop.events import (
     Validated,
 )
 from innerloop.experiment import Experiment, Setup
+from innerloop.measurements import Estimate, TestPlan
 from innerloop.metagrad import calibrate, meta_train
 from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
 from innerloop.runs import Run, RunError
@@ -111,7 +112,9 @@ class _Training:
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
 
     def check(self) -> None:
-        """Raises InnerloopError where something does not fit; nothing is written yet."""
+        """Raises InnerloopError where something does not fit; nothing is written
+        yet.
+        """
         if self.trainable:
             self.optimizer = build_optimizer(self.learner, self.experiment.config)
             self.move.prepare(self.learner, self.setup.tasks, self.noise)
@@ -255,7 +258,7 @@ class _Training:
         kept, text = True, ""
         if held_out is not None:
             plan = TestPlan(n=held_out.validation_size, precision=self.precision)
-            score = held_out.score(learner, plan)
+            score = held_out.score(learner, plan) or score_of(learner, held_out, plan)
             line |= {
                 "validation": score.mean,
                 "validation_interval": score.interval,

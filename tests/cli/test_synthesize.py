@@ -12,7 +12,7 @@ import torch
 
 import innerloop
 from innerloop.cli import main
-from innerloop.runs import Run, Settings
+from innerloop.runs import Run
 from innerloop.tasks import string_programs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "synthesis.md").read_text(
@@ -23,7 +23,10 @@ COLUMNS = re.findall(
     PAGE,
     re.S,
 )
-NAMES = 'name,output\nAda Lovelace,"Lovelace, A."\nGrace Hopper,"Hopper, G."\nEmmy Noether,\nPlato,\n'
+NAMES = (
+    'name,output\nAda Lovelace,"Lovelace, A."\nGrace Hopper,"Hopper, G."\n'
+    "Emmy Noether,\nPlato,\n"
+)
 
 
 def table(folder: Path, text: str) -> str:
@@ -186,7 +189,8 @@ def test_in_python() -> None:
     found = innerloop.synthesize([(("ada", "x"), "ADA/x"), (("bob", "yy"), "BOB/yy")])
     assert found(("eve", "z")) == "EVE/z"
     assert found("eve|z") == "EVE/z"
-    assert sum(share for _, share in found.programs) == pytest.approx(1)
+    assert 0 < sum(share for _, share in found.programs) <= 1
+    assert len(found.programs) == 20 < found.fits
     assert 0 < found.agreement("eve|z") <= 1
     assert found.programs[0][0] == found.program
 
@@ -197,18 +201,15 @@ def run_folder(tmp_path: Path) -> str:
     torch.manual_seed(0)
     tasks = string_programs()
     fields = {"width": 16, "heads": 2, "layers": 1, "hidden": 16}
-    spec = {
-        "kind": "programs",
-        "x_shape": [32],
-        "y_dim": 64,
-        "vocabulary": tasks.spec.vocabulary,
-    }
-    settings = Settings(
-        "robustfill", fields, spec, "string-programs", {"shots": 4, "queries": 6}, {}
+    experiment = innerloop.Experiment(
+        innerloop.Choice("robustfill", fields),
+        innerloop.Choice("string-programs", {"shots": 4, "queries": 6}),
+        spec=tasks.spec,
     )
     run = Run(tmp_path / "run")
-    run.create(settings)
-    run.save_weights(settings.build())
+    with run.locked():
+        run.create(experiment.as_dict())
+    run.save_weights(experiment.build_learner().state_dict())
     return str(tmp_path / "run")
 
 
@@ -219,7 +220,7 @@ def test_a_run_guides_the_search(
         tmp_path,
         "a,output\nx-y,y\nzz-w,w\nlong text of more than thirty-two characters-q,q\n",
     )
-    assert main(["synthesize", "--examples", build_args, "--run", run_folder]) == 0
+    assert main(["synthesize", "--examples", given, "--run", run_folder]) == 0
     assert "program: " in capsys.readouterr().out
 
 
@@ -287,10 +288,10 @@ def test_other_bad_input_is_refused(
     assert "there is no file" in fails(capsys, "--examples", str(tmp_path / "none.csv"))
     given = table(tmp_path, NAMES)
     assert "no folder" in fails(
-        capsys, "--examples", build_args, "--out", str(tmp_path / "none" / "x.csv")
+        capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv")
     )
     assert "no run folder" in fails(
-        capsys, "--examples", build_args, "--run", str(tmp_path / "none")
+        capsys, "--examples", given, "--run", str(tmp_path / "none")
     )
     (tmp_path / "table.csv").write_bytes(b"a,output\n\xff,x\n")
     assert "UTF-8" in fails(capsys, "--examples", str(tmp_path / "table.csv"))

@@ -7,8 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop import Bernoulli, Categorical, Gaussian, Likelihood
-from innerloop.core.likelihood import widened
+from innerloop.core.likelihood import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    widened,
+)
+from innerloop.engine.scores import roc_auc
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -149,3 +155,42 @@ def test_half_precision_outputs_are_scored_in_single_precision(
     assert float(found) == pytest.approx(
         float(likelihood.nll(outputs.float(), y)), rel=1e-6
     )
+
+
+def pairwise(scores: Tensor, positive: Tensor) -> Tensor:
+    """The area by its definition, over all pairs."""
+    pairs = positive[:, None] * (1 - positive)
+    gap = scores[:, None] - scores
+    won = (pairs * ((gap > 0).double() + 0.5 * (gap == 0))).sum()
+    return won / pairs.sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_area_under_the_curve_is_the_share_of_ordered_pairs(seed: int) -> None:
+    scores = (3 * draw(40, seed=seed)).round()  # with ties
+    positive = (draw(40, seed=seed + 10) > 0.5).double()
+    torch.testing.assert_close(roc_auc(scores, positive), pairwise(scores, positive))
+    soft = draw(40, seed=seed).sigmoid()
+    torch.testing.assert_close(roc_auc(scores, soft), pairwise(scores, soft))
+    order = torch.randperm(40)
+    assert torch.equal(
+        roc_auc(scores, positive), roc_auc(scores[order], positive[order])
+    )
+
+
+def test_area_under_the_curve_crosses_vmap() -> None:
+    scores, positive = draw(3, 20), (draw(3, 20, seed=1) > 0).double()
+    each = [roc_auc(s, p) for s, p in zip(scores, positive, strict=True)]
+    assert torch.equal(torch.vmap(roc_auc)(scores, positive), torch.stack(each))
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_area_under_the_curve_is_one_half_with_one_class(label: float) -> None:
+    assert float(roc_auc(draw(5), torch.full((5,), label))) == 0.5
+
+
+def test_area_under_the_curve_of_many_examples_fits_in_memory() -> None:
+    m = 200_000  # all pairs would take 160 GB
+    scores, positive = draw(m).float(), (draw(m, seed=1) > 0).float()
+    assert float(roc_auc(scores, positive)) == pytest.approx(0.5, abs=0.01)
+    assert float(roc_auc(scores + 100 * positive, positive)) == 1.0

@@ -2,36 +2,34 @@
 
 import copy
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import (
-    MAML,
-    Learner,
-    ProtoNet,
-    Scratch,
-    Task,
-    TaskDistribution,
-    TaskSpec,
-    backprop,
-    meta_train,
-)
-from innerloop.core.learner import MetaTrainConfig
+from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.likelihood import Metrics
+from innerloop.core.task import Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.maml import MAML
+from innerloop.learners.transfer.scratch import Scratch
+from innerloop.metagrad import CMAES, Gradient, MetaGradient, Move, backprop, meta_train
+from innerloop.metagrad.base import Draw, Grads
 from innerloop.metagrad.meta_train import (
     CALIBRATION_SEED,
     Step,
+    apply_update,
     build_optimizer,
     calibrate,
     warmup_cosine,
 )
-from innerloop.core.likelihood import Metrics
-from innerloop.metagrad.base import Grads
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -90,7 +88,8 @@ def test_steps_are_counted_and_progress_reaches_one() -> None:
 def fake_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(10**6))
     monkeypatch.setattr(
-        "innerloop.metagrad.meta_train.time",
+        sys.modules["innerloop.metagrad.meta_train"],
+        "time",
         SimpleNamespace(monotonic=lambda: float(next(ticks))),
     )
 
@@ -117,7 +116,7 @@ def test_real_seconds_pass() -> None:
 
 @pytest.mark.parametrize("length", [{}, {"steps": 3, "seconds": 1.0}])
 def test_a_missing_or_double_length_is_refused(length: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="either steps or seconds"):
+    with pytest.raises(ValueError, match="exactly one of steps and seconds"):
         drain(meta_train(protonet(), TASKS, **length))
 
 
@@ -227,15 +226,30 @@ def test_schedule_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warmup_cosine_rises_and_falls() -> None:
-    factor = warmup_cosine(10)
-    assert [factor(step, 0.0) for step in (0, 4, 9, 50)] == pytest.approx(
-        [0.1, 0.5, 1.0, 1.0]
+    factor = warmup_cosine(0.1, decay=False)
+    progress = [0.0, 0.05, 0.1, 0.5, 1.0]
+    rates = [factor(0, p) for p in progress]
+    assert 0 < rates[0] < 0.02, "the first step moves, but hardly"
+    assert rates[1] == pytest.approx(0.5, abs=0.01)
+    assert rates[2:] == [1.0, 1.0, 1.0]
+    decaying = warmup_cosine(0.0)
+    assert [decaying(100, p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
+        [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12
     )
-    assert [
-        factor(100, progress) for progress in (0.0, 0.25, 0.5, 1.0)
-    ] == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12)
-    assert warmup_cosine(10, decay=False)(100, 0.9) == 1.0
-    assert warmup_cosine(0)(0, 0.0) == 1.0
+    assert warmup_cosine(0.0, decay=False)(100, 0.9) == 1.0
+
+
+@pytest.mark.parametrize("steps", [3, 100, 10**6])
+def test_warmup_ends_at_its_share_of_training_at_any_speed(steps: int) -> None:
+    factor = warmup_cosine(0.25, decay=False)
+    rates = [
+        factor(step, step / steps) for step in range(0, steps, max(1, steps // 100))
+    ]
+    share = [i / len(rates) for i in range(len(rates))]
+    assert all(
+        (rate == 1.0) == (p >= 0.25) for rate, p in zip(rates, share, strict=True)
+    )
+    assert rates == sorted(rates)
 
 
 def test_clip_bounds_the_norm_and_keeps_the_direction() -> None:
@@ -304,7 +318,7 @@ def test_a_resumed_training_ends_at_the_same_bits(
             student, MetaTrainConfig(optimizer="AdamW", lr=1e-2, weight_decay=0.01)
         )
 
-    whole, schedule = learner(), warmup_cosine(2)
+    whole, schedule = learner(), warmup_cosine(0.3)
     drain(
         meta_train(
             whole,
@@ -362,7 +376,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm() -> None:
     assert [next(loop).number, next(loop).number] == [0, 1]
     with pytest.raises(
         FloatingPointError,
-        match=r"the loss is nan at step 2, .*: lower the learning rate",
+        match=r"diverged at step 2: the loss is nan, .*; lower the learning rate",
     ):
         next(loop)
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters())
@@ -490,10 +504,12 @@ def test_build_optimizer_follows_the_recipe() -> None:
 
 
 def test_build_optimizer_refuses_what_it_cannot_build() -> None:
-    with pytest.raises(ValueError, match="Scratch has nothing to meta-train"):
+    with pytest.raises(ValueError, match="Scratch has no parameters to meta-train"):
         build_optimizer(Scratch.build(SPEC), MetaTrainConfig())
     for name in ("Addam", "Tensor", "lr_scheduler"):
-        with pytest.raises(ValueError, match=f"no optimizer '{name}': try Adam"):
+        with pytest.raises(
+            ValueError, match=f"such as Adam, AdamW or SGD; got '{name}'"
+        ):
             build_optimizer(protonet(), MetaTrainConfig(optimizer=name))
 
 
@@ -579,8 +595,150 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once() -> None:
     assert float(moved) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_a_learner_is_told_how_far_training_is() -> None:
-    learner, told = protonet(), []
-    learner.at = told.append  # pyright: ignore[reportAttributeAccessIssue]
+def test_a_learner_gets_the_progress_of_training() -> None:
+    learner, seen = protonet(), []
+    learner.on_progress = seen.append  # pyright: ignore[reportAttributeAccessIssue]
     drain(meta_train(learner, TASKS, steps=4, batch=2))
-    assert told == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert seen == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"clip": -1.0},
+        {"clip": 0.0},
+        {"warmup": -1.0},
+        {"warmup": 100.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"lr": 0.0},
+        {"weight_decay": -0.1},
+        {"weight_decay": math.inf},
+        {"batch": 0},
+        {"ways": 0},
+        {"shots": -1},
+        {"groups": -1},
+    ],
+)
+def test_a_setting_out_of_range_is_an_error(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(InnerloopError, match=f"{name} of MetaTrainConfig must be"):
+        MetaTrainConfig(**setting)
+
+
+@pytest.mark.parametrize("clip", [-1.0, 0.0, math.nan])
+def test_a_clip_out_of_range_is_an_error(clip: float) -> None:
+    with pytest.raises(InnerloopError, match="clip must be greater than 0"):
+        drain(meta_train(protonet(), TASKS, steps=1, clip=clip))
+
+
+def test_the_norm_counts_what_the_optimizer_holds() -> None:
+    learner = protonet()
+    parameters = dict(learner.named_parameters())
+    grads: Grads = {name: torch.ones_like(p) for name, p in parameters.items()}
+    before = learner.log_scale.detach().clone()
+    optimizer = torch.optim.SGD([learner.log_scale], lr=1.0)
+    norm = apply_update(Gradient(grads, {}), parameters, optimizer, clip=0.5)
+    assert norm == pytest.approx(1.0), "one number, with a gradient of 1"
+    assert float((before - learner.log_scale).detach()) == pytest.approx(0.5, rel=1e-4)
+
+
+class Shift(MetaGradient):
+    """Moves every parameter to one, without an optimizer."""
+
+    uses_optimizer = False
+
+    def __call__(self, learner: Learner, draw: Draw) -> Move:
+        theta = {n: torch.ones_like(p) for n, p in learner.named_parameters()}
+        return Move(theta, {"loss": torch.zeros(())})
+
+
+def test_a_move_goes_around_the_default_optimizer_and_clipping() -> None:
+    learner = protonet()
+    drain(meta_train(learner, TASKS, steps=2, meta_gradient=Shift(), clip=1e-6))
+    assert all(bool((p == 1).all()) for p in learner.parameters())
+
+
+def test_evolution_lowers_the_loss_with_the_default_optimizer() -> None:
+    torch.manual_seed(0)
+    learner = ProtoNet(nn.Linear(4, 2))
+    fixed = TASKS.sample(4, seeded(0))
+    before = float(learner(fixed)[0].detach())
+    drain(meta_train(learner, TASKS, steps=20, batch=4, meta_gradient=CMAES()))
+    assert float(learner(fixed)[0].detach()) < before
+
+
+def test_a_frozen_encoder_stays_in_evaluation_mode() -> None:
+    encoder = nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Flatten()
+    )
+    encoder.eval().requires_grad_(False)
+    before = copy.deepcopy(encoder.state_dict())
+    learner = ProtoNet(nn.Sequential(encoder, nn.Dropout(0.1), nn.Linear(12, 3)))
+    modes = []
+
+    def spy(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
+        assert isinstance(learner, ProtoNet)
+        modes.append([m.training for m in learner.encoder.modules()])
+        return backprop(learner, tasks)
+
+    drain(meta_train(learner, TASKS, steps=3, batch=2, meta_gradient=spy))
+    assert modes[-1] == [True, *[False] * 5, True, True]
+    assert all(torch.equal(v, before[n]) for n, v in encoder.state_dict().items())
+
+
+def test_statistics_of_frozen_layers_stay() -> None:
+    learner = protonet()
+    learner.encoder[:2].requires_grad_(False)
+    learner.encoder[1].mean.fill_(0.5)
+    drain(meta_train(learner, TASKS, steps=3, batch=2))
+    assert bool((learner.encoder[1].mean == 0.5).all())
+
+
+class Wrong(TaskDistribution):
+    """Tasks that a function spoils."""
+
+    def __init__(self, spoil: Callable[[Task], Task]):
+        self.spec, self.spoil = SPEC, spoil
+
+    def sample(self, n: int, generator: torch.Generator) -> Task:
+        return self.spoil(TASKS.sample(n, generator))
+
+
+def each(change: Callable[[Tensor], Tensor], field: str) -> Callable[[Task], Task]:
+    return lambda task: Task(
+        *(e._replace(**{field: change(getattr(e, field))}) for e in task)
+    )
+
+
+WRONG: dict[str, tuple[Callable[[Task], Task], str]] = {
+    "integer labels": (
+        each(lambda y: y.argmax(-1), "y"),
+        r"support.y of shape \(2, 6\)",
+    ),
+    "integers": (each(Tensor.long, "y"), r"support.y of torch.int64.*one-hot"),
+    "float64": (each(Tensor.double, "x"), r"support.x of torch.float64.*float32"),
+    "no batch axis": (lambda task: task.unbind()[0], r"support.x of shape \(6, 4\)"),
+    "inputs": (each(lambda x: x[..., :3], "x"), r"shape \(2, 6, 3\); expected .*, 4\)"),
+    "targets": (each(lambda y: y[..., :2], "y"), r"support.y of shape \(2, 6, 2\)"),
+    "one task": (lambda task: task.split(0)[0], r"with 2 tasks"),
+}
+
+
+@pytest.mark.parametrize("learner", [protonet, maml])
+@pytest.mark.parametrize("name", WRONG)
+def test_tasks_that_do_not_fit_their_spec_are_an_error(
+    name: str, learner: Callable[[], Learner]
+) -> None:
+    spoil, message = WRONG[name]
+    with pytest.raises(InnerloopError, match=message) as error:
+        drain(meta_train(learner(), Wrong(spoil), steps=1, batch=2))
+    assert len(str(error.value)) < 300
+    assert "sample(2, generator)" in str(error.value)
+
+
+def test_tasks_may_have_the_precision_of_the_learner() -> None:
+    learner = protonet().double()
+    spoil = each(Tensor.double, "x")
+    tasks = Wrong(lambda task: each(Tensor.double, "y")(spoil(task)))
+    assert len(drain(meta_train(learner, tasks, steps=1, batch=2))) == 1

@@ -3,6 +3,7 @@ learners/test_references.py.
 """
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -10,23 +11,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import (
-    IMAML,
-    MAML,
-    Examples,
-    Learner,
-    MetaSGD,
-    ProtoNet,
-    Task,
-    TaskSpec,
+from innerloop.core.descent import Descent
+from innerloop.core.learner import Learner
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.engine import population
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.learners import LEARNERS
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.imaml import IMAML
+from innerloop.learners.optimization.maml import MAML
+from innerloop.learners.optimization.meta_sgd import MetaSGD
+from innerloop.metagrad import (
+    META_GRADIENTS,
+    Gradient,
+    Implicit,
+    MetaGradient,
+    Reptile,
     backprop,
     es,
     implicit,
     reptile,
 )
-from innerloop.core import metagrad
-from innerloop.metagrad import META_GRADIENTS
-from innerloop.engine import population
+from innerloop.metagrad.base import GradientFunction, Grads
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)
@@ -36,24 +42,22 @@ def tasks(n: int = 2) -> Task:
     return Blobs(SPEC).sample(n, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("how", [reptile, implicit])
+@pytest.mark.parametrize("how", [Reptile(), Implicit()])
 def test_a_learner_without_weights_is_refused(how: MetaGradient) -> None:
-    with pytest.raises(
-        TypeError,
-        match=r"needs a learner whose state is weights, such as MAML; not ProtoNet",
-    ):
-        how(ProtoNet.build(SPEC), tasks())
+    message = f"{type(how).__name__} cannot train ProtoNet: it needs a Descent"
+    with pytest.raises(InnerloopTypeError, match=message):
+        how.prepare(ProtoNet.build(SPEC), Blobs(SPEC), torch.Generator())
+    with pytest.raises(InnerloopTypeError, match="ProtoNet"):
+        how(ProtoNet.build(SPEC), tasks)
 
 
-@pytest.mark.parametrize(
-    "learner", [MAML.build(SPEC), MetaSGD.build(SPEC), IMAML.build(SPEC, proximal=0.0)]
-)
+@pytest.mark.parametrize("learner", [MAML.build(SPEC), MetaSGD.build(SPEC)])
 def test_implicit_refuses_a_learner_without_proximal_term(learner: Learner) -> None:
-    with pytest.raises(
-        TypeError,
-        match=f"needs a learner with a proximal term, such as IMAML; {type(learner).__name__} has none",
-    ):
+    message = f"proximal term, such as IMAML; {type(learner).__name__} has none"
+    with pytest.raises(InnerloopTypeError, match=message):
         implicit(learner, tasks())
+    with pytest.raises(InnerloopTypeError, match=message):
+        Implicit().check(learner, Blobs(SPEC))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,9 @@ def test_gradients_fit_their_parameters_and_nothing_is_changed(
         dict(student.named_parameters()),
         {n: p.detach().clone() for n, p in student.named_parameters()},
     )
-    grads, metrics = META_GRADIENTS[name](student, tasks())
+    update = META_GRADIENTS[name]()(student, tasks)
+    assert isinstance(update, Gradient)
+    grads, metrics = update.grads, update.metrics
     assert set(grads) == set(theta)
     for key, grad in grads.items():
         assert grad is not None
@@ -93,7 +99,9 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     learner, sizes = MAML.build(SPEC), []
     whole, means = backprop(learner, tasks(5))
     monkeypatch.setattr(
-        metagrad, "AT_ONCE", 2 * sum(part.x[0].numel() for part in tasks(1))
+        sys.modules["innerloop.metagrad.backprop"],
+        "CHUNK_NUMBERS",
+        2 * sum(part.x[0].numel() for part in tasks(1)),
     )
     learner.register_forward_pre_hook(
         lambda module, args: sizes.append(len(args[0].query.y))
@@ -107,7 +115,7 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 def recomputing(recompute: bool, **build_args: Any) -> tuple[Learner, Task]:
     torch.manual_seed(0)
-    kind = given.pop("kind", MAML)
+    kind = build_args.pop("kind", MAML)
     net = nn.Sequential(
         nn.Linear(4, 64),
         nn.Tanh(),
@@ -122,10 +130,11 @@ def recomputing(recompute: bool, **build_args: Any) -> tuple[Learner, Task]:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}]
+    "build_args",
+    [{}, {"first_order": True}, {"kind": MetaSGD}, {"transductive": True}],
 )
 @pytest.mark.parametrize("n", [1, 3])
-def test_recomputing_changes_no_gradient(given: dict[str, Any], n: int) -> None:
+def test_recomputing_changes_no_gradient(build_args: dict[str, Any], n: int) -> None:
     grads = []
     for recompute in (False, True):
         learner, some = recomputing(recompute, **build_args)
@@ -185,11 +194,9 @@ def test_recomputing_remembers_the_weights_alone() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda box: box.tensor):
             loss, _ = learner(some.split(0)[0])
-        storages = {
-            box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes()
-            for box in held
-        }
-        remembered.append(sum(storages.values()))
+        storages = [box.tensor.untyped_storage() for box in held]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        remembered.append(sum(sizes.values()))
         del loss
     weights = sum(4 * p.numel() for p in learner.parameters())
     assert remembered[1] < 27 * weights, "the weights of 20 steps, and one query"
@@ -211,7 +218,7 @@ def test_meta_steps_leave_no_tensors_behind() -> None:
 
 
 @pytest.mark.parametrize("how", [backprop, es])
-def test_frozen_parameters_get_no_gradient(how: MetaGradient) -> None:
+def test_frozen_parameters_get_no_gradient(how: GradientFunction) -> None:
     learner = ProtoNet.build(SPEC)
     learner.log_scale.requires_grad_(False)
     assert set(how(learner, tasks())[0]) == {
@@ -263,7 +270,7 @@ def es_both_ways(
     """The gradient of es, its members evaluated all at once and one by one."""
     found = []
     for at_once in (2**20, 0):
-        monkeypatch.setattr(population, "AT_ONCE", at_once)
+        monkeypatch.setattr(population, "CHUNK_NUMBERS", at_once)
         torch.manual_seed(7)  # dropout, latent variables
         found.append(
             es(
@@ -297,10 +304,10 @@ def test_es_at_once_is_es_one_by_one(
     torch.testing.assert_close(at_once, one_by_one, rtol=1e-3, atol=1e-4)
 
 
-class Lucky(Learner):
-    """A loss that is nothing but luck, and may look at its value; for tests."""
+class Noisy(Learner):
+    """A loss that is random, and may depend on the value of a parameter."""
 
-    looks: bool = False
+    branches: bool = False
 
     def __post_init__(self) -> None:
         self.w = nn.Parameter(torch.zeros(3))
@@ -313,19 +320,17 @@ class Lucky(Learner):
         return x @ torch.ones(4, 3)
 
     def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
-        luck = torch.randn(())
-        return (
-            luck
-            if self.looks and float(self.w[0].detach()) > 9
-            else luck + self.w.sum()
-        ), {}
+        noise = torch.randn(())
+        large = self.branches and float(self.w[0].detach()) > 9
+        return noise if large else noise + self.w.sum(), {}
 
 
-@pytest.mark.parametrize("looks", [False, True])
-def test_members_of_es_have_the_same_luck(
-    looks: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore:Noisy is run task by task")
+@pytest.mark.parametrize("branches", [False, True])
+def test_members_of_es_draw_the_same_random_numbers(
+    branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for found in es_both_ways(Lucky(looks=looks), monkeypatch, sigma=1e-2):
+    for found in es_both_ways(Noisy(branches=branches), monkeypatch, sigma=1e-2):
         grad = found["w"]
         assert grad is not None
         noise = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
@@ -334,9 +339,10 @@ def test_members_of_es_have_the_same_luck(
         )
 
 
-@pytest.mark.parametrize("looks", [False, True])
-def test_es_draws_as_much_as_one_evaluation(looks: bool) -> None:
-    learner = Lucky(looks=looks)
+@pytest.mark.filterwarnings("ignore:Noisy is run task by task")
+@pytest.mark.parametrize("branches", [False, True])
+def test_es_draws_as_much_as_one_evaluation(branches: bool) -> None:
+    learner = Noisy(branches=branches)
     torch.manual_seed(0)
     es(learner, tasks(), pairs=3)
     after = torch.randn(3)
@@ -347,9 +353,9 @@ def test_es_draws_as_much_as_one_evaluation(looks: bool) -> None:
     assert torch.equal(after, torch.randn(3))
 
 
-def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
-    class Broken(Lucky):
-        """Breaks off, for tests."""
+def test_es_ranks_losses_that_are_not_finite_last() -> None:
+    class Broken(Noisy):
+        """Diverges for half of the members."""
 
         def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
             return torch.where(self.w[0] > 0, torch.nan, self.w[0] * 1.0), {}
@@ -358,5 +364,81 @@ def test_es_takes_ranks_in_the_place_of_losses_that_are_no_numbers() -> None:
     assert grad is not None
     assert bool(torch.isfinite(grad).all())
     assert float(grad[0]) > 2 * float(grad[1:].abs().max()), (
-        "what breaks off is worse than anything"
+        "a loss that is not finite ranks last"
     )
+
+
+def freeze(learner: Learner, name: str) -> None:
+    learner.get_parameter(name).requires_grad_(False)
+
+
+INNER: dict[str, dict[str, Any]] = {
+    "maml": {"inner_lr": 0.1},
+    "metasgd": {},
+    "imaml": {"inner_steps": 3},
+    "metalstm": {"inner_steps": 2},
+    "scratch": {"inner_steps": 2},
+    "l2o": {"inner_steps": 2},
+}
+
+
+def two_layers() -> nn.Module:
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    net[0].requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_adaptation_leaves_frozen_weights_alone(name: str) -> None:
+    torch.manual_seed(0)
+    learner = LEARNERS[name].build(SPEC, net=two_layers(), **INNER[name])
+    assert isinstance(learner, Descent)
+    task = tasks().unbind()[0]
+    state = learner.adapt(task.support)
+    assert set(state) == {"2.weight", "2.bias"}
+    assert not torch.equal(state["2.weight"], learner.net.get_parameter("2.weight"))
+    assert learner.predict(state, task.query.x).shape == (9, 3)
+
+
+@pytest.mark.parametrize("how", [backprop, reptile, implicit])
+def test_meta_gradients_leave_frozen_weights_alone(how: GradientFunction) -> None:
+    torch.manual_seed(0)
+    learner = IMAML.build(SPEC, net=two_layers(), inner_steps=2)
+    grads, _ = how(learner, tasks())
+    assert set(grads) == {"net.2.weight", "net.2.bias"}
+
+
+def test_es_members_adapt_the_same_weights() -> None:
+    torch.manual_seed(0)
+    learner = MAML.build(SPEC, net=two_layers(), inner_lr=0.5)
+    before = learner(tasks())[0].detach()
+    theta = {n: p.detach() for n, p in learner.named_parameters() if p.requires_grad}
+    members = {name: torch.stack([p, p]) for name, p in theta.items()}
+    losses = population.evaluated(
+        learner, lambda some: learner(some)[0], members, tasks()
+    )
+    torch.testing.assert_close(losses, torch.stack([before, before]))
+
+
+def test_integers_may_be_parameters_and_buffers() -> None:
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+            self.order = nn.Parameter(torch.tensor([3, 1, 2, 0]), requires_grad=False)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x[:, self.order])
+
+    for kind in (MAML, IMAML):
+        learner = kind.build(SPEC, net=Counted())
+        for how in (backprop, reptile):
+            assert set(how(learner, tasks())[0]) == {"net.head.weight", "net.head.bias"}
+    assert implicit(learner, tasks())
+
+
+def test_a_net_without_trainable_weights_is_an_error() -> None:
+    learner = MAML.build(SPEC, net=nn.Linear(4, 3).requires_grad_(False))
+    with pytest.raises(InnerloopError, match="MAML adapts the weights of net, and all"):
+        learner.adapt(tasks().unbind()[0].support)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from innerloop import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 
 
 def batch(n: int = 3) -> Task:
@@ -98,3 +98,22 @@ def test_spec_takes_any_sequence_and_is_a_value() -> None:
 def test_a_distribution_must_sample() -> None:
     with pytest.raises(TypeError, match="sample"):
         TaskDistribution()  # type: ignore[abstract]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_to_the_cpu_has_arrived() -> None:
+    tasks = batch(1000).to("cuda")
+    assert torch.equal(tasks.to("cpu").query.x, batch(1000).query.x)
+
+
+def test_only_copies_to_a_device_may_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda self, device, non_blocking=False: seen.append(non_blocking) or self,
+    )
+    batch().to("cpu")
+    assert seen == [False] * 4
+    batch().to("cuda")
+    assert seen[4:] == [True] * 4

@@ -1,18 +1,25 @@
-"""A graph_cached gradient is the gradient, whatever has changed since it was recorded."""
+"""A recorded gradient is the gradient, whatever has changed since it was recorded."""
 
 import gc
 import random
+import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, Bernoulli, Learner, ProtoNet, Task, TaskSpec
-from innerloop.metagrad.backprop import loss_and_gradient
-from innerloop.engine import graph_cache as replay
+from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Bernoulli
+from innerloop.core.task import Task, TaskSpec
+from innerloop.engine import graph_cache
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.norm_stats import use_batch
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.maml import MAML
+from innerloop.metagrad.backprop import loss_and_gradient
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -40,7 +47,8 @@ def found(learner: Learner, some: Task) -> list[Tensor | None]:
 
 
 def recorded(learner: Learner) -> int:
-    return sum(s.recording is not None for s in replay._situations[learner].values())
+    situations = graph_cache._situations.get(learner, {})
+    return sum(s.recording is not None for s in situations.values())
 
 
 def frozen(learner: Learner) -> None:
@@ -98,6 +106,8 @@ def test_what_changes_after_the_recording_counts(change: str) -> None:
 
 def test_a_tensor_that_is_no_buffer_counts_too() -> None:
     class Scaled(nn.Module):
+        recordable = True
+
         def __init__(self) -> None:
             super().__init__()
             self.factor = torch.ones(())
@@ -138,6 +148,8 @@ def test_what_is_drawn_at_random_is_not_recorded() -> None:
 
 def test_what_reads_values_is_not_recorded() -> None:
     class Peeking(nn.Module):
+        recordable = True
+
         def forward(self, x: Tensor) -> Tensor:
             return x * float(x.sum().item() > 0)
 
@@ -165,14 +177,16 @@ def test_a_recording_goes_with_its_learner() -> None:
     learner = MAML.build(SPEC)
     for _ in range(4):
         loss_and_gradient(learner, tasks(0))
-    count = len(replay._situations)
+    count = len(graph_cache._situations)
     del learner
     gc.collect()
-    assert len(replay._situations) == count - 1
+    assert len(graph_cache._situations) == count - 1
 
 
 class Odd(nn.Module):
     """A layer with settings in odd places."""
+
+    recordable = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,6 +247,8 @@ def test_what_values_or_chance_decide_is_not_recorded(
     peek: Callable[[Tensor], Tensor],
 ) -> None:
     class Peeking(nn.Module):
+        recordable = True
+
         def forward(self, x: Tensor) -> Tensor:
             return peek(x)
 
@@ -293,7 +309,7 @@ def test_recordings_are_few_however_many_the_situations() -> None:
     for n in range(1, 13):
         for _ in range(4):
             loss_and_gradient(learner, tasks(n, n))
-    assert recorded(learner) == replay.MOST
+    assert recorded(learner) == graph_cache.MAX_RECORDINGS
 
 
 def test_what_takes_very_many_operations_is_not_recorded() -> None:
@@ -309,6 +325,8 @@ def test_a_recording_that_the_next_call_contradicts_is_dropped() -> None:
     elsewhere = [1.0]
 
     class Reading(nn.Module):
+        recordable = True
+
         def forward(self, x: Tensor) -> Tensor:
             return x * elsewhere[0]
 
@@ -319,3 +337,145 @@ def test_a_recording_that_the_next_call_contradicts_is_dropped() -> None:
             found(learner, tasks(seed)), expected(learner, tasks(seed)), rtol=0, atol=0
         )
     assert recorded(learner) == 0
+
+
+class Factor(nn.Module):
+    """A layer that depends on a value outside of it and says that it does not."""
+
+    recordable = True
+    value: ClassVar[list[float]] = [1.0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.value[0]
+
+
+def test_a_recording_that_goes_out_of_date_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Factor, "value", [1.0])
+    learner = ProtoNet.build(SPEC, encoder=nn.Sequential(nn.Linear(4, 4), Factor()))
+    for seed in range(40):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 1
+    Factor.value[0] = 100.0
+
+    def train_on() -> None:
+        for seed in range(100):
+            found(learner, tasks(seed))
+
+    with pytest.raises(InnerloopError, match="ProtoNet depends on more than its"):
+        train_on()
+    assert recorded(learner) == 0
+    torch.testing.assert_close(
+        found(learner, tasks(0)), expected(learner, tasks(0)), rtol=0, atol=0
+    )
+
+
+def test_rechecks_come_at_growing_intervals() -> None:
+    learner, calls = ProtoNet.build(SPEC), []
+    theta = dict(learner.named_parameters())
+
+    def function(theta: dict[str, Tensor], some: Task) -> Tensor:
+        calls.append(1)
+        return (some.query.x.sum() * theta["log_scale"]).detach()
+
+    for step in range(70):
+        calls.clear()
+        graph_cache.graph_cached(learner, function, theta, tasks(step))
+        replays = step - graph_cache.AFTER  # three calls, and one more comparison
+        assert bool(calls) == (replays in (-3, -2, -1, 0, 4, 8, 16, 32, 64))
+
+
+class Own(ProtoNet):
+    """A user's learner: its code is not known."""
+
+
+class OwnLayer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        print("called")
+        return x
+
+
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+def build_own_function() -> ProtoNet:
+    learner = ProtoNet.build(SPEC)
+    learner.encoder.activation = doubled  # pyright: ignore[reportArgumentType]
+    return learner
+
+
+UNKNOWN: dict[str, Callable[[], Learner]] = {
+    "a learner": lambda: Own.build(SPEC),
+    "a layer": lambda: ProtoNet.build(SPEC, encoder=OwnLayer()),
+    "a function": build_own_function,
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_unknown_code_is_not_recorded(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner = UNKNOWN[what]()
+    for seed in range(8):
+        found(learner, tasks(seed))
+        assert bool(capsys.readouterr().out) == (what == "a layer")
+    assert recorded(learner) == 0
+
+
+def test_recordable_is_not_inherited() -> None:
+    class Declared(Own):
+        recordable = True
+
+    class Inherits(Declared):
+        pass
+
+    assert ProtoNet.recordable
+    assert not Own.recordable
+    assert Declared.recordable
+    assert not Inherits.recordable
+
+
+rng = np.random.default_rng(0)
+
+
+def test_a_generator_that_no_attribute_holds_is_not_recorded() -> None:
+    class Dropping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 0 if rng.random() < 0.2 else x
+
+    for _ in range(5):
+        learner = ProtoNet.build(
+            SPEC, encoder=nn.Sequential(nn.Linear(4, 4), Dropping())
+        )
+        losses = {float(loss_and_gradient(learner, tasks(0))[0]) for _ in range(40)}
+        assert len(losses) > 1
+
+
+def test_recordings_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INNERLOOP_GRAPH_CACHE", "0")
+    learner = ProtoNet.build(SPEC)
+    for seed in range(8):
+        found(learner, tasks(seed))
+    assert recorded(learner) == 0
+
+
+def test_threads_share_a_recording() -> None:
+    learner = MAML.build(SPEC)
+    wanted = [expected(learner, tasks(seed)) for seed in range(4)]
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for _ in range(12):
+            results = found(learner, tasks(seed))
+            if not all(map(torch.equal, results, wanted[seed])):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert recorded(learner) == 1

@@ -10,7 +10,6 @@ import torch
 
 from innerloop import MAML, OML, MatchingNet, ProtoNet
 from innerloop.core.learner import Learner
-from innerloop.core.report import TestPlan
 from innerloop.core.task import Examples
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.evaluation import EVALUATIONS, ClassIncrementalTest
@@ -22,6 +21,7 @@ from innerloop.evaluation.class_incremental import (
     stream,
 )
 from innerloop.learners.class_incremental_learner import ClassIncremental
+from innerloop.measurements import TestPlan
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.sinusoid import Sinusoid
 
@@ -49,9 +49,9 @@ class Forgetful(ClassIncremental):
     likelihood: Any = None
 
     def adapt(self, support: Examples) -> Any:
-        return self.further(None, support)
+        return self.extend(None, support)
 
-    def further(self, state: Any, examples: Examples) -> Any:
+    def extend(self, state: Any, examples: Examples) -> Any:
         return torch.tensor(examples.y.shape[1])
 
     def predict(self, state: Any, x: torch.Tensor) -> torch.Tensor:

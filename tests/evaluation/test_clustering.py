@@ -7,10 +7,10 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 from innerloop import MAML, Examples, ProtoNet, Task, TaskDistribution, TaskSpec
-from innerloop.core.report import TestPlan
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.evaluation import Clustering
 from innerloop.evaluation.clustering import adjusted_rand_index, cluster
+from innerloop.measurements import TestPlan
 from innerloop.tasks.sinusoid import Sinusoid
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Examples, ProtoNet, TaskSpec
-from innerloop.core.report import TestPlan
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.evaluation import EVALUATIONS, GeneratedSupport
 from innerloop.evaluation.generated_support import GeneratedSupportTasks
+from innerloop.measurements import TestPlan
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.testing import Blobs
 
@@ -20,7 +20,7 @@ class Maker(ProtoNet):
 
     noise: float = 0.0
 
-    def imagine(
+    def generate(
         self, support: Examples, count: int, generator: torch.Generator
     ) -> Tensor:
         means = support.y.T @ support.x / support.y.sum(0)[:, None]
@@ -71,8 +71,9 @@ def test_the_score_is_reported_with_and_without_generated_examples() -> None:
 
 def test_runs_and_tasks_that_do_not_fit_are_refused() -> None:
     evaluation = GeneratedSupport(generator_run="runs/x")
-    with pytest.raises(InnerloopTypeError, match="generates no examples"):
-        evaluation.prepare(lambda path: ProtoNet(nn.Identity()))
+    evaluation.prepare(lambda path: ProtoNet(nn.Identity()))
+    with pytest.raises(InnerloopTypeError, match="does not generate examples"):
+        evaluation(ProtoNet(nn.Identity()), TASKS, TestPlan(n=2))
     evaluation.prepare(lambda path: Maker.build(TaskSpec("classes", (7,), 3)))
     with pytest.raises(InnerloopError, match=r"shape \(7,\); got .* shape \(4,\)"):
         evaluation(ProtoNet(nn.Identity()), TASKS, TestPlan(n=2))

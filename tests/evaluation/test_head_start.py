@@ -20,10 +20,10 @@ from innerloop import (
     meta_test,
     meta_train,
 )
-from innerloop.core.report import TestPlan
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.evaluation import EVALUATIONS, HeadStart, head_start
 from innerloop.evaluation.head_start import HeadStartResult, Median
+from innerloop.measurements import TestPlan
 from innerloop.tasks.algorithmic import copy
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.testing import Blobs

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop import ActiveLearner, ProtoNet, meta_test, meta_train
-from innerloop.core.report import TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.evaluation import Labelling
 from innerloop.evaluation.active import labelling_curves
+from innerloop.measurements import TestPlan
 
 
 class Crowds(TaskDistribution):
@@ -47,14 +47,14 @@ def built(**build_args: object) -> ActiveLearner:
 def test_acquisition_is_learned() -> None:
     learner = built(labels=4, rollouts=8)
     # with this sign, the untrained policy prefers points that stand alone
-    for p in learner.score[-1].parameters():
+    for p in learner.policy.score[-1].parameters():
         p.data.neg_()
     before = labelling_curves(learner, Crowds(), n=100)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
     for _ in meta_train(learner, Crowds(), steps=60, batch=8, optimizer=optimizer):
         pass
     after = labelling_curves(learner, Crowds(), n=100)
-    fixed = next(iter(set(after) - {"learned", "entropy", "margin", "k-centre"}))
+    fixed = next(iter(set(after) - {"learned", "entropy", "margin", "k-center"}))
     assert after[fixed].accuracy == before[fixed].accuracy
     assert before["learned"].accuracy[3].mean < 0.5
     deficit = after[fixed].deficit[3]

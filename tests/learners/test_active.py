@@ -1,5 +1,5 @@
-"""ActiveLearner for labels: what it may know, how distances to means come of those between
-points, and that asking is learned.
+"""ActiveLearner: which labels it may read, distances to means from those between
+points, and that the policy is trained by REINFORCE.
 """
 
 from functools import partial
@@ -9,21 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop import ActiveLearner, asking_curves, meta_train
+from innerloop import ActiveLearner, meta_train
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.learners.active.pool_features import FEATURES, situation, to_means
+from innerloop.evaluation.active import labelling_curves
+from innerloop.learners.active.pool_features import FEATURES, pool_features, to_means
 from innerloop.learners.metric.distances import class_means, squared_distance
 
 
 class Crowds(TaskDistribution):
-    """Pools of 16 points: 13 crowd around one centre, and 1 lies at each of three
-    others; what is asked is of all four classes alike.
+    """Pools of 16 points: 13 around one center, and 1 at each of three others; the
+    query set has as many of each class.
     """
 
     spec = TaskSpec("classes", (2,), 4)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        centres = (
+        centers = (
             4
             * F.normalize(torch.randn(n, 4, 2, generator=generator), dim=-1)
             * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
@@ -40,15 +41,15 @@ class Crowds(TaskDistribution):
         return Task(
             *(
                 Examples(
-                    self.near(centres, labels, generator), F.one_hot(labels, 4).float()
+                    self.near(centers, labels, generator), F.one_hot(labels, 4).float()
                 )
                 for labels in (y, wanted)
             )
         )
 
     @staticmethod
-    def near(centres: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        at = centres.gather(1, labels[..., None].expand(-1, -1, 2))
+    def near(centers: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        at = centers.gather(1, labels[..., None].expand(-1, -1, 2))
         return at + 0.3 * torch.randn(at.shape, generator=generator)
 
 
@@ -63,27 +64,27 @@ def built(**build_args: object) -> ActiveLearner:
 
 def test_distances_to_means_are_those_to_the_means() -> None:
     support, query = pool()
-    z, y, asked = (
+    z, y, labelled = (
         support.x.double(),
         support.y.double(),
         (torch.arange(16) % 3 == 0).double(),
     )
     found, count = to_means(
-        squared_distance(query.x.double(), z), squared_distance(z, z), y, asked
+        squared_distance(query.x.double(), z), squared_distance(z, z), y, labelled
     )
-    wanted = squared_distance(query.x.double(), class_means(z, y * asked[:, None]))
+    wanted = squared_distance(query.x.double(), class_means(z, y * labelled[:, None]))
     met = count > 0
-    torch.testing.assert_close(count, (y * asked[:, None]).sum(0))
+    torch.testing.assert_close(count, (y * labelled[:, None]).sum(0))
     torch.testing.assert_close(found[:, met], wanted[:, met])
 
 
-def test_what_is_read_of_one_example_is_as_written_out() -> None:
+def test_features_of_one_example() -> None:
     support = pool().support
-    asked, apart = torch.zeros(16), squared_distance(support.x, support.x)
-    asked[[2, 5, 9]] = 1
-    seen = situation(apart, support.y, asked, torch.tensor(10.0))
+    labelled, within = torch.zeros(16), squared_distance(support.x, support.x)
+    labelled[[2, 5, 9]] = 1
+    seen = pool_features(within, support.y, labelled, torch.tensor(10.0))
     assert seen.shape == (16, FEATURES)
-    i, far = 7, float(apart.max())
+    i, far = 7, float(within.max())
     means = {
         k: support.x[[j for j in (2, 5, 9) if support.y[j, k]]].mean(0)
         for k in range(4)
@@ -98,23 +99,23 @@ def test_what_is_read_of_one_example_is_as_written_out() -> None:
         ]
     )
     p = scores.softmax(0)
-    torch.testing.assert_close(seen[i, 1], apart[i, [2, 5, 9]].min() / far)
+    torch.testing.assert_close(seen[i, 1], within[i, [2, 5, 9]].min() / far)
     torch.testing.assert_close(seen[i, 3], -(p * p.log()).sum(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(seen[i, 4], p.max())
     torch.testing.assert_close(seen[i, 11].expm1(), torch.tensor(3.0))
 
 
 @pytest.mark.parametrize(
-    "strategy", ["learned", "in-turn", "entropy", "margin", "k-centre"]
+    "strategy", ["learned", "sequential", "entropy", "margin", "k-center"]
 )
-def test_a_label_that_was_not_asked_for_is_not_known(strategy: str) -> None:
+def test_labels_of_other_examples_are_not_read(strategy: str) -> None:
     learner, support = built(labels=4, strategy=strategy), pool().support
-    apart = squared_distance(support.x, support.x)
-    order = learner.asked_for(apart, support.y)
+    within = squared_distance(support.x, support.x)
+    order = learner.selection_order(within, support.y)
     assert order.sum(0).max() == 1  # none twice
     assert order.sum() == 4
     others = torch.where(order.sum(0)[:, None] > 0, support.y, support.y.roll(1, 1))
-    assert torch.equal(learner.asked_for(apart, others), order)
+    assert torch.equal(learner.selection_order(within, others), order)
     query = pool().query.x
     torch.testing.assert_close(
         learner.predict(learner.adapt(Examples(support.x, others)), query),
@@ -125,30 +126,32 @@ def test_a_label_that_was_not_asked_for_is_not_known(strategy: str) -> None:
 def test_a_pool_in_another_order_is_the_same_pool() -> None:
     learner, support = built(labels=4), pool().support
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
-    ask = partial(learner.asked_for, y=support.y)
-    shuffled = learner.asked_for(
+    select = partial(learner.selection_order, y=support.y)
+    shuffled = learner.selection_order(
         squared_distance(support.x[order], support.x[order]), support.y[order]
     )
-    assert torch.equal(shuffled, ask(squared_distance(support.x, support.x))[:, order])
+    assert torch.equal(
+        shuffled, select(squared_distance(support.x, support.x))[:, order]
+    )
 
 
-def test_k_centre_takes_the_farthest() -> None:
-    learner, support = built(labels=3, strategy="k-centre"), pool().support
-    apart = squared_distance(support.x, support.x)
-    chosen = learner.asked_for(apart, support.y).argmax(-1).tolist()
+def test_k_center_selects_the_farthest() -> None:
+    learner, support = built(labels=3, strategy="k-center"), pool().support
+    within = squared_distance(support.x, support.x)
+    chosen = learner.selection_order(within, support.y).argmax(-1).tolist()
     assert chosen[0] == 0
-    assert chosen[1] == int(apart[0].argmax())
-    assert chosen[2] == int(torch.minimum(apart[0], apart[chosen[1]]).argmax())
+    assert chosen[1] == int(within[0].argmax())
+    assert chosen[2] == int(torch.minimum(within[0], within[chosen[1]]).argmax())
 
 
-def test_what_to_label_next_begins_after_what_is_labelled() -> None:
-    learner, support = built(strategy="k-centre"), pool().support
-    told = Examples(support.x[:2], torch.eye(2))
-    chosen = learner.next_to_label(support.x[2:], told, 3)
+def test_next_to_label_starts_after_the_labelled_examples() -> None:
+    learner, support = built(strategy="k-center"), pool().support
+    labelled = Examples(support.x[:2], torch.eye(2))
+    chosen = learner.next_to_label(support.x[2:], labelled, 3)
     assert len(set(chosen)) == 3
     assert min(chosen) >= 0
-    apart = squared_distance(support.x[2:], support.x[:2]).amin(1)
-    assert chosen[0] == int(apart.argmax())
+    within = squared_distance(support.x[2:], support.x[:2]).amin(1)
+    assert chosen[0] == int(within.argmax())
     assert len(learner.next_to_label(support.x, None, 100)) == 16
 
 
@@ -157,11 +160,9 @@ def test_the_gradient_is_that_of_reinforce() -> None:
     accuracy, which is known exactly.
     """
     learner, task = built(labels=1, rollouts=20_000), pool(3)
-    theta = dict(learner.score.named_parameters())
-    apart = squared_distance(task.support.x, task.support.x)
-    p = learner.preference(apart, task.support.y, torch.zeros(16), "learned").softmax(
-        -1
-    )
+    theta = dict(learner.policy.score.named_parameters())
+    within = squared_distance(task.support.x, task.support.x)
+    p = learner.scores(within, task.support.y, torch.zeros(16), "learned").softmax(-1)
     # with one label all queries are of its class, (m, n)
     right = task.query.y @ task.support.y.T
     wanted = torch.autograd.grad(-(p * right.mean(0)).sum(), list(theta.values()))
@@ -171,12 +172,12 @@ def test_the_gradient_is_that_of_reinforce() -> None:
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0.1)
 
 
-def test_asking_is_learned() -> None:
+def test_the_policy_is_learned() -> None:
     learner = built(labels=4, rollouts=8)
-    # by chance it begins with asking for what stands alone
-    for p in learner.score[-1].parameters():
+    # with these weights it would start with isolated points
+    for p in learner.policy.score[-1].parameters():
         p.data.neg_()
-    before = asking_curves(learner, Crowds(), n=100)
+    before = labelling_curves(learner, Crowds(), n=100)
     for _ in meta_train(
         learner,
         Crowds(),
@@ -185,8 +186,9 @@ def test_asking_is_learned() -> None:
         optimizer=torch.optim.Adam(learner.parameters(), lr=1e-2),
     ):
         pass
-    after = asking_curves(learner, Crowds(), n=100)
-    assert after["in-turn"].accuracy == before["in-turn"].accuracy
+    after = labelling_curves(learner, Crowds(), n=100)
+    assert after["sequential"].accuracy == before["sequential"].accuracy
     assert before["learned"].accuracy[3].mean < 0.5
-    behind = after["in-turn"].behind[3]
-    assert behind.mean - behind.interval > 0.15
+    deficit = after["sequential"].deficit[3]
+    assert deficit.interval is not None
+    assert deficit.mean - deficit.interval > 0.15

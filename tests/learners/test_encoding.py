@@ -13,13 +13,18 @@ from innerloop import (
     NP,
     EncoderDecoder,
     Examples,
+    Gaussian,
     Learner,
     Task,
     TaskSpec,
     meta_test,
     meta_train,
 )
-from innerloop.learners.neural_processes.layers import divergence, mixed, unsoftplus
+from innerloop.learners.neural_processes.layers import (
+    divergence,
+    moment_matched,
+    unsoftplus,
+)
 from innerloop.tasks import completion, gp_curves
 from innerloop.tasks.gp_curves import LENGTH, NOISE, PERIOD, Kernel
 from innerloop.testing import Blobs
@@ -85,7 +90,7 @@ def latent(learner: Learner, examples: Examples) -> torch.distributions.Normal:
 
 def attended(learner: Learner, support: Examples, x: Tensor) -> Tensor:
     """r(x) of an ANP, by torch's attention."""
-    block = learner.among  # pyright: ignore[reportAttributeAccessIssue]
+    block = learner.self_attention  # pyright: ignore[reportAttributeAccessIssue]
     reference = nn.MultiheadAttention(8, 2).double()
     reference.in_proj_weight.data, reference.in_proj_bias.data = (
         block.projections.weight.data,
@@ -107,9 +112,9 @@ def attended(learner: Learner, support: Examples, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", [NP, ANP])
-def test_neural_processes_are_written_out(kind: type[Learner]) -> None:
+def test_neural_processes_are_the_papers_equations(kind: type[Learner]) -> None:
     learner, some = (
-        built(kind, latent=3, draws=5, **({"heads": 2} if kind is ANP else {})),
+        built(kind, latent=3, samples=5, **({"heads": 2} if kind is ANP else {})),
         task(),
     )
     both = Examples(
@@ -145,7 +150,9 @@ def test_neural_processes_are_written_out(kind: type[Learner]) -> None:
 
 def test_encoder_decoder_reconstructs_and_predicts() -> None:
     learner, some = built(EncoderDecoder, code=3, reconstruction=0.5), task()
-    code = through(learner.squeeze, through(learner.pairs, pairs(some.support)).mean(0))  # pyright: ignore[reportArgumentType]
+    code = through(
+        learner.bottleneck, through(learner.pairs, pairs(some.support)).mean(0)
+    )  # pyright: ignore[reportArgumentType]
     errors = []
     for part in (some.query, some.support):
         answers = through(
@@ -153,6 +160,13 @@ def test_encoder_decoder_reconstructs_and_predicts() -> None:
         )  # pyright: ignore[reportArgumentType]
         errors.append((answers - part.y).square().mean())
     torch.testing.assert_close(learner.loss(some)[0], errors[0] + 0.5 * errors[1])
+
+
+def test_neural_processes_refuse_other_likelihoods() -> None:
+    with pytest.raises(ValueError, match=r"NP predicts a mean and a scale"):
+        NP.build(SPEC, likelihood=Gaussian())
+    with pytest.raises(ValueError, match="width must be a multiple of heads"):
+        ANP.build(SPEC, width=6, heads=4)
 
 
 def test_divergence_is_torchs() -> None:
@@ -171,7 +185,7 @@ def test_divergence_is_torchs() -> None:
 
 def test_a_mixture_of_one_is_itself() -> None:
     outputs = torch.randn(1, 4, 2, dtype=torch.float64)
-    torch.testing.assert_close(mixed(outputs), outputs[0])
+    torch.testing.assert_close(moment_matched(outputs), outputs[0])
     y = torch.rand(5, dtype=torch.float64) * 10
     torch.testing.assert_close(torch.nn.functional.softplus(unsoftplus(y)), y)
 
@@ -231,7 +245,7 @@ def test_pixels_to_complete_are_those_of_the_drawing() -> None:
     image[place[0, :, 0], place[0, :, 1]] = y[0, :, 0]
     assert torch.equal(
         image,
-        tasks.drawings.sample(2, torch.Generator().manual_seed(0)).support.x[0, 0, 0],
+        tasks.characters.sample(2, torch.Generator().manual_seed(0)).support.x[0, 0, 0],
     )
     lengths = {
         len(

@@ -1,5 +1,6 @@
 """Generative learners against references that share no code with them."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from innerloop import (
     Task,
     TaskSpec,
 )
-from innerloop.learners.generative.example_generator import ExampleGenerator
 from innerloop.testing import Blobs
 
 SPEC, IMAGES = TaskSpec("classes", (4,), 3), TaskSpec("classes", (1, 12, 10), 3)
@@ -47,7 +47,7 @@ def gaussian(raw: Tensor) -> Normal:
 
 
 @pytest.mark.parametrize("pixels", ["bernoulli", "gaussian"])
-def test_meta_vae_is_the_bound_written_out(pixels: str) -> None:
+def test_meta_vae_is_the_bound_example_by_example(pixels: str) -> None:
     learner, some = built(MetaVAE, context=3, latent=2, width=6, pixels=pixels), task()
     some = Task(
         Examples(some.support.x.sigmoid(), some.support.y),
@@ -115,7 +115,7 @@ def test_meta_vae_is_the_bound_written_out(pixels: str) -> None:
     wrong = torch.nn.functional.cross_entropy(scores, some.query.y.argmax(-1))
     torch.testing.assert_close(learner.loss(some)[0], 10 * wrong - bounds[1])
     learner.train()
-    learner._drawn = lambda q: q[0]
+    learner._sample = lambda q: q[0]
     # a coin for every class
     drawn = torch.stack([learner.loss(some)[1]["bound"] for _ in range(200)])
     assert abs(drawn.mean() - (bounds[0] + bounds[1]) / 2) < 4 * drawn.std() / 200**0.5
@@ -181,31 +181,37 @@ def test_meta_gan_gives_each_player_its_own_gradient() -> None:
     ).flatten(0, 1)
     nothing = torch.zeros(9, 1, dtype=torch.float64)
     real, fake = scores(some.query.x, prototypes()), scores(made.detach(), prototypes())
-    told = F.cross_entropy(real, some.query.y.argmax(-1))
+    classifier_loss = F.cross_entropy(real, some.query.y.argmax(-1))
     # softmax over the ways and one more, whose score is 0
     for s, is_fake in ((real, 0.0), (fake, 1.0)):
         chance = torch.cat([s, nothing[: len(s)]], -1).softmax(-1)[:, -1]
-        told = told + learner.adversarial * F.binary_cross_entropy(
-            chance, torch.full_like(chance, is_fake)
+        classifier_loss = (
+            classifier_loss
+            + learner.adversarial
+            * F.binary_cross_entropy(chance, torch.full_like(chance, is_fake))
         )
     player = [
         name
         for name, _ in learner.named_parameters()
         if name.split(".")[0] in ("encoder", "log_scale", "bias")
     ]
-    own = torch.autograd.grad(told, [learner.get_parameter(name) for name in player])
+    own = torch.autograd.grad(
+        classifier_loss, [learner.get_parameter(name) for name in player]
+    )
     fooled = scores(made, prototypes().detach())
     chance = torch.cat([fooled, nothing], -1).softmax(-1)[:, -1]
     cheat = F.binary_cross_entropy(chance, torch.zeros_like(chance)) + F.cross_entropy(
         fooled, torch.arange(3).repeat_interleave(3)
     )
     other = [name for name in grads if name not in player]
-    theirs = torch.autograd.grad(cheat, [learner.get_parameter(name) for name in other])
-    for name, expected in zip([*player, *other], [*own, *theirs], strict=True):
+    generator_grads = torch.autograd.grad(
+        cheat, [learner.get_parameter(name) for name in other]
+    )
+    for name, expected in zip([*player, *other], [*own, *generator_grads], strict=True):
         torch.testing.assert_close(grads[name], expected)
 
 
-def test_gtn_is_gradient_descent_on_what_it_makes_unrolled_by_hand() -> None:
+def test_gtn_is_gradient_descent_unrolled_by_hand() -> None:
     learner, some = built(GTN, net=nn.Linear(4, 3), count=2, inner_steps=3), task()
     labels = some.support.y.argmax(-1)
     x, y = [*some.support.x], [*some.support.y]
@@ -235,16 +241,17 @@ def test_gtn_is_gradient_descent_on_what_it_makes_unrolled_by_hand() -> None:
     )
 
 
-def test_gtn_that_makes_nothing_is_training_from_scratch() -> None:
+def test_gtn_without_generated_examples_is_training_from_scratch() -> None:
     learner, some = built(GTN, count=0), task()
-    scratch = Scratch(learner.net, inner_lr=0.1, inner_steps=20)
+    net = copy.deepcopy(learner.net).requires_grad_(True)  # GTN freezes its own
+    scratch = Scratch(net, inner_lr=0.1, inner_steps=20)
     outputs = learner.predict(learner.adapt(some.support), some.query.x)
     torch.testing.assert_close(
         outputs, scratch.predict(scratch.adapt(some.support), some.query.x)
     )
 
 
-def test_gtn_that_makes_nothing_fine_tunes_a_head() -> None:
+def test_gtn_without_generated_examples_fine_tunes_a_head() -> None:
     torch.manual_seed(0)
     tuned, some = FineTune.build(IMAGES).double(), task(IMAGES)
     learner = built(
@@ -261,12 +268,23 @@ def test_gtn_that_makes_nothing_fine_tunes_a_head() -> None:
     )
 
 
-def test_gtn_learns_through_what_it_makes() -> None:
+def test_gtn_reads_a_fixed_encoder_and_refuses_networks_it_ignores() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(120, 7))
+    learner, some = built(GTN, IMAGES, encoder=encoder), task(IMAGES)
+    outputs = learner.predict(learner.adapt(some.support), some.query.x)
+    assert outputs.shape == (len(some.query.x), 3)
+    with pytest.raises(ValueError, match="there is no network 'rubbish'"):
+        built(GTN, encoder="rubbish")
+    with pytest.raises(ValueError, match="net is a linear layer"):
+        built(GTN, taught="head", net="mlp")
+
+
+def test_gtn_learns_through_generated_examples() -> None:
     learner, some = (
         built(GTN, count=3, inner_steps=2, inner_lr=0.3, net="flatten"),
         task(),
     )
-    made = learner.enriched(some.support)  # pyright: ignore[reportCallIssue]
+    made = learner.enlarged(some.support)  # pyright: ignore[reportCallIssue]
     assert torch.equal(made.x[: len(some.support.x)], some.support.x)
     assert made.y[len(some.support.y) :].argmax(1).tolist() == [
         0,
@@ -300,13 +318,12 @@ def test_gtn_learns_through_what_it_makes() -> None:
 
 @pytest.mark.parametrize("spec", [SPEC, IMAGES])
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(
+def test_generated_examples_have_the_shape_of_inputs_and_follow_the_seed(
     kind: type[Learner], spec: TaskSpec
 ) -> None:
     learner, some = built(kind, spec), task(spec)
-    assert isinstance(learner, ExampleGenerator)
     first, again, other = (
-        learner.imagine(some.support, 4, torch.Generator().manual_seed(seed))
+        learner.generate(some.support, 4, torch.Generator().manual_seed(seed))
         for seed in (0, 0, 1)
     )
     assert first.shape == (3, 4, *spec.x_shape)
@@ -316,7 +333,7 @@ def test_what_is_imagined_has_the_shape_of_inputs_and_follows_the_seed(
     if spec.is_image:
         assert bool(((first >= 0) & (first <= 1)).all())
     order = torch.tensor([2, 0, 1])
-    renamed = learner.imagine(
+    renamed = learner.generate(
         Examples(some.support.x, some.support.y[:, order]),
         4,
         torch.Generator().manual_seed(0),

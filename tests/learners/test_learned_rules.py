@@ -1,7 +1,9 @@
 """Learned update rules against references that share no code with them."""
 
+import copy
 import math
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +29,10 @@ from innerloop.testing import Blobs
 SPEC = TaskSpec("classes", (4,), 3)
 
 
-def built(spec: TaskSpec = SPEC, **build_args: object) -> L2O:
+def built(spec: TaskSpec = SPEC, **given: object) -> L2O:
     torch.manual_seed(0)
-    learner = L2O.build(spec, **build_args).double()
-    list(learner.change.parameters())[-2].data *= 30  # steps that can be told from none
+    learner = L2O.build(spec, **given).double()
+    list(learner.change.parameters())[-2].data *= 30  # larger steps
     return learner
 
 
@@ -92,7 +94,7 @@ def test_the_lstm_rule_is_torchs_cell_on_preprocessed_gradients() -> None:
         )
 
 
-def test_the_mlp_rule_sees_averages_of_the_gradient() -> None:
+def test_the_mlp_rule_reads_moving_averages_of_the_gradient() -> None:
     torch.manual_seed(0)
     rule = MLPRule(hidden=6).double()
     rng = np.random.default_rng(0)
@@ -108,9 +110,9 @@ def test_the_mlp_rule_sees_averages_of_the_gradient() -> None:
             0.99 * squares + 0.01 * g**2,
         )
         root, size = np.sqrt(squares / (1 - 0.99**step)), np.sqrt((g**2).mean())
-        settled = averages / (1 - decays**step)
+        means = averages / (1 - decays**step)
         seen = np.stack(
-            [g / size, w, np.log(root) / 7, g / root, *settled / root, *settled / size],
+            [g / size, w, np.log(root) / 7, g / root, *means / root, *means / size],
             -1,
         )
         x = np.concatenate(
@@ -209,8 +211,173 @@ def test_the_optimizer_takes_the_steps_of_the_learner(rule: str) -> None:
 
 
 def test_an_optimizer_needs_a_learned_rule() -> None:
-    with pytest.raises(TypeError, match="learned by L2O, and this is a ProtoNet"):
+    with pytest.raises(TypeError, match="learned by L2O; got a ProtoNet"):
         LearnedOptimizer([nn.Parameter(torch.zeros(1))], ProtoNet.build(SPEC))  # pyright: ignore[reportArgumentType]
+
+
+def optimized(
+    p: Tensor, gradients: list[Tensor], learner: L2O, **options: Any
+) -> Tensor:
+    """A parameter after a step with each of the gradients."""
+    parameter = nn.Parameter(p.clone())
+    optimizer = LearnedOptimizer([parameter], learner, **options)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    assert parameter.dtype == p.dtype
+    return parameter.detach()
+
+
+@pytest.mark.parametrize("rule", ["lstm", "mlp"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+)
+def test_parameters_of_every_precision(rule: str, dtype: torch.dtype) -> None:
+    learner = built(rule=rule).float()
+    torch.manual_seed(0)
+    p, *gradients = (torch.randn(5, 3).to(dtype) for _ in range(3))
+    expected = optimized(p.float(), [g.float() for g in gradients], learner)
+    found = optimized(p, gradients, learner)
+    assert not torch.equal(found, p)
+    tolerance = 1e-6 if dtype.itemsize > 2 else 0.02
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_complex_parameters_are_pairs_of_reals() -> None:
+    learner = built().float()
+    torch.manual_seed(0)
+    p, *gradients = (torch.randn(4, dtype=torch.complex64) for _ in range(3))
+    found = optimized(p, gradients, learner)
+    expected = optimized(
+        torch.view_as_real(p), [torch.view_as_real(g) for g in gradients], learner
+    )
+    torch.testing.assert_close(torch.view_as_real(found), expected)
+
+
+def test_sparse_embeddings_move_as_dense_ones() -> None:
+    learner, tables = built().float(), []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(6, 3, sparse=sparse)
+        optimizer = LearnedOptimizer(table.parameters(), learner)
+        for rows in ([0, 2, 2], [1, 2, 5]):
+            optimizer.zero_grad()
+            table(torch.tensor(rows)).square().sum().backward()
+            optimizer.step()
+        tables.append(table.weight.detach())
+    torch.testing.assert_close(*tables)
+
+
+def test_the_learning_rate_is_a_factor_in_each_group() -> None:
+    learner = built()
+    torch.manual_seed(0)
+    starts = [torch.randn(3, dtype=torch.float64) for _ in range(3)]
+    ones, halves, added = (nn.Parameter(p.clone()) for p in starts)
+    optimizer = LearnedOptimizer(
+        [{"params": [ones]}, {"params": [halves], "lr": 0.5}], learner
+    )
+    optimizer.add_param_group({"params": [added], "lr": torch.tensor(2.0)})
+    for p in (ones, halves, added):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    moves = [
+        p.detach() - start
+        for p, start in zip((ones, halves, added), starts, strict=True)
+    ]
+    assert bool((moves[0] != 0).all())
+    torch.testing.assert_close(moves[1], 0.5 * moves[0])
+    torch.testing.assert_close(moves[2], 2 * moves[0])
+    assert LearnedOptimizer([ones], learner, lr=0.1).param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("lr", [-1.0, math.inf, math.nan])
+def test_bad_learning_rates_are_refused(lr: float) -> None:
+    p, learner = nn.Parameter(torch.zeros(2)), built()
+    for groups, options in (([p], {"lr": lr}), ([{"params": [p], "lr": lr}], {})):
+        with pytest.raises(ValueError, match="lr of LearnedOptimizer must be"):
+            LearnedOptimizer(groups, learner, **options)
+    optimizer = LearnedOptimizer([nn.Parameter(torch.zeros(2))], learner)
+    with pytest.raises(ValueError, match="lr of LearnedOptimizer must be"):
+        optimizer.add_param_group({"params": [p], "lr": lr})
+
+
+def test_a_scheduler_changes_the_learning_rate() -> None:
+    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = LearnedOptimizer([p], built())
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    sizes = []
+    for _ in range(2):
+        before = p.detach().clone()
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        scheduler.step()
+        sizes.append((p.detach() - before).abs().max())
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_meta_train_can_use_a_learned_optimizer() -> None:
+    torch.manual_seed(0)
+    student = ProtoNet.build(SPEC)
+    before = copy.deepcopy(student.state_dict())
+    optimizer = LearnedOptimizer(student.parameters(), built().float())
+    schedule: list[float] = []
+
+    def half(step: int, progress: float) -> float:
+        schedule.append(optimizer.param_groups[0]["lr"])
+        return 0.5
+
+    for _ in meta_train(
+        student, Blobs(SPEC), steps=2, batch=2, optimizer=optimizer, schedule=half
+    ):
+        pass
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert any(not torch.equal(p, before[n]) for n, p in student.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_memory_survives_saving_and_copying(dtype: torch.dtype) -> None:
+    learner = built().float()
+    torch.manual_seed(0)
+    p, *gradients = (torch.randn(4).to(dtype) for _ in range(5))
+    expected = optimized(p, gradients, learner)
+    parameter = nn.Parameter(p.clone())
+    optimizer = LearnedOptimizer([parameter], learner, lr=1.0)
+    for i, gradient in enumerate(gradients):
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        state = copy.deepcopy(optimizer.state_dict())
+        if i % 2:
+            optimizer = LearnedOptimizer([parameter], learner, lr=9.0)
+            optimizer.load_state_dict(state)
+        else:
+            [group] = (twin := copy.deepcopy(optimizer)).param_groups
+            [parameter], optimizer = group["params"], twin
+    torch.testing.assert_close(parameter.detach(), expected, atol=0, rtol=0)
+    assert all(t.dtype == torch.float32 for t in optimizer.state[parameter]["memory"])
+
+
+def test_a_closure_is_evaluated_with_gradients() -> None:
+    p = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = LearnedOptimizer([p], built())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 2
+    assert not torch.equal(p.detach(), torch.ones(2, dtype=torch.float64))
+    frozen = nn.Parameter(torch.ones(2))  # without a gradient
+    LearnedOptimizer([frozen], built()).step()
+    assert torch.equal(frozen.detach(), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["inner_steps", "unroll"])
+def test_a_training_has_at_least_one_step(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} of L2O must be at least 1; got 0"):
+        L2O.build(SPEC, **{name: 0})
 
 
 def test_quadratics_are_sums_of_squares() -> None:
@@ -224,7 +391,7 @@ def test_quadratics_are_sums_of_squares() -> None:
     assert W.std() == pytest.approx(1, abs=0.15)
 
 
-def test_digits_have_parts_of_their_own() -> None:
+def test_sizes_of_the_splits_of_digits() -> None:
     parts = [mlp_digits(part) for part in ("train", "val", "test")]
     assert [len(part.y) for part in parts] == [1000, 400, 397]
     some = parts[0].sample(2, torch.Generator().manual_seed(0))
@@ -282,7 +449,7 @@ def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> No
     def sigmoid(a: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-a))
 
-    def told(v: np.ndarray) -> np.ndarray:
+    def preprocess(v: np.ndarray) -> np.ndarray:
         big = np.abs(v) >= np.exp(-10)
         return np.stack(
             [
@@ -301,7 +468,12 @@ def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> No
             linear(
                 learner.lstm.gates,
                 np.concatenate(
-                    [told(gradient), np.tile(told(np.array(loss)), (15, 1)), h], 1
+                    [
+                        preprocess(gradient),
+                        np.tile(preprocess(np.array(loss)), (15, 1)),
+                        h,
+                    ],
+                    1,
                 ),
             ),
             4,
@@ -331,5 +503,5 @@ def test_meta_lstm_is_a_cell_whose_state_is_the_weights(first_order: bool) -> No
 
 @pytest.mark.parametrize("given", [{"initial_rate": 0.0}, {"initial_decay": 1.0}])
 def test_gates_begin_inside(given: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        MetaLSTM.build(SPEC, **build_args)
+    with pytest.raises(ValueError, match="greater than 0 and less than 1"):
+        MetaLSTM.build(SPEC, **given)

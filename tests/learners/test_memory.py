@@ -26,8 +26,8 @@ from innerloop import (
     meta_train,
 )
 from innerloop.engine.norm_stats import use_batch
-from innerloop.nets.recurrent import GRUCell
 from innerloop.nets.learned_update_rules import preprocessed
+from innerloop.nets.recurrent import GRUCell
 from innerloop.tasks import associative_recall, copy, repeat_copy
 from innerloop.testing import Blobs
 
@@ -156,7 +156,7 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
     )
     assert isinstance(learner, NTM)
     M = np.full((5, 3), 1e-6)
-    w = np.stack([softmax(row) for row in array(learner.looks)])
+    w = np.stack([softmax(row) for row in array(learner.attention)])
     r, h, c = array(learner.reads), np.zeros(6), np.zeros(6)
     for x in inputs_of(some):
         x = np.concatenate([x, r.flatten()])
@@ -164,10 +164,11 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
             h, c = lstm_cell(learner.cell.gates, x, h, c)  # pyright: ignore[reportArgumentType]
         else:
             h = np.tanh(linear(learner.cell[0], x))  # pyright: ignore[reportIndexIssue, reportArgumentType]
-        told = linear(learner.heads, h)
+        heads = linear(learner.heads, h)
         after = []
         for head in range(4):
-            k, beta, g, s, gamma = np.split(told[head * 9 : head * 9 + 9], [3, 4, 5, 8])
+            own = heads[head * 9 : head * 9 + 9]
+            k, beta, g, s, gamma = np.split(own, [3, 4, 5, 8])
             k, beta, g, s, gamma = (
                 np.tanh(k),
                 np.log1p(np.exp(beta)),
@@ -193,7 +194,7 @@ def test_ntm_is_the_papers_equations_in_numpy(controller: str) -> None:
             after.append(sharp / sharp.sum())
         w = np.stack(after)
         for head in range(2):
-            erase, add = np.split(told[36 + head * 6 : 42 + head * 6], 2)
+            erase, add = np.split(heads[36 + head * 6 : 42 + head * 6], 2)
             # eq. (3), (4)
             M = M * (1 - np.outer(w[head], sigmoid(erase))) + np.outer(
                 w[head], np.tanh(add)
@@ -219,8 +220,8 @@ def test_mann_is_the_papers_equations_in_numpy() -> None:
     h, c = np.zeros(6), np.zeros(6)
     for x in inputs_of(some):
         h, c = lstm_cell(learner.cell.gates, np.concatenate([x, r.flatten()]), h, c)
-        told = linear(learner.heads, np.concatenate([h, x])).reshape(2, 4)
-        keys, gate = np.tanh(told[:, :3]), sigmoid(told[:, 3:])
+        heads = linear(learner.heads, np.concatenate([h, x])).reshape(2, 4)
+        keys, gate = np.tanh(heads[:, :3]), sigmoid(heads[:, 3:])
         order = np.argsort(usage, kind="stable")
         unused = np.isin(np.arange(5), order[:2]).astype(float)  # eq. (6)
         write = gate * read + (1 - gate) * unused  # eq. (7)
@@ -247,8 +248,8 @@ def test_mann_is_the_papers_equations_in_numpy() -> None:
 def test_in_context_is_torchs_attention() -> None:
     learner, some = built(InContext, width=8, heads=2, layers=2), task()
     assert isinstance(learner, InContext)
-    told = learner.tokens(some.support.x) + learner.labels(some.support.y)
-    tokens = torch.cat([told, learner.tokens(some.query.x[:1]) + learner.asked])
+    examples = learner.tokens(some.support.x) + learner.labels(some.support.y)
+    tokens = torch.cat([examples, learner.tokens(some.query.x[:1]) + learner.no_label])
     hidden = ~torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
     for block in learner.blocks:
         reference = nn.MultiheadAttention(8, 2).double()
@@ -277,7 +278,9 @@ def test_meta_networks_are_algorithm_1_example_by_example() -> None:
     for z, y in zip(some.support.x, some.support.y, strict=True):
         Q = learner.embedding.detach().requires_grad_()
         gradients.append(
-            torch.autograd.grad(F.cross_entropy(slow(Q, learner.embedded, z), y), Q)[0]
+            torch.autograd.grad(
+                F.cross_entropy(slow(Q, learner.embedding_head, z), y), Q
+            )[0]
         )
         W = [
             learner.layer.detach().requires_grad_(),
@@ -329,7 +332,7 @@ def test_gradients_are_preprocessed_as_in_the_appendix() -> None:
 
 
 @pytest.mark.parametrize("learner", [LSTM, NTM, MANN, InContext])
-def test_every_answer_counts_towards_the_loss(learner: type[Learner]) -> None:
+def test_every_prediction_counts_towards_the_loss(learner: type[Learner]) -> None:
     student, some = built(learner), task()
     assert isinstance(student, Streaming)
     outputs = torch.cat(
@@ -384,7 +387,7 @@ class Parrot(Streaming):
         return state.expand(len(x), -1)
 
 
-def test_accuracy_is_told_instance_by_instance() -> None:
+def test_accuracy_by_instance() -> None:
     # labels 0, 1, 2, 0, 1, 2, ...: the last label is never the next, and class 0 is the
     # guess at the start
     tasks = Blobs(SPEC, shots=3)
@@ -393,27 +396,27 @@ def test_accuracy_is_told_instance_by_instance() -> None:
     assert len(result.as_dict()["instances"]) == 3
 
 
-def test_copying_asks_for_what_was_shown() -> None:
-    shown, asked = copy("train", length=5, bits=3).sample(
+def test_copying_is_scored_on_the_sequence_shown() -> None:
+    support, query = copy("train", length=5, bits=3).sample(
         4, torch.Generator().manual_seed(0)
     )
-    length = asked.x.shape[1]
+    length = query.x.shape[1]
     assert 1 <= length <= 5
-    assert shown.x.shape == (4, length + 1, 5)
-    assert torch.equal(shown.x[:, :length, :3], asked.y)
-    assert torch.equal(shown.x[0, length], torch.tensor([0.0, 0, 0, 1, 0]))
-    assert not asked.x.any()
-    assert not shown.y.any()
+    assert support.x.shape == (4, length + 1, 5)
+    assert torch.equal(support.x[:, :length, :3], query.y)
+    assert torch.equal(support.x[0, length], torch.tensor([0.0, 0, 0, 1, 0]))
+    assert not query.x.any()
+    assert not support.y.any()
     assert copy("test", length=5).sample(1, torch.Generator()).query.x.shape[1] == 5
 
 
 def test_repeated_copying_ends_with_a_sign() -> None:
     tasks = repeat_copy("test", length=3, bits=2, repeats=4)
-    shown, asked = tasks.sample(2, torch.Generator().manual_seed(0))
-    assert asked.y.shape == (2, 13, 3)
-    assert torch.equal(asked.y[:, :3, :2], asked.y[:, 9:12, :2])
-    assert torch.equal(asked.y[:, :3, :2], shown.x[:, :3, :2])
-    assert torch.equal(asked.y[0, :, 2], F.one_hot(torch.tensor(12), 13).float())
+    support, query = tasks.sample(2, torch.Generator().manual_seed(0))
+    assert query.y.shape == (2, 13, 3)
+    assert torch.equal(query.y[:, :3, :2], query.y[:, 9:12, :2])
+    assert torch.equal(query.y[:, :3, :2], support.x[:, :3, :2])
+    assert torch.equal(query.y[0, :, 2], F.one_hot(torch.tensor(12), 13).float())
     lengths = {
         tuple(
             repeat_copy("train", length=3, repeats=4)
@@ -426,18 +429,18 @@ def test_repeated_copying_ends_with_a_sign() -> None:
 
 
 def test_associative_recall_asks_for_the_item_after() -> None:
-    shown, asked = associative_recall("test", length=4, bits=5).sample(
+    support, query = associative_recall("test", length=4, bits=5).sample(
         6, torch.Generator().manual_seed(0)
     )
-    assert shown.x.shape == (6, 21, 7)
-    items = shown.x[:, :20].unflatten(1, (5, 4))
+    assert support.x.shape == (6, 21, 7)
+    items = support.x[:, :20].unflatten(1, (5, 4))
     assert torch.equal(items[:, :4, 0, 5], torch.ones(6, 4))
     assert torch.equal(items[:, 4, 0, 6], torch.ones(6))
     for i in range(6):
         place = next(
             k for k in range(4) if torch.equal(items[i, k, 1:, :5], items[i, 4, 1:, :5])
         )
-        assert torch.equal(items[i, place + 1, 1:, :5], asked.y[i])
+        assert torch.equal(items[i, place + 1, 1:, :5], query.y[i])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Learners that write networks, against references that share no code with them."""
+"""Amortized learners against references that share no code with them."""
 
 import math
 
@@ -39,29 +39,29 @@ def class_means(z: Tensor, y: Tensor) -> Tensor:
     return torch.stack([z[y[:, k] == 1].mean(0) for k in range(y.shape[1])])
 
 
-def test_versa_writes_a_distribution_of_weights() -> None:
+def test_versa_generates_a_distribution_of_weights() -> None:
     learner, some = built(Versa, encoder="flatten", width=6), task()
-    z, asked = some.support.x / 2, some.query.x / 2  # the root of 4 features
-    mean, raw = through(learner.writer, class_means(z, some.support.y)).chunk(2, -1)  # pyright: ignore[reportArgumentType]
+    z, query = some.support.x / 2, some.query.x / 2  # the root of 4 features
+    mean, raw = through(learner.generator, class_means(z, some.support.y)).chunk(2, -1)  # pyright: ignore[reportArgumentType]
     scale = 0.1 * F.softplus(raw - 2)
-    asked = torch.cat([asked, torch.ones(len(asked), 1)], 1)
-    variance = torch.stack([((asked * s) ** 2).sum(1) for s in scale], 1)
-    expected = asked @ mean.T / torch.sqrt(1 + math.pi * variance / 8)
+    query = torch.cat([query, torch.ones(len(query), 1)], 1)
+    variance = torch.stack([((query * s) ** 2).sum(1) for s in scale], 1)
+    expected = query @ mean.T / torch.sqrt(1 + math.pi * variance / 8)
     torch.testing.assert_close(
         learner.predict(learner.adapt(some.support), some.query.x), expected
     )
 
 
-def test_versa_averages_probabilities_over_draws() -> None:
-    learner, some = built(Versa, encoder="flatten", width=6, draws=20_000), task()
+def test_versa_averages_probabilities_over_samples() -> None:
+    learner, some = built(Versa, encoder="flatten", width=6, samples=20_000), task()
     state = learner.adapt(some.support)
     wide = state[0], 5 + state[1]  # far from certain
     generator = torch.Generator().manual_seed(0)
     W = wide[0] + wide[1] * torch.randn(
         20_000, *wide[0].shape, generator=generator, dtype=torch.float64
     )
-    asked = torch.cat([some.query.x / 2, torch.ones(len(some.query.x), 1)], 1)
-    expected = (asked @ W.mT).softmax(-1).mean(0)
+    query = torch.cat([some.query.x / 2, torch.ones(len(some.query.x), 1)], 1)
+    expected = (query @ W.mT).softmax(-1).mean(0)
     learner.train()
     torch.manual_seed(1)
     torch.testing.assert_close(
@@ -79,9 +79,9 @@ def test_cnaps_conditions_every_layer() -> None:
     norm.var.copy_(torch.rand(5) + 0.5)
     film = learner.film
     assert isinstance(film, nn.Sequential)
-    film[-1].weight.data *= 10  # pyright: ignore  # conditions that can be told from none
-    told = through(film, learner.set_encoder(some.support.x).mean(0))  # pyright: ignore[reportCallIssue]
-    a, b, end_scale, end_shift = told.split([5, 5, 2, 2])
+    film[-1].weight.data *= 10  # pyright: ignore  # conditions that can be numbers from none
+    numbers = through(film, learner.set_encoder(some.support.x).mean(0))  # pyright: ignore[reportCallIssue]
+    a, b, end_scale, end_shift = numbers.split([5, 5, 2, 2])
 
     def features(x: Tensor) -> Tensor:
         h = (x @ encoder[0].weight.T + encoder[0].bias - norm.mean) / (
@@ -92,7 +92,7 @@ def test_cnaps_conditions_every_layer() -> None:
         return (z * (1 + end_scale) + end_shift) / 2**0.5
 
     weights = through(
-        learner.writer, class_means(features(some.support.x), some.support.y)
+        learner.generator, class_means(features(some.support.x), some.support.y)
     )  # pyright: ignore[reportArgumentType]
     expected = features(some.query.x) @ weights[:, :2].T + weights[:, 2]
     torch.testing.assert_close(
@@ -105,8 +105,8 @@ def test_cnaps_conditions_every_layer() -> None:
 
 
 def module(learner: Modular, k: int, z: Tensor) -> Tensor:
-    h = (z @ learner.into[k, :-1] + learner.into[k, -1]).clamp_min(0)
-    return h @ learner.onto[k, :-1] + learner.onto[k, -1]
+    h = (z @ learner.hidden[k, :-1] + learner.hidden[k, -1]).clamp_min(0)
+    return h @ learner.output[k, :-1] + learner.output[k, -1]
 
 
 @pytest.mark.parametrize("compose", ["sum", "chain"])
@@ -155,7 +155,7 @@ def test_modular_finds_the_structure_that_fits_the_support_set(compose: str) -> 
     )
 
 
-def test_modules_of_reals_say_the_answer() -> None:
+def test_modules_predict_reals_directly() -> None:
     torch.manual_seed(0)
     learner = Modular.build(TaskSpec("reals", (2,), 1), library=2).double()
     x = torch.randn(4, 2, dtype=torch.float64)
@@ -168,15 +168,15 @@ def test_modules_of_reals_say_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("fields", "message"),
     [
-        ({"library": 20, "slots": 4}, "160000 structures"),
-        ({"compose": "chain"}, "use a sum"),
-        ({"temperature": 0.0}, "must be positive"),
+        ({"library": 20, "slots": 4}, r"at most 4096.*got 20 \*\* 4"),
+        ({"compose": "chain"}, 'use compose="sum"'),
+        ({"temperature": 0.0}, "temperature of Modular must be greater than 0"),
+        ({"scale": float("nan")}, "scale of Modular must be greater than 0"),
+        ({"slots": 0}, "slots of Modular must be at least 1"),
     ],
 )
-def test_structures_that_cannot_be_tried_are_refused(
-    given: dict[str, object], message: str
-) -> None:
+def test_bad_structures_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Modular.build(TaskSpec("reals", (2,), 1), **build_args)
+        Modular.build(TaskSpec("reals", (2,), 1), **fields)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import LSTM, MAML, NEAT, Examples, Learner, ProtoNet, Task, TaskSpec
-from innerloop.core.meta_test import meta_test
-from innerloop.core.report import TestPlan
 from innerloop.core.task import TaskDistribution
+from innerloop.evaluation.few_shot import meta_test
+from innerloop.measurements import TestPlan
 from innerloop.metagrad import CMAES, META_GRADIENTS, NEATEvolution, meta_train
 from innerloop.metagrad.cma_es import AdaptiveGaussian
 from innerloop.metagrad.neat import Gene

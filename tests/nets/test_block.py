@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import innerloop
-from innerloop.metagrad import backprop
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.nets import conv, native
+from innerloop.metagrad import backprop
+from innerloop.nets import conv
+from innerloop.nets.fused_conv import native
 from innerloop.nets.fused_conv.autograd import block
 
 Shape = tuple[int, int, int, int, int]

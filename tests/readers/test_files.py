@@ -1,5 +1,5 @@
-"""Users' files with rows of cells: delimiters, encodings, headers, and what is said about
-files that cannot be read.
+"""Users' files with rows of cells: delimiters, encodings, headers, and what is said
+about files that cannot be read.
 """
 
 import csv

@@ -121,7 +121,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     inputs = reader.read(file, labels=True)
     assert (inputs.names, inputs.labels) == (["low", "newest"], ["5", "5"])
     with pytest.raises(
-        InnerloopError, match="no column 'text'.*has stars, Review; text_column"
+        InnerloopError, match=r"no column 'text'.*has stars, Review; text_column"
     ):
         TextReader.fitted(CORPUS).read(file, labels=True)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from innerloop import LSTM, MAML, RL2, Examples, Learner, Task, meta_train
-from innerloop.core.report import TestPlan
+from innerloop.measurements import TestPlan
 from innerloop.rl import (
     A2C,
     META_GRADIENTS,

@@ -1,6 +1,9 @@
-"""Tasks from arrays in memory, .npz and .csv, and what is said about bad ones."""
+"""Tasks from arrays in memory, .npz files and tables, and what is said about bad
+ones."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,14 @@ import pytest
 import torch
 
 from innerloop.cli import main
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.estimators import FewShotClassifier
-from innerloop.tasks import Episodes, arrays
-from innerloop.tasks.arrays import GroupedRows, read_table
-from innerloop.readers.table import Columns
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.metagrad.meta_train import meta_train
+from innerloop.readers.table import TableReader
+from innerloop.readers.text import TextReader
+from innerloop.tasks.arrays import GroupedRows, arrays
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.splits import SPLITS
 
 
@@ -76,9 +83,9 @@ def test_parts_share_no_class_and_miss_none() -> None:
 @pytest.mark.parametrize(
     "labels",
     [
-        [f"kind {i}" for i in range(8)],
-        [i * 0.5 for i in range(8)],
-        [-i for i in range(8)],
+        [f"kind {i}" for i in range(12)],
+        [i * 0.5 for i in range(12)],
+        [-i for i in range(12)],
     ],
 )
 def test_labels_may_be_anything(labels: list[object]) -> None:
@@ -86,9 +93,16 @@ def test_labels_may_be_anything(labels: list[object]) -> None:
     names = [
         name
         for part in SPLITS
-        for name in arrays(part, x=np.zeros((24, 2)), y=y, ways=1, queries=1).bank.names
+        for name in arrays(part, x=np.zeros((36, 2)), y=y, ways=2, queries=1).bank.names
     ]
-    assert sorted(names) == sorted(str(label) for label in labels)
+    assert sorted(names) == sorted(str(label).removesuffix(".0") for label in labels)
+
+
+def test_all_classes_may_be_in_every_split() -> None:
+    x, y = labelled()
+    tasks = arrays("test", x=x, y=y, ways=2, queries=5, all_classes=True)
+    assert len(tasks.bank) == 25
+    assert "train 16, val 4, test 5" in arrays(x=x, y=y, queries=5).describe()
 
 
 def test_bytes_stay_bytes_until_they_are_sampled() -> None:
@@ -166,35 +180,45 @@ def test_targets_of_several_dimensions() -> None:
 
 
 def test_tasks_with_too_few_rows_are_left_out() -> None:
-    x, task = (
-        np.arange(30.0)[:, None],
-        np.repeat([f"t{i}" for i in range(4)], [3, 12, 3, 12]),
-    )
-    tasks = GroupedRows(
-        torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12], shots=4, queries=4
-    )
+    x = torch.arange(30.0)[:, None]
+    bank = ClassBank.of(x, [3, 12, 3, 12], ["t0", "t1", "t2", "t3"])
+    tasks = GroupedRows(bank, x, shots=4, queries=4)
     drawn = tasks.sample(100, seeded())
     rows = torch.cat([drawn.support.x, drawn.query.x], 1)[..., 0].long()
-    assert set(rows.unique().tolist()) == {
-        i for i in range(30) if task[i] in ("t1", "t3")
-    }
+    assert set(rows.unique().tolist()) == {*range(3, 15), *range(18, 30)}
+    assert "2 tasks with fewer than 8 rows unused" in tasks.describe()
     with pytest.raises(
-        ValueError,
-        match=r"no task has the 10 \+ 10 rows asked for \(the largest has 12\): lower",
+        InnerloopError,
+        match=r"10 shots and 10 queries need 20 rows, and the largest of 4 .* has 12",
     ):
-        GroupedRows(torch.as_tensor(x), torch.as_tensor(x), [3, 12, 3, 12])
+        GroupedRows(bank, x)
+
+
+def test_regression_rows_have_ten_shots_where_the_tasks_are_large_enough() -> None:
+    preferred = {"ways": 5, "shots": 1, "queries": 15, "groups": 0}
+    for rows, shots, queries in ((40, 10, 10), (15, 10, 5), (3, 2, 1)):
+        x, y, task = grouped(rows=rows)
+        tasks = arrays(x=x, y=y, task=task, shots=1, queries=1)
+        assert tasks.feasible(preferred) == {"shots": shots, "queries": queries}
+
+
+def test_tasks_that_two_splits_share_have_the_same_keys() -> None:
+    x, y, task = grouped()
+    whole = arrays(x=x, y=y, task=task, shots=1, queries=1, all_classes=True)
+    parts = [arrays(p, x=x, y=y, task=task, shots=1, queries=1) for p in SPLITS]
+    assert frozenset.union(*(p.class_keys() for p in parts)) == whole.class_keys()
+    assert frozenset.union(*(p.item_keys() for p in parts)) == whole.item_keys()
+    assert len(whole.class_keys()) == 10
+    assert len(whole.item_keys()) == 80
+    assert not parts[0].item_keys() & parts[2].item_keys()
 
 
 def unscaled(tasks: Any, x: torch.Tensor) -> torch.Tensor:
-    """The numbers of a table before they were standardised."""
-    reader = getattr(tasks, "reader", None) or getattr(
-        getattr(tasks, "bank", None), "reader", None
-    )
-    if reader is None:
-        return x
-    mean, deviation, gaps = zip(*reader.numbers.values(), strict=True)
-    assert not any(gaps)
-    return x * torch.tensor(deviation) + torch.tensor(mean)
+    """The numbers of a table before they were standardized."""
+    columns = tasks.bank.reader.columns
+    assert not any(column.gaps for column in columns)
+    deviations = torch.tensor([column.deviation for column in columns])
+    return x * deviations + torch.tensor([column.mean for column in columns])
 
 
 def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
@@ -229,52 +253,97 @@ def test_files_without_task_column_hold_classes(tmp_path: Path) -> None:
         assert torch.equal(found.query.y, wanted.query.y)
 
 
-def test_columns_are_found_by_name(tmp_path: Path) -> None:
-    x, y, task = read_table(
-        write_csv(
-            tmp_path / "t.csv",
-            ["a", "task", "y", "b"],
-            [[1, "u", 2, 3], [4, "v", 5, 6]],
-        )
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    rows = [[f"c{i % 12}", i, i % 3] for i in range(60)]
+    file = write_csv(tmp_path / "t.csv", ["Species", "y", "task"], rows)
+    with pytest.raises(InnerloopError, match="rows with a task are regression tasks"):
+        arrays(file=file, label_column="species")
+    tasks = arrays(
+        file=file, label_column="species", task_column="-", ways=2, queries=1
     )
-    assert (x, y.tolist()) == ([{"a": "1", "b": "3"}, {"a": "4", "b": "6"}], ["2", "5"])
-    assert task is not None
-    assert task.tolist() == ["u", "v"]
+    assert tasks.spec.x_shape == (2,)
+    assert set(tasks.bank.names) <= {f"c{i}" for i in range(12)}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "header with a column y"),
-        ("a,b\n1,2\n", "header with a column y"),
-        ("a,y\n", "header with a column y"),
+        ("", "is empty"),
+        ("a,b\n1,2\n", "no column 'y'"),
+        ("a,y\n", "no rows"),
         ("y\n1\n", "no column of features"),
-        ("a,b,y\n1\n", "line 2 .* not as many cells"),
-        ("a,y\n1,2,3\n", "line 2 .* not as many cells"),
-        ("a,y\ninf,1\n", "infinite"),
+        ("a,b,y\n1\n", "line 2 has 1 cell"),
+        ("a,y\n1,2,3\n", "line 2 has 3 cells"),
+        ("a,y\n1,1\n2,1\ninf,1\n", "line 4: inf in column a is infinite"),
+        ("a,y\n1,x\n2,\n", "no y in line 3"),
     ],
 )
 def test_bad_csv_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "bad.csv"
     file.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InnerloopError, match=message):
         arrays(file=file)
 
 
-def test_bad_npz_files_are_refused(tmp_path: Path) -> None:
+def npz(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "whole.npz", X=np.ones((120, 8)), y=np.arange(120) % 12)
+    return tmp_path / "whole.npz"
+
+
+def test_npz_files_without_the_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "no_y.npz", X=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="needs the arrays X and y, it has X"):
+    with pytest.raises(InnerloopError, match="needs the arrays X and y; it has x"):
         arrays(file=tmp_path / "no_y.npz")
-    (tmp_path / "noise.npz").write_bytes(b"no archive at all")
-    with pytest.raises(ValueError, match="pickled"):
-        arrays(file=tmp_path / "noise.npz")
+    np.savez(tmp_path / "pickled.npz", X=np.array([{}]), y=np.zeros(1))
+    with pytest.raises(InnerloopError, match=r"pickled\.npz cannot be read as \.npz"):
+        arrays(file=tmp_path / "pickled.npz")
 
 
-def test_a_truncated_npz_file_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "whole.npz", X=np.zeros((20, 2)), y=np.zeros(20))
-    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"half\.npz"):
-        arrays(file=tmp_path / "half.npz")
+def refusal(file: Path) -> str | None:
+    try:
+        arrays(file=file, ways=2, queries=1)
+    except InnerloopError as error:
+        return str(error)
+    return None
+
+
+def large_header() -> bytes:
+    """An archive of arrays that claim 4 TB each."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (550000000000,), }"
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name in ("X.npy", "y.npy"):
+            size = len(header).to_bytes(2, "little")
+            archive.writestr(name, b"\x93NUMPY\x01\x00" + size + header)
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\x03\x04", b"\x93NUMPY\x01\x00", large_header()],
+    ids=["empty", "text", "start", "npy", "4 TB"],
+)
+def test_files_that_are_no_npz_are_named_in_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "damaged.npz"
+    file.write_bytes(content)
+    message = refusal(file)
+    assert message
+    assert "damaged.npz cannot be read as .npz" in message
+    assert len(message) < 300
+    assert "\n" not in message
+
+
+def test_every_flipped_byte_of_an_npz_is_survived(tmp_path: Path) -> None:
+    file, whole = tmp_path / "damaged.npz", npz(tmp_path).read_bytes()
+    found = []
+    for i in (*range(0, 300, 7), *range(300, len(whole), 211), *range(-200, 0, 7)):
+        i %= len(whole)
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        found.append(refusal(file))
+    assert all(message is None or "damaged.npz" in message for message in found)
+    assert sum(message is not None for message in found) > len(found) // 2
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -294,50 +363,104 @@ def test_holes_in_x_are_refused(value: float) -> None:
 def test_holes_in_real_targets_are_refused(value: float) -> None:
     x, y, task = grouped()
     y[3] = value
-    with pytest.raises(ValueError, match="y holds NaN or infinite values"):
+    with pytest.raises(InnerloopError, match=r"y must be finite.*in row 3"):
         arrays(x=x, y=y, task=task)
 
 
 def test_holes_in_labels_are_refused() -> None:
     x, y = labelled()
-    with pytest.raises(ValueError, match="y holds NaN"):
+    with pytest.raises(InnerloopError, match="y holds NaN, None or empty labels"):
         arrays(x=x, y=np.where(y == 3, np.nan, y), ways=2, queries=3)
+    for missing in (None, "", " "):
+        labels = ["a", missing, *["b"] * (len(x) - 2)]
+        with pytest.raises(InnerloopError, match="labels in row 1:"):
+            arrays(x=x, y=labels)
 
 
-def test_numbers_words_and_gaps_of_a_table() -> None:
-    rows = [
-        {"a": "1", "b": "red", "c": "5"},
-        {"a": "", "b": "blue ", "c": "7"},
-        {"a": "3", "b": "?", "c": "6"},
-        {"a": "100", "b": "green", "c": "nan"},
-    ]
-    # the last row is not trained on: its number, its word and its gap count in the
-    # layout alone
-    columns = Columns.fitted(rows, rows[:3])
-    assert columns.numbers == {
-        "a": (2.0, 1.0, True),
-        "c": (6.0, pytest.approx((2 / 3) ** 0.5), True),
+def test_labels_of_another_shape_are_refused() -> None:
+    x, y = labelled()
+    with pytest.raises(InnerloopError, match=r"y has shape \(150, 2\); class labels"):
+        arrays(x=x, y=np.stack([y, y], 1))
+    same = arrays(x=x, y=y[:, None], ways=2, queries=3)
+    assert same.bank.names == arrays(x=x, y=y, ways=2, queries=3).bank.names
+    with pytest.raises(InnerloopError, match="y has none"):
+        arrays(x=x, y=5)
+
+
+def test_complex_numbers_are_refused() -> None:
+    x, y = labelled()
+    with pytest.raises(InnerloopTypeError, match="x holds complex numbers"):
+        arrays(x=x + 1j, y=y)
+    with pytest.raises(InnerloopTypeError, match="y holds complex numbers"):
+        arrays(x=x, y=y + 1j)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused() -> None:
+    x, y = labelled()
+    x[3, 1] = 1e39
+    with pytest.raises(InnerloopError, match=r"x holds 1e\+39, which is too large"):
+        arrays(x=x, y=y)
+    x[:, 1] = 1e7 + 0.1 * y
+    with pytest.raises(InnerloopError, match="feature 1 of x loses its differences"):
+        arrays(x=x, y=y)
+    tasks = arrays(x=x, y=y, ways=2, queries=3, standardize=True)
+    assert len(tasks.bank.values[:, 1].unique()) == 25
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        torch.float16,
+        torch.float64,
+        torch.int64,
+        torch.uint8,
+        torch.bool,
+    ],
+)
+def test_tensors_of_any_type_are_taken(dtype: torch.dtype) -> None:
+    y = torch.arange(25).repeat_interleave(6)
+    x = torch.stack([y % 2, y % 3], 1).to(dtype)
+    labels = y.to(dtype) if dtype.is_floating_point else y
+    tasks = arrays(x=x, y=labels, ways=2, queries=3)
+    assert tasks.bank.values.dtype == torch.float32
+    expected = arrays(x=x.float().numpy(), y=y.numpy(), ways=2, queries=3)
+    assert tasks.bank.names == expected.bank.names
+    assert torch.equal(tasks.bank.values, expected.bank.values)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int8, ">f4", ">i2"])
+def test_images_of_any_type_are_taken(dtype: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 100, (100, 4, 4)).astype(dtype)
+    tasks = arrays(x=x, y=np.repeat(np.arange(25), 4), ways=2, queries=1)
+    assert tasks.bank.values.shape[-2:] == (4, 4)
+
+
+def test_frames_and_dicts_are_tables() -> None:
+    columns = {
+        "size": [1.5, 2.0, None, 1.0] * 15,
+        "color": ["red", "blue", "red", "blue"] * 15,
     }
-    assert columns.words == {"b": ("blue", "red")}
-    x = columns.read_all(rows)
-    torch.testing.assert_close(
-        x[:, :2], torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [98.0, 0.0]])
-    )
-    assert x[:, 4:].tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
-    assert x[3, 2:4].tolist() == [0, 1]
-    assert torch.equal(
-        Columns(**json.loads(json.dumps(columns.settings()))).read_all(rows), x
-    )
-    constant = [{"a": "0.1"}] * 7
-    assert Columns.fitted(constant, constant).read_all([{"a": 0.2}]).tolist() == [
-        [pytest.approx(0.1)]
-    ]
-    with pytest.raises(ValueError, match="rows of a table are needed"):
-        columns.read_all([[1.0, 2.0]])  # pyright: ignore
-    with pytest.raises(ValueError, match="row 1 has 'many' in the column c"):
-        columns.read_all([{"a": 1, "b": "red", "c": "many"}])
-    with pytest.raises(ValueError, match="row 1 has no column c, b"):
-        columns.read_all([{"a": 1}])
+    y = np.repeat(np.arange(12), 5)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values())]  # noqa: B905
+    tasks = [arrays(x=x, y=y, ways=2, queries=1) for x in (columns, rows)]
+    assert tasks[0].spec.x_shape == (4,)  # number, gap, blue, red
+    assert torch.equal(tasks[0].bank.values, tasks[1].bank.values)
+    with pytest.raises(InnerloopError, match=r"different lengths \(a: 1, b: 2\)"):
+        arrays(x={"a": [1], "b": [1, 2]}, y=[1, 2])
+    with pytest.raises(InnerloopError, match="x must be an array of numbers, or a"):
+        arrays(x=[["red", 1], ["blue", 2]], y=[1, 2])
+
+
+def test_the_reader_of_another_kind_is_refused() -> None:
+    x, y = labelled()
+
+    reader = TableReader.of_array(x, range(len(x)), standardize=True)
+    tasks = arrays(x=x, y=y, ways=2, queries=3, reader=reader)
+    assert tasks.bank.reader is reader
+    assert float(tasks.bank.values.mean()) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(InnerloopTypeError, match="the reader reads texts"):
+        arrays(x=x, y=y, reader=TextReader.fitted(["a"]))
 
 
 def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
@@ -346,54 +469,57 @@ def test_a_table_goes_from_file_to_labels(tmp_path: Path) -> None:
         for i in range(15)
         for k in range(5)
     ]
-    file, run, out = (
-        write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows),
-        str(tmp_path / "run"),
-        tmp_path / "out.csv",
+    file = write_csv(tmp_path / "t.csv", ["size", "kind", "y"], rows)
+    tasks = arrays(file=file, ways=3, queries=2)
+    assert "numbers: size; words: kind (2 words)" in tasks.note
+    learner = ProtoNet.build(tasks.spec)
+    list(meta_train(learner, tasks, steps=3, batch=2))
+    # another process reads later files from the settings of the run
+    settings = json.loads(json.dumps(tasks.reader.settings()))
+    reader = TableReader.from_settings(settings)
+    support = reader.read(file, labels=True)
+    query = write_csv(tmp_path / "q.csv", ["kind", "size"], [["odd", 3], ["even", ""]])
+    found = reader.read(query, labels=False)
+    assert (found.names, found.labels) == (["2", "3"], None)
+    names = sorted(set(support.labels or ()))
+    y = torch.eye(len(names))[[names.index(label) for label in support.labels or ()]]
+    state = learner.adapt(
+        (tasks.sample(1, seeded()).support)._replace(x=support.x, y=y)
     )
-    assert (
-        main(
-            [
-                "train",
-                "protonet",
-                "arrays",
-                "--file",
-                str(file),
-                "--steps",
-                "3",
-                "--ways",
-                "3",
-                "--queries",
-                "2",
-                "--out",
-                run,
-            ]
-        )
-        == 0
-    )
-    query = write_csv(
-        tmp_path / "query.csv", ["kind", "size"], [["odd", 3], ["even", ""]]
-    )
-    assert (
-        main(
-            [
-                "adapt",
-                run,
-                "--support",
-                str(file),
-                "--query",
-                str(query),
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    assert learner.predict(state, found.x).shape == (2, 15)
+    later = reader.convert([{"size": None, "kind": "odd"}, {"size": 3, "kind": "odd"}])
+    assert torch.equal(later[1], found.x[0])
+    # the next run reads alike
+    again = arrays(file=file, ways=3, queries=2, reader=reader)
+    assert torch.equal(again.bank.values, tasks.bank.values)
+
+
+def test_a_table_goes_from_train_to_adapt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        [i % 10 + 0.1 * k if k else "12..3", "odd" if i % 2 else "even", f"class{i}"]
+        for i in range(15)
+        for k in range(5)
+    ]
+    file = write_csv(tmp_path / "t.csv", ["size", "kind", "Species"], rows)
+    run, out = str(tmp_path / "run"), tmp_path / "out.csv"
+    sizes = ["--steps", "3", "--ways", "3", "--queries", "2"]
+    source = ["arrays", "--file", str(file), "--label-column", "species"]
+    assert main(["train", "protonet", *source, *sizes, "--out", run]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "numbers: size; words: kind (2 words)" in said
+    assert "'12..3' in column size" in said
+    query = tmp_path / "query.csv"
+    query.write_text("kind,size\nodd,3\nodd\neven,\n")
+    command = ["adapt", run, "--support", str(file), "--query", str(query)]
+    assert main([*command, "--out", str(out)]) == 1  # a row is left out
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == [
         "row",
-        "1",
         "2",
+        "4",
     ]
+    assert "line 3: has 1 cell" in capsys.readouterr().err
     classifier = FewShotClassifier(run).fit(
         [{"size": 1, "kind": "odd"}, {"size": 2.0, "kind": "even"}], ["x", "y"]
     )
@@ -404,13 +530,13 @@ def test_real_targets_that_are_words_are_refused(tmp_path: Path) -> None:
     file = write_csv(
         tmp_path / "t.csv", ["a", "y", "task"], [[1, "high", "t"], [2, "low", "t"]]
     )
-    with pytest.raises(ValueError, match="high"):
+    with pytest.raises(InnerloopError, match="'high' in line 2, 'low' in line 3"):
         arrays(file=file)
 
 
 def test_classes_with_a_task_column_are_refused() -> None:
     x, _, task = grouped()
-    with pytest.raises(ValueError, match="y must be numbers"):
+    with pytest.raises(InnerloopError, match="regression tasks, so y must be finite"):
         arrays(x=x, y=np.array(["cat"] * len(x)), task=task)
 
 
@@ -427,11 +553,11 @@ def test_wrong_lengths_are_refused() -> None:
 
 def test_too_few_classes_or_tasks_are_refused() -> None:
     x, y = labelled()
-    with pytest.raises(ValueError, match="lower the ways"):
+    with pytest.raises(ValueError, match="lower ways, shots or queries"):
         arrays("val", x=x, y=y, ways=5)
     x, y, task = grouped(tasks=1, rows=30)
     with pytest.raises(
-        ValueError, match="the val part has no tasks: 1 tasks are too few to split"
+        InnerloopError, match="the val split of the arrays has no tasks: 1 are too few"
     ):
         arrays("val", x=x, y=y, task=task)
     with pytest.raises(ValueError, match="one of train, val, test"):
@@ -439,5 +565,5 @@ def test_too_few_classes_or_tasks_are_refused() -> None:
 
 
 def test_arrays_without_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="0"):
+    with pytest.raises(InnerloopError, match="0 rows"):
         arrays(x=np.zeros((0, 2)), y=np.zeros(0))

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import assume, build_args, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from innerloop import Examples, Task
+from innerloop.engine.errors import InnerloopError
 from innerloop.tasks import ClassBank, Episodes, Warp
 
 small = settings(deadline=None, max_examples=25)
@@ -170,7 +171,7 @@ def test_sampling_leaves_the_bank_alone(
 
 @small
 @given(banks(), seeds)
-def test_one_alphabet_keeps_all_classes_in_one_group(
+def test_one_group_keeps_all_classes_in_one_group(
     case: tuple[ClassBank, Size], seed: int
 ) -> None:
     bank, (ways, shots, queries) = case
@@ -179,7 +180,7 @@ def test_one_alphabet_keeps_all_classes_in_one_group(
     if int(sizes.max()) < ways:
         with pytest.raises(
             ValueError,
-            match=f"no alphabet has the {ways} classes .* largest has {int(sizes.max())}",
+            match=f"need a group of {ways} classes; the largest has {int(sizes.max())}",
         ):
             Episodes(bank, ways, shots, queries, groups=1)
         return
@@ -192,21 +193,17 @@ def test_one_alphabet_keeps_all_classes_in_one_group(
 
 @small
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), seeds)
-def test_alphabets_share_the_ways(
-    alphabets: int, share: int, more: int, seed: int
-) -> None:
-    groups = [g for g in range(alphabets + 2) for _ in range(share + more)]
-    bank = numbered([2] * len(groups), groups)
-    tasks = Episodes(bank, alphabets * share, 1, 1, groups=groups).sample(
-        4, seeded(seed)
-    )
-    for found in drawn_groups(tasks, bank):
-        assert sorted(found.count(g) for g in set(found)) == [share] * alphabets
+def test_groups_share_the_ways(groups: int, share: int, more: int, seed: int) -> None:
+    of = [g for g in range(groups + 2) for _ in range(share + more)]
+    bank = numbered([2] * len(of), of)
+    episodes = Episodes(bank, groups * share, 1, 1, groups=groups)
+    for found in drawn_groups(episodes.sample(4, seeded(seed)), bank):
+        assert sorted(found.count(g) for g in set(found)) == [share] * groups
 
 
 @small
 @given(seeds)
-def test_a_small_alphabet_gives_all_and_another_makes_up_the_rest(seed: int) -> None:
+def test_a_small_group_is_completed_by_another(seed: int) -> None:
     bank = numbered([2] * 10, [0, 1, 1, 1, 1, 1, 2, 2, 2, 2])
     for found in drawn_groups(
         Episodes(bank, 6, 1, 1, groups=2).sample(8, seeded(seed)), bank
@@ -217,9 +214,9 @@ def test_a_small_alphabet_gives_all_and_another_makes_up_the_rest(seed: int) -> 
 
 
 def test_every_class_is_drawn_equally_often() -> None:
-    for alphabets in (0, 1, 2):
+    for groups in (0, 1, 2):
         bank = numbered([3] * 12, [i // 4 for i in range(12)])
-        tasks = Episodes(bank, 4, 1, 1, groups=alphabets).sample(3000, seeded())
+        tasks = Episodes(bank, 4, 1, 1, groups=groups).sample(3000, seeded())
         share = (
             torch.bincount(tasks.support.x[..., 1].flatten().long(), minlength=12)
             / 3000
@@ -227,7 +224,7 @@ def test_every_class_is_drawn_equally_often() -> None:
         assert float((share - 1 / 3).abs().max()) < 0.05
 
 
-def test_labels_and_places_are_dealt_anew() -> None:
+def test_labels_and_places_are_assigned_anew() -> None:
     tasks = Episodes(numbered([6] * 4), 4, 2, 2, groups=1).sample(400, seeded())
     for part in tasks:
         for place in range(8):
@@ -238,7 +235,7 @@ def test_labels_and_places_are_dealt_anew() -> None:
             assert float((share - 0.25).abs().max()) < 0.1
 
 
-def test_labels_say_nothing_about_the_alphabet() -> None:
+def test_labels_say_nothing_about_the_group() -> None:
     episodes, generator, partners = (
         Episodes(numbered([2] * 8, [0, 0, 1, 1, 2, 2, 3, 3]), 4, 1, 1, groups=2),
         seeded(),
@@ -345,8 +342,9 @@ def test_a_bank_that_is_too_small_is_refused_with_a_way_out(
     bank, (_, shots, queries) = case
     enough = int((bank.counts >= shots + queries).sum())
     message = (
-        rf"{enough + 1 + more}-way tasks with {shots} \+ {queries} examples .* only {enough} of {len(bank)} classes "
-        rf".*largest has {int(bank.counts.max())}.*lower the ways, the shots or the queries"
+        rf"{enough + 1 + more}-way tasks with {shots} \+ {queries} examples .* "
+        rf"{enough} of {len(bank)} classes .*largest has {int(bank.counts.max())}.*"
+        "lower ways, shots or queries"
     )
     with pytest.raises(ValueError, match=message):
         Episodes(bank, enough + 1 + more, shots, queries)
@@ -354,7 +352,7 @@ def test_a_bank_that_is_too_small_is_refused_with_a_way_out(
 
 def test_an_empty_bank_and_empty_tasks_are_refused() -> None:
     bank = numbered([5, 5])
-    with pytest.raises(ValueError, match="only 0 of 0 classes"):
+    with pytest.raises(ValueError, match="0 of 0 classes"):
         Episodes(bank.pick([]), 2, 1, 1)
     for size in ((0, 1, 1), (2, 0, 1), (2, 1, 0)):
         with pytest.raises(ValueError, match="at least 1"):
@@ -365,37 +363,118 @@ def sizes(episodes: Episodes) -> Size:
     return Size(episodes.ways, episodes.shots, episodes.queries)
 
 
-def test_largest_gives_what_is_asked_where_it_can() -> None:
-    assert sizes(Episodes(numbered([20] * 9), 2, 1, 1).largest(5, 1, 15)) == (5, 1, 15)
+def feasible(episodes: Episodes, *preferred: int, **more: int) -> Size:
+    found = episodes.feasible({**Size(*preferred)._asdict(), **more})
+    return Size(found["ways"], found["shots"], found["queries"])
 
 
-def test_largest_lowers_the_queries_then_the_ways() -> None:
+def test_feasible_sizes_are_the_preferred_ones_where_possible() -> None:
+    assert feasible(Episodes(numbered([20] * 9), 2, 1, 1), 5, 1, 15) == (5, 1, 15)
+
+
+def test_feasible_sizes_have_fewer_queries_then_fewer_ways() -> None:
     episodes = Episodes(numbered([6] * 4), 2, 1, 1, groups=1, warp=Warp())
-    found = episodes.largest(5, 1, 15)
-    assert sizes(found) == (4, 1, 5)
-    assert (found.groups, found.warp) == (1, episodes.warp)
-    assert sizes(episodes.largest(3, 5, 15)) == (3, 5, 1)
+    assert feasible(episodes, 5, 1, 15) == (4, 1, 5)
+    assert feasible(episodes, 3, 5, 15) == (3, 5, 1)
 
 
-def test_largest_within_an_alphabet_counts_that_alphabet() -> None:
-    assert sizes(
-        Episodes(numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2]), 2, 1, 1, groups=1).largest(
-            5, 1, 3
-        )
-    ) == (3, 1, 3)
+def test_feasible_sizes_within_a_group_count_that_group() -> None:
+    bank = numbered([4] * 7, [0, 0, 0, 1, 1, 2, 2])
+    assert feasible(Episodes(bank, 2, 1, 1), 5, 1, 3, groups=1) == (3, 1, 3)
+    assert feasible(Episodes(bank, 2, 1, 1), 5, 1, 3, groups=0) == (5, 1, 3)
 
 
-def test_largest_refuses_what_is_impossible() -> None:
-    with pytest.raises(ValueError, match="2-way tasks with 4"):
-        Episodes(numbered([4] * 5), 2, 1, 1).largest(5, 4, 1)
-
-
-def test_largest_fits_more_than_the_largest_class() -> None:
-    assert sizes(Episodes(numbered([40, 5, 5, 5, 5]), 2, 1, 1).largest(5, 1, 15)) == (
-        5,
-        1,
-        4,
+def test_feasible_groups_are_those_that_exist_and_only_where_preferred() -> None:
+    sizes = {"ways": 6, "shots": 1, "queries": 1}
+    grouped = Episodes(numbered([4] * 6, [0, 0, 1, 1, 2, 2]), 2, 1, 1)
+    assert grouped.feasible({**sizes, "groups": 9})["groups"] == 3
+    assert "groups" not in grouped.feasible(sizes)
+    assert "groups" not in Episodes(numbered([4] * 6), 2, 1, 1).feasible(
+        {**sizes, "groups": 2}
     )
+
+
+def test_feasible_refuses_what_is_impossible() -> None:
+    with pytest.raises(InnerloopError, match="2-way tasks with 4"):
+        feasible(Episodes(numbered([4] * 5), 2, 1, 1), 5, 4, 1)
+
+
+def test_feasible_ways_exceed_those_of_the_largest_class() -> None:
+    episodes = Episodes(numbered([40, 5, 5, 5, 5]), 2, 1, 1)
+    assert feasible(episodes, 5, 1, 15) == (5, 1, 4)
+
+
+@small
+@given(banks(), seeds, st.integers(2, 30), st.integers(1, 30))
+def test_feasible_sizes_can_be_sampled(
+    case: tuple[ClassBank, Size], seed: int, ways: int, queries: int
+) -> None:
+    bank, size = case
+    assume(size.ways >= 2)
+    found = Episodes(bank, *size).feasible(
+        {"ways": ways, "shots": size.shots, "queries": queries}
+    )
+    assert found["ways"] <= ways
+    assert found["queries"] <= queries
+    Episodes(bank, **found).sample(1, seeded(seed))
+
+
+def test_validation_tasks_have_at_most_20_ways_and_5_queries() -> None:
+    episodes = Episodes(numbered([20] * 30), 25, 2, 15)
+    small = episodes.for_validation(fixed_ways=False)
+    fixed = episodes.for_validation(fixed_ways=True)
+    assert small is not None
+    assert fixed is not None
+    assert (sizes(small), sizes(fixed)) == ((20, 2, 5), (25, 2, 5))
+    assert small.bank is episodes.bank
+
+
+def test_test_settings_are_those_of_papers_or_of_the_learner() -> None:
+    episodes = Episodes(numbered([20] * 30), 7, 3, 5)
+    assert [(s["ways"], s["shots"]) for s in episodes.test_settings(None)] == [
+        (5, 1),
+        (5, 5),
+        (20, 1),
+        (20, 5),
+    ]
+    assert episodes.test_settings(7) == [{"ways": 7, "shots": 3}]
+
+
+def test_class_keys_follow_the_examples_and_not_names_order_or_turns() -> None:
+    bank = pictures([3, 4, 5])
+    shuffled = ClassBank.of(
+        bank.values[[2, 0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11]], [3, 4, 5], ["x", "y", "z"]
+    )
+    assert len(bank.class_keys()) == 3
+    assert bank.class_keys() == shuffled.class_keys()
+    assert bank.turned().mirrored().class_keys() == bank.class_keys()
+    assert bank.pick([1]).class_keys() < bank.class_keys()
+    changed = bank.values.clone()
+    changed[0, 0, 0, 0] ^= 1
+    other = ClassBank.of(changed, [3, 4, 5], list(bank.names))
+    assert len(other.class_keys() & bank.class_keys()) == 2
+    assert len(other.item_keys() & bank.item_keys()) == 11
+
+
+def test_tasks_describe_and_show_themselves() -> None:
+    episodes = Episodes(pictures([8] * 6), 3, 2, 4)
+    assert "3-way 2-shot tasks" in repr(episodes)
+    assert repr(episodes) == f"<Episodes: {episodes.describe()}>"
+    # 3 rows of 2 support and 6 query places, each of 4 pixels with a frame
+    assert episodes.show().size == (8 * 6 + 6, 3 * 6)
+    assert "<img src=" in episodes._repr_html_()
+    numbers_only = Episodes(numbered([8] * 6), 3, 2, 4)
+    assert "<img" not in numbers_only._repr_html_()
+    with pytest.raises(InnerloopError, match="show"):
+        numbers_only.show()
+
+
+def test_examples_of_a_class_are_found_by_their_number() -> None:
+    episodes = Episodes(numbered([4, 5, 6]), 2, 1, 1)
+    x = episodes.examples_of(
+        torch.tensor([2, 0]), torch.tensor([[0, 5], [3, 1]]), seeded()
+    )
+    assert x[..., 0].tolist() == [[9, 14], [3, 1]]
 
 
 def test_reshaped_keeps_the_classes() -> None:
@@ -407,7 +486,7 @@ def test_reshaped_keeps_the_classes() -> None:
 
 def test_labelled_examples_keep_their_labels() -> None:
     episodes = Episodes(numbered([4, 1, 6, 3, 5]), 2, 1, 2)
-    labelled = episodes.labelled(16)
+    labelled = episodes.for_supervised(16)
     assert (labelled.spec.y_dim, labelled.spec.x_shape) == (4, (2,))
     task = labelled.sample(50, seeded())
     assert task.query.x.shape == (50, 16, 2)
@@ -424,7 +503,11 @@ def test_labelled_examples_keep_their_labels() -> None:
 
 def test_labelled_examples_are_turned_with_their_class() -> None:
     bank = pictures([1, 1])
-    task = Episodes(pictures([2, 2]).turned(), 2, 1, 1).labelled(40).sample(1, seeded())
+    task = (
+        Episodes(pictures([2, 2]).turned(), 2, 1, 1)
+        .for_supervised(40)
+        .sample(1, seeded())
+    )
     stock = pictures([2, 2]).values
     for x, y in zip(task.query.x[0], task.query.y[0], strict=True):
         owner, turn = int(y.argmax()) % 2, int(y.argmax()) // 2
@@ -559,7 +642,7 @@ def test_examples_are_drawn_with_the_generator_alone() -> None:
     )
     found: list[Examples] = [
         episodes.sample(2, seeded()).query,
-        episodes.labelled(4).sample(1, seeded()).query,
+        episodes.for_supervised(4).sample(1, seeded()).query,
     ]
     assert len(found) == 2
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,19 +1,34 @@
-"""Assays of molecules."""
+"""Molecules, their fingerprints, and the tasks of their assays."""
 
+import csv
+import gzip
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.scores import roc_auc
-from innerloop.tasks import tox21
-from innerloop.tasks.molecules import ASSAYS, Assays, molecules
+from innerloop.readers.molecule import MoleculeReader, fingerprints, structure_keys
+from innerloop.tasks.molecules import (
+    ASSAYS,
+    SHARES,
+    Assays,
+    Molecules,
+    hash_share,
+    tox21,
+    tox21_molecules,
+)
+from innerloop.tasks.splits import SPLITS
 
 real = pytest.mark.skipif(
     not os.environ.get("INNERLOOP_DATA"),
     reason="INNERLOOP_DATA does not say where Tox21 is",
 )
+ETHANOL, PYRIDINE, ASPIRIN = "OCC", "c1ccncc1", "CC(=O)Oc1ccccc1C(=O)O"
 
 
 def test_roc_auc_is_scikit_learns() -> None:
@@ -27,16 +42,17 @@ def test_roc_auc_is_scikit_learns() -> None:
     assert float(roc_auc(scores, torch.ones(30))) == 0.5
 
 
-def test_a_task_is_of_one_assay_and_its_parts_are_disjoint() -> None:
+def test_a_task_is_of_one_assay_and_its_sides_are_disjoint() -> None:
     results = torch.tensor(
         [[0.0, 1.0, float("nan")] * 10, [1.0, float("nan"), 0.0] * 10]
     )
     x = torch.arange(30)[:, None]  # every molecule is its own number
-    tasks = Assays(x, results, ("a", "b"), shots=3, queries=4).sample(
-        50, torch.Generator().manual_seed(0)
-    )
+    keys = tuple(str(i) for i in range(30))
+    by_name = dict(zip("ab", results, strict=True))
+    molecules = Molecules(x, by_name, keys, keys)
+    tasks = Assays(molecules, ("a", "b"), shots=3, queries=4)
     seen = set()
-    for task in tasks.unbind():
+    for task in tasks.sample(50, torch.Generator().manual_seed(0)).unbind():
         rows, y = (
             torch.cat([task.support.x, task.query.x])[:, 0].long(),
             torch.cat([task.support.y, task.query.y]),
@@ -48,15 +64,114 @@ def test_a_task_is_of_one_assay_and_its_parts_are_disjoint() -> None:
         assert task.support.y.sum(0).tolist() == [3, 3]
         assert task.query.y.sum(0).tolist() == [4, 4]
     assert seen == {0, 1}
-    with pytest.raises(ValueError, match="an assay has 10 active ones"):
-        Assays(x, results, ("a", "b"), shots=3, queries=8)
+    assert tasks.feasible({"ways": 5, "shots": 1}) == {"shots": 9, "queries": 1}
+    with pytest.raises(InnerloopError, match="and one assay has 10: lower"):
+        Assays(molecules, ("a", "b"), shots=3, queries=8)
+
+
+def test_structures_are_used_once() -> None:
+    x = torch.arange(5)[:, None]
+    nan = float("nan")
+    results = {
+        "a": torch.tensor([1.0, 1.0, 0.0, nan, 0.0]),
+        "b": torch.tensor([1.0, 0.0, nan, 1.0, 0.0]),
+    }
+    keys = ("u", "u", "v", "v", "")  # the last could not be read
+    found = Molecules(x, results, keys, keys).distinct()
+    assert found.keys == ("u", "v")
+    assert found.x.flatten().tolist() == [0, 2]
+    assert found.results["a"].tolist() == [1, 0]
+    torch.testing.assert_close(
+        found.results["b"], torch.tensor([nan, 1.0]), equal_nan=True
+    )
+
+
+def test_a_structure_is_a_molecule_without_stereochemistry_and_salt() -> None:
+    acid = [
+        "C[C@H](N)C(=O)O",
+        "C[C@@H](N)C(=O)O",
+        "CC(N)C(=O)O.Cl",
+        "CC([NH3+])C(=O)[O-]",
+    ]
+    assert len(set(structure_keys(acid))) == 1
+    assert structure_keys(["no molecule", ""]) == ["", ""]
+    assert len({*structure_keys([ETHANOL, "OCCC", PYRIDINE])}) == 3
+    # one ring system; a molecule without rings keeps its own key
+    same, other = ["Cc1ccncc1", "c1ccncc1CCO", PYRIDINE], ["c1ccccc1", ETHANOL, "OCCC"]
+    assert len({*structure_keys(same, scaffold=True)}) == 1
+    assert len({*structure_keys([*same, *other], scaffold=True)}) == 4
+
+
+def test_smiles_are_read(tmp_path: Path) -> None:
+    reader = MoleculeReader()
+    x = reader.convert([ETHANOL, ASPIRIN])
+    assert x.shape == (2, 2048)
+    assert x.dtype == torch.float32
+    assert set(x.unique().tolist()) == {0, 1}
+    assert torch.equal(x[0], reader.convert(np.array(["CCO"]))[0])
+    assert MoleculeReader.from_settings(reader.settings()) == reader
+    with pytest.raises(InnerloopError, match=r"not a valid SMILES: X\[1\] 'C1CC'"):
+        reader.convert([ETHANOL, "C1CC"])
+    with pytest.raises(InnerloopError, match="bits of MoleculeReader must be at least"):
+        MoleculeReader(bits=0)
+    file = tmp_path / "mine.csv.gz"
+    file.write_bytes(gzip.compress(b"SMILES;label\nOCC;a\nC1CC;b\n"))
+    inputs = reader.read(file, labels=False)
+    assert (inputs.names, inputs.labels) == ([ETHANOL], ["a"])
+    assert inputs.unreadable == ("C1CC: not a valid SMILES",)
+    with pytest.raises(InnerloopError, match="C1CC: not a valid SMILES"):
+        reader.read(file, labels=True)
 
 
 @real
 def test_tox21_splits_by_assay() -> None:
-    x, results = molecules()
-    assert x.shape == (8014, 2048)
-    assert set(results) == set(ASSAYS["train"]) | set(ASSAYS["test"])
+    molecules = tox21_molecules()
+    assert molecules.x.shape == (8014, 2048)
+    assert set(molecules.results) == set(ASSAYS["train"]) | set(ASSAYS["test"])
     assert not set(ASSAYS["train"]) & set(ASSAYS["test"])
     assert len(tox21("train", holdout=True).names) == 7
-    assert int(tox21("test").kinds[1, 1].sum()) == 936  # active in SR-MMP
+    assert not tox21("train").class_keys() & tox21("test").class_keys()
+    shared = tox21("test", molecules="shared")
+    assert int(shared.kinds[1, 1].sum()) == 936  # active in SR-MMP
+    assert "results of the test molecules" in shared.note
+
+
+@real
+@pytest.mark.parametrize("protocol", ["disjoint", "scaffold"])
+def test_no_molecule_of_tox21_is_in_two_splits(protocol: str) -> None:
+    tasks = {part: tox21(part, molecules=protocol) for part in SPLITS}
+    assert tox21("test").item_keys() == tox21("test", molecules="disjoint").item_keys()
+    for part, own in tasks.items():
+        low, high = SHARES[part]
+        keys = own.molecules.scaffolds if protocol == "scaffold" else own.molecules.keys
+        assert all(low <= hash_share(key) < high for key in keys)
+        assert min(own.kinds.sum(-1).flatten().tolist()) >= 42  # 10 + 32 of each class
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not tasks[one].item_keys() & tasks[other].item_keys()
+        prints = [
+            {row.tobytes() for row in tasks[part].molecules.x.numpy()}
+            for part in (one, other)
+        ]
+        assert not prints[0] & prints[1]
+    shared = [tox21(part, molecules="shared").item_keys() for part in SPLITS]
+    assert len(shared[0] & shared[2]) > 7000
+
+
+@real
+def test_no_smiles_of_tox21_is_in_two_splits() -> None:
+    from rdkit import Chem
+
+    file = Path(os.environ["INNERLOOP_DATA"]) / "tox21" / "tox21.csv.gz"
+    with gzip.open(file, "rt") as opened:
+        smiles = [row["smiles"] for row in csv.DictReader(opened)][:1500]
+    _, valid = fingerprints(smiles)
+    assert valid.sum() > 1490
+    splits: dict[str, set[str]] = {}
+    tasks = {part: tox21(part).item_keys() for part in SPLITS}
+    for text, key in zip(smiles, structure_keys(smiles), strict=True):
+        if key:
+            canonical = Chem.CanonSmiles(text)
+            found = {part for part, keys in tasks.items() if key in keys}
+            splits.setdefault(canonical, set()).update(found)
+    assert max(len(found) for found in splits.values()) == 1
+    assert sum(found == {"test"} for found in splits.values()) > 300

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerloop.cli import build_parser
-from innerloop.cli.test import test_tasks as tasks_to_test
-from innerloop.runs import Settings
+import innerloop
 from innerloop.tasks import Episodes, omniglot
 from innerloop.tasks.omniglot import bank
 from innerloop.tasks.splits import SPLITS
@@ -105,9 +103,9 @@ def test_background_has_thirty_alphabets_and_evaluation_twenty() -> None:
         assert len(
             {
                 (alphabet, int(group))
-                for alphabet, group in zip(groups, one.groups, strict=True)
+                for alphabet, group in zip(alphabets, one.groups, strict=True)
             }
-        ) == len(set(groups))
+        ) == len(set(alphabets))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -182,24 +180,20 @@ def test_a_split_has_one_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "tested"), [([], "vinyals"), (["--protocol", "lake"], "lake")]
+    ("options", "protocol"), [({}, "vinyals"), ({"protocol": "lake"}, "lake")]
 )
-def test_a_run_is_tested_on_its_own_protocol_unless_told_otherwise(
-    asked: list[str], tested: str
+def test_a_run_is_tested_on_its_own_protocol_by_default(
+    options: dict[str, str], protocol: str
 ) -> None:
-    spec = {"kind": "classes", "x_shape": [1, 28, 28], "y_dim": 5}
-    settings = Settings(
-        "protonet",
-        {},
-        spec,
-        "omniglot",
-        {"ways": 60, "protocol": "vinyals", "holdout": True},
-        {},
+    spec = innerloop.TaskSpec("classes", (1, 28, 28), 5)
+    trained = {"ways": 60, "protocol": "vinyals", "holdout": True}
+    experiment = innerloop.Experiment(
+        "protonet", innerloop.Choice("omniglot", trained), spec=spec
     )
-    options = build_parser().parse_args(["test", "run", *asked])
-    tasks = tasks_to_test(options, settings, 5, 1)
+    learner = experiment.build_learner()
+    (_, tasks), *_ = experiment.test_tasks(learner, **options)
     assert isinstance(tasks, Episodes)
-    assert tasks.bank.fingerprint() == bank(tested, "test").fingerprint()
+    assert tasks.bank.fingerprint() == bank(protocol, "test").fingerprint()
 
 
 def test_unknown_names_are_refused() -> None:

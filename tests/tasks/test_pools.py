@@ -1,4 +1,4 @@
-"""Pools: sizes, labels, no example twice, and classes as unlike as was asked."""
+"""Pools: sizes, labels, no example twice, and classes of unequal size."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from innerloop.tasks.pools import Pools
 
 
 def bank(classes: int = 14, each: int = 20) -> ClassBank:
-    """Every value tells its class and its place in it."""
+    """Every value is the number of its class and its place in it."""
     values = torch.tensor(
         [[float(c), float(i)] for c in range(classes) for i in range(each)]
     )
     return ClassBank.of(values, [each] * classes, [f"{c}" for c in range(classes)])
 
 
-def test_a_pool_is_what_was_asked_for() -> None:
+def test_a_pool_has_its_sizes_and_labels() -> None:
     some = Pools(bank()).sample(40, torch.Generator().manual_seed(0))
     ways = set()
     for task in some.unbind():
@@ -23,7 +23,7 @@ def test_a_pool_is_what_was_asked_for() -> None:
         assert len(both.unique(dim=0)) == len(both) == 80  # none twice
         present = task.support.y.any(0)
         ways.add(int(present.sum()))
-        # every class that is asked is in the pool, and no other
+        # the query classes are those of the pool
         assert torch.equal(task.query.y.any(0), present)
         counts = task.query.y.sum(0)[present]
         assert counts.max() - counts.min() <= 1
@@ -50,7 +50,7 @@ def test_spread_makes_classes_rare() -> None:
     assert uneven.support.y.sum(1).amin() >= 1
 
 
-def test_the_first_of_a_pool_are_no_others() -> None:
+def test_the_order_of_a_pool_says_nothing_about_the_class() -> None:
     some = Pools(bank(), fewest=8, most=8).sample(300, torch.Generator().manual_seed(0))
     assert (
         abs(
@@ -61,7 +61,7 @@ def test_the_first_of_a_pool_are_no_others() -> None:
     )
 
 
-def test_a_small_bank_is_turned_down() -> None:
+def test_a_small_bank_is_refused() -> None:
     with pytest.raises(ValueError, match="need 10 classes of at least 16 examples"):
         Pools(bank(each=12))
     with pytest.raises(ValueError, match="2 <= fewest <= most"):

@@ -46,8 +46,8 @@ def test_spec_and_sizes() -> None:
     assert (tasks.shots, tasks.queries) == (10, 10)
 
 
-def test_unknown_parts_and_empty_tasks_are_refused() -> None:
-    with pytest.raises(ValueError, match="train, val, test, not 'valid'"):
+def test_unknown_splits_and_empty_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="train, val, test; got 'valid'"):
         sinusoid("valid")
     for shots, queries in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least 1"):

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from innerloop import Task
 from innerloop.tasks import Episodes, strokes
-from innerloop.tasks import strokes as module_function
 from innerloop.tasks.strokes import FreshEpisodes, bank
 
 
@@ -16,8 +15,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def sample(seed: int = 0, n: int = 4, **build_args: int) -> Task:
-    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **build_args}).sample(
+def sample(seed: int = 0, n: int = 4, **options: int) -> Task:
+    return strokes(**{"ways": 5, "shots": 2, "queries": 3, **options}).sample(
         n, seeded(seed)
     )
 
@@ -96,7 +95,7 @@ def test_drawings_of_a_character_differ() -> None:
 
 @pytest.mark.usefixtures("two_alphabets")
 def test_parts_have_banks_of_their_own() -> None:
-    banks = [bank.__wrapped__(part) for part in ("train", "val", "test")]
+    banks = [bank.__wrapped__(split) for split in ("train", "val", "test")]
     stocks = [{image.numpy().tobytes() for image in one.values} for one in banks]
     assert [len(stock) for stock in stocks] == [2 * 26 * 4] * 3
     assert len(set.union(*stocks)) == 3 * 2 * 26 * 4
@@ -114,28 +113,27 @@ def test_fixed_parts_are_the_same_every_time() -> None:
 
 @pytest.mark.usefixtures("two_alphabets")
 def test_validation_and_testing_are_episodes_of_fixed_characters() -> None:
-    for part in ("val", "test"):
-        tasks = strokes(part, ways=20, shots=1, queries=2, groups=1)
+    for split in ("val", "test"):
+        tasks = strokes(split, ways=20, shots=1, queries=2, groups=1)
         assert isinstance(tasks, Episodes)
         assert tasks.warp is None
-        assert all(name.startswith(part) for name in tasks.bank.names)
+        assert all(name.startswith(split) for name in tasks.bank.names)
         assert tasks.sample(2, seeded()).query.x.shape == (2, 40, 1, 28, 28)
     assert isinstance(strokes("train"), FreshEpisodes)
 
 
 @pytest.mark.usefixtures("two_alphabets")
-def test_labelled_characters_are_a_fixed_stock() -> None:
-    labelled = strokes("train").labelled(8)
-    assert labelled.spec.y_dim == 52
-    task = labelled.sample(1, seeded())
+def test_supervised_characters_are_a_fixed_stock() -> None:
+    stock = strokes("train").for_supervised(8)
+    assert stock.spec.y_dim == 52
+    task = stock.sample(1, seeded())
     assert task.query.x.shape == (1, 8, 1, 28, 28)
-    assert torch.equal(task.query.y, labelled.sample(1, seeded()).query.y)
+    assert torch.equal(task.query.y, stock.sample(1, seeded()).query.y)
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(ValueError, match="one of train, val, test, not 'dev'"):
+    with pytest.raises(ValueError, match="one of train, val, test; got 'dev'"):
         strokes("dev")
-    for given in ({"ways": 0}, {"shots": 0}, {"queries": 0}, {"groups": -1}):
-        with pytest.raises(ValueError, match="at least 1"):
-            strokes(**build_args)
-    assert module_function is strokes
+    for options in ({"ways": 0}, {"shots": 0}, {"queries": 0}, {"groups": -1}):
+        with pytest.raises(ValueError, match="at least"):
+            strokes(**options)

@@ -1,4 +1,4 @@
-"""Sums of functions: parts that come again, pairs that do not."""
+"""Sums of functions: the functions recur in all splits, the pairs do not."""
 
 import pytest
 import torch
@@ -7,10 +7,10 @@ from innerloop.tasks import sums
 from innerloop.tasks.function_sums import FUNCTIONS, PAIRS, Sums
 
 
-def test_no_pair_is_in_two_parts_and_every_function_is_learned_from() -> None:
-    parts = [sums(part).pairs for part in ("train", "val", "test")]
-    assert sorted(pair for pairs in parts for pair in pairs) == sorted(PAIRS)
-    assert {name for pair in parts[0] for name in pair} == set(FUNCTIONS)
+def test_no_pair_is_in_two_splits_and_every_function_is_learned_from() -> None:
+    splits = [sums(split).pairs for split in ("train", "val", "test")]
+    assert sorted(pair for pairs in splits for pair in pairs) == sorted(PAIRS)
+    assert {name for pair in splits[0] for name in pair} == set(FUNCTIONS)
 
 
 def test_targets_are_the_sum_of_two_functions() -> None:

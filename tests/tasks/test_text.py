@@ -1,72 +1,29 @@
-"""Texts as tokens, their tasks, and the way from a file to labels."""
+"""Tasks from texts: CLINC150, and users' own files."""
 
 import csv
+import json
 import os
-from itertools import pairwise
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from innerloop.cli import main
+from innerloop.core.task import Examples
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.estimators import FewShotClassifier
-from innerloop.runs import Run, reader
-from innerloop.tasks import Tokenizer, clinc, cloze, text
-from innerloop.tasks.text import DOMAINS, read_texts, requests
-from innerloop.readers.text import UNKNOWN
+from innerloop.experiment import load
+from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.metagrad.meta_train import meta_train
+from innerloop.readers.table import TableReader
+from innerloop.readers.text import UNKNOWN, TextReader
+from innerloop.tasks.text import DOMAINS, clinc, cloze, requests, text
 
-CORPUS = [
-    "low low low low low",
-    "lower lower",
-    "newest newest newest newest newest newest",
-    "widest widest widest",
-]
 real = pytest.mark.skipif(
     not os.environ.get("INNERLOOP_DATA"),
     reason="INNERLOOP_DATA does not say where CLINC150 is",
 )
-
-
-def test_frequent_pairs_are_merged() -> None:
-    """The words of Sennrich et al. 2016, section 3.2, where `est` and `low` are found;
-    here words begin with a space.
-    """
-    tokenizer = Tokenizer.trained(CORPUS, size=100)
-    assert {"".join(pair) for pair in tokenizer.merges[:4]} >= {"st", "est", "ow"}
-    assert tokenizer.tokens("low lowest") == [" low", " low", "est"]
-
-
-def test_incremental_counts_are_counts() -> None:
-    """Training counts pairs by and by; counting them anew for every merge gives the
-    same merges.
-    """
-    tokenizer = Tokenizer.trained(CORPUS, size=40)
-    words = [list(" " + word) for line in CORPUS for word in line.split()]
-    for merge in tokenizer.merges:
-        counts: dict[tuple[str, str], int] = {}
-        for word in words:
-            for pair in pairwise(word):
-                counts[pair] = counts.get(pair, 0) + 1
-        assert merge == max(counts, key=lambda pair: (counts[pair], pair))
-        for word in words:
-            i = 0
-            while i + 1 < len(word):
-                if (word[i], word[i + 1]) == merge:
-                    word[i : i + 2] = ["".join(merge)]
-                i += 1
-
-
-def test_tokens_are_numbers_with_padding() -> None:
-    tokenizer = Tokenizer.trained(CORPUS, size=40, length=4)
-    rows = tokenizer.read_all(["low", "zzz low", "low " * 9])
-    assert rows.shape == (3, 4)
-    assert rows.max() < tokenizer.size
-    assert rows[0].tolist()[1:] == [0, 0, 0]
-    assert UNKNOWN in rows[1].tolist()
-    assert (rows[2] == rows[0, 0]).all()
-    again = Tokenizer(**tokenizer.settings())
-    assert again == tokenizer
-    assert torch.equal(again.read_all(["lowest"]), tokenizer.read_all(["lowest"]))
 
 
 @real
@@ -84,6 +41,20 @@ def test_clinc_splits_by_domain() -> None:
     assert task.support.x.shape == (2, 10, 24)
     spec = clinc("test").spec
     assert task.query.x.max() < spec.vocabulary == 2000
+    note = "321 of 6,750 texts have more than 24 tokens and were cut"
+    assert note in clinc("test").note
+
+
+@real
+def test_no_request_of_clinc_is_in_two_splits() -> None:
+    splits = defaultdict(set)
+    for split, domains in DOMAINS.items():
+        for domain in domains:
+            for texts in requests()[domain].values():
+                for entry in texts:
+                    splits[" ".join(entry.lower().split())].add(split)
+    assert len(splits) == 22_495  # of 22,500: 4 have two intents, and one repeats
+    assert not [entry for entry, found in splits.items() if len(found) > 1]
 
 
 def own_file(folder: Path) -> Path:
@@ -104,32 +75,14 @@ def own_file(folder: Path) -> Path:
 
 def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
     file = own_file(tmp_path)
-    assert (
-        len(text("train", file=file, ways=2, queries=2).bank)
-        + len(text("val", file=file, ways=2, queries=2).bank)
-        == 12
-    )
-    run = str(tmp_path / "run")
-    assert (
-        main(
-            [
-                "train",
-                "protonet",
-                "text",
-                "--file",
-                str(file),
-                "--steps",
-                "3",
-                "--ways",
-                "3",
-                "--queries",
-                "2",
-                "--out",
-                run,
-            ]
-        )
-        == 0
-    )
+    tasks, val = (text(part, file=file, ways=2, queries=2) for part in ("train", "val"))
+    assert len(tasks.bank) + len(val.bank) == 12
+    assert "train 10, val 2, test 3" in tasks.describe()
+    assert len(text("val", file=file, queries=1, all_classes=True).bank) == 15
+    learner = ProtoNet.build(tasks.spec)
+    list(meta_train(learner, tasks, steps=3, batch=2))
+    settings = json.loads(json.dumps(tasks.reader.settings()))
+    reader = TextReader.from_settings(settings)
     other = tmp_path / "other.csv"
     other.write_text(
         "text,label\n"
@@ -137,104 +90,114 @@ def test_own_texts_go_from_file_to_labels(tmp_path: Path) -> None:
             f"zz{i} {word},label{i}\n" for i in range(12) for word in ("qq", "ww", "ee")
         )
     )
-    again = [
-        "train",
-        "protonet",
-        "text",
-        "--file",
-        str(other),
-        "--from",
-        run,
-        "--steps",
-        "1",
-        "--ways",
-        "2",
-        "--queries",
-        "1",
-    ]
-    assert main([*again, "--out", str(tmp_path / "second")]) == 0
-    # its embeddings are of these tokens
-    assert Run(tmp_path / "second").settings().reads == Run(run).settings().reads
-    assert Run(run).settings().distribution(
-        "val", file=other, ways=1, queries=1
-    ).bank.reader == reader(Run(run).settings().reads)
-    with pytest.raises(ValueError, match="24 tokens"):
-        text(
-            "train",
-            file=file,
-            ways=2,
-            queries=1,
-            length=12,
-            reader=reader(Run(run).settings().reads),
-        )
-    table = tmp_path / "table.csv"
-    table.write_text("y,size\n" + "".join(f"{i % 12},{i}\n" for i in range(48)))
-    assert (
-        main(
-            [
-                "train",
-                "protonet",
-                "arrays",
-                "--file",
-                str(table),
-                "--from",
-                run,
-                "--steps",
-                "1",
-                "--out",
-                str(tmp_path / "none"),
-            ]
-        )
-        == 2
-    )
+    # the tokens of other texts are those that the embeddings were learned for
+    assert text(file=other, ways=2, queries=1, reader=reader).bank.reader == reader
+    with pytest.raises(InnerloopError, match="length must be 8, as in the run"):
+        text(file=file, ways=2, queries=1, length=12, reader=reader)
+    with pytest.raises(InnerloopTypeError, match="the reader reads rows"):
+        text(file=file, reader=TableReader.fitted({"a": [1, 2]}))
+    support = reader.read(file, labels=True)
     query = tmp_path / "query.csv"
     query.write_text("text\na now\nb now\n")
-    assert (
-        main(
-            [
-                "adapt",
-                run,
-                "--support",
-                str(file),
-                "--query",
-                str(query),
-                "--out",
-                str(tmp_path / "out.csv"),
-            ]
-        )
-        == 0
+    found = reader.read(query, labels=False)
+    assert (found.names, found.labels) == (["a now", "b now"], None)
+    assert support.labels is not None
+    names = sorted(set(support.labels))
+    y = torch.eye(len(names))[[names.index(label) for label in support.labels]]
+    state = learner.adapt(Examples(support.x, y))
+    outputs = learner.predict(state, found.x)
+    assert outputs.shape == (2, 15)
+    assert torch.equal(
+        learner.predict(state, reader.convert(["a now", "b now"])), outputs
     )
+
+
+def test_own_texts_go_from_train_to_adapt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = own_file(tmp_path), str(tmp_path / "run")
+    sizes = ["--steps", "3", "--ways", "3", "--queries", "2", "--length", "2"]
+    source = ["train", "protonet", "text", "--file"]
+    assert main([*source, str(file), *sizes, "--out", run]) == 0
+    assert "texts have more than 2 tokens and were cut" in capsys.readouterr().out
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "text,label\n"
+        + "".join(f"zz{i} {w},label{i}\n" for i in range(12) for w in ("q", "w", "e"))
+    )
+    again = [*source, str(other), "--init-from", run, *sizes[:2], "--out"]
+    assert main([*again, str(tmp_path / "second")]) == 0
+    # its embeddings are of the first run's tokens
+    assert load(tmp_path / "second").reader == load(run).reader
+    query = tmp_path / "query.csv"
+    query.write_text("text\na now\nb now\n")
+    command = ["adapt", run, "--support", str(file), "--query", str(query), "--out"]
+    assert main([*command, str(tmp_path / "out.csv")]) == 0
     with (tmp_path / "out.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     assert [row["text"] for row in rows] == ["a now", "b now"]
     assert {row["label"] for row in rows} <= {f"class{i}" for i in range(15)}
     classifier = FewShotClassifier(run).fit(["a please", "b please"], ["x", "y"])
     classifier.save(tmp_path / "kept")
-    again = FewShotClassifier.load(tmp_path / "kept")
-    assert (
-        again.predict_proba(["a now", "c"]) == classifier.predict_proba(["a now", "c"])
-    ).all()
+    kept = FewShotClassifier.load(tmp_path / "kept").predict_proba(["a now", "c"])
+    assert (kept == classifier.predict_proba(["a now", "c"])).all()
+
+
+def test_columns_of_a_file_may_have_other_names(tmp_path: Path) -> None:
+    file = tmp_path / "reviews.csv"
+    content = own_file(tmp_path).read_text().replace("text,label", "Review;Stars", 1)
+    file.write_text(content.replace(",", ";"))
+    tasks = text(file=file, text_column="review", label_column="stars", queries=2)
+    assert len(tasks.bank) == 10
+    assert (tasks.reader.text_column, tasks.reader.label_column) == ("review", "stars")
+    with pytest.raises(InnerloopError, match=r"no column 'text'.*text_column"):
+        text(file=file)
+
+
+def test_a_text_of_two_splits_is_not_trained_on(tmp_path: Path) -> None:
+    file = own_file(tmp_path)
+    banks = {
+        part: text(part, file=file, ways=2, queries=1).bank
+        for part in ("train", "val", "test")
+    }
+    train, test = banks["train"].names[0], banks["test"].names[0]
+    with file.open("a") as opened:
+        opened.write(f"secret words,{train}\nSecret  Words,{test}\n")
+        opened.write(f"again,{train}\nagain ,{train}\n")
+    tasks, held_out = (
+        text(part, file=file, ways=2, queries=1) for part in ("train", "test")
+    )
+    secret = held_out.reader.convert(["secret words"])[0]
+    assert not (tasks.bank.values[: int(tasks.bank.counts[0])] == secret).all(-1).any()
+    assert not tasks.item_keys() & held_out.item_keys()
+    assert int(tasks.bank.counts.sum()) == 41  # 10 labels of 4 texts, and "again"
+    assert int(held_out.bank.counts.sum()) == 13
+    assert "1 texts that stand in two splits" in tasks.note
+    assert "1 texts that repeat within their label" in tasks.note
 
 
 def test_texts_are_refused_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        read_texts(tmp_path / "nothing.csv")
-    (tmp_path / "bad.csv").write_text("words,label\na,b\n")
-    with pytest.raises(ValueError, match="columns text and label"):
-        read_texts(tmp_path / "bad.csv")
-    (tmp_path / "empty.csv").write_text("text,label\n ,b\n")
-    with pytest.raises(ValueError, match="empty text or label in line 2"):
-        read_texts(tmp_path / "empty.csv")
-    with pytest.raises(ValueError, match="only a learner from a run on texts"):
-        FewShotClassifier().fit(["a", "b"], ["x", "y"])
+        text(file=tmp_path / "nothing.csv")
+    file = tmp_path / "bad.csv"
+    for content, message in (
+        ("words,label\na,b\n", "no column 'text'"),
+        ("text,label\n ,b\n", "line 2 has no text"),
+        ("text,label\na,\n", "no label in line 2"),
+        ("text,label\nwell, yes,a\nno,b\n", "line 2 has 3 cells"),
+        ("text,label\na,x\nb,y\n", "split of bad.csv has 1 of 2 classes"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InnerloopError, match=message):
+            text(file=file, shots=1, queries=1)
 
 
 def test_a_gap_is_one_token_that_its_text_had(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     texts = ["pay my bill", "what is new", "call me back"]  # of other words each
     file.write_text("text\n" + "\n".join(texts) + "\n")
-    tasks = cloze(file=file).labelled(20)
-    whole = {tuple(row.tolist()) for row in tasks.reader.read_all(texts)}
+    tasks = cloze(file=file).for_supervised(20)
+    whole = {tuple(row.tolist()) for row in tasks.reader.convert(texts)}
     query = tasks.sample(3, torch.Generator().manual_seed(0)).query
     assert query.y.shape == (3, 20, tasks.spec.y_dim)
     for x, y in zip(query.x.flatten(0, 1), query.y.flatten(0, 1), strict=True):
@@ -242,30 +205,21 @@ def test_a_gap_is_one_token_that_its_text_had(tmp_path: Path) -> None:
         assert tuple(torch.where(x == UNKNOWN, y.argmax().float(), x).tolist()) in whole
 
 
-def test_texts_with_a_gap_are_for_learners_of_fixed_labels(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_texts_with_a_gap_are_for_learners_of_fixed_labels(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     file.write_text("text\npay my bill\n")
-    assert (
-        main(
-            [
-                "train",
-                "protonet",
-                "cloze",
-                "--file",
-                str(file),
-                "--steps",
-                "1",
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 2
-    )
-    assert "the labels of cloze never change" in capsys.readouterr().err
+    tasks = cloze(file=file)
+    assert tasks.feasible({"ways": 5, "shots": 1}) == {}
+    with pytest.raises(InnerloopError, match="labels of cloze are the same in all"):
+        tasks.sample(1, torch.Generator())
 
 
 def test_texts_with_a_gap_are_for_training(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no other part than train"):
+    with pytest.raises(InnerloopError, match="cloze has only the split train"):
         cloze("test", file=tmp_path / "texts.csv")
+
+
+def test_cloze_names_the_lines_that_it_leaves_out(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text("id,text\n1,pay my bill\n2,\n3,what is new\n")
+    assert "left out: line 3 has no text" in cloze(file=file).note

@@ -30,6 +30,15 @@ COMMANDS = {
     "completion": "print a script that completes commands in your shell",
 }
 MOST = 290  # characters of an error line
+TOO_LARGE = "not enough memory: choose smaller sizes"
+# what torch says where a tensor is too large for the machine, or for any
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Invalid buffer size",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+)
 
 
 class Commands(click.Group):
@@ -99,8 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 0
+    except click.NoSuchOption as error:
+        known = (
+            [o for p in error.ctx.command.params for o in p.opts] if error.ctx else []
+        )
+        guess = did_you_mean(error.option_name, known, "")
+        return _fail(f"there is no option {error.option_name}{guess}", error.ctx)
     except click.UsageError as error:
-        return _fail(_usage(error), error.ctx)
+        return _fail(error.format_message(), error.ctx)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -110,25 +125,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("INNERLOOP_TRACEBACK"):
             raise
         return _fail(str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error) or os.environ.get("INNERLOOP_TRACEBACK"):
+    except MemoryError:
+        return _fail(TOO_LARGE)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        return _fail("not enough memory: choose smaller sizes")
+        return _fail(TOO_LARGE)
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         sys.stdout, sys.stderr = streams
-    return code if isinstance(code, int) else 0
-
-
-def _usage(error: click.UsageError) -> str:
-    if isinstance(error, click.NoSuchOption):
-        known = (
-            [o for p in error.ctx.command.params for o in p.opts] if error.ctx else []
-        )
-        name = error.option_name
-        return f"there is no option {name}{did_you_mean(name, known, '')}".rstrip("; ")
-    return error.format_message()
+    return code or 0
 
 
 def _fail(message: str, ctx: click.Context | None = None) -> int:
@@ -137,10 +144,3 @@ def _fail(message: str, ctx: click.Context | None = None) -> int:
     where = ctx.command_path if ctx is not None else "innerloop"
     print(f"{where}: error: {text}", file=sys.stderr)
     return 2
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(
-        words in str(error)
-        for words in ("can't allocate memory", "out of memory", "Invalid buffer size")
-    )

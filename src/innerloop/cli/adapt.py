@@ -35,8 +35,8 @@ def run(**arguments: Any) -> int:
         raise InnerloopError(f"{len(problems)} inputs cannot be read: {problems[0]}")
     if not query.names:
         raise InnerloopError(f"{arguments['query']} holds nothing to label")
-    classifier = FewShotClassifier(learner).fit(support.x, support.labels)
-    probabilities = classifier.predict_proba(query.x)
+    classifier = FewShotClassifier(learner).fit(support, support.labels)
+    probabilities = classifier.predict_proba(query)
     memory = io.StringIO()
     writer = csv.writer(memory)
     writer.writerow(

@@ -20,7 +20,7 @@ def run(**arguments: Any) -> None:
     from innerloop.cli.demo_figure import draw
     from innerloop.cli.output import console
     from innerloop.cli.progress import follow
-    from innerloop.core.meta_test import meta_test
+    from innerloop.evaluation.few_shot import meta_test
     from innerloop.experiment import Experiment, load
     from innerloop.learners.transfer.scratch import Scratch
     from innerloop.tasks import strokes

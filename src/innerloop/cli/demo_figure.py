@@ -9,8 +9,8 @@ import torch
 
 from innerloop.cli.figures import pyplot
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import TestResult
 from innerloop.core.task import Task, TaskDistribution
+from innerloop.evaluation.few_shot import TestResult
 
 NAMES = {
     "protonet": "meta-trained\n(ProtoNet)",

@@ -74,7 +74,7 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     )
     if len(words) > 1:
         tasks = find("tasks", words[1])
-        preferred = {name: getattr(usual, name) for name in SIZES}
+        preferred = {name: vars(usual)[name] for name in SIZES}
         section = f"Tasks: {tasks.name}"
         found += flags(tasks.options, section, "tasks__", taken, "tasks", preferred)
     section = f"Learner: {learner.name}"

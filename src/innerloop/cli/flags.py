@@ -26,8 +26,6 @@ class OptionType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
-        if isinstance(value, self.option.type):
-            return value
         try:
             value = self.option.type(value)
         except ValueError:
@@ -57,11 +55,9 @@ class SectionedCommand(click.Command):
     ) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if isinstance(param, click.Argument):
-                continue
             record = param.get_help_record(ctx)
-            if record is not None:
-                name = getattr(param, "section", "Options")
+            if record is not None and param.param_type_name == "option":
+                name = vars(param).get("section", "Options")
                 sections.setdefault(name, []).append(record)
         for name, records in sections.items():
             with formatter.section(name):
@@ -93,10 +89,9 @@ def flag(
     if option.type is bool:
         negative = "--no-" + spelled.removeprefix("--")
         return Flag([target, f"{spelled}/{negative}"], default=None, **common)
-    kind: Any = OptionType(option)
     if option.choices:
-        kind = click.Choice([str(choice) for choice in option.choices])
-    return Flag([target, spelled], type=kind, default=None, **common)
+        common["metavar"] = f"[{'|'.join(map(str, option.choices))}]"
+    return Flag([target, spelled], type=OptionType(option), default=None, **common)
 
 
 def _facts(option: Option) -> list[str]:
@@ -105,7 +100,7 @@ def _facts(option: Option) -> list[str]:
         found.append(str(option.range))
     if option.default not in (MISSING, None, ""):
         default = option.default
-        if isinstance(default, bool):
+        if option.type is bool:
             default = "yes" if default else "no"
         found.append(f"default: {default}")
     elif option.default is MISSING:

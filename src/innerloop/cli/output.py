@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from innerloop.core.report import Report, Table
+    from innerloop.measurements import Report, Table
 
 
 class SafeStream:
@@ -47,8 +47,15 @@ class SafeStream:
         with contextlib.suppress(OSError, ValueError):  # the interpreter flushes later
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def console(stderr: bool = False) -> Console:
@@ -75,8 +82,9 @@ def _table(table: Table) -> Any:
     labels = list(dict.fromkeys(key for row in rows for key in row.labels))
     names = list(dict.fromkeys(m.name for row in rows for m in row.values))
     for label in labels:
-        words = any(isinstance(row.labels.get(label), str) for row in rows)
-        shown.add_column(label, justify="left" if words else "right")
+        words = [str(row.labels.get(label, "")) for row in rows]
+        numbers = all(word.lstrip("-").isdigit() for word in words)
+        shown.add_column(label, justify="right" if numbers else "left")
     for name in names:
         shown.add_column(name, justify="right")
     for row in rows:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    known = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    every = signal.Signals.__members__
+    known = [every[name] for name in STOPPING if name in every]
     before = {number: signal.signal(number, note) for number in known}
     try:
         yield caught
@@ -77,15 +78,17 @@ class _View:
         self.estimated = False
 
     def show(self, event: Event) -> None:
-        if isinstance(event, Stepped):
-            self.stepped(event)
-        elif isinstance(event, Started):
-            again = f" (resumed at step {event.step})" if event.step else ""
-            self.lines(event.description + again, *event.notes)
-        elif isinstance(event, Validated):
-            self.validated(event)
-        elif isinstance(event, Finished):
-            self.lines(*event.notes)
+        shown: dict[type, Callable[[Any], None]] = {
+            Started: self.started,
+            Stepped: self.stepped,
+            Validated: self.validated,
+            Finished: lambda event: self.lines(*event.notes),
+        }
+        shown.get(type(event), lambda event: None)(event)
+
+    def started(self, event: Started) -> None:
+        again = f" (resumed at step {event.step})" if event.step else ""
+        self.lines(event.description + again, *event.notes)
 
     def lines(self, *texts: str) -> None:
         for text in texts:

@@ -50,12 +50,16 @@ def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def certainty(
-    examples: int, programs: tuple[tuple[str, float], ...], agreements: list[float]
+    examples: int,
+    fits: int,
+    programs: tuple[tuple[str, float], ...],
+    agreements: list[float],
 ) -> str:
     """One line on how many programs fit, and whether they agree."""
-    if len(programs) == 1:
+    if fits == 1:
         return f"it is the only program found that fits the {examples} examples"
-    many = f"{len(programs)} programs fit the {examples} examples"
+    count = f"{fits:,}" if fits < 1_000_000 else "more than a million"
+    many = f"{count} programs fit the {examples} examples"
     if not agreements:
         return f"{many}; the next likely one is {programs[1][0]}"
     doubtful = sum(agreement < AGREE for agreement in agreements)

@@ -15,7 +15,7 @@ def run(**arguments: Any) -> None:
     from innerloop.cli.output import console
     from innerloop.cli.spreadsheet import AGREE, OUTPUT, SHOWN, certainty, read_rows
     from innerloop.runs import write_atomically
-    from innerloop.synthesis import synthesize
+    from innerloop.synthesis import joined, synthesize
 
     to, out = console(), check_parent(arguments["out"])
     inputs, rows = read_rows(arguments["examples"])
@@ -34,12 +34,12 @@ def run(**arguments: Any) -> None:
     if len(inputs) > 1:
         lines.append(f"x is {' | '.join(inputs)}, joined by |")
     agreements = [agreement for *_, agreement in answers]
-    lines.append(certainty(len(examples), found.programs, agreements))
+    lines.append(certainty(len(examples), found.fits, found.programs, agreements))
     # rows without an answer, or on which programs disagree, come first
     answers.sort(key=lambda row: (row[1] is not None, row[2] >= AGREE))
     doubtful = sum(a is None or agreement < AGREE for _, a, agreement in answers)
     for text, answer, agreement in answers[: max(SHOWN, doubtful)]:
-        shown = text if isinstance(text, str) else " | ".join(text)
+        shown = joined(text)
         what = "no output" if answer is None else repr(answer)
         doubt = f"  (agreement {100 * agreement:.0f} %)" if agreement < AGREE else ""
         lines.append(f"{shown!r} gives {what}{doubt}")

@@ -16,8 +16,8 @@ def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, check_device
     from innerloop.cli.figures import draw
     from innerloop.cli.output import console, print_report
-    from innerloop.core.report import TestPlan
     from innerloop.experiment import Experiment, load
+    from innerloop.measurements import TestPlan
     from innerloop.runs import Run, write_atomically
 
     files = {name: check_parent(arguments[name]) for name in ("json", "plot")}

@@ -1,4 +1,4 @@
-"""A learning algorithm: how one task is learned."""
+"""Learning algorithms: how one task is learned."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ class Learner(nn.Module, ABC):
 
     Class variables, which an instance may override where they depend on its fields:
         kinds: the kinds of targets that it can predict.
-        defaults: how it is meta-trained unless something else is asked for.
+        defaults: how it is meta-trained by default.
         regression_defaults: other default fields of `build` where targets are reals.
+        home: a task source that suits it, for examples in the documentation.
         named_networks: the fields whose networks can be chosen by name.
         sequences: whether it can answer ordered queries.
         fixed_ways: whether it answers only for the number of ways it was built for.
@@ -116,6 +117,7 @@ class Learner(nn.Module, ABC):
     likelihood: Likelihood
     spec: ClassVar[TaskSpec | None] = None  # the argument of `build`
     build_args: ClassVar[dict[str, Any]] = {}  # its keyword arguments
+    home: ClassVar[str] = "strokes"
     named_networks: ClassVar[tuple[str, ...]] = ("encoder", "net")
     regression_defaults: ClassVar[dict[str, Any]] = {}
     sequences: ClassVar[bool] = False

@@ -40,6 +40,10 @@ class Likelihood(ABC):
         reals.
         """
 
+    def std(self, outputs: Tensor) -> Tensor | None:
+        """The predicted standard deviation (m, y_dim), None where none is predicted."""
+        return None
+
 
 @dataclass(frozen=True)
 class Categorical(Likelihood):
@@ -110,6 +114,9 @@ class Gaussian(Likelihood):
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.chunk(2, -1)[0] if self.learned_scale else outputs
+
+    def std(self, outputs: Tensor) -> Tensor | None:
+        return self.moments(outputs)[1] if self.learned_scale else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from innerloop.engine.errors import InnerloopError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.core.report import Measurement, Report, TestPlan
+    from innerloop.measurements import Measurement, Report, TestPlan
 
 
 class Examples(NamedTuple):
@@ -24,7 +24,7 @@ class Examples(NamedTuple):
     """
 
     x: Tensor  # (n, *x_shape)
-    # (n, y_dim)  one-hot rows for classes, reals for regression, zeros and ones for bits
+    # (n, y_dim)  one-hot rows for classes, reals, or zeros and ones
     y: Tensor
 
 
@@ -71,7 +71,7 @@ Kind = Literal["classes", "reals", "bits", "programs"]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The shape of a task: all that a learner must know to be built for it.
+    """The shape of a task: all that is needed to build a learner for it.
 
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
@@ -142,7 +142,8 @@ class TaskSpec:
                 if tensor.dtype != dtype:
                     way = " (one-hot rows for classes)" if name.endswith("y") else ""
                     raise InnerloopError(
-                        f"sample({n}, generator) returned {name} of {tensor.dtype}; the "
+                        f"sample({n}, generator) returned {name} of {tensor.dtype}; "
+                        "the "
                         f"learner computes in {dtype}: convert it by .to({dtype}){way}"
                     )
 
@@ -154,7 +155,7 @@ class TaskDistribution(ABC):
     """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
 
     Every random choice is drawn from the generator that is passed in, so a seed fixes
-    the tasks. All other members have defaults that suit tasks with given labels.
+    the tasks. All other members have defaults that suit tasks with labels.
 
     Class variables:
         prefetch: whether `sample` may run in a thread of its own while the previous
@@ -169,6 +170,9 @@ class TaskDistribution(ABC):
     validation_size: ClassVar[int] = 50
     reader: Any = None  # what turned raw inputs into tensors, or None
     note: str = ""  # how the data were read, where that is not obvious
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.describe()}>"
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -197,19 +201,17 @@ class TaskDistribution(ABC):
         """
         return [{}]
 
-    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        """Measure the learner on these tasks: by default few-shot, see `meta_test`."""
-        from innerloop.core.meta_test import evaluate
-
-        return evaluate(learner, self, plan)
-
-    def score(self, learner: Learner, plan: TestPlan) -> Measurement:
-        """The measurement that matters most, for validation: the first of `evaluate`,
-        without what costs more time.
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report | None:
+        """Measure the learner as these tasks need it, or None for the few-shot
+        protocol, see `meta_test`.
         """
-        from innerloop.core.meta_test import evaluate
+        return None
 
-        return evaluate(learner, self, plan).tables[0].rows[0].values[0]
+    def score(self, learner: Learner, plan: TestPlan) -> Measurement | None:
+        """The measurement that matters most, for validation, or None for the score of
+        the few-shot protocol.
+        """
+        return None
 
     def for_supervised(self, batch: int) -> TaskDistribution:
         """The same data as one problem with all classes at once and fixed labels,
@@ -250,4 +252,4 @@ class TaskDistribution(ABC):
 
         Raises InnerloopError where these tasks have no picture.
         """
-        raise InnerloopError("--plot cannot draw these tasks")
+        raise InnerloopError("these tasks have no picture")

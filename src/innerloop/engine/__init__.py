@@ -1,3 +1,3 @@
-"""How to compute, whatever is computed: less memory, less overhead, no waiting. Knows
+"""How computations run: memory, recording, mapping, threads and options. It knows
 tensors and functions, and nothing of learning.
 """

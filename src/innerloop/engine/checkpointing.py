@@ -1,5 +1,5 @@
-"""Less memory for more time: what a function computes on the way is thrown away and
-computed again for its gradient.
+"""Less memory for more time: intermediate results are discarded and computed again in
+the backward pass.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ class Calling(nn.Module):
 
 
 def checkpointed(module: nn.Module, function: Callable[..., Any], *trees: Any) -> Any:
-    """`function(*trees)`, a pytree of tensors, remembering its arguments alone. Chen et
-    al. 2016, arXiv:1604.06174.
+    """`function(*trees)`, a pytree of tensors, storing only its arguments for the
+    backward pass. Chen, Xu, Zhang and Guestrin 2016, "Training deep nets with sublinear
+    memory cost", arXiv:1604.06174.
 
     Gradients reach the tensors in `trees` and the parameters of `module`, which the
-    function may use. Works under `vmap`, where torch's own checkpoints do not; not
+    function may use. Works under `vmap`, where `torch.utils.checkpoint` does not; not
     inside `torch.func.grad`.
     """
     leaves, shape = tree_flatten(trees)
     theta = {
         f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad
     }
-    calling, made = Calling(module, function), []
+    calling, shapes = Calling(module, function), []
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        given, own = (
-            tree_unflatten(list(tensors[: len(leaves)]), shape),
-            dict(zip(theta, tensors[len(leaves) :], strict=True)),
-        )
-        results, *made[:] = tree_flatten(functional_call(calling, own, given))
+        args = tree_unflatten(list(tensors[: len(leaves)]), shape)
+        own = dict(zip(theta, tensors[len(leaves) :], strict=True))
+        results, *shapes[:] = tree_flatten(functional_call(calling, own, args))
         return tuple(
             r.view_as(r) if any(r is t for t in tensors) else r for r in results
         )
@@ -59,11 +58,11 @@ def checkpointed(module: nn.Module, function: Callable[..., Any], *trees: Any) -
         *get_device_states(*leaves),
     )
     results = _Recomputed.apply(flat, context, *leaves, *theta.values())
-    return tree_unflatten(list(results), made[0])  # pyright: ignore[reportArgumentType]
+    return tree_unflatten(list(results), shapes[0])  # pyright: ignore[reportArgumentType]
 
 
 class _Recomputed(Function):
-    """A function of tensors, computed without a graph and once more with one."""
+    """A function of tensors, computed without a graph, and again with one."""
 
     @staticmethod
     def forward(

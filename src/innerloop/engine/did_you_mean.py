@@ -6,16 +6,12 @@ import difflib
 from collections.abc import Iterable
 
 
-def did_you_mean(
-    name: str, known: Iterable[str], all_of_them: str = "there are"
-) -> str:
-    """The end of an error message: the known name that is closest to the one given, or
-    all of them.
+def did_you_mean(name: str, known: Iterable[str], listed: str = "there are") -> str:
+    """The end of an error message: the known name that is closest to `name`, or else
+    all of them after the words `listed`; nothing where these are empty.
     """
     known = list(known)
     close = difflib.get_close_matches(name, known, 1)
-    return (
-        f": did you mean {close[0]!r}?"
-        if close
-        else f"; {all_of_them} {', '.join(known)}"
-    )
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f"; {listed} {', '.join(known)}" if listed else ""

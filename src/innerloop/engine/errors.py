@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class InnerloopError(ValueError):
-    """Bad input: the message says what was found, what was expected and how to mend it."""
+    """Bad input. The message says what is wrong, what is expected and what to do."""
 
 
 class InnerloopTypeError(InnerloopError, TypeError):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from innerloop.engine.attention import differentiable_attention
+
 Tensors = dict[str, Tensor]
 
 
@@ -17,12 +19,14 @@ def descend(
     steps: int,
     first_order: bool = False,
 ) -> Tensors:
-    """`start` after so many steps of gradient descent on `loss`, each tensor at its own
-    rate; differentiable, through gradients too unless `first_order`.
+    """`start` after `steps` steps of gradient descent on `loss`, each tensor with its
+    own rate; differentiable, with second derivatives unless `first_order`.
     """
     at = dict(start)
+    second_order = torch.is_grad_enabled() and not first_order
     for _ in range(steps):
-        gradients = torch.func.grad(loss)(at)
+        with differentiable_attention(second_order):
+            gradients = torch.func.grad(loss)(at)
         at = {
             name: t
             - rates[name]

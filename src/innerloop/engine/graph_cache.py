@@ -153,7 +153,7 @@ def graph_cached(module: nn.Module, function: Callable[..., Any], *trees: Any) -
 def _observed(
     found: _Situation, function: Callable[..., Any], trees: Any, *, room: bool
 ) -> Any:
-    """The function's own result; meanwhile it is recorded, or its recording compared."""
+    """The function's own result, which is recorded or compared with its recording."""
     recording = found.recording
     if recording is not None:
         result = function(*trees)

@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -65,7 +66,7 @@ _DEFAULT_RANGES = {int: Range(1), float: Range(0)}  # of numbers without a range
 class Option:
     """One option: its plain type (int, float, bool, str, or another), whether None is
     allowed, the choices of a Literal, the range of a number, its default (MISSING where
-    there is none) and its description.
+    there is none), its description, and whether it is the path of a file or folder.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     range: Range | None = None
     help: str = ""
+    is_path: bool = False
 
     @property
     def flag(self) -> str:
@@ -97,12 +99,13 @@ class Option:
             return value
         if self.choices:
             if value not in self.choices:
-                guess = did_you_mean(str(value), [str(c) for c in self.choices])
+                guess = did_you_mean(str(value), map(str, self.choices), "")
                 shown = ", ".join(map(str, self.choices))
                 raise InnerloopError(
                     f"{self.name}{of} must be one of {shown}; got {value!r}{guess}"
                 )
             return value
+        value = str(value) if self.is_path else value
         if self.type is float and isinstance(value, int) and value is not True:
             value = float(value)
         right = isinstance(value, self.type) and not (
@@ -124,30 +127,27 @@ _ARTICLES = {int: "an integer", float: "a number", bool: "True or False", str: "
 def _option(name: str, hint: Any, default: Any, text: str) -> Option:
     bounds: Range | None = None
     choices: tuple[Any, ...] = ()
-    optional = False
-    while True:
+    optional = is_path = False
+    while get_origin(hint) in (Annotated, Union, UnionType):
         if get_origin(hint) is Annotated:
             hint, *extra = get_args(hint)
             bounds = next((e for e in extra if isinstance(e, Range)), bounds)
-        elif get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
-            optional = True
-            kinds = tuple(kind for kind in get_args(hint) if kind is not NoneType)
-            if len(kinds) > 1:  # such as a path or a text
-                hint = str if str in kinds else kinds
-                break
-            hint = kinds[0]
-        else:
+            continue
+        kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+        optional = optional or len(kinds) < len(get_args(hint))
+        is_path = Path in kinds
+        if len(kinds) > 1:  # such as a path or a text
+            hint = str if str in kinds else tuple(kinds)
             break
-    if get_origin(hint) in (Union, UnionType) and str in get_args(hint):
-        hint = str
+        hint = kinds[0]
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         hint = type(choices[0])
     bounds = bounds or (_DEFAULT_RANGES.get(hint) if not choices else None)
-    return Option(name, hint, default, optional, choices, bounds, text)
+    return Option(name, hint, default, optional, choices, bounds, text, is_path)
 
 
-@lru_cache(maxsize=None)
+@cache
 def options(thing: Callable[..., Any]) -> dict[str, Option]:
     """The options of a dataclass or of a function, by name, in order. A class inherits
     the descriptions of its base classes.

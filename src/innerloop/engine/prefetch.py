@@ -1,4 +1,4 @@
-"""Draws that do not keep anybody waiting."""
+"""Batches that are drawn in the background."""
 
 from __future__ import annotations
 
@@ -9,49 +9,55 @@ from typing import Generic, TypeVar
 
 import torch
 
-Drawn = TypeVar("Drawn")
+Batch = TypeVar("Batch")
 
 
-class Prefetcher(Generic[Drawn]):
-    """What `draw` makes of a generator; where it is allowed, each made in a thread of
-    its own while the one before is used, if drawing takes long.
+class Prefetcher(Generic[Batch]):
+    """Batches from `draw(generator)`; if allowed and if drawing takes long, the next
+    one is drawn in a thread while the caller uses the last one.
 
-    The generator is always where it would be without: what is drawn ahead moves a copy
-    of it, which is taken over with the draw.
+    The generator is always where it would be without prefetching: a batch that is drawn
+    ahead advances a copy of it, which is adopted with the batch. A batch that was drawn
+    ahead is dropped if the caller has used the generator in the meantime. An error
+    while drawing ahead is raised by the call of `next` that asks for that batch.
     """
 
-    LONG = 0.03  # of the time between two draws
+    LONG = 0.03  # share of the time between two draws
+    AFTER = 5  # draws that decide
 
     def __init__(
         self,
-        draw: Callable[[torch.Generator], Drawn],
+        draw: Callable[[torch.Generator], Batch],
         generator: torch.Generator,
         *,
         allowed: bool,
     ):
         self.draw, self.generator, self.allowed = draw, generator, allowed
         self.pool = ThreadPoolExecutor(1)
-        self.coming: Future[Drawn] | None = None
+        self.coming: Future[Batch] | None = None
         self.copy, self.start = torch.Generator(generator.device), generator.get_state()
         self.began, self.drawing, self.count = perf_counter(), 0.0, 0
 
-    def next(self) -> Drawn:
-        drawn = self.coming.result() if self.coming is not None else None
-        if drawn is not None and torch.equal(self.generator.get_state(), self.start):
+    def next(self) -> Batch:
+        coming, self.coming = self.coming, None
+        ahead = coming is not None
+        if ahead and torch.equal(self.generator.get_state(), self.start):
+            batch = coming.result()
             self.generator.set_state(self.copy.get_state())
         else:
+            if ahead and not coming.cancel():
+                coming.exception()  # wait: `draw` need not run in two threads at once
             clock = perf_counter()
-            drawn = self.draw(self.generator)
+            batch = self.draw(self.generator)
             self.drawing += perf_counter() - clock
         self.count += 1
-        long = self.count == 5 and self.drawing > self.LONG * (
-            perf_counter() - self.began
-        )
-        if self.allowed and (long or self.coming is not None):
+        share = self.drawing / max(perf_counter() - self.began, 1e-9)
+        if self.allowed and (ahead or (self.count == self.AFTER and share > self.LONG)):
             self.start = self.generator.get_state()
             self.copy.set_state(self.start)
             self.coming = self.pool.submit(self.draw, self.copy)
-        return drawn
+        return batch
 
     def close(self) -> None:
+        """Drop what was drawn ahead and end the thread."""
         self.pool.shutdown(cancel_futures=True)

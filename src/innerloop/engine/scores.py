@@ -1,4 +1,4 @@
-"""Numbers that tell how good scores are."""
+"""Scores of predictions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from torch import Tensor
 
 
 def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
-    """The area under the receiver operating characteristic: how often one of two is
-    scored higher that is positive, the other not; half for ties.
+    """The area under the receiver operating characteristic curve: the probability that
+    a positive example has a higher score than a negative one, with ties counted as one
+    half (Hanley and McNeil 1982).
 
-    scores (m,), positive (m,) zeros and ones. One half where one kind is missing.
-    Hanley and McNeil 1982.
+    scores (m,), positive (m,) zeros and ones, or probabilities. One half where either
+    class is missing. Computed from ranks, in memory that grows with m; works under
+    vmap.
     """
-    pairs = positive[:, None] * (1 - positive)  # (m, m)
-    gap = scores[:, None] - scores
-    won = (pairs * ((gap > 0).to(pairs.dtype) + 0.5 * (gap == 0))).sum()
-    return torch.where(pairs.sum() > 0, won / pairs.sum().clamp_min(1), 0.5)
+    positive = positive.double()
+    ordered, order = scores.sort()
+    negative = (1 - positive)[order].cumsum(0)  # (m,)
+    below = torch.cat([torch.zeros_like(negative[:1]), negative])  # (m + 1,)
+    first = torch.searchsorted(ordered, scores.contiguous())
+    last = torch.searchsorted(ordered, scores.contiguous(), right=True)
+    won = (positive * (below[first] + below[last])).sum() / 2
+    pairs = positive.sum() * negative[-1]
+    area = torch.where(pairs > 0, won / pairs.clamp_min(1e-30), 0.5)
+    return area.to(scores.dtype)

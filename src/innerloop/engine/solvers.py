@@ -14,7 +14,7 @@ def ridge(
     z: Tensor, y: Tensor, strength: Tensor, share: Tensor | None = None
 ) -> Tensor:
     """argmin_W sum_i s_i |W z_i - y_i|^2 + strength |W|^2: W (k, d) from z (n, d), y
-    (n, k) and weights s (n,) of the examples, 1 where not given.
+    (n, k) and weights s (n,) of the examples, 1 by default.
 
     Solves n equations where examples are fewer than numbers, by Woodbury's identity,
     else d.
@@ -58,14 +58,14 @@ def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
     implicit function theorem: it is one more Newton step, through whose residual alone
     gradients flow; there is no second derivative.
     """
-    exact, given = gram.double(), y.double()
+    exact, targets = gram.double(), y.double()
     # where examples are more than their numbers
     exact = exact + 1e-8 * exact.detach().diagonal().mean() * torch.eye(
         len(y), device=y.device
     )
     ways = y.shape[1]
     fixed = exact.detach()
-    b = torch.full_like(given, C / ways)  # b = C y - a, in C times the simplex
+    b = torch.full_like(targets, C / ways)  # b = C y - a, in C times the simplex
     # multipliers of b >= 0 and of sum_k b_ik = C
     s, v = torch.ones_like(b), torch.zeros_like(b[:, 0])
 
@@ -75,7 +75,7 @@ def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
         """Newton's direction for b, s and v towards b s = gap: one n by n system for
         every class, and one for what couples them.
         """
-        residual = gram @ (b - C * given) + given - s + v[:, None]  # (n, k)
+        residual = gram @ (b - C * targets) + targets - s + v[:, None]  # (n, k)
         inverse = torch.linalg.inv(fixed + torch.diag_embed((s / b).T))  # (k, n, n)
         right = (gap / b - s - residual).T  # (k, n)
         free = (inverse @ right[..., None])[..., 0]
@@ -93,7 +93,7 @@ def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
             length = 0.99 * torch.minimum(*longest)
             b, s, v = b + length * db, s + length * ds, v + length * dv
     b = b + direction(exact, b, s, v, b * s)[0]
-    return (C * given - b).to(gram.dtype)
+    return (C * targets - b).to(gram.dtype)
 
 
 Vector = dict[str, Tensor]

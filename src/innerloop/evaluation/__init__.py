@@ -6,6 +6,7 @@ from innerloop.evaluation.class_incremental import ClassIncrementalTest
 from innerloop.evaluation.clustering import Clustering
 from innerloop.evaluation.generated_support import GeneratedSupport
 from innerloop.evaluation.head_start import HeadStart
+from innerloop.evaluation.program_search import ProgramSearch
 
 EVALUATIONS: dict[str, type[Evaluation]] = {
     "class-incremental": ClassIncrementalTest,
@@ -13,6 +14,7 @@ EVALUATIONS: dict[str, type[Evaluation]] = {
     "generated-support": GeneratedSupport,
     "head-start": HeadStart,
     "labelling": Labelling,
+    "program-search": ProgramSearch,
 }
 
 __all__ = [
@@ -23,4 +25,5 @@ __all__ = [
     "GeneratedSupport",
     "HeadStart",
     "Labelling",
+    "ProgramSearch",
 ]

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import chunks
-from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
-from innerloop.learners.active.active_learner import ActiveLearner, Strategy
+from innerloop.evaluation.few_shot import chunks
+from innerloop.learners.active.active_learner import ActiveLearner
+from innerloop.learners.active.policy import Strategy
 from innerloop.learners.active.pool_features import logits, to_means
 from innerloop.learners.metric.distances import squared_distance
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
 
 class Curve(NamedTuple):
@@ -70,7 +71,7 @@ def _curves(
     curves = {}
     for strategy in strategies:
         # (labels, n): which examples have a label
-        labelled = learner.asked_for(within, y, strategy, labels).cumsum(0)
+        labelled = learner.selection_order(within, y, strategy, labels).cumsum(0)
         distances = to_means(across, within, y, labelled)
         # (labels, m, ways)
         outputs = logits(*distances, within.amax(), learner.log_scale.exp())

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, dataclass_transform
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Report, TestPlan
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import check_options
+from innerloop.measurements import Report, TestPlan
 
 
 @dataclass_transform(eq_default=False)

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from innerloop.core.learner import Learner, State
-from innerloop.core.meta_test import generators
-from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.core.task import Examples, TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, checked
 from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.few_shot import generators
 from innerloop.learners.class_incremental_learner import ClassIncremental
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
 
 class Bank(Protocol):

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import chunks
-from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.few_shot import chunks
 from innerloop.learners.metric.distances import squared_distance
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
 
 @runtime_checkable

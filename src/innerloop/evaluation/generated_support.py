@@ -9,13 +9,12 @@ from typing import ClassVar
 import torch
 
 from innerloop.core.learner import Learner
-from innerloop.core.meta_test import evaluate
-from innerloop.core.report import Report, TestPlan, merged
 from innerloop.core.task import Examples, Task, TaskDistribution
-from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
-from innerloop.learners.generative.example_generator import ExampleGenerator
+from innerloop.evaluation.few_shot import evaluate
+from innerloop.measurements import Report, TestPlan, merged
 
 
 class GeneratedSupportTasks(TaskDistribution):
@@ -23,7 +22,7 @@ class GeneratedSupportTasks(TaskDistribution):
     generative learner makes from the true ones. The query sets are those of `tasks`.
     """
 
-    def __init__(self, tasks: TaskDistribution, maker: ExampleGenerator, count: int):
+    def __init__(self, tasks: TaskDistribution, maker: Learner, count: int):
         self.tasks, self.maker, self.count = tasks, maker, count
         self.spec = tasks.spec
 
@@ -31,7 +30,7 @@ class GeneratedSupportTasks(TaskDistribution):
     def sample(self, n: int, generator: torch.Generator) -> Task:
         tasks = self.tasks.sample(n, generator)
         made = [
-            self.maker.imagine(task.support, self.count, generator).flatten(0, 1).cpu()
+            self.maker.generate(task.support, self.count, generator).flatten(0, 1).cpu()
             for task in tasks.unbind()
         ]
         labels = torch.eye(self.spec.y_dim).repeat_interleave(self.count, 0)
@@ -57,7 +56,7 @@ class GeneratedSupport(Evaluation):
     generator_run: str
     count: Count = 5
     _: KW_ONLY
-    maker: ExampleGenerator | None = None  # the learner of that run
+    maker: Learner | None = None  # the learner of that run
 
     summary: ClassVar[str] = (
         "the score with support sets enlarged by generated examples"
@@ -70,13 +69,7 @@ class GeneratedSupport(Evaluation):
         return None
 
     def prepare(self, load: Callable[[str], Learner]) -> None:
-        maker = load(self.generator_run)
-        if not isinstance(maker, ExampleGenerator):
-            raise InnerloopTypeError(
-                f"{self.generator_run} is a run of {type(maker).__name__}, which "
-                "generates no examples: give a run of MetaGAN, MetaVAE or GTN"
-            )
-        self.maker = maker
+        self.maker = load(self.generator_run)
 
     def __call__(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
@@ -84,7 +77,7 @@ class GeneratedSupport(Evaluation):
         self.check(learner, tasks)
         if self.maker is None:
             raise InnerloopError("call prepare() first, to load generator_run")
-        spec = self.maker.spec if isinstance(self.maker, Learner) else None
+        spec = self.maker.spec
         if spec is not None and spec.x_shape != tasks.spec.x_shape:
             raise InnerloopError(
                 f"{self.generator_run} generates inputs of shape {spec.x_shape}; got "

@@ -15,8 +15,13 @@ from torch import Tensor
 
 from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Learner, State
-from innerloop.core.meta_test import chunks, score_state
-from innerloop.core.report import (
+from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count, checked
+from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.few_shot import chunks, score_state
+from innerloop.learners.transfer.scratch import Scratch
+from innerloop.measurements import (
     Estimate,
     Measurement,
     Report,
@@ -25,11 +30,6 @@ from innerloop.core.report import (
     TestPlan,
     Unit,
 )
-from innerloop.core.task import Examples, Task, TaskDistribution
-from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import Count, checked
-from innerloop.evaluation.base import Evaluation
-from innerloop.learners.transfer.scratch import Scratch
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # learning rates of training from scratch
 TOLERANCE = 0.01  # a smaller share of the whole improvement counts as none

@@ -52,7 +52,7 @@ class MetaGradient(ABC):
 
     Class variables:
         requires: the learners that it can train, a class.
-        plays: whether it acts in environments; the others need tasks with given labels.
+        plays: whether it acts in environments; the others need tasks with labels.
         uses_optimizer: False where it returns `Move`, so that optimizer, learning rate
             and clipping do not apply.
         defaults: how it trains best, or None to leave that to the learner.
@@ -89,7 +89,7 @@ class MetaGradient(ABC):
         return None
 
     def check(self, learner: Learner, tasks: TaskDistribution) -> None:
-        """Raises InnerloopTypeError where it cannot train this learner on these tasks."""
+        """Raises InnerloopTypeError if it cannot train this learner on these tasks."""
         reason = self.supports(type(learner), tasks)
         if reason is not None:
             raise InnerloopTypeError(
@@ -107,14 +107,14 @@ class MetaGradient(ABC):
     def __call__(self, learner: Learner, draw: Draw) -> Update:
         """One meta-step."""
 
-    def on_progress(self, progress: float) -> None:
+    def on_progress(self, progress: float) -> None:  # noqa: B027
         """Called before every meta-step with the share of training done, 0 to 1."""
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors: all that the next meta-steps depend on."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Continue from `state_dict`."""
 
     def __repr__(self) -> str:
@@ -139,6 +139,6 @@ class FunctionGradient(MetaGradient):
         return Gradient(*self.function(learner, draw()))
 
 
-def as_meta_gradient(given: MetaGradient | GradientFunction) -> MetaGradient:
-    """`given` itself, or the function as a meta-gradient."""
-    return given if isinstance(given, MetaGradient) else FunctionGradient(given)
+def as_meta_gradient(how: MetaGradient | GradientFunction) -> MetaGradient:
+    """`how` itself, or the function as a meta-gradient."""
+    return how if isinstance(how, MetaGradient) else FunctionGradient(how)  # pyright: ignore[reportCallIssue]

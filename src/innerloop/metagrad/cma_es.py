@@ -192,7 +192,7 @@ class CMAES(EvolutionStrategy):
         sizes = [shape.numel() for shape in self.shapes.values()]
         parts = vectors.split(sizes, -1)
         return {
-            name: part.reshape(*vectors.shape[:-1], *shape)
+            name: part.reshape((*vectors.shape[:-1], *shape))
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 

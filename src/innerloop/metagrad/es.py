@@ -28,7 +28,7 @@ class ES(MetaGradient):
     Args:
         sigma: standard deviation of the perturbations.
         pairs: antithetic pairs of perturbations in a meta-step.
-        ranked: replace the losses by their centred ranks.
+        ranked: replace the losses by their centered ranks.
     """
 
     sigma: Positive = 0.05
@@ -58,7 +58,7 @@ class ES(MetaGradient):
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"].cpu())
 
 
 def es(

@@ -11,6 +11,7 @@ from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task, TaskDistribution
+from innerloop.engine.attention import differentiable_attention
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import Count
 from innerloop.engine.solvers import conjugate_gradient
@@ -63,23 +64,19 @@ def implicit(
         with torch.no_grad():
             adapted = descent.adapt(task.support)
         weights = {name: adapted[name].detach() for name in adapted if name in theta}
-        frozen = {
-            name: p.detach()
-            for name, p in descent.net.named_parameters()
-            if name not in theta
-        }
 
         def query_loss(weights: Weights) -> tuple[Tensor, Tensor]:
-            state = descent.finalize({**frozen, **weights}, task.support)
+            state = descent.finalize(weights, task.support)
             outputs = descent.predict(state, task.query.x)
             return descent.likelihood.nll(outputs, task.query.y), outputs
 
         def support_loss(weights: Weights) -> Tensor:
-            return descent.support_loss({**frozen, **weights}, task.support)
+            return descent.support_loss(weights, task.support)
 
         def matrix(v: Weights) -> Weights:
             # the Hessian is symmetric
-            hv = torch.func.vjp(torch.func.grad(support_loss), weights)[1](v)[0]
+            with differentiable_attention():
+                hv = torch.func.vjp(torch.func.grad(support_loss), weights)[1](v)[0]
             return {name: v[name] + hv[name] / strength for name in v}
 
         target, (loss, outputs) = torch.func.grad_and_value(query_loss, has_aux=True)(

@@ -63,7 +63,7 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
     trainable = [p for p in learner.parameters() if p.requires_grad]
     if not trainable:
         raise InnerloopError(
-            f"{type(learner).__name__} has no parameters to meta-train: test it as it is"
+            f"{type(learner).__name__} has no parameters to meta-train: test it as is"
         )
     kind = getattr(torch.optim, config.optimizer, None)
     if (
@@ -180,7 +180,9 @@ def meta_train(
         DivergenceError: the loss or the meta-gradient is not finite.
     """
     if (steps is None) == (seconds is None):
-        raise InnerloopError("give exactly one of steps and seconds")
+        raise InnerloopError(
+            f"pass exactly one of steps and seconds; got {steps} and {seconds}"
+        )
     if clip is not None and not clip > 0:
         raise InnerloopError(f"clip must be greater than 0; got {clip}")
     move = as_meta_gradient(meta_gradient if meta_gradient is not None else Backprop())
@@ -204,10 +206,6 @@ def meta_train(
     clock = time.monotonic() - elapsed
     index, settle, checked = start, False, False
 
-    def draw() -> Task:
-        with torch.autocast(device.type, enabled=False):  # tasks are exact
-            return prefetcher.next().to(device)
-
     def progress_now() -> float:
         if steps is not None:
             return index / steps if steps else 1.0
@@ -216,7 +214,8 @@ def meta_train(
 
     def draw() -> Task:
         nonlocal checked
-        batch_of_tasks = prefetcher.next()
+        with torch.autocast(device.type, enabled=False):  # tasks are exact
+            batch_of_tasks = prefetcher.next()
         if not checked and not tasks.played:
             tasks.spec.check(batch_of_tasks, batch, dtype)
         checked = True
@@ -243,8 +242,8 @@ def meta_train(
             if not math.isfinite(loss + norm):
                 raise DivergenceError(
                     f"training diverged at step {index}: the loss is {loss}, the norm "
-                    f"of the meta-gradient {norm}; lower the learning rate, or clip the "
-                    "meta-gradient"
+                    f"of the meta-gradient {norm}; lower the learning rate, or clip "
+                    "the meta-gradient"
                 )
             index += 1
             shown = index / steps if steps is not None else progress

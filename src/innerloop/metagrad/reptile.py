@@ -45,19 +45,21 @@ def check_initialization(learner: Learner) -> Descent:
     """
     if not isinstance(learner, Descent):
         raise InnerloopTypeError(
-            "reptile moves an initialization, so it needs a learner that adapts weights, "
-            f"such as MAML; not {type(learner).__name__}"
+            "reptile moves an initialization, so it needs a learner that adapts "
+            f"weights, such as MAML; got {type(learner).__name__}"
         )
     if not learner.learned_initialization:
         raise InnerloopTypeError(
-            "reptile moves an initialization, and a prototype head is computed anew for "
+            "reptile moves an initialization, but a prototype head is computed for "
             "every task: use a learned head, or backprop"
         )
     return learner
 
 
 def reptile(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
-    """The mean over `tasks` of theta - adapted(theta), by parameter name, and metrics."""
+    """The mean over `tasks` of theta - adapted(theta), by parameter name, and
+    metrics.
+    """
     descent = check_initialization(learner)
     theta = {n: p for n, p in descent.net.named_parameters() if p.requires_grad}
 

@@ -1,5 +1,5 @@
-"""Update rules that are learned: from the gradient of every weight, and what is
-remembered about it, to its next change.
+"""Learned update rules: networks that compute the change of every weight from its
+gradient and a memory.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Named = dict[str, Tensor]
 
 
 def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
-    """A gradient by magnitude and sign (..., 2): log|g| / p and sign(g), or -1 and
-    exp(p) g where tiny. Andrychowicz et al. 2016, appendix A.
+    """The magnitude and sign of a gradient (..., 2): log|g| / p and sign(g), or -1 and
+    exp(p) g where |g| < exp(-p). Andrychowicz et al. 2016, appendix A.
     """
     large = gradient.abs() >= math.exp(-p)
     size = torch.where(large, gradient.abs(), 1.0).log() / p
@@ -30,10 +30,10 @@ def preprocessed(gradient: Tensor, p: float = 7.0) -> Tensor:
 
 
 class LSTMRule(nn.Module):
-    """A two-layer LSTM for every weight, the same for all. Andrychowicz et al. 2016,
-    arXiv:1606.04474, section 2.1 and appendix A.
+    """A two-layer LSTM that is applied to every weight separately. Andrychowicz et al.
+    2016, arXiv:1606.04474, section 2.1 and appendix A.
 
-    Its memory: h and c of both layers, each (weights, hidden).
+    Memory: h and c of both layers, each (weights, hidden).
     """
 
     def __init__(self, hidden: int = 20, scale: float = 0.1):
@@ -45,13 +45,13 @@ class LSTMRule(nn.Module):
         self.out.bias.data.zero_()
 
     def start(self, weights: Named) -> list[Tensor]:
-        row = flat(weights)
-        return [zero for cell in self.cells for zero in cell.start(row[:, None])]  # pyright: ignore[reportCallIssue]
+        vector = flat(weights)
+        return [zero for cell in self.cells for zero in cell.start(vector[:, None])]  # pyright: ignore[reportCallIssue]
 
     def forward(
         self, gradients: Named, weights: Named, memory: list[Tensor]
     ) -> tuple[Named, list[Tensor]]:
-        """The changes of the weights, and the memory after them."""
+        """The changes of the weights, and the new memory."""
         x, after = preprocessed(flat(gradients), 10.0), []  # (weights, 2)
         for i, cell in enumerate(self.cells):
             after += cell(x, (memory[2 * i], memory[2 * i + 1]))
@@ -60,15 +60,17 @@ class LSTMRule(nn.Module):
 
 
 class MLPRule(nn.Module):
-    """A small perceptron for every weight, which sees its gradient, its averages over
-    several times, and its value.
+    """A small perceptron that is applied to every weight separately. It reads the
+    gradient, moving averages of it with several decays, and the value of the weight.
 
-    change = a direction times the exponential of a magnitude
-    Metz, Maheswaranathan, Nixon, Freeman and Sohl-Dickstein 2019, "Understanding and
-    correcting pathologies in the training of learned optimizers", arXiv:1810.10180,
-    appendix C
-    Its memory: averages of the gradient (decays, weights) and of its square (weights,),
-    and the number of steps ().
+    change = direction * exp(magnitude)
+
+    Reference: Metz, Maheswaranathan, Nixon, Freeman and Sohl-Dickstein 2019,
+    "Understanding and correcting pathologies in the training of learned optimizers",
+    arXiv:1810.10180, appendix C.
+
+    Memory: moving averages of the gradient (decays, weights) and of its square
+    (weights,), and the number of steps ().
     """
 
     decays = (0.5, 0.9, 0.99)
@@ -87,17 +89,17 @@ class MLPRule(nn.Module):
         self.net[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]
 
     def start(self, weights: Named) -> list[Tensor]:
-        row = flat(weights)
+        vector = flat(weights)
         return [
-            row.new_zeros(len(self.decays), len(row)),
-            torch.zeros_like(row),
-            row.new_zeros(()),
+            vector.new_zeros(len(self.decays), len(vector)),
+            torch.zeros_like(vector),
+            vector.new_zeros(()),
         ]
 
     def forward(
         self, gradients: Named, weights: Named, memory: list[Tensor]
     ) -> tuple[Named, list[Tensor]]:
-        """The changes of the weights, and the memory after them."""
+        """The changes of the weights, and the new memory."""
         g, w, (averages, squares, step) = flat(gradients), flat(weights), memory
         step = step + 1
         decays = torch.tensor(self.decays, dtype=g.dtype, device=g.device)[:, None]
@@ -106,49 +108,45 @@ class MLPRule(nn.Module):
             0.99 * squares + 0.01 * g.square(),
         )
         root = (squares / (1 - 0.99**step) + 1e-12).sqrt()
-        settled = averages / (1 - decays**step)  # (decays, weights)
-        sizes = _typical(gradients)
-        told = [
-            g / (sizes + 1e-8),
+        means = averages / (1 - decays**step)  # without bias, (decays, weights)
+        scales = _scales(gradients)
+        features = [
+            g / (scales + 1e-8),
             w,
             root.log() / 7,
             (g / root).clamp(-10, 10),
-            *settled / root,
-            *settled / (sizes + 1e-8),
+            *means / root,
+            *means / (scales + 1e-8),
         ]
-        clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)]).expand(
-            len(g), -1
-        )
+        clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)])
+        features = torch.stack(features, -1).clamp(-10, 10)
         direction, magnitude = self.net(
-            torch.cat([torch.stack(told, -1).clamp(-10, 10), clock], -1)
+            torch.cat([features, clock.expand(len(g), -1)], -1)
         ).unbind(-1)
-        return like(weights, self.scale * direction * magnitude.clamp(-8, 4).exp()), [
-            averages,
-            squares,
-            step,
-        ]
+        changes = self.scale * direction * magnitude.clamp(-8, 4).exp()
+        return like(weights, changes), [averages, squares, step]
 
 
 RULES = {"lstm": LSTMRule, "mlp": MLPRule}
 
 
 def flat(tensors: Named) -> Tensor:
-    """All tensors in one row."""
+    """All tensors as one vector."""
     return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
-def _typical(gradients: Named) -> Tensor:
-    """The root mean square of the gradients of a tensor, for each of its weights
-    (weights,).
+def _scales(gradients: Named) -> Tensor:
+    """The root mean square of each tensor of gradients, repeated for each of its
+    elements (weights,).
     """
     return torch.cat(
         [g.square().mean().sqrt().expand(g.numel()) for g in gradients.values()]
     )
 
 
-def like(weights: Named, row: Tensor) -> Named:
-    """A row in the shapes of the weights."""
-    parts = row.split([w.numel() for w in weights.values()])
+def like(weights: Named, vector: Tensor) -> Named:
+    """A vector in the shapes of the weights."""
+    parts = vector.split([w.numel() for w in weights.values()])
     return {
         name: part.view_as(w)
         for (name, w), part in zip(weights.items(), parts, strict=True)

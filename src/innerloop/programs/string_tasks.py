@@ -1,9 +1,10 @@
-"""Tasks of texts with a program that solves them, as they come in spreadsheets: rows of
-one form, and a program that works on all of them.
+"""Random tasks of texts and a program, like those of spreadsheets: rows of one form,
+and a program that has an output for all of them.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from random import Random
 from typing import NamedTuple
 
@@ -21,71 +22,24 @@ from innerloop.programs.strings import (
 
 
 class StringTask(NamedTuple):
-    """A program, texts, what it makes of them, and where in each output every
-    expression's part begins.
+    """A program, texts, its outputs, and where in each output the part of every
+    expression begins (rows, expressions).
     """
 
     program: Program
     inputs: list[str]
     outputs: list[str]
-    begins: list[list[int]]  # of every row, of every expression
+    begins: list[list[int]]
 
 
 # delimiters between fields; a space is likelier
 BETWEEN = " " * 10 + ",,--..//:_;@#|+&('="
-CONSTANTS = (
-    " ",
-    ", ",
-    "-",
-    ".",
-    ". ",
-    "/",
-    ":",
-    ": ",
-    "_",
-    "@",
-    "(",
-    ")",
-    ") ",
-    " (",
-    "#",
-    "; ",
-    "|",
-    " - ",
-    "+",
-    "0",
-    "1",
-    "20",
-    "$",
-    "&",
-    "%",
-)
-ONSETS, NUCLEI, CODAS = (
-    (*"bcdfghjklmnprstvwz", "th", "ch", "st", "br"),
-    (*"aeiou", "ai", "ea", "oo"),
-    ("", "", *"nrslmtkd"),
-)
-WHOLE_WORDS = (
-    "Mr",
-    "Dr",
-    "com",
-    "org",
-    "www",
-    "USD",
-    "kg",
-    "Inc",
-    "Street",
-    "No",
-    "ID",
-    "Ltd",
-    "EUR",
-    "Jan",
-    "Mar",
-    "Sep",
-    "Dec",
-    "pm",
-    "am",
-)
+CONSTANTS = [" ", ", ", "-", ".", ". ", "/", ":", ": ", "_", "@", "(", ")", ") ", " ("]
+CONSTANTS += ["#", "; ", "|", " - ", "+", "0", "1", "20", "$", "&", "%"]
+ONSETS = [*"bcdfghjklmnprstvwz", "th", "ch", "st", "br"]
+NUCLEI = [*"aeiou", "ai", "ea", "oo"]
+CODAS = ["", "", *"nrslmtkd"]
+WHOLE_WORDS = "Mr Dr com org www USD kg Inc Street No ID Ltd EUR Jan Mar Sep Dec pm am"
 
 
 def word(random: Random) -> str:
@@ -108,19 +62,15 @@ def field(kind: str, random: Random) -> str:
         case "caps":
             return word(random).upper()[:5]
         case "number":
-            return "".join(
-                random.choices(
-                    "0123456789", k=random.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))
-                )
-            )
+            length = random.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))
+            return "".join(random.choices("0123456789", k=length))
         case "code":
-            return word(random).upper()[: random.choice((1, 2, 3))] + str(
-                random.randrange(10 ** random.choice((1, 2, 3, 4)))
-            )
+            letters = word(random).upper()[: random.choice((1, 2, 3))]
+            return letters + str(random.randrange(10 ** random.choice((1, 2, 3, 4))))
         case "letter":
             return random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
         case _:
-            return random.choice(WHOLE_WORDS)
+            return random.choice(WHOLE_WORDS.split())
 
 
 FIELDS = (
@@ -137,10 +87,8 @@ def rows(n: int, longest: int, random: Random) -> list[str]:
     """
     while True:
         count = random.choice((1, 2, 2, 2, 3, 3, 3, 4, 4, 5))
-        kinds, delimiters = (
-            [random.choice(FIELDS) for _ in range(count)],
-            [random.choice(BETWEEN) for _ in range(count - 1)],
-        )
+        kinds = [random.choice(FIELDS) for _ in range(count)]
+        delimiters = [random.choice(BETWEEN) for _ in range(count - 1)]
         if count > 2 and random.random() < 0.4:  # one delimiter throughout, as in dates
             delimiters = [delimiters[0]] * (count - 1)
         if random.random() < 0.25:
@@ -154,11 +102,11 @@ def rows(n: int, longest: int, random: Random) -> list[str]:
             for i, kind in enumerate(kinds)
             if random.random() < 0.05
         }
-        around = (
-            random.choice(("", "", "", "", "", "", "", "", "()", " ", "#", "$"))
-            if count < 4
-            else ""
-        )
+        around = ""
+        if count < 4:
+            around = random.choice(
+                ("", "", "", "", "", "", "", "", "()", " ", "#", "$")
+            )
         found: dict[str, None] = {}
         for _ in range(3 * n):
             parts = [around[:1]]
@@ -195,7 +143,7 @@ MODIFIERS = (
 
 
 def expression(texts: list[str], random: Random) -> Expression:
-    """A random expression that may well find something in these texts."""
+    """A random expression that is likely to have an output for these texts."""
     text = random.choice(texts)
     there = [d for d in DELIMITERS if d in text]
 
@@ -212,26 +160,9 @@ def expression(texts: list[str], random: Random) -> Expression:
                     else random.choice(("Word", "Number", "Alnum", *KINDS))
                 )
             case "index":
-                return random.choice(
-                    (
-                        1,
-                        1,
-                        1,
-                        1,
-                        2,
-                        2,
-                        2,
-                        3,
-                        -1,
-                        -1,
-                        -1,
-                        -2,
-                        -2,
-                        -3,
-                        *range(1, INDEX + 1),
-                        *range(-INDEX, 0),
-                    )
-                )
+                likely = (1, 1, 1, 1, 2, 2, 2, 3, -1, -1, -1, -2, -2, -3)
+                every = (*range(1, INDEX + 1), *range(-INDEX, 0))
+                return random.choice((*likely, *every))
             case "place":
                 place = random.randint(1, min(PLACE, len(text)))
                 return random.choice((place, place, -place))
@@ -257,8 +188,9 @@ def expression(texts: list[str], random: Random) -> Expression:
 def part(
     texts: list[str], longest: int, random: Random
 ) -> tuple[Expression, list[str]] | None:
-    """An expression in which nothing is idle and what it gives for the texts: something
-    for each, not always the same. None where none was found.
+    """A random expression and its outputs for the texts, which are not all the same;
+    every modifier of it has an effect, and no simpler expression does the same. None
+    where none was found.
     """
     for _ in range(30):
         drawn = expression(texts, random)
@@ -272,14 +204,14 @@ def part(
             len(outputs) == len(texts)
             and len(set(outputs)) > 1
             and not idle(drawn, texts, outputs)
-            and not needless(drawn, texts, outputs)
+            and not too_complex(drawn, texts, outputs)
         ):
             return drawn, outputs
     return None
 
 
 def idle(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
-    """Whether a modifier of an expression changes nothing in any of the texts."""
+    """Whether a modifier of an expression has no effect on any of the texts."""
     starts = [
         i
         for i, symbol in enumerate(drawn)
@@ -303,10 +235,8 @@ SIMPLE += [
 ]
 
 
-def needless(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
-    """Whether an expression of more than a head and two arguments does what one of
-    these does.
-    """
+def too_complex(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
+    """Whether one of the simple expressions has the outputs of a longer one."""
     if len(drawn) <= 3:
         return False
     pairs = list(zip(texts, outputs, strict=True))
@@ -316,56 +246,44 @@ def needless(drawn: Expression, texts: list[str], outputs: list[str]) -> bool:
     )
 
 
+def constant(random: Random, likely: float) -> str:
+    """A random constant, with this probability one of CONSTANTS, else a word."""
+    if random.random() < likely:
+        return random.choice(CONSTANTS)
+    return field("common", random)
+
+
 def string_task(
     random: Random, n: int, longest: int, most: int, symbols: int
 ) -> StringTask:
-    """A task of n texts of at most `longest` characters, of a program of at most `most`
-    expressions that are no constants and so many `symbols`.
+    """A task of n texts of at most `longest` characters, with a program of at most
+    `most` expressions that are no constants and at most so many `symbols`.
 
-    Its outputs differ, none of them is longer, and neither the input nor a constant
+    Its outputs are no longer and mostly differ, and neither the input nor a constant
     alone solves it.
     """
     while True:
         texts = rows(n, longest, random)
-        program: list[Expression] = []
-        outputs, begins = [""] * n, [[] for _ in range(n)]
-
-        def add(
-            drawn: Expression,
-            given: list[str],
-            program: list[Expression] = program,
-            begins: list[list[int]] = begins,
-        ) -> None:
-            program.append(drawn)
-            for i, told in enumerate(given):
-                begins[i].append(len(outputs[i]))  # noqa: B023
-                outputs[i] += told  # noqa: B023
-
+        # expressions, and what they write for each text
+        parts: list[tuple[Expression, list[str]]] = []
         for i in range(min(most, random.choice((1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4)))):
             if random.random() < (0.25 if i == 0 else 0.65):
-                for character in (
-                    random.choice(CONSTANTS)
-                    if random.random() < 0.9
-                    else field("common", random)
-                ):
-                    add((character,), [character] * n)
+                parts += [((c,), [c] * n) for c in constant(random, 0.9)]
             found = part(texts, longest, random)
             if found:
-                add(*found)
-        if program and random.random() < 0.12:
-            for character in (
-                random.choice(CONSTANTS)
-                if random.random() < 0.7
-                else field("common", random)
-            ):
-                add((character,), [character] * n)
-        whole = tuple(program)
+                parts.append(found)
+        if parts and random.random() < 0.12:
+            parts += [((c,), [c] * n) for c in constant(random, 0.7)]
+        program = tuple(expression for expression, _ in parts)
+        written = [[outputs[row] for _, outputs in parts] for row in range(n)]
+        outputs = ["".join(row) for row in written]
+        begins = [[0, *accumulate(map(len, row))][:-1] for row in written]
         if (
             program
-            and not ignores_input(whole)
+            and not ignores_input(program)
             and max(map(len, outputs)) <= longest
             and outputs != texts
             and len(set(outputs)) > n // 2
-            and len(GRAMMAR.encode(whole)) <= symbols
+            and len(GRAMMAR.encode(program)) <= symbols
         ):
-            return StringTask(whole, texts, outputs, begins)
+            return StringTask(program, texts, outputs, begins)

@@ -463,8 +463,8 @@ def as_numbers(cells: Cells, places: list[str] | None = None) -> NDArray[np.floa
             f"{cells[i]!r} in {places[i] if places else f'row {i}'}" for i in bad
         )
         raise InnerloopError(
-            f"regression targets must be finite numbers, at most {MAX_NUMBER:g}; got "
-            f"{found}"
+            "rows with a task are regression tasks, so y must be finite numbers up to "
+            f"{MAX_NUMBER:g}; got {found}"
         )
     return values
 
@@ -571,5 +571,3 @@ _PARSERS: dict[Kind, tuple[dict[str, re.Pattern[str]], Any]] = {
     "numbers": (_NUMBER, _number),
     "dates": (_DATE, _date),
 }
-
-Columns = TableReader  # its former name

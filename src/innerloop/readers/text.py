@@ -21,6 +21,7 @@ from innerloop.readers.files import Sheet, label_text, read_sheet, some
 
 UNKNOWN = 1  # the number of unknown tokens; 0 is padding
 MIN_LENGTH, MAX_LENGTH = 8, 128  # of a length chosen from texts
+MAX_WORDS = 100_000  # whose tokens are kept in memory
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -117,21 +118,26 @@ class TextReader(Reader):
         """The number of token numbers, padding and unknown included."""
         return UNKNOWN + 1 + len(self.symbols) + len(self.merges)
 
-    size = vocabulary  # its former name
+    @cached_property
+    def _known_words(self) -> dict[str, list[str]]:
+        return {}
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of a text; one that begins a word begins with a space."""
-        ranks = self._ranks
+        ranks, known = self._ranks, self._known_words
         found: list[str] = []
         for word in _words(text):
-            parts = list(word)
-            while len(parts) > 1:
-                best = min(
-                    pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks))
-                )
-                if best not in ranks:
-                    break
-                parts = _merged(parts, best)
+            parts = known.get(word)
+            if parts is None:
+                parts = list(word)
+                while len(parts) > 1:
+                    best = min(pairwise(parts), key=lambda p: ranks.get(p, len(ranks)))
+                    if best not in ranks:
+                        break
+                    parts = _merged(parts, best)
+                if len(known) >= MAX_WORDS:
+                    known.clear()
+                known[word] = parts
             found += parts
         return found
 
@@ -250,6 +256,3 @@ def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:
         else:
             found.append(symbol)
     return found
-
-
-Tokenizer = TextReader  # its former name

@@ -45,10 +45,7 @@ class Bandits(Environment):
             )
         super().__init__((1,), arms, horizon=pulls, split=split)
         self.rewards: Rewards = rewards
-
-    def describe(self) -> str:
-        kind = self.rewards.capitalize()
-        return f"{kind} bandits with {self.actions} arms and {self.horizon} pulls"
+        self.title = f"{rewards.capitalize()} bandits with {arms} arms"
 
     def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
         draw = torch.rand if self.rewards == "bernoulli" else torch.randn

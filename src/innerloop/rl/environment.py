@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Measurement, Report, TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.measurements import Measurement, Report, TestPlan
 from innerloop.rl.policy import Policy
 from innerloop.tasks.splits import check_split
 
@@ -62,7 +62,7 @@ class Environment(TaskDistribution):
                 f"actions={actions}, horizon={horizon}, episodes={episodes}"
             )
         self.actions, self.horizon, self.episodes = actions, horizon, episodes
-        self.split = split
+        self.split, self.title = split, type(self).__name__.lower()
         self.spec = TaskSpec("reals", x_shape, actions + 2)
 
     @property
@@ -131,8 +131,7 @@ class Environment(TaskDistribution):
 
     def describe(self) -> str:
         trial = f"{self.episodes} episodes of " if self.episodes > 1 else ""
-        name = type(self).__name__.lower()
-        return f"{name} in trials of {trial}at most {self.horizon} steps"
+        return f"{self.title} in trials of {trial}at most {self.horizon} steps"
 
     def likelihood(self) -> Policy:
         return Policy(discrete=self.discrete)

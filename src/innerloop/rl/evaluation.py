@@ -1,4 +1,4 @@
-"""The reward of a learner on unseen tasks, beside that of the baselines."""
+"""The reward of a learner on unseen tasks, compared with the baselines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.core.report import Estimate, Measurement, Report, Row, Table, TestPlan
-from innerloop.engine.errors import InnerloopError
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.rl.advantages import mean_return
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy_gradient import adapt_by_acting
@@ -30,8 +29,6 @@ def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Repo
     return of an episode after `plan.steps` updates (default: the learner's inner
     steps), and after 0, 1, ... updates.
     """
-    if plan.n < 1:
-        raise InnerloopError(f"a test needs at least 1 task; got {plan.n}")
     learner.eval()
     if isinstance(learner, Descent):
         return _after_updates(learner, environment, plan)

@@ -67,7 +67,11 @@ class Gym(Environment):
             )
         self.space = space
         self.discrete = isinstance(space, gymnasium.spaces.Discrete)
-        actions = int(space.n) if self.discrete else int(np.prod(space.shape))  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        actions = (
+            int(space.n)
+            if isinstance(space, gymnasium.spaces.Discrete)
+            else int(np.prod(space.shape))
+        )
         super().__init__(tuple(observed.shape), actions, horizon, episodes, split)
         self.clock, self.done = np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
 
@@ -168,10 +172,9 @@ def runner(
         drawn = torch.rand(n, 1, generator=generator)
         return 2 * drawn if goal == "velocity" else 1 - 2 * (drawn < 0.5).float()
 
-    return Gym(
-        lambda n: SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED),
-        tasks,
-        horizon,
-        episodes,
-        split,
-    )
+    def make(n: int) -> Vector:
+        return SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED)
+
+    environment = Gym(make, tasks, horizon, episodes, split)
+    environment.title = f"{name} with a {goal} as goal"
+    return environment

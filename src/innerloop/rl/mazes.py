@@ -39,6 +39,7 @@ class Mazes(Environment):
             )
         super().__init__((size**2 + 4,), 4, horizon, episodes, split)
         self.size, self.loops = size, loops
+        self.title = f"mazes of {size} x {size} rooms"
         room = torch.arange(size**2)
         # (rooms, 4, 2)
         target = torch.stack([room // size, room % size], -1)[:, None] + MOVES

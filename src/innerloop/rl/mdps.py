@@ -43,6 +43,7 @@ class MDPs(Environment):
     ):
         super().__init__((states,), actions, horizon, episodes, split)
         self.states = states
+        self.title = f"MDPs with {states} states and {actions} actions"
 
     def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
         shape = n, self.states, self.actions

@@ -43,7 +43,7 @@ class MetaPolicyGradient(ActingGradient):
     adaptation of deep networks", arXiv:1703.03400, Algorithm 3, with a plain policy
     gradient as meta-optimizer instead of TRPO; several meta-steps for a round:
     Rothfuss, Lee, Clavera, Asfour and Abbeel 2019, "ProMP: proximal meta-policy
-    search", arXiv:1810.06784, eq. (12), without the KL penalty.
+    search", arXiv:1810.06784, section 6, without the KL penalty.
 
     In every task, the initial policy acts, adapts to its episodes, and acts again. The
     gradient of the second return flows through the adaptation; its second derivative is

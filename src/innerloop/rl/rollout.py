@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from innerloop.engine.functional import functional_call
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, State, Streaming
 from innerloop.core.task import Examples
-from innerloop.engine.checkpointing import Calling
 from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.functional import substituted
 from innerloop.learners.memory.recurrent import Recurrent
 from innerloop.rl.policy import policy_of
 
@@ -187,20 +187,31 @@ class StreamingAgent(Agent):
         self.state: State = None
 
     def map(self, function: Callable[..., Any], *trees: Any) -> Any:
-        """`function` over the rows of trees."""
-        return torch.vmap(function, randomness="different")(*trees)
+        """`function(learner, *trees)` for every row of the trees."""
+        mapped = torch.vmap(partial(function, self.learner), randomness="different")
+        return mapped(*trees)
 
     def begin(self, rows: int) -> None:
         self.state = tree_map(lambda t: t.expand(rows, *t.shape), self.learner.init())
 
     def act(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.map(
-            lambda state, x: self.learner.predict(state, x[None])[0], self.state, x
-        )
+        outputs = self.map(_predict, self.state, x)
         return self.policy.sample(outputs, self.rng), outputs
 
     def learn(self, x: Tensor, y: Tensor, next_x: Tensor) -> None:
-        self.state = self.map(self.learner.observe, self.state, x, y)
+        self.state = self.map(_observe, self.state, x, y)
+
+
+def _predict(learner: Streaming, state: State, x: Tensor) -> Tensor:
+    return learner.predict(state, x[None])[0]
+
+
+def _observe(learner: Streaming, state: State, x: Tensor, y: Tensor) -> State:
+    return learner.observe(state, x, y)
+
+
+def _init(learner: Streaming, row: Tensor) -> State:
+    return tree_map(torch.clone, learner.init())
 
 
 class RecurrentAgent(StreamingAgent):
@@ -230,11 +241,9 @@ class PopulationAgent(StreamingAgent):
         self.members = members
 
     def map(self, function: Callable[..., Any], *trees: Any) -> Any:
-        calling = Calling(self.learner, torch.vmap(function, randomness="different"))
-
         def one(theta: dict[str, Tensor], trees: Any) -> Any:
-            named = {f"module.{name}": tensor for name, tensor in theta.items()}
-            return functional_call(calling, named, trees)
+            member = partial(function, substituted(self.learner, theta))
+            return torch.vmap(member, randomness="different")(*trees)
 
         size = len(next(iter(self.members.values())))
         parted = tree_map(lambda t: t.unflatten(0, (size, -1)), trees)
@@ -243,9 +252,7 @@ class PopulationAgent(StreamingAgent):
 
     def begin(self, rows: int) -> None:
         first = next(iter(self.members.values()))
-        self.state = self.map(
-            lambda _: tree_map(torch.clone, self.learner.init()), first.new_zeros(rows)
-        )
+        self.state = self.map(_init, first.new_zeros(rows))
 
 
 def check_streaming(learner: Learner) -> Streaming:
@@ -260,9 +267,9 @@ def check_streaming(learner: Learner) -> Streaming:
 
 def streaming_agent(learner: Learner, rng: torch.Generator) -> StreamingAgent:
     """A learner that streams, as an agent."""
-    if isinstance(learner, Recurrent):
-        return RecurrentAgent(learner, rng)
-    return StreamingAgent(check_streaming(learner), rng)
+    streaming = check_streaming(learner)
+    agent = RecurrentAgent if isinstance(streaming, Recurrent) else StreamingAgent
+    return agent(streaming, rng)
 
 
 def trial_outputs(learner: Streaming, trials: Examples) -> Tensor:

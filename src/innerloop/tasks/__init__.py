@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
 from innerloop.readers.image import ImageReader
-from innerloop.readers.text import Tokenizer
+from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
 from innerloop.tasks.completion import completion
@@ -54,7 +54,7 @@ __all__ = [
     "ClassBank",
     "Episodes",
     "ImageReader",
-    "Tokenizer",
+    "TextReader",
     "Warp",
     "arrays",
     "associative_recall",

@@ -28,7 +28,12 @@ from innerloop.readers.table import (
 )
 from innerloop.tasks.episodes import ClassBank, Episodes, random_subset
 from innerloop.tasks.folder import group_by_label
-from innerloop.tasks.splits import check_split, split_indices
+from innerloop.tasks.splits import (
+    class_indices,
+    split_indices,
+    split_sizes,
+    task_source,
+)
 
 
 class GroupedRows(TaskDistribution):
@@ -36,10 +41,9 @@ class GroupedRows(TaskDistribution):
     random into support and query. Tasks with too few rows are left out.
 
     Args:
-        x, y: inputs (n, *x_shape) and targets (n, y_dim), task by task.
-        counts: number of rows of each task.
+        bank: the inputs, each class of it a task.
+        targets: the targets (N, y_dim) of all rows in the bank.
         shots, queries: support and query rows of a task.
-        reader: what made the inputs from raw rows, or None.
 
     Raises InnerloopError where no task has enough rows.
     """
@@ -47,49 +51,48 @@ class GroupedRows(TaskDistribution):
     prefetch = True
 
     def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        counts: list[int],
-        shots: int = 10,
-        queries: int = 10,
-        reader: Reader | None = None,
+        self, bank: ClassBank, targets: Tensor, shots: int = 10, queries: int = 10
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
                 f"shots and queries must be at least 1; got {shots} and {queries}"
             )
-        self.x, self.y, self.shots, self.queries = x, y, shots, queries
-        self.reader = reader
-        sizes = torch.tensor(counts)
-        enough = sizes >= shots + queries
-        self.most = max(counts, default=0)  # rows of the largest task
-        if not enough.any():
+        self.shots, self.queries = shots, queries
+        self.reader, self.note = bank.reader, bank.note
+        enough = (bank.counts >= shots + queries).nonzero()[:, 0].tolist()
+        self.most = max(bank.counts.tolist(), default=0)  # rows of the largest task
+        if not enough:
             raise InnerloopError(
                 f"tasks with {shots} shots and {queries} queries need "
-                f"{shots + queries} rows, and the largest of {len(counts)} tasks has "
+                f"{shots + queries} rows, and the largest of {len(bank)} tasks has "
                 f"{self.most}: lower the shots or the queries"
             )
-        self.left_out = int((~enough).sum())  # tasks with too few rows
-        self.starts, self.counts = (sizes.cumsum(0) - sizes)[enough], sizes[enough]
-        self.spec = TaskSpec("reals", tuple(x.shape[1:]), y.shape[1])
+        self.left_out = len(bank) - len(enough)  # tasks with too few rows
+        self.bank, self.targets = bank.pick(enough), targets
+        self.spec = TaskSpec("reals", tuple(bank.values.shape[1:]), targets.shape[1])
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        tasks = torch.randint(len(self.counts), (n,), generator=generator)
-        most = int(self.counts.max())
-        allowed = torch.arange(most) < self.counts[tasks][:, None]
-        rows = self.starts[tasks][:, None] + random_subset(
+        tasks = torch.randint(len(self.bank), (n,), generator=generator)
+        most = int(self.bank.counts.max())
+        allowed = torch.arange(most) < self.bank.counts[tasks][:, None]
+        rows = self.bank.starts[tasks][:, None] + random_subset(
             (n, most), self.shots + self.queries, generator, allowed
         )
-        x, y = self.x[rows], self.y[rows]
+        x, y = to_unit(self.bank.values[rows]), self.targets[rows]
         return Task(
             Examples(x[:, : self.shots], y[:, : self.shots]),
             Examples(x[:, self.shots :], y[:, self.shots :]),
         )
 
     def describe(self) -> str:
-        few = f", {self.left_out} with too few rows left out" if self.left_out else ""
-        return f"{len(self.counts)} regression tasks with {self.spec}{few}"
+        text = (
+            f"regression tasks with {self.shots} support and {self.queries} query rows "
+            f"from {len(self.bank)} {self.bank.title}"
+        )
+        if self.left_out:
+            fewer = self.shots + self.queries
+            text += f"; {self.left_out} tasks with fewer than {fewer} rows unused"
+        return text
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         shots = min(10, max(1, self.most - 1))
@@ -103,17 +106,18 @@ class GroupedRows(TaskDistribution):
 
     def _tasks(self) -> Iterator[Tensor]:
         """The rows of every task, inputs and targets side by side."""
-        rows = torch.cat([self.x.flatten(1), self.y], 1)
-        for start, count in zip(
-            self.starts.tolist(), self.counts.tolist(), strict=True
-        ):
-            yield rows[start : start + count]
+        places = zip(self.bank.starts.tolist(), self.bank.counts.tolist(), strict=True)
+        for start, count in places:
+            rows = slice(start, start + count)
+            inputs = self.bank.values[rows].flatten(1).float()
+            yield torch.cat([inputs, self.targets[rows]], 1)
 
 
 def _key(rows: Tensor) -> str:
     return hashlib.sha256(rows.contiguous().numpy().tobytes()).hexdigest()
 
 
+@task_source
 def arrays(
     split: str = "train",
     *,
@@ -127,6 +131,7 @@ def arrays(
     label_column: str = "y",
     task_column: str = "task",
     standardize: bool = False,
+    all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes | GroupedRows:
     """Arrays and tables: rows in memory or in a file, with class labels or with tasks.
@@ -150,9 +155,10 @@ def arrays(
         label_column, task_column: the columns of the file that hold y and task.
         standardize: scale every feature of an array to mean 0 and deviation 1 on the
             training split. Columns of a table are always scaled.
+        all_classes: use all classes, or tasks, in every split, to adapt to other ones
+            later; then validation and test say nothing about new classes.
         reader: the reader of an earlier run, to read these rows in the same way.
     """
-    check_split(split)
     sheet = None
     if file is not None and str(file).endswith(".npz"):
         x, y, task = _stored(file, label_column, task_column)
@@ -197,29 +203,23 @@ def arrays(
             inputs, note = found.x, found.note
     else:
         inputs, reader = _images(rows), None
-    bank = ClassBank.of(inputs[order], counts, names, reader=reader)
-    chosen = split_indices(names, split)
+    source = "the arrays" if file is None else Path(file).name
+    title = f"{split} {'classes' if task is None else 'tasks'} of {source}"
+    title += "" if all_classes else f" ({split_sizes(names)})"
+    bank = ClassBank.of(
+        inputs[order], counts, names, reader=reader, title=title, note=note
+    )
     if task is None:
-        tasks = Episodes(bank.pick(chosen), ways, shots, queries)
-    else:
-        if not chosen:
-            raise InnerloopError(
-                f"the {split} split has no tasks: {len(names)} are too few to split"
-            )
-        lines = [f"line {line}" for line in sheet.lines] if sheet else None
-        targets = _targets(y, lines)[order]
-        starts = bank.starts.tolist()
-        at = [row for i in chosen for row in range(starts[i], starts[i] + counts[i])]
-        tasks = GroupedRows(
-            to_unit(bank.values[at]),
-            targets[at],
-            [counts[i] for i in chosen],
-            shots,
-            queries,
-            reader,
+        chosen = class_indices(names, split, all_classes, source)
+        return Episodes(bank.pick(chosen), ways, shots, queries)
+    chosen = list(range(len(names))) if all_classes else split_indices(names, split)
+    if not chosen:
+        raise InnerloopError(
+            f"the {split} split of {source} has no tasks: {len(names)} are too few to "
+            "split"
         )
-    tasks.note = note
-    return tasks
+    lines = [f"line {line}" for line in sheet.lines] if sheet else None
+    return GroupedRows(bank.pick(chosen), _targets(y, lines)[order], shots, queries)
 
 
 def _columns(

@@ -74,9 +74,8 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
-        )
+        raw = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        digest.update(memoryview(raw))  # pyright: ignore[reportArgumentType]
     return digest.hexdigest()
 
 

@@ -247,7 +247,7 @@ def few_shot_settings(fixed_ways: int | None, shots: int) -> list[dict[str, Any]
     """The ways and shots that papers report, or those of a learner of fixed ways."""
     sizes = [(5, 1), (5, 5), (20, 1), (20, 5)]
     return [
-        {"ways": ways, "shots": number, "queries": 5}
+        {"ways": ways, "shots": number}
         for ways, number in ([(fixed_ways, shots)] if fixed_ways else sizes)
     ]
 
@@ -282,7 +282,8 @@ class Episodes(TaskDistribution):
         warp: Warp | None = None,
     ):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
-        self.groups, self.warp, self.reader = groups, warp, bank.reader
+        self.groups, self.warp = groups, warp
+        self.reader, self.note = bank.reader, bank.note
         if min(ways, shots, queries) < 1 or groups < 0:
             raise InnerloopError(
                 "ways, shots and queries must be at least 1 and groups at least 0; got "
@@ -319,7 +320,7 @@ class Episodes(TaskDistribution):
         if self.left_out:
             fewer = self.shots + self.queries
             text += f"; {self.left_out} classes with fewer than {fewer} examples unused"
-        return text + (f"; {self.bank.note}" if self.bank.note else "")
+        return text
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         classes = self._draw_classes(n, generator)  # (n, ways)
@@ -382,17 +383,6 @@ class Episodes(TaskDistribution):
             1, random_subset((n, self.ways), self.ways, generator)
         )
 
-    def examples_of(
-        self, classes: Tensor, which: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """The inputs (n, k, *x_shape) of the `which`-th (n, k) examples of classes
-        (n,) of the bank.
-        """
-        rows = self.bank.starts[classes][:, None] + which
-        return self.examples(
-            rows, self.bank.turns[classes][:, None].expand_as(rows), generator
-        )
-
     def examples(
         self, rows: Tensor, turns: Tensor, generator: torch.Generator
     ) -> Tensor:
@@ -408,6 +398,14 @@ class Episodes(TaskDistribution):
         if self.warp:
             x = self.warp(x, generator)
         return x.view(*rows.shape, *x.shape[1:])
+
+    def examples_of(
+        self, classes: Tensor, which: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The `which`-th (n, k) examples of classes (n,): (n, k, *x_shape)."""
+        rows = self.bank.starts[classes][:, None] + which
+        turns = self.bank.turns[classes][:, None].expand_as(rows)
+        return self.examples(rows, turns, generator)
 
     def reshaped(self, ways: int, shots: int, queries: int) -> Episodes:
         """Episodes of another size from the same classes."""
@@ -438,7 +436,9 @@ class Episodes(TaskDistribution):
         groups = min(groups, ways, number)
         found = Episodes(bank, ways, shots, min(queries, most), groups)
         sizes = {"ways": found.ways, "shots": found.shots, "queries": found.queries}
-        return sizes | ({"groups": groups} if number > 1 else {})
+        if "groups" in preferred and number > 1:
+            sizes["groups"] = groups
+        return sizes
 
     def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
         return few_shot_settings(fixed_ways, self.shots)

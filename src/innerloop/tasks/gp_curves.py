@@ -11,7 +11,11 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian
-from innerloop.core.report import (
+from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
+from innerloop.evaluation.few_shot import chunks, evaluate
+from innerloop.measurements import (
     Estimate,
     Measurement,
     Report,
@@ -19,9 +23,6 @@ from innerloop.core.report import (
     Table,
     TestPlan,
 )
-from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import Count
 from innerloop.tasks.pictures import plot_curves, prediction
 from innerloop.tasks.splits import task_source
 
@@ -76,6 +77,9 @@ class Curves(TaskDistribution):
         shots = f"{'' if self.exact else 'up to '}{self.shots}"
         return f"{self.kernel} curves, {shots} support and {self.queries} query points"
 
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
+
     def sample(self, n: int, generator: torch.Generator) -> Task:
         fewest = min(3, self.shots)
         shots = (
@@ -124,7 +128,7 @@ class Curves(TaskDistribution):
         """Few-shot, and for learners with a learned scale the loss above that of the
         exact posterior.
         """
-        report = super().evaluate(learner, plan)
+        report = evaluate(learner, self, plan)
         likelihood = learner.likelihood
         if not (isinstance(likelihood, Gaussian) and likelihood.learned_scale):
             return report  # its loss is a squared error
@@ -133,10 +137,9 @@ class Curves(TaskDistribution):
             outputs = learner.predict(learner.adapt(task.support), task.query.x)
             return likelihood.nll(outputs, task.query.y)
 
-        device = next(learner.parameters()).device
         losses, best = [], []
         with torch.no_grad():
-            for batch in self.sample(plan.n, plan.generator()).to(device).split(10**6):
+            for batch in chunks(learner, self, plan.n, 25, plan.generator()):
                 losses.append(learner.mapped(loss, batch).cpu())
                 best.append(self.best_loss(batch).cpu())
         exact = torch.cat(best)

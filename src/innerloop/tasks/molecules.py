@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import os
 from collections import defaultdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,16 +16,18 @@ from torch import Tensor
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
-from innerloop.readers.files import decoding, read_npz
+from innerloop.readers.files import decoding
 from innerloop.readers.molecule import (
     BITS,
+    RADIUS,
     MoleculeReader,
     fingerprints,
     structure_keys,
 )
-from innerloop.tasks.download import cache_folder, fetch
+from innerloop.tasks.cache import Entry, cached
+from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import random_subset
-from innerloop.tasks.splits import check_split
+from innerloop.tasks.splits import task_source
 
 ASSAYS = {  # nine train and three test, as in Altae-Tran et al. 2017
     "train": (
@@ -109,6 +109,7 @@ class Assays(TaskDistribution):
         names: the assays that tasks are drawn from.
         shots, queries: support and query molecules of each class.
         reader: what made the fingerprints.
+        note: what should be known of results on these tasks.
 
     Raises InnerloopError where an assay has too few molecules of a class.
     """
@@ -122,17 +123,14 @@ class Assays(TaskDistribution):
         shots: int,
         queries: int,
         reader: MoleculeReader | None = None,
+        note: str = "",
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
                 f"shots and queries must be at least 1; got {shots} and {queries}"
             )
-        self.names, self.shots, self.queries, self.reader = (
-            names,
-            shots,
-            queries,
-            reader,
-        )
+        self.names, self.shots, self.queries = names, shots, queries
+        self.reader, self.note = reader, note
         results = torch.stack([molecules.results[name] for name in names])
         # (assays, 2, molecules); what was not measured is neither
         kinds = torch.stack([results == 0, results == 1], 1)
@@ -169,8 +167,8 @@ class Assays(TaskDistribution):
 
     def describe(self) -> str:
         return (
-            f"{self.kinds.shape[-1]:,} molecules in {len(self.names)} assays, "
-            f"{self.shots} active and {self.shots} inactive ones in the support set"
+            f"tasks with {self.shots} active and {self.shots} inactive molecules from "
+            f"{len(self.names)} assays of {self.kinds.shape[-1]:,} molecules"
         )
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
@@ -204,30 +202,21 @@ def tox21_molecules() -> Molecules:
         }
         smiles = [row["smiles"] for row in rows]
     x, keys, scaffolds = _computed(smiles)
-    return Molecules(torch.from_numpy(x), results, tuple(keys), tuple(scaffolds))
+    return Molecules(x, results, tuple(keys), tuple(scaffolds))
 
 
-def _computed(smiles: list[str]) -> tuple[np.ndarray, list[str], list[str]]:
+def _computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
     """Fingerprints, keys and scaffold keys, from the cache where it has them."""
-    digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()[:16]
-    cached = cache_folder() / "tox21" / f"structures-{digest}.npz"
-    try:
-        stored = read_npz(cached)
-        x = np.unpackbits(stored["bits"], axis=1, count=BITS)
-        keys, scaffolds = stored["keys"].tolist(), stored["scaffolds"].tolist()
-        if len(x) == len(keys) == len(scaffolds) == len(smiles):
-            return x, keys, scaffolds
-    except (InnerloopError, KeyError):  # missing or damaged: computed again
-        pass
-    x, _ = fingerprints(smiles)
-    keys, scaffolds = structure_keys(smiles), structure_keys(smiles, scaffold=True)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(f"{cached.with_suffix('')}.{os.getpid()}.partial.npz")
-    np.savez_compressed(
-        partial, bits=np.packbits(x, axis=1), keys=keys, scaffolds=scaffolds
-    )
-    partial.replace(cached)
-    return x, keys, scaffolds
+
+    def compute() -> Entry:
+        x, _ = fingerprints(smiles)
+        bits = torch.from_numpy(np.packbits(x, axis=1))
+        scaffolds = structure_keys(smiles, scaffold=True)
+        return {"bits": bits}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+
+    tensors, data = cached("molecules", [RADIUS, BITS, smiles], compute)
+    bits = np.unpackbits(tensors["bits"].numpy(), axis=1, count=BITS)
+    return torch.from_numpy(bits), data["keys"], data["scaffolds"]
 
 
 def hash_share(key: str) -> float:
@@ -253,6 +242,7 @@ def _split(protocol: Protocol) -> dict[str, Molecules]:
     return splits
 
 
+@task_source
 def tox21(
     split: str = "train",
     *,
@@ -285,19 +275,18 @@ def tox21(
     Args:
         shots, queries: support and query molecules of each class.
         holdout: keep the validation assays out of training.
-        molecules: "disjoint" splits molecules as above. "scaffold" splits in the same
-            way by Bemis-Murcko scaffold, so that test molecules also have other ring
-            systems; molecules without rings are split one by one. "shared" is the
-            published protocol: all molecules in all splits, so that training uses
-            results of the test molecules in other assays.
+        molecules: with "disjoint", no molecule is in two splits. "scaffold" splits in
+            the same way by Bemis-Murcko scaffold, so that test molecules also have
+            other ring systems; molecules without rings are split one by one. "shared"
+            is the published protocol: all molecules in all splits, so that training
+            uses results of the test molecules in other assays.
     """
-    check_split(split)
     shared = molecules == "shared"
     chosen = tox21_molecules() if shared else _split(molecules)[split]
     names = ASSAYS[split]
     if split == "train" and holdout:
         names = tuple(name for name in names if name not in ASSAYS["val"])
-    tasks = Assays(chosen, names, shots, queries, MoleculeReader())
-    if shared:
-        tasks.note = "training uses results of the test molecules in other assays"
-    return tasks
+    note = "training uses results of the test molecules in other assays"
+    return Assays(
+        chosen, names, shots, queries, MoleculeReader(), note if shared else ""
+    )

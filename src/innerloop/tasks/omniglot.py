@@ -92,7 +92,8 @@ def _read(reader: ImageReader, archives: list[Path]) -> Entry:
                     files.append(io.BytesIO(opened.read(member)))
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise InnerloopError(
-                f"cannot read {shown(archive)}: {error}; replace it by the official file"
+                f"cannot read {shown(archive)}: {error}; replace it by the official "
+                "file"
             ) from error
         background = background or len(set(names))
     images, unreadable = reader.pixels(files, members)
@@ -179,10 +180,11 @@ def omniglot(
     through probabilistic program induction", Science 350.
 
     Protocols: with `lake`, the 30 background alphabets train and the 20 evaluation
-    alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train. Five
-    alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate. `vinyals` are
-    the class lists published with Prototypical Networks (2017), where each of four
-    rotations is a class in every split. They have a known flaw: characters of the
+    alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train.
+    Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
+    `vinyals` are the class lists published with Prototypical Networks (2017), where
+    each of four rotations is a class in every split. They have a known flaw: characters
+    of the
     alphabet Gurmukhi are in both the training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.

@@ -1,4 +1,6 @@
-"""Pictures of tasks: small ones of images, for notebooks, and curves with matplotlib."""
+"""Pictures of tasks: small ones of images, for notebooks, and curves with
+matplotlib.
+"""
 
 from __future__ import annotations
 

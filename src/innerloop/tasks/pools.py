@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.report import Report, TestPlan
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Range
+from innerloop.evaluation.few_shot import evaluate
+from innerloop.measurements import Report, TestPlan
 from innerloop.readers.base import Reader
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import folder
@@ -55,7 +56,8 @@ class Pools(TaskDistribution):
     ):
         if not 2 <= fewest <= most <= min(size, queries):
             raise InnerloopError(
-                f"fewest and most must satisfy 2 <= fewest <= most <= {size} (size) and "
+                f"fewest and most must satisfy 2 <= fewest <= most <= {size} (size) "
+                "and "
                 f"{queries} (queries); got {fewest} and {most}"
             )
         self.most, self.fewest, self.size = most, fewest, size
@@ -123,7 +125,7 @@ class Pools(TaskDistribution):
         return Examples(x, torch.eye(self.most)[y])
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        return super().evaluate(learner, plan)
+        return evaluate(learner, self, plan)
 
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()

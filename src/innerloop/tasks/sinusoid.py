@@ -36,6 +36,9 @@ class Sinusoid(TaskDistribution):
     def describe(self) -> str:
         return f"sinusoids with {self.shots} support and {self.queries} query points"
 
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
+
     def sample(self, n: int, generator: torch.Generator) -> Task:
         amplitude = torch.rand(n, 1, 1, generator=generator) * 4.9 + 0.1
         phase = torch.rand(n, 1, 1, generator=generator) * math.pi

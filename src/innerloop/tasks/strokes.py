@@ -3,9 +3,9 @@
 A character is a small program: a few pen strokes, each a chain of moves that runs
 straight, bends, hooks, zigzags or curls, and begins anywhere or on an earlier stroke.
 The characters of an alphabet share strokes of a common stock, and some are variants of
-others, as in real scripts. Every drawing of a character varies its moves, strokes, slant
-and proportions at random. In the spirit of Lake et al. 2015 (Science 350), with nothing
-fitted to any data.
+others, as in real scripts. Every drawing of a character varies its moves, strokes,
+slant and proportions at random. In the spirit of Lake et al. 2015 (Science
+350), with nothing fitted to any data.
 """
 
 from __future__ import annotations
@@ -319,9 +319,9 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
 
 def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
     """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1,
-    28, 28): fitted as `Preprocess(normalize_strokes=True)` fits an image, so that a small
-    character has a wide pen; dropped on a finer grid, spread to the width of the pen,
-    saturated.
+    28, 28): fitted as an image reader with `normalize_strokes` fits an image, so that a
+    small character has a wide pen; dropped on a finer grid, spread to the width of the
+    pen, saturated.
     """
     n, fine = len(points), 2 * SIZE
     middle = (points * ink[..., None]).sum(1, keepdim=True) / ink.sum(1)[:, None, None]

@@ -23,7 +23,13 @@ from innerloop.readers.text import UNKNOWN, TextReader, texts_of
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import group_by_label
-from innerloop.tasks.splits import SPLITS, check_split, split_indices
+from innerloop.tasks.splits import (
+    SPLITS,
+    class_indices,
+    split_indices,
+    split_sizes,
+    task_source,
+)
 
 # of CLINC150, by split; banking and credit cards, which are similar, are in one split
 DOMAINS = {
@@ -92,6 +98,7 @@ def _reader(
     return reader
 
 
+@task_source
 def clinc(
     split: str = "train",
     *,
@@ -120,7 +127,6 @@ def clinc(
         reader: the reader of an earlier run; by default one is fitted to the training
             requests.
     """
-    check_split(split)
     found = requests()
     fitted = _reader(reader, length, _training_requests())
     chosen = {
@@ -135,10 +141,10 @@ def clinc(
         list(chosen),
         [group for _, group in chosen.values()],
         fitted,
+        f"{split} intents of CLINC150",
+        _note(cut, len(x), fitted),
     )
-    tasks = Episodes(bank, ways, shots, queries, groups)
-    tasks.note = _note(cut, len(x), fitted)
-    return tasks
+    return Episodes(bank, ways, shots, queries, groups)
 
 
 def _training_requests() -> list[str]:
@@ -157,6 +163,7 @@ def _note(cut: int, of: int, reader: TextReader) -> str:
     return f"{cut:,} of {of:,} texts have more than {reader.length} tokens and were cut"
 
 
+@task_source
 def text(
     split: str = "train",
     *,
@@ -167,6 +174,7 @@ def text(
     shots: Count = 1,
     queries: Count = 15,
     length: Count | None = None,
+    all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
     """Text file: a user's own texts with labels, as tokens.
@@ -182,16 +190,20 @@ def text(
         ways, shots, queries: classes in a task, support and query texts of each.
         length: tokens of a text, longer ones are cut; by default one and a half times
             the 95th percentile of the training texts, from 8 to 128.
+        all_classes: use all classes in every split, to adapt to other classes later;
+            then validation and test say nothing about new classes.
         reader: the reader of an earlier run; by default one is fitted to the training
             texts.
     """
-    check_split(split)
     sheet = read_sheet(file)
     texts, labels, _ = texts_of(sheet, text_column, label_column, labels=True)
     assert labels is not None
     notes = list(sheet.notes)
     names = sorted(set(labels))
-    split_of = {names[i]: part for part in SPLITS for i in split_indices(names, part)}
+    parts = ("train",) if all_classes else tuple(SPLITS)
+    split_of = dict.fromkeys(names, "train") | {
+        names[i]: part for part in parts for i in split_indices(names, part)
+    }
     kept, repeated, shared = _distinct(
         texts, [split_of[label] for label in labels], labels
     )
@@ -216,11 +228,14 @@ def text(
     x, cut = fitted.encode(texts)
     notes += [note] if (note := _note(cut, len(x), fitted)) else []
     names, order, counts = group_by_label(labels)
-    bank = ClassBank.of(x[order], counts, names, reader=fitted)
-    chosen = [i for i, name in enumerate(names) if split_of[name] == split]
-    tasks = Episodes(bank.pick(chosen), ways, shots, queries)
-    tasks.note = "; ".join(notes)
-    return tasks
+    source = Path(file).name
+    title = f"{split} classes of {source}"
+    title += "" if all_classes else f" ({split_sizes(names)})"
+    bank = ClassBank.of(
+        x[order], counts, names, reader=fitted, title=title, note="; ".join(notes)
+    )
+    chosen = class_indices(names, split, all_classes, source)
+    return Episodes(bank.pick(chosen), ways, shots, queries)
 
 
 def _distinct(
@@ -255,11 +270,19 @@ class Cloze(TaskDistribution):
         reader: what made them.
         size: texts in a task: x (n, size, length), y (n, size, vocabulary); support and
             query are the same. None: only `for_supervised` can be sampled.
+        note: how the texts were read, where that is not obvious.
     """
 
     prefetch = True
 
-    def __init__(self, values: Tensor, reader: TextReader, size: int | None = None):
+    def __init__(
+        self,
+        values: Tensor,
+        reader: TextReader,
+        size: int | None = None,
+        note: str = "",
+    ):
+        self.note = note
         self.values, self.reader, self.size = values[values[:, 0] > 0], reader, size
         self.spec = TaskSpec(
             "classes",
@@ -275,9 +298,7 @@ class Cloze(TaskDistribution):
         return {}
 
     def for_supervised(self, batch: int) -> Cloze:
-        cloze = Cloze(self.values, self.reader, batch)
-        cloze.note = self.note
-        return cloze
+        return Cloze(self.values, self.reader, batch, self.note)
 
     def item_keys(self) -> frozenset[str]:
         return frozenset(
@@ -305,6 +326,7 @@ class Cloze(TaskDistribution):
         return Task(examples, examples)
 
 
+@task_source
 def cloze(
     split: str = "train",
     *,
@@ -331,7 +353,6 @@ def cloze(
         length: tokens of a text, longer ones are cut; by default chosen from the texts.
         reader: the reader of an earlier run; by default one is fitted to these texts.
     """
-    check_split(split)
     if split != "train":
         raise InnerloopError(
             f"cloze has only the split train, got {split!r}: test features on clinc or "
@@ -348,6 +369,4 @@ def cloze(
     fitted = _reader(reader, length, texts, text_column)
     x, cut = fitted.encode(texts)
     notes += [note] if (note := _note(cut, len(x), fitted)) else []
-    tasks = Cloze(x, fitted)
-    tasks.note = "; ".join(notes)
-    return tasks
+    return Cloze(x, fitted, note="; ".join(notes))

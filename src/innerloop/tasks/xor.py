@@ -40,6 +40,9 @@ class ExclusiveOr(TaskDistribution):
     def describe(self) -> str:
         return f"exclusive or with {self.shots} support and {self.queries} query points"
 
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
+
     def sample(self, n: int, generator: torch.Generator) -> Task:
         corner = torch.randint(4, (n, self.shots + self.queries), generator=generator)
         corner[:, self.shots :] = torch.arange(self.queries) % 4

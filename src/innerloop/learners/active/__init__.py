@@ -1,4 +1,4 @@
-"""Learners that are told no label that they have not asked for."""
+"""Active learners: they choose which examples are labelled."""
 
 from innerloop.learners.active.active_learner import ActiveLearner
 

@@ -1,10 +1,10 @@
-"""Features that a network conditions on the task."""
+"""Features and a classifier that networks adapt to the task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.functional import functional_call
+from innerloop.engine.options import Range
 from innerloop.engine.precision import widened
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.conv import Conv4
@@ -20,35 +21,41 @@ from innerloop.nets.decoder import perceptron
 from innerloop.nets.norm import BatchNorm
 from innerloop.nets.registry import encoder, flat_features
 
+# scales and shifts of normalization layers by name, those of the features, weights
 State = tuple[dict[str, Tensor], tuple[Tensor, ...], Tensor]
 
 
 class CNAPs(Learner):
-    """CNAPs: networks write, from the support set, how the features are scaled and
-    shifted in every layer, and the weights of every class.
+    """CNAPs: networks generate, from the support set, the scales and shifts of the
+    features in every layer, and the weights of every class.
 
     t = mean of g over the support set; scale, shift of a layer = (1 + a(t)) scale',
-    shift' + b(t), as FiLM; w_k = h(c_k), c_k the mean of the conditioned features of
+    shift' + b(t), as in FiLM; w_k = h(c_k), c_k the mean of the adapted features of
     class k; outputs = w f(x; t)
-    Requeima, Gordon, Bronskill, Nowozin and Turner 2019, "Fast and flexible multi-task
-    classification using conditional neural adaptive processes", arXiv:1906.07697,
-    section 2; FiLM: Perez et al. 2018, arXiv:1709.07871. There f is trained before and
-    frozen; here all is trained together. State: scales and shifts of the normalisation
-    layers by name, those of the features (d,), and the weights (ways, d + 1) of the
-    classes.
 
-    encoder: f, whose batch normalizations are conditioned, and its features.
-    set_encoder: g.
-    film: from t to all scales and shifts. writer: h. width: of t, and units of the
-    layers of film and writer.
+    Reference: Requeima, Gordon, Bronskill, Nowozin and Turner 2019, "Fast and flexible
+    multi-task classification using conditional neural adaptive processes",
+    arXiv:1906.07697, section 2. FiLM: Perez, Strub, de Vries, Dumoulin and Courville
+    2018, "FiLM: visual reasoning with a general conditioning layer", arXiv:1709.07871.
+    In the paper f is trained before and frozen; here everything is trained together.
+
+    State: scales and shifts of the normalization layers by name, those of the features
+    (d,), and the weights (ways, d + 1) of the classes.
+
+    Args:
+        encoder: the network f, whose batch normalizations and features are adapted.
+        set_encoder: the network g.
+        film: the network from t to all scales and shifts.
+        generator: the network h.
+        width: size of t, and units of the layers of film and generator.
     """
 
     encoder: nn.Module
     set_encoder: nn.Module
     film: nn.Module
-    writer: nn.Module
+    generator: nn.Module
     _: KW_ONLY
-    width: int = 64
+    width: Annotated[int, Range(2)] = 64
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -63,93 +70,84 @@ class CNAPs(Learner):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.norms = [
             name
             for name, module in self.encoder.named_modules()
             if isinstance(module, BatchNorm)
         ]
-        super().__post_init__()
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        body, width = (
-            encoder(spec, build_args.get("encoder")),
-            build_args.get("width", cls.width),
-        )
+        body = encoder(spec, build_args.get("encoder"))
+        width = build_args.get("width", cls.width)
         features = flat_features(body, spec)
-        told = (
-            sum(
-                module.weight.numel()
-                for module in body.modules()
-                if isinstance(module, BatchNorm)
-            )
-            + features
-        )
-        set_encoder = (
-            Conv4(spec.x_shape, width // 2) if spec.is_image else encoder(spec)
-        )
-        film = perceptron(flat_features(set_encoder, spec), 2 * told, width, 1)
-        film[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]  # tasks begin nearly alike
-        film[-1].bias.data.zero_()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        norms = [module for module in body.modules() if isinstance(module, BatchNorm)]
+        numbers = sum(norm.weight.numel() for norm in norms) + features
+        if spec.is_image:
+            set_encoder = Conv4(spec.x_shape, width // 2)
+        else:
+            set_encoder = encoder(spec)
+        film = perceptron(flat_features(set_encoder, spec), 2 * numbers, width, 1)
+        # at first, all tasks are nearly alike
+        last = cast(nn.Linear, film[-1])
+        last.weight.data *= 0.1
+        last.bias.data.zero_()
         return {
             "encoder": body,
             "set_encoder": set_encoder,
             "film": film,
-            "writer": perceptron(features, features + 1, 4 * width, 1),
+            "generator": perceptron(features, features + 1, 4 * width, 1),
         }
 
     def adapt(self, support: Examples) -> State:
-        norms, ends = self._conditions(self.set_encoder(support.x))
-        return (
-            norms,
-            ends,
-            self._written(self._features(norms, ends, support.x), support.y),
-        )
+        norms, last = self._conditions(self.set_encoder(support.x))
+        z = self._features(norms, last, support.x)
+        return norms, last, self._weights(z, support.y)
 
     def predict(self, state: State, x: Tensor) -> Tensor:
-        return self._answers(state[2], self._features(state[0], state[1], x))
+        norms, last, weights = state
+        return self._outputs(weights, self._features(norms, last, x))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        # normalised together
-        shots, x = len(task.support.y), torch.cat([task.support.x, task.query.x])
-        z = self._features(*self._conditions(self.set_encoder(x)[:shots]), x)
-        outputs = self._answers(self._written(z[:shots], task.support.y), z[shots:])
-        return self.likelihood.nll(outputs, task.query.y), self.likelihood.metrics(
-            outputs, task.query.y
-        )
+        # support and query set are normalized together
+        n = len(task.support.y)
+        x = torch.cat([task.support.x, task.query.x])
+        z = self._features(*self._conditions(self.set_encoder(x)[:n]), x)
+        outputs = self._outputs(self._weights(z[:n], task.support.y), z[n:])
+        nll = self.likelihood.nll(outputs, task.query.y)
+        return nll, self.likelihood.metrics(outputs, task.query.y)
 
-    def _conditions(self, read: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        """Scales and shifts of the normalisation layers by name, and those of the
-        features (d,), from what was read (n, features).
+    def _conditions(self, z: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Scales and shifts of the normalization layers by name, and those of the
+        features (d,), from task features z (n, features).
         """
-        told = widened(self.film(read.mean(0)))  # (numbers,)
-        layers = [self.encoder.get_submodule(name) for name in self.norms]
-        sizes = [layer.weight.numel() for layer in layers for _ in range(2)]  # pyright: ignore[reportCallIssue]
-        *parts, rest = told.split([*sizes, len(told) - sum(sizes)])
+        numbers = widened(self.film(z.mean(0)))  # (numbers,)
+        layers = [cast(BatchNorm, self.encoder.get_submodule(n)) for n in self.norms]
+        sizes = [layer.weight.numel() for layer in layers for _ in range(2)]
+        *parts, last = numbers.split([*sizes, len(numbers) - sum(sizes)])
         norms: dict[str, Tensor] = {}
-        for name, layer, scale, shift in zip(
-            self.norms, layers, parts[::2], parts[1::2], strict=True
-        ):
-            norms |= {
-                f"{name}.weight": layer.weight * (1 + scale),
-                f"{name}.bias": layer.bias + shift,
-            }  # pyright: ignore
-        return norms, rest.chunk(2)
+        for i, (name, layer) in enumerate(zip(self.norms, layers, strict=True)):
+            scale, shift = parts[2 * i : 2 * i + 2]
+            norms[f"{name}.weight"] = layer.weight * (1 + scale)
+            norms[f"{name}.bias"] = layer.bias + shift
+        return norms, last.chunk(2)
 
-    def _written(self, z: Tensor, y: Tensor) -> Tensor:
-        return widened(self.writer(class_means(z, y)))  # (ways, d + 1)
+    def _weights(self, z: Tensor, y: Tensor) -> Tensor:
+        return widened(self.generator(class_means(z, y)))  # (ways, d + 1)
 
-    def _answers(self, weights: Tensor, z: Tensor) -> Tensor:
+    def _outputs(self, weights: Tensor, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             return z @ weights[:, :-1].T + weights[:, -1]  # (m, ways)
 
     def _features(
-        self, norms: dict[str, Tensor], ends: tuple[Tensor, ...], x: Tensor
+        self, norms: dict[str, Tensor], last: tuple[Tensor, ...], x: Tensor
     ) -> Tensor:
-        """The conditioned features (m, d) of x (m, *x_shape), divided by the root of
+        """The adapted features (m, d) of x (m, *x_shape), divided by the square root of
         d.
         """
         z = widened(functional_call(self.encoder, norms, (x,)).flatten(1))
-        return (z * (1 + ends[0]) + ends[1]) / z.shape[1] ** 0.5
+        scale, shift = last
+        return (z * (1 + scale) + shift) / z.shape[1] ** 0.5

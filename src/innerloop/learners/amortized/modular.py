@@ -1,4 +1,4 @@
-"""Modules that are composed anew for every task."""
+"""Modules that are composed for every task."""
 
 from __future__ import annotations
 
@@ -15,88 +15,99 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count, Positive
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.log_parameter import positive
 from innerloop.nets.registry import encoder, flat_features
 
+# which structure is best, one-hot, and the class means of each
 State = tuple[Tensor, Tensor]
-MOST = 4096  # structures that are tried, at most
+MOST = 4096  # structures to try, at most
+ANNEALED = 0.01  # final temperature, as a share of the initial one
+STAGES = 20  # in which the temperature falls
 
 
 class Modular(FeatureLearner):
-    """Modular meta-learning: a library of small networks is learned, and for a task the
-    structure that fits its support set best is sought among all.
+    """Modular meta-learning: a library of small networks is learned; for a task, the
+    composition of them that fits the support set best is searched for.
 
     outputs = sum or chain of m_(s_1), ..., m_(s_slots) on f(x), s = argmin support loss
-    Alet, Lozano-Perez and Kaelbling 2018, "Modular meta-learning", arXiv:1806.10166,
-    section 3; there structures are found by simulated annealing, here all are tried
-    Its objective is the query loss of all structures, each by its share: softmax(-n
-    support loss / temperature), of n examples, at a temperature that falls to a
-    hundredth in the course of training.
-    State: which structure is best (structures,), one-hot, and of classes the means of
+
+    Reference: Alet, Lozano-Pérez and Kaelbling 2018, "Modular meta-learning",
+    arXiv:1806.10166, section 3. In the paper structures are found by simulated
+    annealing; here all of them are tried.
+
+    Objective: the query loss of all structures, weighted by softmax(-n support loss /
+    temperature) for n support examples, with a temperature that falls to a hundredth in
+    the course of training.
+
+    State: which structure is best (structures,), one-hot; for classes, the means of
     each (structures, ways, d).
 
-    encoder: f. library: how many modules there are. slots: how many a structure has.
-    width: units of a module's hidden layer.
-    compose: the "sum" of what the modules say of f(x), or a "chain", where each reads
-        what the one before has said. Of reals this is the answer; of classes it is
-        added to the features, and the nearest class mean wins. temperature: where it
-        begins, in nats. scale: where the learned scale of distances begins.
+    Args:
+        encoder: the network f.
+        features: size of the features.
+        out: size of a module's output.
+        library: number of modules.
+        slots: modules in a structure.
+        compose: the "sum" of the modules' outputs for f(x), or a "chain", where each
+            module reads the output of the one before. For reals this is the prediction;
+            for classes it is added to the features, and the nearest class mean is
+            predicted.
+        width: units of a module's hidden layer.
+        temperature: initial temperature, in nats.
+        scale: initial value of the learned scale of distances.
     """
 
     encoder: nn.Module
     features: int
     out: int
     _: KW_ONLY
-    library: int = 8
-    slots: int = 2
+    library: Count = 8
+    slots: Count = 2
     compose: Literal["sum", "chain"] = "sum"
-    width: int = 32
-    temperature: float = 1.0
-    scale: float = 0.1
+    width: Count = 32
+    temperature: Positive = 1.0
+    scale: Positive = 0.1
     likelihood: Likelihood = Categorical()
 
     defaults = MetaTrainConfig(queries=5, batch=16, optimizer="Adam", lr=1e-3)
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise InnerloopError(
-                f"the temperature must be positive, not {self.temperature}"
-            )
+        super().__post_init__()
         if self.compose == "chain" and self.features != self.out:
             raise InnerloopError(
-                f"in a chain a module reads what another said, but these read {self.features} numbers and say {self.out}: use a sum"
+                'compose="chain" needs modules with as many outputs as inputs; got '
+                f'{self.features} inputs and {self.out} outputs: use compose="sum"'
             )
-        if self.library**self.slots > MOST:
+        count = self.library**self.slots
+        if count > MOST:
             raise InnerloopError(
-                f"{self.library} modules in {self.slots} slots are {self.library**self.slots} structures, and at most {MOST} are tried"
+                f"library ** slots must be at most {MOST}, because all structures are "
+                f"tried; got {self.library} ** {self.slots}"
             )
-        every = range(self.library)
-        found = (
-            product(every, repeat=self.slots)
+        modules = range(self.library)
+        structures = (
+            product(modules, repeat=self.slots)
             if self.compose == "chain"
-            else combinations_with_replacement(every, self.slots)
+            else combinations_with_replacement(modules, self.slots)
         )
         # (structures, slots)
-        self.register_buffer("structures", torch.tensor(list(found)))
-        self.into = nn.Parameter(
-            torch.randn(self.library, self.features + 1, self.width)
-            / (self.features + 1) ** 0.5
-        )
-        self.onto = nn.Parameter(
-            torch.randn(self.library, self.width + 1, self.out)
-            / (self.width + 1) ** 0.5
-        )
-        self.log_scale, self.now = (
-            positive(self.scale, "the scale of distances"),
-            self.temperature,
-        )
-        super().__post_init__()
+        self.register_buffer("structures", torch.tensor(list(structures)))
+        self.hidden = self._layers(self.features + 1, self.width)
+        self.output = self._layers(self.width + 1, self.out)
+        self.log_scale = positive(self.scale, "the scale of distances")
+        self.annealed = self.temperature
+
+    def _layers(self, inputs: int, outputs: int) -> nn.Parameter:
+        """A linear layer for every module, the last row the bias."""
+        return nn.Parameter(torch.randn(self.library, inputs, outputs) / inputs**0.5)
 
     def on_progress(self, progress: float) -> None:
-        self.now = self.temperature * 0.01 ** (math.floor(20 * progress) / 20)
+        stage = math.floor(STAGES * progress) / STAGES
+        self.annealed = self.temperature * ANNEALED**stage
 
     @classmethod
     def networks(
@@ -114,68 +125,64 @@ class Modular(FeatureLearner):
         return widened(self.encoder(x).flatten(1))  # (m, features)
 
     def learned(self, z: Tensor, y: Tensor) -> State:
-        said = self._said(z)
-        means = self._means(said, y)
-        best = self._losses(self._answers(said, means), y).argmin()
-        return (torch.arange(len(said), device=best.device) == best).to(
-            said.dtype
-        ), means
+        composed = self._composed(z)
+        means = self._means(composed, y)
+        losses = self._losses(self._outputs(composed, means), y)
+        return self._best(losses).to(composed.dtype), means
 
     def answers(self, state: State, z: Tensor) -> Tensor:
-        outputs = self._answers(self._said(z), state[1])
-        # (m, out_dim)
-        return (state[0].to(outputs.dtype)[:, None, None] * outputs).sum(0)
+        best, means = state
+        outputs = self._outputs(self._composed(z), means)
+        weights = best.to(outputs.dtype)[:, None, None]
+        return (weights * outputs).sum(0)  # (m, out_dim)
 
     def outcome(
-        self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor
+        self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Metrics]:
-        said = self._said(z)
-        means = self._means(said, y)
-        losses, outputs = (
-            self._losses(self._answers(said, means), y),
-            self._answers(self._said(asked), means),
-        )
-        share = (-len(y) * losses / self.now).softmax(0)  # (structures,)
-        best = (torch.arange(len(share), device=z.device) == losses.argmin())[
-            :, None, None
-        ] * outputs
-        return (share * self._losses(outputs, wanted)).sum(), self.likelihood.metrics(
-            best.sum(0), wanted
-        )
+        composed = self._composed(z)
+        means = self._means(composed, y)
+        losses = self._losses(self._outputs(composed, means), y)
+        outputs = self._outputs(self._composed(query_z), means)
+        weights = (-len(y) * losses / self.annealed).softmax(0)  # (structures,)
+        loss = (weights * self._losses(outputs, query_y)).sum()
+        best = (self._best(losses)[:, None, None] * outputs).sum(0)
+        return loss, self.likelihood.metrics(best, query_y)
 
-    def _said(self, z: Tensor) -> Tensor:
-        """What every structure says of features z (m, features): (structures, m,
-        out).
+    def _best(self, losses: Tensor) -> Tensor:
+        """Whether a structure has the lowest loss (structures,)."""
+        return torch.arange(len(losses), device=losses.device) == losses.argmin()
+
+    def _composed(self, z: Tensor) -> Tensor:
+        """The output of every structure for features z (m, features), with these added
+        for classes: (structures, m, out).
         """
         with torch.autocast(z.device.type, enabled=False):
             if self.compose == "sum":
-                said = self._module(z)[self.get_buffer("structures")].sum(1)
+                composed = self._modules_of(z)[self.get_buffer("structures")].sum(1)
             else:
-                said = z[None]
+                composed = z[None]
                 for _ in range(self.slots):
-                    said = self._module(said[:, None]).flatten(0, 1)
-            return z + said if isinstance(self.likelihood, Categorical) else said
+                    composed = self._modules_of(composed[:, None]).flatten(0, 1)
+        return z + composed if isinstance(self.likelihood, Categorical) else composed
 
-    def _module(self, z: Tensor) -> Tensor:
-        """What every module says of z (..., m, features): (..., modules, m, out)."""
-        h = (z @ self.into[:, :-1] + self.into[:, -1:]).relu()
-        return h @ self.onto[:, :-1] + self.onto[:, -1:]
+    def _modules_of(self, z: Tensor) -> Tensor:
+        """The output of every module for z (..., m, features): (..., modules, m,
+        out).
+        """
+        h = (z @ self.hidden[:, :-1] + self.hidden[:, -1:]).relu()
+        return h @ self.output[:, :-1] + self.output[:, -1:]
 
-    def _means(self, said: Tensor, y: Tensor) -> Tensor:
-        """Class means (structures, ways, d), or nothing for reals."""
-        return (
-            torch.vmap(class_means, (0, None))(said, y)
-            if isinstance(self.likelihood, Categorical)
-            else said.new_zeros(0)
-        )
+    def _means(self, composed: Tensor, y: Tensor) -> Tensor:
+        """Class means (structures, ways, d); empty for reals."""
+        if not isinstance(self.likelihood, Categorical):
+            return composed.new_zeros(0)
+        return torch.vmap(class_means, (0, None))(composed, y)
 
-    def _answers(self, said: Tensor, means: Tensor) -> Tensor:
+    def _outputs(self, composed: Tensor, means: Tensor) -> Tensor:
         """The outputs of every structure (structures, m, out_dim)."""
-        return (
-            -self.log_scale.exp() * torch.vmap(squared_distance)(said, means)
-            if isinstance(self.likelihood, Categorical)
-            else said
-        )
+        if not isinstance(self.likelihood, Categorical):
+            return composed
+        return -self.log_scale.exp() * torch.vmap(squared_distance)(composed, means)
 
-    def _losses(self, answers: Tensor, y: Tensor) -> Tensor:
-        return torch.vmap(self.likelihood.nll, (0, None))(answers, y)  # (structures,)
+    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return torch.vmap(self.likelihood.nll, (0, None))(outputs, y)  # (structures,)

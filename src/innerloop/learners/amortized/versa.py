@@ -1,4 +1,4 @@
-"""A hypernetwork that writes a classifier."""
+"""A network that generates the weights of a classifier."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.options import Count
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means
@@ -24,27 +25,35 @@ Gaussians = tuple[Tensor, Tensor]  # means and scales
 
 
 class Versa(FeatureLearner):
-    """VERSA: a network writes the weights of every class, as a distribution, from the
+    """VERSA: a network generates a distribution of the weights of every class from the
     mean of its embedded examples.
 
     w_k ~ N(mean(c_k), scale(c_k)^2), c_k the mean of f over the support examples of k;
     p(y | x) = E softmax(w f(x))
-    Gordon, Bronskill, Bauer, Nowozin and Turner 2019, "Meta-learning probabilistic
-    inference for prediction", arXiv:1805.09921, eq. (4)-(5) and section 3.1
-    In training mode the expectation is a mean of draws; in evaluation each logit is
-    divided by sqrt(1 + pi variance / 8) instead (MacKay 1992), which needs none.
+
+    Reference: Gordon, Bronskill, Bauer, Nowozin and Turner 2019, "Meta-learning
+    probabilistic inference for prediction", arXiv:1805.09921, eq. (4)-(5), section 3.1.
+
+    In training mode, the expectation is a mean over samples of the logits, drawn from
+    torch's global generator. In evaluation mode nothing is drawn: each logit is divided
+    by sqrt(1 + pi variance / 8) (MacKay 1992, "The evidence framework applied to
+    classification networks", Neural Computation 4(5)).
+
     State: means and scales (ways, d + 1) of the weights; the last column is the bias.
 
-    encoder: f; its d features are divided by the root of d. writer: from the mean of a
-        class to the means and scales of its weights. width: units of its layers. draws:
-        for the expectation in training.
+    Args:
+        encoder: the network f; its d features are divided by the square root of d.
+        generator: the network from the mean of a class to the means and scales of its
+            weights.
+        width: units of the generator's layers.
+        samples: samples of a logit in training.
     """
 
     encoder: nn.Module
-    writer: nn.Module
+    generator: nn.Module
     _: KW_ONLY
-    width: int = 256
-    draws: int = 10
+    width: Count = 256
+    samples: Count = 10
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
@@ -64,31 +73,27 @@ class Versa(FeatureLearner):
     ) -> dict[str, Any]:
         body = encoder(spec, build_args.get("encoder"))
         features = flat_features(body, spec)
-        return {
-            "encoder": body,
-            "writer": perceptron(
-                features, 2 * (features + 1), build_args.get("width", cls.width), 2
-            ),
-        }
+        width = build_args.get("width", cls.width)
+        generator = perceptron(features, 2 * (features + 1), width, 2)
+        return {"encoder": body, "generator": generator}
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (m, *x_shape) as features (m, d), divided by the root of d."""
+        """x (m, *x_shape) as features (m, d), divided by the square root of d."""
         z = widened(self.encoder(x).flatten(1))
         return z / z.shape[1] ** 0.5
 
     def learned(self, z: Tensor, y: Tensor) -> Gaussians:
-        mean, raw = widened(self.writer(class_means(z, y))).chunk(2, -1)
-        return mean, 0.1 * F.softplus(raw - 2)  # (ways, d + 1); scales begin small
+        mean, raw = widened(self.generator(class_means(z, y))).chunk(2, -1)
+        return mean, 0.1 * F.softplus(raw - 2)  # (ways, d + 1); small scales at first
 
     def answers(self, state: Gaussians, z: Tensor) -> Tensor:
         z = torch.cat([z, torch.ones_like(z[:, :1])], 1)  # (m, d + 1)
         with torch.autocast(z.device.type, enabled=False):
-            # (m, ways)
-            mean, variance = z @ state[0].T, z.square() @ state[1].T.square()
+            mean = z @ state[0].T  # (m, ways)
+            variance = z.square() @ state[1].T.square()
         if not self.training:
             return mean * torch.rsqrt(1 + math.pi / 8 * variance)
-        noise = torch.randn(
-            self.draws, *mean.shape, device=mean.device, dtype=mean.dtype
-        )
-        logits = mean + (variance + 1e-12).sqrt() * noise  # (draws, m, ways)
-        return logits.log_softmax(-1).logsumexp(0) - math.log(self.draws)
+        shape = (self.samples, *mean.shape)
+        noise = torch.randn(shape, device=mean.device, dtype=mean.dtype)
+        logits = mean + (variance + 1e-12).sqrt() * noise  # (samples, m, ways)
+        return logits.log_softmax(-1).logsumexp(0) - math.log(self.samples)

@@ -1,4 +1,4 @@
-"""Learners that imagine: they make new examples of a task's classes."""
+"""Generative learners: they generate new examples of a task's classes."""
 
 from innerloop.learners.generative.gtn import GTN
 from innerloop.learners.generative.meta_gan import MetaGAN

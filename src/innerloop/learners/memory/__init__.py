@@ -1,5 +1,5 @@
-"""Learners that remember: what they learn of a task is written to a memory, not to
-their weights.
+"""Learners with a memory: they store what they learn of a task in activations or in an
+external memory, not in weights.
 """
 
 from innerloop.learners.memory.in_context import InContext

@@ -13,26 +13,42 @@ from innerloop.core.learner import MetaTrainConfig, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.norm import LayerNorm
 from innerloop.nets.registry import reading
 
 
-class InContext(FeatureLearner, Streaming):
+@Streaming.register
+class InContext(FeatureLearner):
     """In-context transformer: examples are tokens, and a query attends to those that
     came before it.
 
     token of an example = W f(x_i) + V y_i + b, of a query = W f(x) + c; an example
-    attends to those up to it, a query to the examples and itself Mishra, Rohaninejad,
-    Chen and Abbeel 2018, "A simple neural attentive meta-learner", arXiv:1707.03141,
-    section 3, with the transformer of Vaswani et al. 2017, arXiv:1706.03762, in the
-    place of its convolutions; as in Kirsch et al. 2022, arXiv:2212.04458, without
-    positions Its objective is the loss of every answer: for each support example before
-    its label is shown, and for the query set.
+    attends to those up to and including itself, a query to the examples and itself
+
+    Reference: Mishra, Rohaninejad, Chen and Abbeel 2018, "A simple neural attentive
+    meta-learner", arXiv:1707.03141, section 3. The transformer, instead of the
+    convolutions there: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser and
+    Polosukhin 2017, "Attention is all you need", arXiv:1706.03762; without positions,
+    as in Kirsch, Harrison, Sohl-Dickstein and Metz 2022, "General-purpose in-context
+    learning by meta-learning transformers", arXiv:2212.04458.
+
+    It also has the interface of `Streaming`, whose methods it all implements.
+
+    Objective: the loss of every prediction: of each support example before its label is
+    read, and of the query set.
+
     State: the keys and values (n, width) of the examples in every layer.
 
-    encoder: f. width: of a token. layers, heads: of the transformer.
+    Args:
+        encoder: the network f.
+        features: size of the features.
+        y_dim: size of a target.
+        out_dim: number of outputs.
+        width: size of a token.
+        layers, heads: of the transformer.
     """
 
     encoder: nn.Module
@@ -40,35 +56,33 @@ class InContext(FeatureLearner, Streaming):
     y_dim: int
     out_dim: int
     _: KW_ONLY
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals", "bits")
+    fixed_ways = True
     defaults = MetaTrainConfig(
         shots=1, queries=5, optimizer="AdamW", lr=1e-3, weight_decay=0.01, warmup=0.05
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.width % self.heads:
             raise InnerloopError(
-                f"a width of {self.width} cannot be shared by {self.heads} heads"
+                f"width must be a multiple of heads; got {self.width} and {self.heads}"
             )
-        self.tokens, self.labels = (
-            nn.Linear(self.features, self.width),
-            nn.Linear(self.y_dim, self.width),
-        )
-        self.asked = nn.Parameter(torch.zeros(self.width))
+        self.tokens = nn.Linear(self.features, self.width)
+        self.labels = nn.Linear(self.y_dim, self.width)
+        self.no_label = nn.Parameter(torch.zeros(self.width))
         self.blocks = nn.ModuleList(
             AttentionBlock(self.width, self.heads) for _ in range(self.layers)
         )
         self.head = nn.Sequential(
             LayerNorm(self.width), nn.Linear(self.width, self.out_dim)
         )
-        super().__post_init__()
-
-    fixed_ways = True
+        self.eval()
 
     @classmethod
     def networks(
@@ -77,84 +91,81 @@ class InContext(FeatureLearner, Streaming):
         return reading(spec, out_dim, build_args.get("encoder"))
 
     def init(self) -> State:
-        return [
-            (self.asked.new_zeros(0, self.width), self.asked.new_zeros(0, self.width))
-            for _ in self.blocks
-        ]
+        """The state before any example."""
+        empty = self.no_label.new_zeros(0, self.width)
+        return [(empty, empty) for _ in self.blocks]
 
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        return self._through(
-            state,
-            self._told(self.encoder(x[None]), y[None]),
-            torch.ones(1, 1, dtype=torch.bool, device=x.device),
-        )[1]
+        """The state after one more example x (*x_shape), y (y_dim,)."""
+        token = self._example_tokens(self.encoder(x[None]), y[None])
+        visible = torch.ones(1, 1, dtype=torch.bool, device=x.device)
+        return self._transformed(state, token, visible)[1]
 
     def scan(self, examples: Examples) -> tuple[State, Tensor]:
+        """The state after the examples, and the outputs (n, out_dim) for each of them,
+        predicted before its label is read.
+        """
         z = self.encoder(examples.x)
         return self._at_once(z, z, examples.y)
+
+    def predict_support(self, support: Examples) -> Tensor:
+        return self.scan(support)[1]
 
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x)
 
     def learned(self, z: Tensor, y: Tensor) -> State:
-        told = self._told(z, y)
-        return self._through(self.init(), told, _before(len(told), told, itself=True))[
-            1
-        ]
+        tokens = self._example_tokens(z, y)
+        visible = _causal(len(tokens), tokens, inclusive=True)
+        return self._transformed(self.init(), tokens, visible)[1]
 
     def answers(self, state: State, z: Tensor) -> Tensor:
-        asked = self._asked(z)
-        return self.head(
-            self._through(
-                state, asked, torch.eye(len(asked), dtype=torch.bool, device=z.device)
-            )[0]
-        )
+        tokens = self._query_tokens(z)
+        visible = torch.eye(len(tokens), dtype=torch.bool, device=z.device)
+        return self.head(self._transformed(state, tokens, visible)[0])
 
     def outcome(
-        self, z: Tensor, y: Tensor, asked: Tensor, wanted: Tensor
+        self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Metrics]:
-        outputs = self._at_once(z, torch.cat([z, asked]), y)[1]
-        return self.likelihood.nll(
-            outputs, torch.cat([y, wanted])
-        ), self.likelihood.metrics(outputs[len(y) :], wanted)
+        outputs = self._at_once(z, torch.cat([z, query_z]), y)[1]
+        nll = self.likelihood.nll(outputs, torch.cat([y, query_y]))
+        return nll, self.likelihood.metrics(outputs[len(y) :], query_y)
 
-    def _told(self, z: Tensor, y: Tensor) -> Tensor:
+    def _example_tokens(self, z: Tensor, y: Tensor) -> Tensor:
         return self.tokens(z) + self.labels(y)  # (n, width)
 
-    def _asked(self, z: Tensor) -> Tensor:
-        return self.tokens(z) + self.asked  # (m, width)
+    def _query_tokens(self, z: Tensor) -> Tensor:
+        return self.tokens(z) + self.no_label  # (m, width)
 
-    def _at_once(self, z: Tensor, asked: Tensor, y: Tensor) -> tuple[State, Tensor]:
-        """The state after n examples with features z, and answers for m features: the
-        first n from the examples before, the others from all.
+    def _at_once(self, z: Tensor, query_z: Tensor, y: Tensor) -> tuple[State, Tensor]:
+        """The state after n examples with features z, and outputs for m queries: for
+        the first n of them from the examples before, for the others from all.
         """
-        n, m = len(z), len(asked)
-        tokens = torch.cat([self._told(z, y), self._asked(asked)])
-        # (n + m, n)
-        visible = torch.cat(
-            [_before(n, z, itself=True), _before(m, z, itself=False)[:, :n]]
-        )
-        itself = torch.cat(
-            [visible.new_zeros(n, m), torch.eye(m, dtype=torch.bool, device=z.device)]
-        )
-        h, state = self._through(self.init(), tokens, torch.cat([visible, itself], 1))
+        n, m = len(z), len(query_z)
+        tokens = torch.cat([self._example_tokens(z, y), self._query_tokens(query_z)])
+        among_examples = _causal(n, z, inclusive=True)
+        of_queries = _causal(m, z, inclusive=False)[:, :n]
+        examples = torch.cat([among_examples, of_queries])  # (n + m, n)
+        itself = torch.eye(m, dtype=torch.bool, device=z.device)
+        queries = torch.cat([itself.new_zeros(n, m), itself])  # (n + m, m)
+        visible = torch.cat([examples, queries], 1)
+        h, state = self._transformed(self.init(), tokens, visible)
         return [(k[:n], v[:n]) for k, v in state], self.head(h[n:])
 
-    def _through(
+    def _transformed(
         self, state: State, tokens: Tensor, visible: Tensor
     ) -> tuple[Tensor, State]:
-        """Tokens (m, width) through all layers; all see the state, `visible` (m, m)
-        says who sees whom. The state after them, too.
+        """Tokens (m, width) after all layers, and the state with them. All tokens see
+        the state; `visible` (m, m) says which tokens each of them sees.
         """
         after = []
-        for block, kept in zip(self.blocks, state, strict=True):
-            tokens, kept = block(tokens, visible, kept)
-            after.append(kept)
+        for block, cache in zip(self.blocks, state, strict=True):
+            tokens, cache = block(tokens, visible, cache)
+            after.append(cache)
         return tokens, after
 
 
-def _before(n: int, like: Tensor, *, itself: bool) -> Tensor:
-    """Whether the one of a column comes before the one of a row (n, n)."""
-    return torch.ones(n, n, dtype=torch.bool, device=like.device).tril(
-        0 if itself else -1
-    )
+def _causal(n: int, like: Tensor, *, inclusive: bool) -> Tensor:
+    """Whether the index of a column is less than that of a row (n, n), or equal."""
+    ones = torch.ones(n, n, dtype=torch.bool, device=like.device)
+    return ones.tril(0 if inclusive else -1)

@@ -52,14 +52,16 @@ class NEAT(NEATLearner):
     passes: Count = 3
     likelihood: Likelihood = Categorical()
 
+    home = "xor"
     kinds = ("classes", "reals", "bits")
     fixed_ways = True
     defaults = MetaTrainConfig(queries=5, batch=32, meta_gradient="neat")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         inputs = self.x_size + self.y_dim + 1
         self.network = NEATNetwork(inputs, self.out_dim, self.hidden, self.passes)
-        super().__post_init__()
+        self.eval()
 
     @classmethod
     def networks(

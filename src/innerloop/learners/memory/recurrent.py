@@ -20,7 +20,8 @@ from innerloop.nets.registry import reading
 Memory = Any  # a pytree of tensors: what a recurrent network carries between steps
 
 
-class Recurrent(FeatureLearner, Streaming):
+@Streaming.register
+class Recurrent(FeatureLearner):
     """A recurrent network that learns in its memory.
 
     Every step reads an example and the label of the one before it, so that every step
@@ -29,6 +30,8 @@ class Recurrent(FeatureLearner, Streaming):
     and Lillicrap 2016, "Meta-learning with memory-augmented neural networks",
     section 2). Queries are predicted independently of each other, from the same state;
     where support and query are one sequence, they are read in order, without labels.
+
+    It also has the interface of `Streaming`, whose methods it all implements.
 
     State: the memory, and the label to be read by the next step.
     """
@@ -104,6 +107,9 @@ class Recurrent(FeatureLearner, Streaming):
 
     def scan(self, examples: Examples) -> tuple[State, Tensor]:
         return self._read(self.init(), self.embed(examples.x), examples.y)
+
+    def predict_support(self, support: Examples) -> Tensor:
+        return self.scan(support)[1]
 
     def learned(self, z: Tensor, y: Tensor) -> State:
         return self._read(self.init(), z, y)[0]

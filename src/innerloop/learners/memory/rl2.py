@@ -39,6 +39,10 @@ class RL2(Recurrent):
 
     Args:
         encoder: the network that encodes an observation.
+        normal: the normalization of features.
+        features: size of the features.
+        y_dim: size of a target.
+        out_dim: number of outputs.
         hidden: size of h.
     """
 
@@ -46,6 +50,7 @@ class RL2(Recurrent):
     hidden: Count = 128
     likelihood: Likelihood = Categorical()
 
+    home = "bandits"
     kinds = ("reals",)
     batched_step = True
     defaults = MetaTrainConfig(
@@ -53,9 +58,10 @@ class RL2(Recurrent):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.cell = GRUCell(self.features + self.y_dim, self.hidden)
         self.head = nn.Linear(self.hidden, self.out_dim)
-        super().__post_init__()
+        self.eval()
 
     def start(self) -> Memory:
         return self.cell.start(self.head.weight[0])

@@ -1,4 +1,4 @@
-"""Learners that encode a task's examples and decode answers."""
+"""Neural processes: learners that encode a set of examples and decode predictions."""
 
 from innerloop.learners.neural_processes.anp import ANP
 from innerloop.learners.neural_processes.cnp import CNP

@@ -13,6 +13,7 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
 from innerloop.learners.neural_processes.layers import Latent, PairEncoder
 from innerloop.learners.neural_processes.process import LatentProcess
 from innerloop.nets.attention import AttentionBlock, attention
@@ -20,47 +21,58 @@ from innerloop.nets.decoder import perceptron
 
 
 class ANP(LatentProcess):
-    """Attentive neural process: a query attends to the support examples that matter to
-    it, instead of to their mean.
+    """Attentive neural process: a query attends to the support examples, instead of
+    reading their mean.
 
     p(y | x) = mean over z of g(x, r(x), z), r(x) = attention of x to the x_i over r_i,
-    the self-attended h(x_i, y_i); z from q(z | support) Kim, Mnih, Schwarz, Garnelo,
-    Eslami, Rosenbaum, Vinyals and Teh 2019, "Attentive neural processes",
-    arXiv:1901.05761, eq. (2)-(3), section 3 Its objective is the evidence bound: the
-    negative log-likelihood of support and query set under a z drawn from q(z | both),
-    plus KL(q(z | both) || q(z | support)), both divided by the number of these
-    examples.
-    State: keys (n, width) and values (n, width) of the support examples, and draws of z
-    (draws, latent).
+    the self-attended h(x_i, y_i); z from q(z | support)
 
-    pairs: h. posterior: q. decoder: g. latent: the size of z. width: units of a layer.
-        heads: of the attention. draws: of z in a prediction, always from the same
-        noise; the answer is a Gaussian with the mean and the variance of their mixture.
+    Reference: Kim, Mnih, Schwarz, Garnelo, Eslami, Rosenbaum, Vinyals and Teh 2019,
+    "Attentive neural processes", arXiv:1901.05761, eq. (2)-(3), section 3.
+
+    Objective: the negative evidence lower bound: the negative log-likelihood of support
+    and query set under a z drawn from q(z | both), plus KL(q(z | both) || q(z |
+    support)), both divided by the number of examples. In training, z is drawn from
+    torch's global generator.
+
+    State: keys (n, width) and values (n, width) of the support examples, and samples of
+    z (samples, latent).
+
+    Args:
+        pairs: the encoder h of an example.
+        posterior: the network q.
+        decoder: the network g.
+        keys: the network from x to keys and queries of the attention.
+        latent: size of z.
+        width: units of the layers.
+        samples: samples of z in a prediction, always from the same noise; the
+            prediction is a Gaussian with the mean and the variance of their mixture.
+        heads: heads of the attention.
     """
 
     keys: nn.Module
     _: KW_ONLY
-    heads: int = 8
+    heads: Count = 8
     likelihood: Likelihood = Gaussian(learned_scale=True)
 
+    home = "gp-curves"
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=5e-4)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.width % self.heads:
             raise InnerloopError(
-                f"a width of {self.width} cannot be shared by {self.heads} heads"
+                f"width must be a multiple of heads; got {self.width} and {self.heads}"
             )
-        self.among = AttentionBlock(self.width, self.heads)
-        super().__post_init__()
+        self.self_attention = AttentionBlock(self.width, self.heads)
+        self.eval()
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
-        width, latent = (
-            build_args.get("width", cls.width),
-            build_args.get("latent", cls.latent),
-        )
+        width = build_args.get("width", cls.width)
+        latent = build_args.get("latent", cls.latent)
         return {
             "pairs": PairEncoder(spec.x_size, spec.y_dim, width),
             "keys": perceptron(spec.x_size, width, width, 2),
@@ -68,16 +80,16 @@ class ANP(LatentProcess):
             "decoder": perceptron(spec.x_size + width + latent, out_dim, width, 3),
         }
 
-    def told(self, support: Examples) -> tuple[Tensor, Tensor]:
+    def represent(self, support: Examples) -> tuple[Tensor, Tensor]:
         tokens = self.pairs(support)  # (n, width)
-        visible = torch.ones(
-            len(tokens), len(tokens), dtype=torch.bool, device=tokens.device
-        )
-        return self.keys(support.x.flatten(1)), self.among(tokens, visible)[0]
+        n = len(tokens)
+        visible = torch.ones(n, n, dtype=torch.bool, device=tokens.device)
+        values, _ = self.self_attention(tokens, visible)
+        return self.keys(support.x.flatten(1)), values
 
-    def found(self, told: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        asked, keys, values = (
-            t.unflatten(-1, (self.heads, -1)).transpose(0, 1)
-            for t in (self.keys(x.flatten(1)), *told)
-        )
-        return attention(asked, keys, values).transpose(0, 1).flatten(1)  # (m, width)
+    def context(self, representation: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        queries, keys, values = (
+            part.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+            for part in (self.keys(x.flatten(1)), *representation)
+        )  # (heads, n, width / heads)
+        return attention(queries, keys, values).transpose(0, 1).flatten(1)  # (m, width)

@@ -12,29 +12,36 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.options import Count
 from innerloop.learners.neural_processes.layers import PairEncoder
 from innerloop.nets.decoder import perceptron
 
 
 class CNP(Learner):
-    """Conditional neural process: the support set becomes the mean of its encoded
-    examples, from which a decoder answers for any x.
+    """Conditional neural process: the support set is represented by the mean of its
+    encoded examples, from which a decoder predicts for any x.
 
-    r = mean of h(x_i, y_i) over the support set, outputs = g(x, r): the mean and the
+    r = mean of h(x_i, y_i) over the support set; outputs = g(x, r): the mean and the
     scale of a Gaussian
-    Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and Eslami
-    2018, "Conditional neural processes", arXiv:1807.01613, eq. (1)-(3)
+
+    Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
+    Eslami 2018, "Conditional neural processes", arXiv:1807.01613, eq. (1)-(3).
+
     State: r (width,).
 
-    pairs: h. decoder: g. width: units of their layers, and of r.
+    Args:
+        pairs: the encoder h of an example.
+        decoder: the network g.
+        width: units of the layers, and size of r.
     """
 
     pairs: nn.Module
     decoder: nn.Module
     _: KW_ONLY
-    width: int = 128
+    width: Count = 128
     likelihood: Likelihood = Gaussian(learned_scale=True)
 
+    home = "gp-curves"
     kinds = ("reals", "bits")
     regression_defaults: ClassVar[dict[str, Any]] = {
         "likelihood": Gaussian(learned_scale=True)

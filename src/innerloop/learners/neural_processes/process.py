@@ -1,4 +1,4 @@
-"""What neural processes with a latent variable share."""
+"""The base class of neural processes with a latent variable."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian, Likelihood, Metrics
 from innerloop.core.task import Examples, Task
 from innerloop.engine.errors import InnerloopError
-from innerloop.learners.neural_processes.layers import divergence, mixed
+from innerloop.engine.options import Count
+from innerloop.learners.neural_processes.layers import divergence, moment_matched
 
-Told = Any  # what the support set says without chance: a pytree of tensors
+Representation = Any  # the deterministic part of the state: a pytree of tensors
+State = tuple[Representation, Tensor]
 
 
 class LatentProcess(Learner):
-    """A learner that answers from what the support set says, and from a random z for
-    what it leaves open; trained by its evidence bound.
+    """A learner that predicts from a deterministic representation of the support set
+    and from a latent variable z.
 
-    State: what the support set says, and draws of z (draws, latent).
+    In training mode `loss` draws one z from torch's global generator; otherwise it uses
+    a fixed sample. Predictions always use the same `samples` of noise.
+
+    State: the representation, and samples of z (samples, latent).
     """
 
     pairs: nn.Module
     posterior: nn.Module
     decoder: nn.Module
     _: KW_ONLY
-    latent: int = 128
-    width: int = 128
-    draws: int = 32
+    latent: Count = 128
+    width: Count = 128
+    samples: Count = 32
     likelihood: Likelihood = Gaussian(learned_scale=True)
 
     kinds = ("reals",)
@@ -40,48 +45,43 @@ class LatentProcess(Learner):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.likelihood != Gaussian(learned_scale=True):
             raise InnerloopError(
-                f"a mixture over z has a mean and a scale, which {self.likelihood} does not read"
+                f"{type(self).__name__} predicts a mean and a scale: likelihood must "
+                f"be Gaussian(learned_scale=True); got {self.likelihood}"
             )
-        self.register_buffer(
-            "noise",
-            torch.randn(
-                self.draws, self.latent, generator=torch.Generator().manual_seed(0)
-            ),
-        )
-        super().__post_init__()
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.samples, self.latent, generator=generator)
+        self.register_buffer("noise", noise)
 
     @abstractmethod
-    def told(self, support: Examples) -> Told:
-        """What the support set says."""
+    def represent(self, support: Examples) -> Representation:
+        """The deterministic representation of the support set."""
 
     @abstractmethod
-    def found(self, told: Told, x: Tensor) -> Tensor:
-        """What of it matters to x (m, *x_shape): r (m, width)."""
+    def context(self, representation: Representation, x: Tensor) -> Tensor:
+        """The part of the representation for each x (m, *x_shape): r (m, width)."""
 
-    def adapt(self, support: Examples) -> tuple[Told, Tensor]:
+    def adapt(self, support: Examples) -> State:
         mean, scale = self.posterior(support)
-        return self.told(support), mean + scale * self.noise
+        return self.represent(support), mean + scale * self.get_buffer("noise")
 
-    def predict(self, state: tuple[Told, Tensor], x: Tensor) -> Tensor:
-        told, z = state
-        r = self.found(told, x)
-        return mixed(torch.vmap(lambda one: self._decode(x, r, one))(z))
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        representation, z = state
+        r = self.context(representation, x)
+        return moment_matched(torch.vmap(lambda one: self._decode(x, r, one))(z))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
+        n = len(task.support.y)
         both = Examples(*(torch.cat(pair) for pair in zip(*task, strict=True)))
         q, prior = self.posterior(both), self.posterior(task.support)
         noise = torch.randn_like(q[0]) if self.training else self.get_buffer("noise")[0]
-        outputs = self._decode(
-            both.x, self.found(self.told(task.support), both.x), q[0] + q[1] * noise
-        )
-        spread = divergence(q, prior) / len(both.y)
-        metrics = {
-            **self.likelihood.metrics(outputs[len(task.support.y) :], task.query.y),
-            "kl": spread.detach(),
-        }
-        return self.likelihood.nll(outputs, both.y) + spread, metrics
+        r = self.context(self.represent(task.support), both.x)
+        outputs = self._decode(both.x, r, q[0] + q[1] * noise)
+        kl = divergence(q, prior) / len(both.y)
+        metrics = self.likelihood.metrics(outputs[n:], task.query.y)
+        return self.likelihood.nll(outputs, both.y) + kl, {**metrics, "kl": kl.detach()}
 
     def _decode(self, x: Tensor, r: Tensor, z: Tensor) -> Tensor:
         return self.decoder(torch.cat([x.flatten(1), r, z.expand(len(x), -1)], -1))

@@ -75,6 +75,7 @@ class CAVIA(Descent):
     learned_initialization = False  # the context begins at zero
     named_networks: ClassVar[tuple[str, ...]] = ()
     regression_defaults: ClassVar[dict[str, Any]] = {"contexts": 5, "width": 40}
+    home = "sinusoid"
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Learning to learn by gradient descent by gradient descent."""
+"""Learned optimizers (L2O)."""
 
 from __future__ import annotations
 
@@ -14,43 +14,52 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.functional import trainable_names
-from innerloop.engine.options import CountOrZero
+from innerloop.engine.options import Count, CountOrZero
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.learned_update_rules import RULES
 from innerloop.nets.registry import headed
 
 
 class L2O(Remembering):
-    """Learned optimiser: a network, the same for every weight, says from its gradients
-    how it changes next.
+    """Learned optimizer: one network, shared by all weights, computes the change of a
+    weight from its gradients.
 
     weights, memory <- weights + change, memory', (change, memory') = rule(grad(support
     loss), memory)
-    Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de Freitas 2016,
-    "Learning to learn by gradient descent by gradient descent", arXiv:1606.04474, eq.
-    (2)-(3)
-    Its objective is the query loss averaged over all steps of a training of `net` from
-    random weights; gradients flow through `unroll` steps at most. State: the trained
-    weights of `net`, a dict name -> tensor; nothing of `net` is meta-learned.
 
-    net: what is trained. For reals it is linear without a bias, which makes the loss a
-        quadratic function; for classes it has 20 sigmoid units (section 3.2). rule:
-        "lstm", the paper's; or "mlp", a perceptron that sees averages of the gradient
-        (Metz et al. 2019, arXiv:1810.10180). inner_steps: of a training. minibatch:
-        examples of the support set that a step sees, in order and over again; 0 for
-        all. first_order: treat gradients of the support loss as mere inputs, as the
-        paper does.
+    Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
+    Freitas 2016, "Learning to learn by gradient descent by gradient descent",
+    arXiv:1606.04474, eq. (2)-(3).
+
+    Objective: the query loss averaged over all steps of a training of `net` from random
+    weights; gradients flow through at most `unroll` steps.
+
+    State: the trained weights of `net`, a dict name -> tensor; they are not
+    meta-learned.
+
+    Args:
+        net: the network that is trained. By default it is linear without a bias for
+            reals, which makes the loss quadratic, and has 20 sigmoid units for classes
+            (section 3.2).
+        rule: the learned network, "lstm" as in the paper, or "mlp", a perceptron that
+            reads moving averages of the gradient (Metz et al. 2019, arXiv:1810.10180).
+        inner_steps: number of steps of a training.
+        unroll: number of steps through which gradients flow.
+        minibatch: support examples of each step, taken in order and repeatedly; 0 for
+            all.
+        first_order: treat gradients of the support loss as constants, as in the paper.
     """
 
     net: nn.Module
     rule: Literal["lstm", "mlp"] = "lstm"
     _: KW_ONLY
-    inner_steps: CountOrZero = 100
-    unroll: int = 20
+    inner_steps: Count = 100
+    unroll: Count = 20
     minibatch: CountOrZero = 0
     first_order: bool = True
     likelihood: Likelihood = Categorical()
 
+    home = "quadratics"
     defaults = MetaTrainConfig(batch=16, optimizer="Adam", lr=3e-3, clip=1.0)
 
     def __post_init__(self) -> None:
@@ -82,8 +91,8 @@ class L2O(Remembering):
         }
 
     def init(self, support: Examples) -> Weights:
-        """The weights of `net`; in training mode each tensor is shuffled, with random
-        signs: other weights that are as likely.
+        """The weights of `net`; in training mode each tensor is permuted, with random
+        signs, which gives new weights of the same distribution.
         """
         weights = super().init(support)
         return (
@@ -93,20 +102,18 @@ class L2O(Remembering):
         )
 
     def start(self, weights: Weights) -> list[Tensor]:
-        """How many steps were taken (), and the memory of the rule."""
+        """The number of steps (), and the memory of the rule."""
         return [next(iter(weights.values())).new_zeros(()), *self.change.start(weights)]
 
     def move(
         self, weights: Weights, memory: list[Tensor], support: Examples
     ) -> tuple[Weights, list[Tensor]]:
-        grads = self.gradient(
-            weights, self.part(support, memory[0]), first_order=self.first_order
-        )
-        changes, after = self.change(grads, weights, memory[1:])
-        return {name: w + changes[name] for name, w in weights.items()}, [
-            memory[0] + 1,
-            *after,
-        ]
+        steps, *state = memory
+        part = self.part(support, steps)
+        grads = self.gradient(weights, part, first_order=self.first_order)
+        changes, state = self.change(grads, weights, state)
+        moved = {name: w + changes[name] for name, w in weights.items()}
+        return moved, [steps + 1, *state]
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         weights, losses, metrics = self.init(task.support), [], {}
@@ -120,17 +127,15 @@ class L2O(Remembering):
         return torch.stack(losses).mean(), {**metrics, "last_loss": losses[-1].detach()}
 
     def part(self, support: Examples, steps: Tensor) -> Examples:
-        """The examples that a step sees."""
+        """The support examples of a step."""
         if not 0 < self.minibatch < len(support.y):
             return support
-        places = (
-            steps * self.minibatch + torch.arange(self.minibatch, device=steps.device)
-        ).long() % len(support.y)
-        return Examples(support.x[places], support.y[places])
+        offsets = torch.arange(self.minibatch, device=steps.device)
+        rows = (steps * self.minibatch + offsets).long() % len(support.y)
+        return Examples(support.x[rows], support.y[rows])
 
 
 def _shuffled(w: Tensor) -> Tensor:
     flat = w.flatten()
-    return (
-        flat[torch.rand_like(flat).argsort()] * (torch.rand_like(flat) - 0.5).sign()
-    ).view_as(w)
+    signs = (torch.rand_like(flat) - 0.5).sign()
+    return (flat[torch.rand_like(flat).argsort()] * signs).view_as(w)

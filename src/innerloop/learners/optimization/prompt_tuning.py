@@ -64,6 +64,7 @@ class PromptTuning(Learner):
     first_order: bool = False
     likelihood: Likelihood = Categorical()
 
+    home = "clinc"
     kinds = ("classes",)
     defaults = MetaTrainConfig(queries=5, batch=4, optimizer="Adam", lr=3e-3)
 

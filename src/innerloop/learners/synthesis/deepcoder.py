@@ -68,6 +68,7 @@ class DeepCoder(Synthesizer):
     least: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.005
     likelihood: Likelihood = Exact(SLOT)
 
+    home = "list-programs"
     defaults = MetaTrainConfig(
         batch=100, optimizer="AdamW", lr=1e-3, weight_decay=0.01, clip=1.0
     )

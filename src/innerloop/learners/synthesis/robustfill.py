@@ -79,6 +79,7 @@ class RobustFill(Synthesizer):
     reinforce: Fraction = 0.2
     likelihood: Likelihood = Exact(32)
 
+    home = "string-programs"
     defaults = MetaTrainConfig(
         batch=32, optimizer="AdamW", lr=1.5e-3, weight_decay=0.01, clip=1.0
     )
@@ -188,13 +189,11 @@ class RobustFill(Synthesizer):
             known = enumerated(strings.GRAMMAR)
             found = enumeration(known, examples, Budget(seconds))
         numbers = strings.GRAMMAR.encode(found[0].program) if found else []
-        numbers = numbers if len(numbers) <= self.symbols else []
         return padded(numbers, self.symbols).to(support.x)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        numbers = [number for number in state.long().tolist() if number >= 0]
-        program = strings.GRAMMAR.decode(numbers)
-        outputs = [strings.run(program, text) or "" for text in texts_of(x)]
-        outputs = [text if len(text) <= self.length else "" for text in outputs]
+        program = strings.GRAMMAR.decode([n for n in state.long().tolist() if n >= 0])
+        found = (strings.run(program, text) or "" for text in texts_of(x))
+        outputs = [text if len(text) <= self.length else "" for text in found]
         rows = [strings.numbered(text, self.length) for text in outputs]
         return torch.cat([torch.tensor(rows).to(x), state.expand(len(x), -1)], 1)

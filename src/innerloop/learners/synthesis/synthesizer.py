@@ -65,5 +65,8 @@ class Synthesizer(Learner):
 
 
 def padded(numbers: list[int], length: int) -> Tensor:
-    """The state (length,) of a program of these numbers."""
+    """The state (length,) of a program of these numbers; of none where it is too
+    long.
+    """
+    numbers = numbers if len(numbers) <= length else []
     return torch.tensor([*numbers, *[-1] * (length - len(numbers))])

@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from innerloop.nets.fused_conv import native
 
-THIRD = "convolution blocks in float32 on a CPU have no third derivative; in float64 they have"
+THIRD = "convolution blocks in float32 on a CPU have no third derivative; use float64"
 
 
 def block(

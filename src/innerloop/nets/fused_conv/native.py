@@ -98,7 +98,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip()
         warnings.warn(
-            f"convolutions run at less than half their speed, because their C code could not be built: {why}",
+            "convolutions run at less than half their speed, because their C code "
+            f"could not be built: {why}",
             stacklevel=2,
         )
         return None
@@ -300,7 +301,8 @@ def _operator(
     """`function` as an operator of torch's, which can then be recorded like its own."""
     options = "float eps, int pool, bool relu, bool bf16, bool keep"
     _OPERATORS.define(
-        f"{function.__name__}({arguments}, {options}) -> ({', '.join(['Tensor'] * results)})"
+        f"{function.__name__}({arguments}, {options}) -> "
+        f"({', '.join(['Tensor'] * results)})"
     )
     _OPERATORS.impl(function.__name__, function, "CPU")
     torch.library.register_fake(
@@ -321,7 +323,8 @@ block_backward = _operator(
 )
 block_double_backward = _operator(
     double_backward,
-    f"{_GRADIENTS}, {_INPUTS}, {_MADE}, Tensor? hx, Tensor? hw, Tensor? ha, Tensor? hb, bool with_x",
+    f"{_GRADIENTS}, {_INPUTS}, {_MADE}, Tensor? hx, Tensor? hw, Tensor? ha, Tensor? "
+    "hb, bool with_x",
     7,
 )
 

@@ -19,8 +19,9 @@ from innerloop import (
     TaskSpec,
 )
 from innerloop.core.learner import Streaming
-from innerloop.core.meta_test import accuracy_by_instance, evaluate, meta_test
-from innerloop.core.report import (
+from innerloop.engine.errors import InnerloopError
+from innerloop.evaluation.few_shot import accuracy_by_instance, evaluate, meta_test
+from innerloop.measurements import (
     Estimate,
     Measurement,
     Report,
@@ -30,7 +31,6 @@ from innerloop.core.report import (
     merged,
     student_t,
 )
-from innerloop.engine.errors import InnerloopError
 from innerloop.testing import Blobs
 
 SPEC = TaskSpec("classes", (4,), 3)

@@ -238,7 +238,7 @@ class TestPlan:
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     steps: Count | None = None
     precision: Precision = "float32"
-    labels: dict[str, int | str | None] = field(default_factory=dict)
+    labels: dict[str, str | int | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_options(self)
