@@ -161,7 +161,7 @@ def test_its_options_are_in_help_and_lists(capsys: pytest.CaptureFixture[str]) -
     [
         (["--noise", "6"], "noise must be at least 0 and at most 5"),
         (["--noise", "x"], "'x' is not a number"),
-        (["--style", "wild"], "style of lines must be one of plain, fancy"),
+        (["--style", "wild"], "style must be one of plain, fancy"),
         (["--factor", "0"], "factor must be greater than 0"),
         (["--nose", "1"], "did you mean '--noise'?"),
     ],

@@ -20,7 +20,7 @@ CHOSEN = {*SOURCES, "registry", "runs"}
 USE = {*CHOSEN, "assembly", "events", "training", "experiment"}
 MAY_IMPORT = {
     "engine": set(),
-    "measurements": set(),
+    "measurements": {"engine"},
     "core": {"engine", "measurements"},
     "nets": BASE,
     "programs": BASE,

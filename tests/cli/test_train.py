@@ -319,7 +319,7 @@ def test_a_network_fits_whole_or_is_refused(
         ("train maml sinusoid --meta-gradient ppo", "it needs a Streaming"),
         ("train incontext copy", "these tasks are sequences: try NTM, MANN or LSTM"),
         ("train lstm copy --layers 0", "layers must be at least 1"),
-        ("train np gp-curves --draws 0", "draws must be at least 1"),
+        ("train np gp-curves --samples 0", "samples must be at least 1"),
         ("train ntm copy --repeats 3", "there is no option --repeats"),
         ("train protonet strokes --steps 1 --minutes 1", "steps or minutes"),
     ],

@@ -197,7 +197,7 @@ def test_a_run_is_tested_on_its_own_protocol_by_default(
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"protocols lake, .* not 'ravi'"):
+    with pytest.raises(ValueError, match="ravi"):
         bank("ravi")
-    with pytest.raises(ValueError, match="one of train, val, test, not 'dev'"):
+    with pytest.raises(ValueError, match="one of train, val, test"):
         bank("lake", "dev")

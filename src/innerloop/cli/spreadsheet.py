@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.programs.strings import LONGEST
 
 OUTPUT = "output"
 # rows that are printed where all programs agree; the share of the probability above
@@ -70,3 +71,10 @@ def certainty(
         "more "
         "example like those would decide"
     )
+
+
+def nothing(text: str) -> str:
+    """Why a program has no output for a text."""
+    if len(text) > LONGEST:
+        return f"nothing: a text may have {LONGEST} characters"
+    return "nothing: the program does not find what it looks for"

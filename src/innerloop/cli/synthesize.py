@@ -13,9 +13,16 @@ from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent
 
 def run(**arguments: Any) -> None:
     from innerloop.cli.output import console
-    from innerloop.cli.spreadsheet import AGREE, OUTPUT, SHOWN, certainty, read_rows
+    from innerloop.cli.spreadsheet import (
+        AGREE,
+        OUTPUT,
+        SHOWN,
+        certainty,
+        nothing,
+        read_rows,
+    )
     from innerloop.runs import write_atomically
-    from innerloop.synthesis import joined, synthesize
+    from innerloop.synthesis import synthesize
 
     to, out = console(), check_parent(arguments["out"])
     inputs, rows = read_rows(arguments["examples"])
@@ -27,7 +34,10 @@ def run(**arguments: Any) -> None:
     examples = [(text, row[OUTPUT]) for text, row in pairs if row[OUTPUT]]
     found = synthesize(examples, run=arguments["run"], seconds=arguments["seconds"])
     empty = [(text, row) for text, row in pairs if not row[OUTPUT]]
-    answers = [(text, found(text), found.agreement(text)) for text, _ in empty]
+    answers = [
+        (" | ".join(row[n] for n in inputs), found(text), found.agreement(text))
+        for text, row in empty
+    ]
     for (_, row), (_, answer, _) in zip(empty, answers, strict=True):
         row[OUTPUT] = answer or ""
     lines = [f"program: {found.program}"]
@@ -39,10 +49,9 @@ def run(**arguments: Any) -> None:
     answers.sort(key=lambda row: (row[1] is not None, row[2] >= AGREE))
     doubtful = sum(a is None or agreement < AGREE for _, a, agreement in answers)
     for text, answer, agreement in answers[: max(SHOWN, doubtful)]:
-        shown = joined(text)
-        what = "no output" if answer is None else repr(answer)
+        what = nothing(text) if answer is None else repr(answer)
         doubt = f"  (agreement {100 * agreement:.0f} %)" if agreement < AGREE else ""
-        lines.append(f"{shown!r} gives {what}{doubt}")
+        lines.append(f"{text!r} gives {what}{doubt}")
     if len(answers) > max(SHOWN, doubtful):
         lines.append(f"... and {len(answers) - max(SHOWN, doubtful)} more rows")
     if out:
