@@ -20,7 +20,7 @@ from innerloop.learners.active.policy import SelectionPolicy, Strategy
 from innerloop.learners.active.pool_features import logits, to_means
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means, squared_distance
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
 
@@ -90,7 +90,7 @@ class ActiveLearner(FeatureLearner):
         super().__post_init__()
         self.encoder.requires_grad_(False)
         self.policy = SelectionPolicy(self.width)
-        self.log_scale = positive(self.scale, "the scale of distances")
+        self.log_scale = log_parameter(self.scale)
         self.eval()
 
     @classmethod

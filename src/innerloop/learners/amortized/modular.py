@@ -19,7 +19,7 @@ from innerloop.engine.options import Count, Positive
 from innerloop.engine.precision import widened
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means, squared_distance
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder, flat_features
 
 # which structure is best, one-hot, and the class means of each
@@ -98,7 +98,7 @@ class Modular(FeatureLearner):
         self.register_buffer("structures", torch.tensor(list(structures)))
         self.hidden = self._layers(self.features + 1, self.width)
         self.output = self._layers(self.width + 1, self.out)
-        self.log_scale = positive(self.scale, "the scale of distances")
+        self.log_scale = log_parameter(self.scale)
         self.annealed = self.temperature
 
     def _layers(self, inputs: int, outputs: int) -> nn.Parameter:

@@ -19,7 +19,7 @@ from innerloop.engine.precision import widened
 from innerloop.learners.generative.features import normal
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.decoder import decoder
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.registry import encoder, flat_features
 
@@ -85,7 +85,7 @@ class MetaGAN(Learner):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.lstm = LSTMCell(self.features, self.hidden)
-        self.log_scale = positive(self.scale, "the scale of distances")
+        self.log_scale = log_parameter(self.scale)
         self.bias = nn.Parameter(torch.tensor(0.0))
         self.eval()
 

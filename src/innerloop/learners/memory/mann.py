@@ -14,7 +14,7 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Fraction, Positive
 from innerloop.learners.memory.ntm import cosine
 from innerloop.learners.memory.recurrent import Memory, Recurrent
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.recurrent import LSTMCell
 
 
@@ -85,7 +85,7 @@ class MANN(Recurrent):
         self.cell = LSTMCell(inputs + read, self.hidden)
         self.heads = nn.Linear(self.hidden + inputs, self.readers * (self.width + 1))
         self.head = nn.Linear(self.hidden + read, self.out_dim)
-        self.log_strength = positive(self.strength, "the strength of reading")
+        self.log_strength = log_parameter(self.strength)
         self.eval()
 
     @classmethod

@@ -16,7 +16,7 @@ from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Count, Positive
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.learned_update_rules import preprocessed
-from innerloop.nets.log_parameter import positive
+from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.nets.registry import reading
 
@@ -85,7 +85,7 @@ class MetaNet(FeatureLearner):
             nn.ReLU(),
             nn.Linear(CODER, 1),
         )
-        self.log_scale = positive(self.scale, "the scale of attention")
+        self.log_scale = log_parameter(self.scale)
         self.eval()
 
     @classmethod
