@@ -14,6 +14,7 @@ import click
 from innerloop.cli.output import SafeStream
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.memory import tune_allocator
 
 # name: one line of help; `innerloop.cli.NAME` holds the command
 COMMANDS = {
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     used, 2 for bad input, 130 where it was interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    tune_allocator()
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = SafeStream(streams[0]), SafeStream(streams[1])
     try:
