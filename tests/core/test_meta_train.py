@@ -17,6 +17,7 @@ from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.evaluation.few_shot import meta_test
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML
 from innerloop.learners.transfer.scratch import Scratch
@@ -614,6 +615,7 @@ def test_a_learner_gets_the_progress_of_training() -> None:
         {"lr": 0.0},
         {"weight_decay": -0.1},
         {"weight_decay": math.inf},
+        {"weight_decay": 1e30},
         {"batch": 0},
         {"ways": 0},
         {"shots": -1},
@@ -735,6 +737,8 @@ def test_tasks_that_do_not_fit_their_spec_are_an_error(
         drain(meta_train(learner(), Wrong(spoil), steps=1, batch=2))
     assert len(str(error.value)) < 300
     assert "sample(2, generator)" in str(error.value)
+    with pytest.raises(InnerloopError, match=message):
+        meta_test(learner(), Wrong(spoil), n=2)
 
 
 def test_tasks_may_have_the_precision_of_the_learner() -> None:

@@ -28,7 +28,6 @@ from innerloop.engine.options import (
     Count,
     CountOrZero,
     Fraction,
-    NonNegative,
     Option,
     Positive,
     check_options,
@@ -67,7 +66,7 @@ class MetaTrainConfig:
     meta_gradient: str = "backprop"
     optimizer: str = "AdamW"
     lr: Positive = 1e-3
-    weight_decay: NonNegative = 0.0
+    weight_decay: Fraction = 0.0
     warmup: Fraction = 0.03
     decay: bool = True
     clip: Positive = 10.0
@@ -238,6 +237,12 @@ class Learner(nn.Module, ABC):
             buffers = dict(self.named_buffers())
             for name, value in notes.moments().items():
                 buffers[name].copy_(value)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of its parameters."""
+        parameters = (p.dtype for p in self.parameters() if p.is_floating_point())
+        return next(parameters, torch.float32)
 
     @classmethod
     def fields(cls) -> tuple[Field[Any], ...]:

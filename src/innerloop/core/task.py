@@ -142,9 +142,9 @@ class TaskSpec:
                 if tensor.dtype != dtype:
                     way = " (one-hot rows for classes)" if name.endswith("y") else ""
                     raise InnerloopError(
-                        f"sample({n}, generator) returned {name} of {tensor.dtype}; "
-                        "the "
-                        f"learner computes in {dtype}: convert it by .to({dtype}){way}"
+                        f"sample({n}, generator) returned {name} of {tensor.dtype}, "
+                        f"but the learner computes in {dtype}: convert it by "
+                        f".to({dtype}){way}"
                     )
 
     def __str__(self) -> str:

@@ -250,6 +250,8 @@ def chunks(
     device = next(learner.parameters(), torch.empty(0)).device
     for begin, own in zip(range(0, n, BLOCK), generators(generator), strict=False):
         block = tasks.sample(min(BLOCK, n - begin), own)
+        if begin == 0 and not tasks.played:
+            tasks.spec.check(block, min(BLOCK, n), learner.dtype)
         for at in range(0, len(block.query.x), chunk):
             part = [Examples(x[at : at + chunk], y[at : at + chunk]) for x, y in block]
             yield Task(*part).to(device)

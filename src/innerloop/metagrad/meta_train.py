@@ -197,7 +197,6 @@ def meta_train(
     rates = [g.setdefault("initial_lr", g["lr"]) for g in optimizer.param_groups]
     parameters = dict(learner.named_parameters())
     device = next(iter(parameters.values())).device
-    dtype = next(p.dtype for p in parameters.values() if p.is_floating_point())
     prefetcher = Prefetcher(
         lambda generator: tasks.sample(batch, generator),
         generator,
@@ -217,7 +216,7 @@ def meta_train(
         with torch.autocast(device.type, enabled=False):  # tasks are exact
             batch_of_tasks = prefetcher.next()
         if not checked and not tasks.played:
-            tasks.spec.check(batch_of_tasks, batch, dtype)
+            tasks.spec.check(batch_of_tasks, batch, learner.dtype)
         checked = True
         return batch_of_tasks.to(device)
 
