@@ -184,8 +184,7 @@ def omniglot(
     Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
     `vinyals` are the class lists published with Prototypical Networks (2017), where
     each of four rotations is a class in every split. They have a known flaw: characters
-    of the
-    alphabet Gurmukhi are in both the training and the test list.
+    of the alphabet Gurmukhi are in both the training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 
