@@ -451,11 +451,10 @@ def test_whatever_a_decoder_raises_is_the_fault_of_the_file(
         GRAY.file(tmp_path / "odd.png")
 
 
-def test_damaged_exif_data_are_ignored(tmp_path: Path) -> None:
-    entries = b"\x09\x00\x12\x01\x03\x00\xff\xff\xff\xff"
-    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + entries
-    Image.new("L", (4, 4), 200).save(tmp_path / "odd.jpg", exif=exif)
-    assert GRAY.file(tmp_path / "odd.jpg").float().mean() == pytest.approx(200, abs=2)
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00II*\x00", b"Exif\x00\x00XX*\x00\x08"])
+def test_damaged_exif_data_are_ignored(tmp_path: Path, exif: bytes) -> None:
+    Image.new("L", (4, 4), 200).save(tmp_path / "odd.png", exif=exif)
+    assert GRAY.file(tmp_path / "odd.png").float().mean() == 200
 
 
 def photos(root: Path) -> Path:

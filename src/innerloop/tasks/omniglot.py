@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
@@ -120,6 +120,10 @@ def bank(
     training.
     """
     check_split(split)
+    if protocol not in get_args(Protocol):
+        raise InnerloopError(
+            f"protocol must be one of {', '.join(get_args(Protocol))}; got {protocol!r}"
+        )
     archives = [
         fetch("omniglot", name, _URL + name, checksum, size)
         for name, (checksum, size) in _ARCHIVES.items()
