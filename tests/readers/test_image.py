@@ -481,7 +481,7 @@ def test_all_unreadable_files_are_named_and_the_rest_is_read(tmp_path: Path) -> 
         "dogs/noise.gif",
     ]
     assert "1 .txt" in found.note
-    assert "1 images lie in folders inside the class folders" in found.note
+    assert "images in folders inside the class folders: 1" in found.note
     query = GRAY.read(tmp_path, labels=False)
     assert (query.names, query.labels) == (found.names, None)
     assert len(query.unreadable) == 4

@@ -164,7 +164,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     (fill(tmp_path) / "class1" / "broken.png").write_bytes(b"GIF89a")
     bank = read_classes(tmp_path, GRAY)
     assert bank.counts.tolist() == [3] * 10
-    assert "1 images cannot be read: class1/broken.png" in bank.note
+    assert "images that cannot be read (1): class1/broken.png" in bank.note
 
 
 def test_too_few_classes_or_images_are_refused(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_an_image_in_two_splits_is_used_in_the_later_one(tmp_path: Path) -> None
     assert not keys["train"] & keys["test"]
     assert not keys["train"] & keys["val"]
     assert len(keys["test"]) == 8
-    assert "2 images of the train split are in a later split too" in tasks["train"].note
+    assert "in a later split, left out: 2" in tasks["train"].note
     assert not tasks["test"].note
     everything = folder("train", root=tmp_path, all_classes=True, **SMALL)
     assert int(everything.bank.counts.sum()) == 42

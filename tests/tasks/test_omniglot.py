@@ -219,7 +219,7 @@ def test_no_image_and_no_character_is_in_two_splits() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="one of lake, .*; got 'ravi'"):
+    with pytest.raises(ValueError, match=r"one of lake, .*; got 'ravi'"):
         bank("ravi")
     with pytest.raises(ValueError, match="one of train, val, test"):
         bank("lake", "dev")

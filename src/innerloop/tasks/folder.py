@@ -28,6 +28,7 @@ from innerloop.tasks.splits import (
 _VERSION = 1  # of the way in which images are read
 _RECENT: OrderedDict[tuple[str, ImageReader], tuple[ClassBank, Tensor]] = OrderedDict()
 _KEPT = 2  # banks in memory
+_NAMED = 20  # files in a note
 
 
 def image_reader(reader: Reader | None, default: ImageReader) -> ImageReader:
@@ -113,7 +114,9 @@ def _read(found: Found, reader: ImageReader) -> Entry:
     lines = [f"{found.names[i]}: {why}" for i, why in unreadable] + list(found.other)
     notes = [found.note] if found.note else []
     if lines:
-        notes.insert(0, f"{len(lines)} images cannot be read: " + ", ".join(lines))
+        more = f", and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        named = ", ".join(lines[:_NAMED])
+        notes.insert(0, f"images that cannot be read ({len(lines)}): {named}{more}")
     sizes = list(counts.values())
     tensors = {"values": values, "last": _last_splits(values, sizes, names)}
     return tensors, {
@@ -150,7 +153,7 @@ def _distinct(bank: ClassBank, last: Tensor, split: str) -> ClassBank:
     removed = int(classes.counts.sum()) - sum(counts)
     if not removed:
         return classes
-    line = f"{removed} images of the {split} split are in a later split too, left out"
+    line = f"images of the {split} split that are in a later split, left out: {removed}"
     return ClassBank.of(
         bank.values[torch.cat(rows)],
         counts,
