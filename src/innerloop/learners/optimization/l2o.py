@@ -137,5 +137,5 @@ class L2O(Remembering):
 
 def _shuffled(w: Tensor) -> Tensor:
     flat = w.flatten()
-    signs = (torch.rand_like(flat) - 0.5).sign()
-    return (flat[torch.rand_like(flat).argsort()] * signs).view_as(w)
+    permuted = flat[torch.rand_like(flat).argsort()]
+    return (permuted * (torch.rand_like(flat) - 0.5).sign()).view_as(w)
