@@ -1,5 +1,8 @@
-"""Episodes from folders of images, and what is said about folders that are none."""
+"""Episodes from folders of images, read once, and errors of folders without images."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from innerloop.engine.errors import InnerloopError
 from innerloop.readers import ImageReader
 from innerloop.tasks import folder
 from innerloop.tasks.folder import group_by_label, read_classes
-from innerloop.tasks.splits import SPLITS
+from innerloop.tasks.splits import SPLITS, split_indices
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def fill(
@@ -33,11 +44,11 @@ def fill(
     return root
 
 
-GREY = ImageReader(1, (4, 4))
+GRAY = ImageReader(1, (4, 4))
 
 
 def test_classes_are_read_in_order_of_name(tmp_path: Path) -> None:
-    bank = read_classes(fill(tmp_path), GREY)
+    bank = read_classes(fill(tmp_path), GRAY)
     assert bank.names == tuple(f"class{c}" for c in range(10))
     assert bank.counts.tolist() == [3] * 10
     assert bank.values[:, 0, 0, 0].tolist() == [
@@ -45,10 +56,10 @@ def test_classes_are_read_in_order_of_name(tmp_path: Path) -> None:
     ]
 
 
-def test_episodes_come_from_one_part(tmp_path: Path) -> None:
+def test_episodes_come_from_one_split(tmp_path: Path) -> None:
     fill(tmp_path)
     tasks = folder(
-        root=tmp_path, reader=GREY, ways=3, shots=1, queries=2, augment=False
+        root=tmp_path, reader=GRAY, ways=3, shots=1, queries=2, augment=False
     )
     assert (tasks.spec.x_shape, tasks.spec.y_dim) == ((1, 4, 4), 3)
     shades = (
@@ -61,18 +72,18 @@ def test_episodes_come_from_one_part(tmp_path: Path) -> None:
     )
     names = [
         name
-        for part in SPLITS
+        for split in SPLITS
         for name in folder(
-            part, root=str(tmp_path), reader=GREY, ways=2, queries=1
+            split, root=str(tmp_path), reader=GRAY, ways=2, queries=1
         ).bank.names
     ]
     assert sorted(names) == [f"class{c}" for c in range(10)]
 
 
-def test_only_training_is_augmented_unless_said_otherwise(tmp_path: Path) -> None:
+def test_only_training_is_augmented_by_default(tmp_path: Path) -> None:
     fill(tmp_path, images=2)
-    read = {"root": tmp_path, "reader": GREY, "ways": 2, "queries": 1}
-    assert [folder(part, **read).warp is not None for part in SPLITS] == [
+    read = {"root": tmp_path, "reader": GRAY, "ways": 2, "queries": 1}
+    assert [folder(split, **read).warp is not None for split in SPLITS] == [
         True,
         False,
         False,
@@ -84,7 +95,7 @@ def test_only_training_is_augmented_unless_said_otherwise(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("mode", "channels"), [("L", 1), ("L", 3), ("RGB", 1), ("RGB", 3)]
 )
-def test_grey_and_colour_images_are_read_as_asked(
+def test_gray_and_color_images_are_read_in_either_way(
     tmp_path: Path, mode: str, channels: int
 ) -> None:
     bank = read_classes(fill(tmp_path, 2, 1, mode), ImageReader(channels, (5, 5)))
@@ -105,7 +116,7 @@ def test_grey_and_colour_images_are_read_as_asked(
     "suffix", [".PNG", ".JPG", ".Jpeg", ".bmp", ".GIF", ".tiff", ".webp"]
 )
 def test_suffixes_in_any_case_are_images(tmp_path: Path, suffix: str) -> None:
-    bank = read_classes(fill(tmp_path, 2, 2, suffix=suffix), GREY)
+    bank = read_classes(fill(tmp_path, 2, 2, suffix=suffix), GRAY)
     assert bank.counts.tolist() == [2, 2]
     assert abs(int(bank.values[3].float().mean()) - 11) <= 2
 
@@ -120,7 +131,7 @@ def test_images_of_different_sizes_and_other_files_live_together(
     (tmp_path / "class0" / "notes.txt").write_text("no image")
     (tmp_path / "readme.md").write_text("no class")
     (tmp_path / ".cache").mkdir()
-    bank = read_classes(tmp_path, GREY)
+    bank = read_classes(tmp_path, GRAY)
     assert bank.names == ("class0", "class1")
     assert bank.counts.tolist() == [2, 1]
 
@@ -151,19 +162,178 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     (fill(tmp_path) / "class1" / "broken.png").write_bytes(b"GIF89a")
-    bank = read_classes(tmp_path, GREY)
+    bank = read_classes(tmp_path, GRAY)
     assert bank.counts.tolist() == [3] * 10
-    assert "1 images cannot be read: class1/broken.png" in bank.note
+    assert "images that cannot be read (1): class1/broken.png" in bank.note
 
 
 def test_too_few_classes_or_images_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, 4)
     with pytest.raises(ValueError, match="has 0 of 4 classes"):
-        folder("val", root=tmp_path, reader=GREY)
+        folder("val", root=tmp_path, reader=GRAY)
     with pytest.raises(ValueError, match="classes"):
-        folder("train", root=tmp_path, reader=GREY, ways=2)
+        folder("train", root=tmp_path, reader=GRAY, ways=2)
     with pytest.raises(ValueError, match="one of train, val, test"):
-        folder("dev", root=tmp_path, reader=GREY)
+        folder("dev", root=tmp_path, reader=GRAY)
+
+
+class Decodes:
+    """Counts the images that are decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.count = 0
+        original = ImageReader.decode
+
+        def counting(reader: ImageReader, image: Image.Image) -> torch.Tensor:
+            self.count += 1
+            return original(reader, image)
+
+        monkeypatch.setattr(ImageReader, "decode", counting)
+
+
+SMALL = {"reader": GRAY, "ways": 2, "queries": 1}
+
+
+def test_a_training_run_decodes_every_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    decodes = Decodes(monkeypatch)
+    banks = [folder(split, root=tmp_path, **SMALL).bank for split in (*SPLITS, "train")]
+    assert decodes.count == 30
+    assert all(bank.values is banks[0].values for bank in banks)
+
+
+def test_a_second_process_decodes_nothing(tmp_path: Path) -> None:
+    tasks = folder("test", root=fill(tmp_path), **SMALL)
+    script = """
+import sys
+from innerloop.readers import ImageReader
+from innerloop.tasks import folder
+def decode(*_):
+    raise AssertionError("an image was decoded")
+ImageReader.decode = decode
+reader = ImageReader(1, (4, 4))
+for split in ("train", "val", "test"):
+    tasks = folder(split, root=sys.argv[1], reader=reader, ways=2, queries=1)
+print("".join(sorted(tasks.item_keys())))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "".join(sorted(tasks.item_keys()))
+
+
+def test_a_changed_file_another_reader_and_a_damaged_cache_are_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(reader: ImageReader = GRAY) -> list[int]:
+        bank = read_classes(tmp_path, reader)
+        return bank.values[:, 0, 0, 0].tolist()
+
+    shades = [10 * c + i for c in range(10) for i in range(3)]
+    fill(tmp_path)
+    decodes = Decodes(monkeypatch)
+    recent = sys.modules["innerloop.tasks.folder"]._RECENT
+    assert read() == shades
+    Image.new("L", (8, 8), 250).save(tmp_path / "class0" / "0.png")
+    assert read() == [250, *shades[1:]]
+    assert read(ImageReader(1, (3, 3))) == [250, *shades[1:]]
+    assert decodes.count == 90
+    recent.clear()
+    assert read() == [250, *shades[1:]]
+    assert decodes.count == 90
+    entries = list(Path(os.environ["INNERLOOP_CACHE"]).rglob("*.safetensors"))
+    assert len(entries) == 3
+    for damage in (b"", b"x" * 100, None):
+        for entry in entries:
+            content = bytearray(entry.read_bytes())
+            content[-200] ^= 1  # a flipped bit among the pixels
+            entry.write_bytes(content if damage is None else damage)
+        recent.clear()
+        before = decodes.count
+        assert read() == [250, *shades[1:]]
+        assert decodes.count == before + 30
+        entries = [entry for entry in entries if entry.stat().st_size > 200]
+
+
+def test_an_unwritable_cache_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "below"))
+    assert len(read_classes(fill(tmp_path / "photos"), GRAY)) == 10
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_without_classes_says_where_they_went(
+    tmp_path: Path, split: str
+) -> None:
+    fill(tmp_path, 2)
+    with pytest.raises(
+        InnerloopError,
+        match=r"of 2 classes \(train 1, val 1, test 0\).*--all-classes",
+    ):
+        folder(split, root=tmp_path, **SMALL)
+
+
+def test_the_description_says_where_the_classes_went(tmp_path: Path) -> None:
+    tasks = folder("train", root=fill(tmp_path), **SMALL)
+    assert "from 6 classes" in tasks.describe()
+    assert "(train 6, val 2, test 2 classes)" in tasks.describe()
+
+
+def test_all_classes_can_be_used_in_every_split(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    for split in SPLITS:
+        tasks = folder(split, root=tmp_path, all_classes=True, **SMALL)
+        assert tasks.bank.names == ("class0", "class1")
+
+
+def test_an_image_in_two_splits_is_used_in_the_later_one(tmp_path: Path) -> None:
+    fill(tmp_path, 10, 4)
+    names = [f"class{c}" for c in range(10)]
+    first = {split: names[split_indices(names, split)[0]] for split in SPLITS}
+    for split in ("val", "test"):
+        copied = (tmp_path / first[split] / "0.png").read_bytes()
+        (tmp_path / first["train"] / f"copy of {split}.png").write_bytes(copied)
+    tasks = {split: folder(split, root=tmp_path, **SMALL) for split in SPLITS}
+    keys = {split: tasks[split].item_keys() for split in SPLITS}
+    assert not keys["train"] & keys["test"]
+    assert not keys["train"] & keys["val"]
+    assert len(keys["test"]) == 8
+    assert "in a later split, left out: 2" in tasks["train"].note
+    assert not tasks["test"].note
+    everything = folder("train", root=tmp_path, all_classes=True, **SMALL)
+    assert int(everything.bank.counts.sum()) == 42
+
+
+def test_the_whites_of_deep_images_are_kept_with_the_reader(tmp_path: Path) -> None:
+    for c in range(10):
+        (tmp_path / f"class{c}").mkdir()
+        for i in range(3):
+            values = np.full((8, 8), 400 * c + 10 * i, np.uint16)
+            Image.fromarray(values).save(tmp_path / f"class{c}" / f"{i}.png")
+    tasks = folder("test", root=tmp_path, size=4, ways=2, queries=1)
+    assert tasks.reader == ImageReader(1, (4, 4), integer_white=4095)
+    later = folder("train", root=tmp_path, ways=2, queries=1, reader=tasks.reader)
+    assert later.reader == tasks.reader
+    brightest = int(read_classes(tmp_path, tasks.reader).values.max())
+    assert brightest == round(3620 / 4095 * 255)
+
+
+def test_options_are_checked(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for wrong in ({"ways": 1}, {"shots": 0}, {"size": 0}, {"channels": 2}):
+        with pytest.raises(InnerloopError, match=next(iter(wrong))):
+            folder(root=tmp_path, **wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InnerloopError, match="needs root"):
+        folder()  # pyright: ignore[reportCallIssue]
 
 
 def test_group_by_label_brings_examples_class_by_class() -> None:

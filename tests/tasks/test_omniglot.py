@@ -1,6 +1,7 @@
 """Omniglot's protocols on the real data, where INNERLOOP_DATA holds it."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,8 +197,29 @@ def test_a_run_is_tested_on_its_own_protocol_by_default(
     assert tasks.bank.fingerprint() == bank(protocol, "test").fingerprint()
 
 
+def test_a_second_process_reads_the_cache_and_decodes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = bank("lake", "test").fingerprint()  # in the cache from here on
+    module = sys.modules["innerloop.tasks.omniglot"]
+    module._load.cache_clear()
+
+    def read(*_: object) -> None:
+        raise AssertionError("the archives were read")
+
+    monkeypatch.setattr(module, "_read", read)
+    assert bank("lake", "test").fingerprint() == names
+
+
+def test_no_image_and_no_character_is_in_two_splits() -> None:
+    for protocol in ("lake", "vinyals"):
+        splits = [bank(protocol, split, True) for split in SPLITS]  # pyright: ignore[reportArgumentType]
+        for keys in ([b.item_keys() for b in splits], [b.class_keys() for b in splits]):
+            assert len(frozenset.union(*keys)) == sum(map(len, keys))
+
+
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="ravi"):
+    with pytest.raises(ValueError, match=r"one of lake, .*; got 'ravi'"):
         bank("ravi")
     with pytest.raises(ValueError, match="one of train, val, test"):
         bank("lake", "dev")

@@ -397,7 +397,7 @@ def scan(path: Path | str, labels: bool) -> Found:
         raise InnerloopError(f"{shown(path)} holds no images ({READABLE})")
     notes = []
     if deeper:
-        notes.append(f"{deeper} images lie in folders inside the class folders")
+        notes.append(f"images in folders inside the class folders: {deeper}")
     if skipped:
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(skipped.items()))
         notes.append(f"files that are not images are left out: {kinds}")

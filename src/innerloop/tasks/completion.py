@@ -97,7 +97,7 @@ class Completion(TaskDistribution):
         for axes, (title, picture) in zip(
             figure.subplots(1, len(pictures)), pictures.items(), strict=True
         ):
-            axes.imshow(picture.clamp(0, 1), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(picture.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
             axes.set_title(title, fontsize=8)
             axes.set_xticks([])
             axes.set_yticks([])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from torch import Tensor
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
@@ -16,11 +17,18 @@ from innerloop.readers.base import Reader
 from innerloop.readers.image import Found, ImageReader, scan, shown
 from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
-from innerloop.tasks.splits import class_indices, split_sizes, task_source
+from innerloop.tasks.splits import (
+    SPLITS,
+    class_indices,
+    split_indices,
+    split_sizes,
+    task_source,
+)
 
 _VERSION = 1  # of the way in which images are read
-_RECENT: OrderedDict[tuple[str, ImageReader], ClassBank] = OrderedDict()
+_RECENT: OrderedDict[tuple[str, ImageReader], tuple[ClassBank, Tensor]] = OrderedDict()
 _KEPT = 2  # banks in memory
+_NAMED = 20  # files in a note
 
 
 def image_reader(reader: Reader | None, default: ImageReader) -> ImageReader:
@@ -48,6 +56,11 @@ def read_classes(root: Path | str, reader: ImageReader) -> ClassBank:
     Raises InnerloopFileError for a missing folder and InnerloopError for one without
     class folders, or for a class without an image that can be read.
     """
+    return _read_once(root, reader)[0]
+
+
+def _read_once(root: Path | str, reader: ImageReader) -> tuple[ClassBank, Tensor]:
+    """The bank, and the number of the last split in which each image occurs."""
     found = scan(root, labels=True)
     state = _state(found)
     if (state, reader) in _RECENT:
@@ -56,23 +69,24 @@ def read_classes(root: Path | str, reader: ImageReader) -> ClassBank:
     key = ["images", _VERSION, reader.settings(), state]
     tensors, data = cached("images", key, lambda: _read(found, reader))
     names: list[str] = data["names"]
+    note: str = data["note"]
+    if empty := [names[i] for i, count in enumerate(data["counts"]) if not count]:
+        raise InnerloopError(
+            f"no image of the class {empty[0]} in {shown(Path(root))} can be read: "
+            + (note if len(note) < 200 else f"{note[:200]} ...")
+        )
     bank = ClassBank.of(
         tensors["values"],
         data["counts"],
         names,
         reader=ImageReader.from_settings(data["reader"]),
         title=shown(Path(root)),
-        note=data["note"],
+        note=note,
     )
-    if empty := [names[i] for i, count in enumerate(data["counts"]) if not count]:
-        raise InnerloopError(
-            f"no image of the class {empty[0]} in {shown(Path(root))} can be read: "
-            f"{bank.note}"
-        )
-    _RECENT[state, reader] = bank
+    _RECENT[state, reader] = bank, tensors["last"]
     while len(_RECENT) > _KEPT:
         _RECENT.popitem(last=False)
-    return bank
+    return bank, tensors["last"]
 
 
 def _state(found: Found) -> str:
@@ -100,13 +114,53 @@ def _read(found: Found, reader: ImageReader) -> Entry:
     lines = [f"{found.names[i]}: {why}" for i, why in unreadable] + list(found.other)
     notes = [found.note] if found.note else []
     if lines:
-        notes.insert(0, f"{len(lines)} images cannot be read: " + ", ".join(lines))
-    return {"values": values}, {
+        more = f", and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        named = ", ".join(lines[:_NAMED])
+        notes.insert(0, f"images that cannot be read ({len(lines)}): {named}{more}")
+    sizes = list(counts.values())
+    tensors = {"values": values, "last": _last_splits(values, sizes, names)}
+    return tensors, {
         "names": names,
-        "counts": list(counts.values()),
+        "counts": sizes,
         "reader": reader.settings(),
         "note": "; ".join(notes),
     }
+
+
+def _last_splits(values: Tensor, counts: list[int], names: list[str]) -> Tensor:
+    """The number of the last split in which each image occurs, (n,)."""
+    keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in values]
+    of = {i: k for k, split in enumerate(SPLITS) for i in split_indices(names, split)}
+    splits = [of[i] for i, count in enumerate(counts) for _ in range(count)]
+    last: dict[bytes, int] = {}
+    for key, split in zip(keys, splits, strict=True):
+        last[key] = max(split, last.get(key, split))
+    return torch.tensor([last[key] for key in keys], dtype=torch.uint8)
+
+
+def _distinct(bank: ClassBank, last: Tensor, split: str) -> ClassBank:
+    """The classes of a split, without the images that occur in a later split too."""
+    classes = bank.pick(class_indices(bank.names, split, False, bank.title))
+    kept = last <= list(SPLITS).index(split)
+    rows = [
+        torch.arange(start, start + count)
+        for start, count in zip(
+            classes.starts.tolist(), classes.counts.tolist(), strict=True
+        )
+    ]
+    rows = [some[kept[some]] for some in rows]
+    counts = [len(some) for some in rows]
+    removed = int(classes.counts.sum()) - sum(counts)
+    if not removed:
+        return classes
+    line = f"images of the {split} split that are in a later split, left out: {removed}"
+    return ClassBank.of(
+        bank.values[torch.cat(rows)],
+        counts,
+        list(classes.names),
+        reader=bank.reader,
+        note="; ".join(filter(None, (bank.note, line))),
+    )
 
 
 @task_source
@@ -127,7 +181,7 @@ def folder(
     """Images in folders: few-shot tasks from your own images, a folder for each class.
 
     64 % of the classes train, 16 % validate and 20 % test, in an order that is fixed by
-    their names.
+    their names. An image that is in two splits is used in the later one only.
 
     Args:
         root: the folder with the class folders, ROOT/CLASS/image.png.
@@ -142,17 +196,15 @@ def folder(
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), normalize_strokes, normalize_strokes)
-    bank = read_classes(root, image_reader(reader, default))
-    title = f"{split} classes of {bank.title}"
+    bank, last = _read_once(root, image_reader(reader, default))
     if not all_classes:
-        title += f" ({split_sizes(bank.names)})"
-    chosen = class_indices(bank.names, split, all_classes, bank.title)
-    bank = replace(bank.pick(chosen), title=title)
+        title = f"the {split} split of {bank.title} ({split_sizes(bank.names)} classes)"
+        bank = replace(_distinct(bank, last, split), title=title)
     augment = split == "train" if augment is None else augment
     return Episodes(bank, ways, shots, queries, 0, Warp() if augment else None)
 
 
-def group_by_label(labels: list[str]) -> tuple[list[str], torch.Tensor, list[int]]:
+def group_by_label(labels: list[str]) -> tuple[list[str], Tensor, list[int]]:
     """Sorted class names, the order that brings examples class by class, and the class
     sizes.
     """

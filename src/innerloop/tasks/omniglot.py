@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
@@ -120,6 +120,10 @@ def bank(
     training.
     """
     check_split(split)
+    if protocol not in get_args(Protocol):
+        raise InnerloopError(
+            f"protocol must be one of {', '.join(get_args(Protocol))}; got {protocol!r}"
+        )
     archives = [
         fetch("omniglot", name, _URL + name, checksum, size)
         for name, (checksum, size) in _ARCHIVES.items()
@@ -184,8 +188,7 @@ def omniglot(
     Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
     `vinyals` are the class lists published with Prototypical Networks (2017), where
     each of four rotations is a class in every split. They have a known flaw: characters
-    of the
-    alphabet Gurmukhi are in both the training and the test list.
+    of the alphabet Gurmukhi are in both the training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 

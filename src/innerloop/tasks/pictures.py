@@ -35,7 +35,7 @@ def episode_picture(tasks: TaskDistribution, seed: int) -> Image.Image:
     )
     rows = [pair for pair in zip(support, query, strict=True) if len(pair[0])][:_ROWS]
     width = max(min(len(images), _PER_CLASS) for images, _ in rows)
-    tiles = [(_row(images, width), _row(asked, _PER_CLASS)) for images, asked in rows]
+    tiles = [(_row(images, width), _row(query, _PER_CLASS)) for images, query in rows]
     gap = tiles[0][0].new_ones(tiles[0][0].shape[0], tiles[0][0].shape[1], 6)
     return _image(torch.cat([torch.cat([s, gap, q], 2) for s, q in tiles], 1))
 

@@ -13,8 +13,9 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Range
+from innerloop.evaluation.active import Labelling
 from innerloop.evaluation.few_shot import evaluate
-from innerloop.measurements import Report, TestPlan
+from innerloop.measurements import Report, TestPlan, merged
 from innerloop.readers.base import Reader
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import folder
@@ -56,9 +57,8 @@ class Pools(TaskDistribution):
     ):
         if not 2 <= fewest <= most <= min(size, queries):
             raise InnerloopError(
-                f"fewest and most must satisfy 2 <= fewest <= most <= {size} (size) "
-                "and "
-                f"{queries} (queries); got {fewest} and {most}"
+                "fewest and most must satisfy 2 <= fewest <= most <= "
+                f"{min(size, queries)}; got {fewest} and {most}"
             )
         self.most, self.fewest, self.size = most, fewest, size
         self.queries, self.spread = queries, spread
@@ -125,7 +125,11 @@ class Pools(TaskDistribution):
         return Examples(x, torch.eye(self.most)[y])
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        return evaluate(learner, self, plan)
+        """Few-shot, and for learners that choose labels their learning curves."""
+        report, labelling = evaluate(learner, self, plan), Labelling()
+        if labelling.supports(learner, self) is not None:
+            return report
+        return merged([report, labelling(learner, self, plan)])
 
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()

@@ -4,8 +4,8 @@ A character is a small program: a few pen strokes, each a chain of moves that ru
 straight, bends, hooks, zigzags or curls, and begins anywhere or on an earlier stroke.
 The characters of an alphabet share strokes of a common stock, and some are variants of
 others, as in real scripts. Every drawing of a character varies its moves, strokes,
-slant and proportions at random. In the spirit of Lake et al. 2015 (Science
-350), with nothing fitted to any data.
+slant and proportions at random. In the spirit of Lake et al. 2015 (Science 350), with
+nothing fitted to any data.
 """
 
 from __future__ import annotations
@@ -318,10 +318,11 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
 
 
 def _ink(points: Tensor, ink: Tensor, pressure: Tensor) -> Tensor:
-    """Points (n, p, 2) with ink (n, p), none where there is no stroke, as images (n, 1,
-    28, 28): fitted as an image reader with `normalize_strokes` fits an image, so that a
-    small character has a wide pen; dropped on a finer grid, spread to the width of the
-    pen, saturated.
+    """Points (n, p, 2) with their ink (n, p) as images (n, 1, 28, 28).
+
+    They are centered and scaled as by an image reader with `normalize_strokes`, so that
+    a small character has a wide pen; then added up on a finer grid, spread to the width
+    of the pen, and saturated.
     """
     n, fine = len(points), 2 * SIZE
     middle = (points * ink[..., None]).sum(1, keepdim=True) / ink.sum(1)[:, None, None]
@@ -376,7 +377,7 @@ class FreshEpisodes(TaskDistribution):
     """
 
     prefetch = True
-    reader = READER  # these images look as if they had been read by it
+    reader = READER  # of images that look like these
 
     def __init__(
         self, ways: int = 5, shots: int = 1, queries: int = 15, groups: int = 0
