@@ -185,6 +185,7 @@ def test_predictions_do_not_depend_on_the_other_inputs(chunk: int) -> None:
 
 
 def test_black_and_white_images_are_told_from_bytes_by_their_type() -> None:
+    torch.manual_seed(0)
     x, y = drawings(3, 2)
     classifier = FewShotClassifier(embedding_images()).fit(x, y)
     black_and_white = x > 90
@@ -193,7 +194,7 @@ def test_black_and_white_images_are_told_from_bytes_by_their_type() -> None:
         classifier.predict_proba(black_and_white), expected, atol=1e-5
     )
     dark = classifier.predict_proba(black_and_white.astype(np.uint8))
-    assert np.abs(dark - expected).max() > 1e-5
+    assert np.abs(dark - expected).max() > 1e-4  # those of one type agree to 1e-5
 
 
 def test_a_transductive_learner_predicts_all_inputs_at_once() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,6 +129,23 @@ def make_reader(choice: Choice | None) -> Reader | None:
         return find("reader", choice.name).factory.from_settings(choice.options)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise RunError(f"the reader's settings cannot be used: {error}") from error
+
+
+def check_required(source: Entry, options: Mapping[str, Any]) -> None:
+    """Raises InnerloopError where an option without a default is missing."""
+    for name, option in source.options.items():
+        if option.default is MISSING and name not in options:
+            text = f", {option.help}" if option.help else ""
+            raise InnerloopError(f"{source.name} needs {option.flag}{text}")
+
+
+def absolute_paths(source: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with paths that hold from any folder."""
+    known = source.options
+    return {
+        name: str(Path(value).resolve()) if value and known[name].is_path else value
+        for name, value in options.items()
+    }
 
 
 def check_reader_options(

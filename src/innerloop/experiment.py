@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,9 +19,11 @@ import torch
 from innerloop.assembly import (
     SIZES,
     Choice,
+    absolute_paths,
     build_tasks,
     check_device,
     check_reader_options,
+    check_required,
     choice_of,
     choose_meta_gradient,
     copy_networks,
@@ -41,7 +43,7 @@ from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
-from innerloop.registry import Entry, find
+from innerloop.registry import find
 from innerloop.runs import Run, RunError
 
 
@@ -142,28 +144,51 @@ class Experiment:
         """How the outer loop runs; of a resolved experiment."""
         return MetaTrainConfig(**self.training)
 
+    def expanded(self) -> Experiment:
+        """This experiment with the names of the registry, the options of presets and
+        absolute paths; nothing else is filled in.
+
+        Raises InnerloopError for a name or an option that does not exist.
+        """
+        entry, source = (
+            find("learner", self.learner.name),
+            find("tasks", self.tasks.name),
+        )
+        learner, how = self.learner, self.meta_gradient
+        if (preset := entry.preset) is not None:
+            learner = Choice(preset.learner, {**preset.fields, **learner.options})
+            if how is None and preset.meta_gradient is not None:
+                how = Choice(preset.meta_gradient)
+        else:
+            learner = Choice(entry.name, learner.options)
+        options = absolute_paths(source, source.check(self.tasks.options))
+        return replace(
+            self,
+            learner=learner,
+            tasks=Choice(source.name, options),
+            meta_gradient=how
+            and Choice(find("meta-gradient", how.name).name, how.options),
+            init_from=str(Path(self.init_from).resolve()) if self.init_from else None,
+        )
+
     def resolve(self) -> tuple[Experiment, Setup]:
         """This experiment with every default filled in, and what it is built of.
 
         Raises InnerloopError for anything that does not exist or does not fit; nothing
         is written.
         """
+        chosen = self.expanded()
         entry, source = (
-            find("learner", self.learner.name),
-            find("tasks", self.tasks.name),
+            find("learner", chosen.learner.name),
+            find("tasks", chosen.tasks.name),
         )
-        preset = entry.preset
-        chosen = {**(preset.fields if preset else {}), **self.learner.options}
         cls: type[Learner] = entry.factory
-        base = entry.name if preset is None else preset.learner
         inherited = Experiment.load(self.init_from).reader if self.init_from else None
         reader = self.reader or inherited
-        task_options = self._paths(source, source.check(self.tasks.options))
+        task_options, wanted = dict(chosen.tasks.options), chosen.meta_gradient
+        check_required(source, task_options)
         if inherited is not None:
             check_reader_options(inherited, task_options, f"the run {self.init_from}")
-        wanted = self.meta_gradient or (
-            Choice(preset.meta_gradient) if preset and preset.meta_gradient else None
-        )
         probe = build_tasks(source, "train", smallest(source, task_options), reader)
         how, rule = choose_meta_gradient(cls, probe, wanted)
         config = training_config(cls, how, rule, self.training)
@@ -197,7 +222,7 @@ class Experiment:
         )
         options = {
             **{n: v for n, v in rule.learner_defaults.items() if n in cls.options()},
-            **entry.check(chosen),
+            **entry.check(chosen.learner.options),
         }
         training = {
             **asdict(config),
@@ -205,7 +230,7 @@ class Experiment:
         }
         resolved = replace(
             self,
-            learner=Choice(base, options),
+            learner=Choice(entry.name, options),
             tasks=Choice(source.name, task_options),
             meta_gradient=Choice(
                 config.meta_gradient, wanted.options if wanted is not None else {}
@@ -216,23 +241,9 @@ class Experiment:
             reader=reader_choice(train.reader) or reader,
             spec=tasks.spec,
             data=data_digest(train),
-            init_from=str(Path(self.init_from).resolve()) if self.init_from else None,
+            init_from=chosen.init_from,
         )
         return resolved, Setup(resolved, rule, train, tasks, tuple(notes))
-
-    @staticmethod
-    def _paths(source: Entry, options: dict[str, Any]) -> dict[str, Any]:
-        """The options with absolute paths; required ones are there."""
-        for name, option in source.options.items():
-            if option.default is MISSING and name not in options:
-                text = f", {option.help}" if option.help else ""
-                raise InnerloopError(f"{source.name} needs {option.flag}{text}")
-        return {
-            name: str(Path(value).resolve())
-            if name in source.options and source.options[name].is_path and value
-            else value
-            for name, value in options.items()
-        }
 
     def build_learner(self) -> Learner:
         """A new learner, as a resolved experiment describes it; needs no data."""
@@ -347,7 +358,9 @@ class Experiment:
 
         Raises InnerloopError where the data are too small for every setting.
         """
-        assert self.spec is not None
+        if self.spec is None:
+            resolved = self.resolve()[0]
+            return resolved.test_tasks(learner, tasks=tasks, split=split, **options)
         other = Choice.of(tasks) if tasks is not None else None
         same = other is None or other.name == self.tasks.name
         source = find("tasks", other.name if other else self.tasks.name)
@@ -361,7 +374,8 @@ class Experiment:
             else {}
         )
         given = source.check({**(other.options if other else {}), **options})
-        base = self._paths(source, {**kept, **given})
+        base = absolute_paths(source, {**kept, **given})
+        check_required(source, base)
         fixed = self.spec.y_dim if learner.fixed_ways else None
         probe = build_tasks(source, split, smallest(source, base), self.reader)
         if not self.spec.same_inputs(probe.spec):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from innerloop.assembly import to_device
+from innerloop.assembly import Choice, to_device
 from innerloop.engine.precision import Precision
 from innerloop.evaluation.few_shot import score_of
 from innerloop.events import (
@@ -29,7 +29,6 @@ from innerloop.runs import Run, RunError
 VALIDATIONS = 10  # in a training
 SAVE_EVERY = 60.0  # seconds between checkpoints
 ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is estimated
-MAY_CHANGE = ("steps", "minutes", "device")  # when a training is resumed
 
 
 def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Event]:
@@ -56,51 +55,47 @@ def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Eve
         yield from training.events()
 
 
-def _resumed(asked: Experiment, there: Experiment) -> Experiment:
-    """The experiment of the run, with the length and device that are asked for.
+def _resumed(wanted: Experiment, there: Experiment) -> Experiment:
+    """The experiment of a run, with the length and the device of `wanted`.
 
-    Raises RunError for anything else that differs.
+    Raises RunError where something else that `wanted` sets differs.
     """
-    usual = Experiment(there.learner, there.tasks)
-    for name, value in asked.as_dict().items():
-        ours, default = there.as_dict()[name], usual.as_dict()[name]
-        if name in MAY_CHANGE or value in (ours, default):
-            continue
-        if name in ("learner", "tasks", "meta_gradient"):
-            same = value["name"] == ours["name"]
-            changed = {
-                key: option
-                for key, option in value["options"].items()
-                if ours["options"].get(key, option) != option
-                or key not in ours["options"]
-            }
-        else:
-            same = isinstance(value, dict)
-            changed = {
-                key: option
-                for key, option in (value.items() if same else ())
-                if ours.get(key) != option
-            }
-        if same and not changed:
-            continue
-        what = next(iter(changed), name)
-        raise RunError(f"{what} cannot change when a training is resumed")
-    longer = asked.steps is not None or asked.minutes is not None
-    length = {"steps": asked.steps, "minutes": asked.minutes} if longer else {}
-    device = {"device": asked.device} if asked.device != usual.device else {}
-    return replace(there, **length, **device)
+    before = _values(there)
+    for key, value in _values(wanted.expanded()).items():
+        if before.get(key) != value:
+            raise RunError(
+                f"{key[-1]} {value} cannot change when a training is resumed: the run "
+                f"has {before.get(key, 'the default')}"
+            )
+    longer = wanted.steps is not None or wanted.minutes is not None
+    length = {"steps": wanted.steps, "minutes": wanted.minutes} if longer else {}
+    moved = {"device": wanted.device} if wanted.device != Experiment.device else {}
+    return replace(there, **length, **moved)
+
+
+def _values(experiment: Experiment) -> dict[tuple[str, ...], Any]:
+    """What an experiment sets beside its length and device, where that is not what
+    every experiment has.
+    """
+    found: dict[tuple[str, ...], Any] = {
+        ("training", name): value for name, value in experiment.training.items()
+    }
+    for kind in ("learner", "tasks", "meta_gradient", "likelihood"):
+        choice: Choice | None = vars(experiment)[kind]
+        if choice is not None:
+            found[kind,] = choice.name
+            found |= {(kind, name): value for name, value in choice.options.items()}
+    usual = {"seed": 0, "precision": "auto", "init_from": None}
+    values = {(name,): vars(experiment)[name] for name in usual}
+    return found | {k: v for k, v in values.items() if v != usual[k[0]]}
 
 
 class _Training:
     """The state of one training."""
 
     def __init__(self, experiment: Experiment, setup: Setup, run: Run, resume: bool):
-        self.experiment, self.setup, self.run, self.resume = (
-            experiment,
-            setup,
-            run,
-            resume,
-        )
+        self.experiment, self.setup = experiment, setup
+        self.run, self.resume = run, resume
         self.learner, self.move = setup.learner, setup.meta_gradient
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,9 @@ def test_resuming_may_change_the_length_and_nothing_else(
     assert cli(f"{PROTO} --steps 2 --out", folder) == 0
     for changed in ("--lr 5", "--metric cosine", "--ways 4", "--seed 7"):
         message = fails(f"{PROTO} --resume {changed} --out", folder)
-        assert f"{changed[2:].split()[0]} cannot change" in message
+        name, value = changed[2:].split()
+        assert f"{name} {value}" in message
+        assert "cannot change" in message
     message = fails("train maml strokes --ways 3 --resume --out", folder)
     assert "cannot change" in message
     assert cli(f"{PROTO} --resume --minutes 0.01 --out", folder) == 0
@@ -342,6 +345,39 @@ def test_a_preset_is_the_learner_with_its_options(tmp_path: Path) -> None:
     experiment = innerloop.Experiment.load(tmp_path / "reptile")
     assert experiment.meta_gradient is not None
     assert experiment.meta_gradient.name == "reptile"
+    line = "train reptile sinusoid --steps 2 --resume --out"
+    assert cli(line, tmp_path / "reptile") == 0
+
+
+def test_a_folder_of_images_is_resumed_by_another_spelling_of_its_path(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    line = "train ProtoNet folder --ways 3 --queries 2 --encoder conv4 --size 16"
+    assert cli(f"{line} --root {pictures.name} --steps 1 --out", tmp_path / "run") == 0
+    line = f"{line} --root {pictures} --steps 2 --resume --out"
+    assert cli(line, tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize(("name", "ways"), [("protonet", 20), ("maml", 25)])
+def test_validation_tasks_have_5_queries_and_at_most_20_ways(
+    name: str, ways: int
+) -> None:
+    tasks = innerloop.Choice("strokes", {"ways": 25, "shots": 1})
+    _, setup = innerloop.Experiment(name, tasks, steps=1).resolve()
+    held_out = setup.validation
+    assert held_out is not None
+    assert held_out.spec.y_dim == ways  # MAML answers for its own 25 ways alone
+    generator = torch.Generator().manual_seed(0)
+    assert held_out.sample(1, generator).query.x.shape[1] == 5 * ways
+
+
+def test_an_experiment_is_tested_before_it_is_resolved() -> None:
+    experiment = innerloop.Experiment("protonet", "strokes")
+    learner = experiment.build_learner()
+    plan = innerloop.TestPlan(n=2)
+    report = experiment.test(learner, plan, ways=3, shots=1, queries=2)
+    assert report.tables[0].rows[0].labels["ways"] == 3
 
 
 def test_starting_is_quick_because_torch_is_not_imported() -> None:
@@ -352,3 +388,10 @@ def test_starting_is_quick_because_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False)
     assert done.returncode == 0
+
+
+def test_no_flag_of_a_learner_is_required() -> None:
+    """Sizes that the tasks decide are no options."""
+    for entry in entries("learner").values():
+        for option in entry.options.values():
+            assert option.default is not MISSING, (entry.name, option.name)

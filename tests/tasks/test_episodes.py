@@ -419,16 +419,6 @@ def test_feasible_sizes_can_be_sampled(
     Episodes(bank, **found).sample(1, seeded(seed))
 
 
-def test_validation_tasks_have_at_most_20_ways_and_5_queries() -> None:
-    episodes = Episodes(numbered([20] * 30), 25, 2, 15)
-    small = episodes.for_validation(fixed_ways=False)
-    fixed = episodes.for_validation(fixed_ways=True)
-    assert small is not None
-    assert fixed is not None
-    assert (sizes(small), sizes(fixed)) == ((20, 2, 5), (25, 2, 5))
-    assert small.bank is episodes.bank
-
-
 def test_test_settings_are_those_of_papers_or_of_the_learner() -> None:
     episodes = Episodes(numbered([20] * 30), 7, 3, 5)
     assert [(s["ways"], s["shots"]) for s in episodes.test_settings(None)] == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import torch
@@ -252,7 +252,7 @@ class Learner(nn.Module, ABC):
     @classmethod
     def options(cls) -> dict[str, Option]:
         """The fields that can be set by plain values: hyperparameters, and networks
-        that can be chosen by name.
+        that can be chosen by name; not the sizes that `build` takes from the tasks.
         """
         found = {}
         for name, option in options(cls).items():
@@ -260,7 +260,7 @@ class Learner(nn.Module, ABC):
                 if name in cls.named_networks:
                     text = option.help or "the network, by name"
                     found[name] = Option(name, str, None, optional=True, help=text)
-            elif option.is_plain:
+            elif option.is_plain and option.default is not MISSING:
                 found[name] = option
         return found
 

@@ -223,12 +223,6 @@ class TaskDistribution(ABC):
             "this learner trains on all classes at once, and these tasks have none"
         )
 
-    def for_validation(self, fixed_ways: bool) -> TaskDistribution | None:
-        """Smaller tasks from the same data to validate on, or None where there is too
-        little data.
-        """
-        return self
-
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         """The values of ways, shots, queries and groups nearest to `preferred` that the
         data allow, without those that do not apply to these tasks.

@@ -50,8 +50,8 @@ def check_initialization(learner: Learner) -> Descent:
         )
     if not learner.learned_initialization:
         raise InnerloopTypeError(
-            "reptile moves an initialization, but a prototype head is computed for "
-            "every task: use a learned head, or backprop"
+            f"reptile moves an initialization, and this {type(learner).__name__} does "
+            "not adapt all of its own: use a learned head, or backprop"
         )
     return learner
 

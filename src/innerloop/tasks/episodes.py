@@ -446,19 +446,6 @@ class Episodes(TaskDistribution):
     def for_supervised(self, batch: int) -> SupervisedExamples:
         return SupervisedExamples(self, batch)
 
-    def for_validation(self, fixed_ways: bool) -> Episodes | None:
-        """At most 20-way tasks with 5 queries, or as many as the data allow; None where
-        the data allow none.
-        """
-        ways = self.ways if fixed_ways else min(self.ways, 20)
-        try:
-            sizes = self.feasible({"ways": ways, "shots": self.shots, "queries": 5})
-        except InnerloopError:
-            return None
-        if fixed_ways and sizes["ways"] != ways:
-            return None
-        return self.reshaped(sizes["ways"], sizes["shots"], sizes["queries"])
-
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()
 

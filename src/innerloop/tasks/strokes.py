@@ -426,10 +426,6 @@ class FreshEpisodes(TaskDistribution):
         """A fixed stock of training characters as one problem with all classes."""
         return SupervisedExamples(Episodes(bank("train"), self.ways, 1, 1), batch)
 
-    def for_validation(self, fixed_ways: bool) -> FreshEpisodes:
-        ways = self.ways if fixed_ways else min(self.ways, 20)
-        return FreshEpisodes(ways, self.shots, 5, min(self.groups, ways))
-
     def show(self, seed: int = 0) -> Image.Image:
         """A picture of one task: a row for each class, support and query examples."""
         return episode_picture(self, seed)
