@@ -1,5 +1,5 @@
-"""Classes that arrive one after the other: the accuracy among all of them so far, as
-`innerloop test RUN --continual 10 --json FILE` measured it.
+"""The accuracy among all classes so far, while groups of classes arrive, as
+`innerloop test RUN --class-incremental --json FILE` measured it.
 
 python benchmarks/continual.py FILE [FILE ...] --plot docs/continual.png
 """
@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from innerloop.cli.plot import pyplot
+from innerloop.cli.figures import pyplot
 
 
 def main() -> None:
@@ -19,23 +19,16 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, required=True)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     figure, axes = pyplot().subplots(figsize=(6, 3.6))
-    for file in options.files:
-        found = json.loads(file.read_text())
-        told, accuracy = found["fields"], found["continual"]["accuracy"]
-        label = found["learner"] + (
-            f", {told['adapted']} adapted" if "adapted" in told else ""
-        )
-        means, halves = (
-            [100 * estimate[key] for estimate in accuracy]
-            for key in ("mean", "interval")
-        )
+    for file in arguments.files:
+        result = json.loads(file.read_text())
+        rows = result["tables"][0]["rows"]
         axes.errorbar(
-            found["continual"]["classes"],
-            means,
-            halves,
-            label=label,
+            [row["labels"]["classes so far"] for row in rows],
+            [100 * row["values"][0]["mean"] for row in rows],
+            [100 * (row["values"][0]["interval"] or 0) for row in rows],
+            label=f"{result['learner']} ({file.stem})",
             capsize=2,
             marker=".",
         )
@@ -44,7 +37,7 @@ def main() -> None:
         fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1)
     )
     figure.tight_layout()
-    figure.savefig(options.plot, dpi=110)
+    figure.savefig(arguments.plot, dpi=110)
 
 
 if __name__ == "__main__":
