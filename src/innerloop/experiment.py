@@ -30,6 +30,7 @@ from innerloop.assembly import (
     data_digest,
     fast_bf16,
     make_reader,
+    preferred_sizes,
     reader_choice,
     smallest,
     training_config,
@@ -194,11 +195,8 @@ class Experiment:
         config = training_config(cls, how, rule, self.training)
         preferred = {
             name: value
-            for name in SIZES
-            if "ways" in source.options
-            and name in source.options
-            and name not in task_options
-            and (value := vars(config)[name]) is not None
+            for name, value in preferred_sizes(source, config).items()
+            if name not in task_options
         }
         if "groups" in preferred and "ways" in task_options and preferred["groups"]:
             most = max(1, task_options["ways"] // 5)

@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from innerloop import DeepCoder, Examples, Task, TaskSpec, meta_test, meta_train
+from innerloop import (
+    DeepCoder,
+    Examples,
+    Task,
+    TaskSpec,
+    meta_test,
+    meta_train,
+    testing,
+)
 from innerloop.programs import lists
 from innerloop.programs.lists import ATTRIBUTES, SLOT
 from innerloop.tasks import list_programs
@@ -26,7 +34,9 @@ def some_tasks(n: int = 2, seed: int = 3) -> Task:
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_law(law: str) -> None:
+def test_law(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "CALLS", 1)  # every call is a search
+
     class Short(type(list_programs())):
         """Tasks of one line, because the laws adapt often."""
 

@@ -43,7 +43,8 @@ class GroupedRows(TaskDistribution):
     Args:
         bank: the inputs, each class of it a task.
         targets: the targets (N, y_dim) of all rows in the bank.
-        shots, queries: support and query rows of a task.
+        shots: support rows of a task.
+        queries: query rows of a task.
 
     Raises InnerloopError where no task has enough rows.
     """
@@ -150,9 +151,11 @@ def arrays(
         x, y, task: inputs (n, *x_shape), labels or targets, and the task of every row.
             x may be a data frame.
         file: a file to read instead.
-        ways, shots, queries: classes in a task, support and query examples of each; of
-            regression tasks, support and query rows.
-        label_column, task_column: the columns of the file that hold y and task.
+        ways: classes of a task; regression tasks have none.
+        shots: support examples of a class, or support rows of a regression task.
+        queries: query examples of a class, or query rows of a regression task.
+        label_column: the column of the file that holds y.
+        task_column: the column of the file that holds the task.
         standardize: scale every feature of an array to mean 0 and deviation 1 on the
             training split. Columns of a table are always scaled.
         all_classes: use all classes, or tasks, in every split, to adapt to other ones

@@ -57,9 +57,6 @@ class Completion(TaskDistribution):
         shots = f"{'' if self.exact else 'up to '}{self.shots} of {SIDE**2} pixels"
         return f"{SIDE}x{SIDE} characters to complete from {shots}"
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def sample(self, n: int, generator: torch.Generator) -> Task:
         # (n, 1, height, width)
         images = self.characters.sample(n, generator).support.x[:, 0].mean(1, True)

@@ -185,7 +185,9 @@ def folder(
 
     Args:
         root: the folder with the class folders, ROOT/CLASS/image.png.
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: for drawings: light strokes on a dark background, centered

@@ -53,7 +53,8 @@ class Curves(TaskDistribution):
 
     Args:
         kernel: covariance function.
-        shots, queries: support and query points.
+        shots: support points.
+        queries: query points.
         exact: whether every task has exactly `shots` support points; otherwise each
             batch has a random number of them, from 3 up to it.
     """
@@ -76,9 +77,6 @@ class Curves(TaskDistribution):
     def describe(self) -> str:
         shots = f"{'' if self.exact else 'up to '}{self.shots}"
         return f"{self.kernel} curves, {shots} support and {self.queries} query points"
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         fewest = min(3, self.shots)
@@ -183,7 +181,8 @@ def gp_curves(
     `shots`. Every split draws from the same distribution; no curve is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
         kernel: covariance function of the Gaussian process.
     """
     return Curves(kernel, shots, queries, split != "train")

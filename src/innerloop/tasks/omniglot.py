@@ -193,7 +193,9 @@ def omniglot(
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class.
         groups: the number of alphabets that the classes of a task come from; 0 for any.
         protocol: which characters train, validate and test.
         holdout: keep the validation classes out of training, to choose settings by

@@ -57,7 +57,8 @@ class Digits(TaskDistribution):
 
     Args:
         x, y: the examples to draw from.
-        shots, queries: support and query examples, of all classes together.
+        shots: support examples, of all classes together.
+        queries: query examples, of all classes together.
     """
 
     prefetch = True
@@ -79,9 +80,6 @@ class Digits(TaskDistribution):
         return frozenset(
             hashlib.sha256(row.tobytes()).hexdigest() for row in self.x.numpy()
         )
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         drawn = (
@@ -132,7 +130,8 @@ def mlp_digits(
     1,000 images train optimizers, 400 validate and 397 test them.
 
     Args:
-        shots, queries: support and query examples of a task, of all classes together.
+        shots: support examples of a task, of all classes together.
+        queries: query examples of a task, of all classes together.
     """
     first, last = DIGITS[split]
     x, y = _digits()
@@ -151,7 +150,9 @@ def mlp_omniglot(
     """Omniglot at 14x14: training a network on ten characters, to optimize.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes of a task.
+        shots: support examples of a class.
+        queries: query examples of a class.
         protocol: which characters train, validate and test, see `omniglot`.
     """
     return omniglot(

@@ -55,9 +55,6 @@ class Programs(TaskDistribution):
             )
         self.split, self.shots, self.queries = split, shots, queries
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
         search = ProgramSearch()
         if search.supports(learner, self) is not None:

@@ -20,7 +20,8 @@ class Sinusoid(TaskDistribution):
     shots, 1), y (n, shots, 1).
 
     Args:
-        shots, queries: support and query points.
+        shots: support points.
+        queries: query points.
     """
 
     prefetch = True
@@ -35,9 +36,6 @@ class Sinusoid(TaskDistribution):
 
     def describe(self) -> str:
         return f"sinusoids with {self.shots} support and {self.queries} query points"
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         amplitude = torch.rand(n, 1, 1, generator=generator) * 4.9 + 0.1
@@ -67,6 +65,7 @@ def sinusoid(
     Every split draws from the same distribution; no task is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
     """
     return Sinusoid(shots, queries)

@@ -120,7 +120,9 @@ def clinc(
     out-of-scope prediction", arXiv:1909.02027.
 
     Args:
-        ways, shots, queries: intents in a task, support and query requests of each.
+        ways: intents of a task.
+        shots: support requests of an intent.
+        queries: query requests of an intent.
         groups: number of domains that the intents of a task come from; 0: any.
         length: tokens of a request, longer ones are cut; by default chosen from the
             training requests (24).
@@ -186,8 +188,11 @@ def text(
 
     Args:
         file: the file.
-        text_column, label_column: the columns of the texts and of their labels.
-        ways, shots, queries: classes in a task, support and query texts of each.
+        text_column: the column of the texts.
+        label_column: the column of their labels.
+        ways: classes of a task.
+        shots: support texts of a class.
+        queries: query texts of a class.
         length: tokens of a text, longer ones are cut; by default one and a half times
             the 95th percentile of the training texts, from 8 to 128.
         all_classes: use all classes in every split, to adapt to other classes later;
@@ -293,9 +298,6 @@ class Cloze(TaskDistribution):
 
     def describe(self) -> str:
         return f"{len(self.values):,} texts with one token hidden"
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}
 
     def for_supervised(self, batch: int) -> Cloze:
         return Cloze(self.values, self.reader, batch, self.note)
