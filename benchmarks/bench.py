@@ -436,7 +436,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
 
     shown = [workload for workload in WORKLOADS if workload.name in results["speed"]]
     names = [*PEERS, *OURS]
-    colours = dict(
+    colors = dict(
         zip(
             names,
             ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"],
@@ -448,9 +448,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
         rows = results["speed"][workload.name]
         for j, row in enumerate(rows):
             at = i + 0.8 * ((j + 0.5) / len(rows) - 0.5)
-            axes.bar(
-                at, row["ratio"], 0.76 / len(rows), color=colours[row["contender"]]
-            )
+            axes.bar(at, row["ratio"], 0.76 / len(rows), color=colors[row["contender"]])
             axes.text(
                 at,
                 row["ratio"],
@@ -467,7 +465,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("times as fast as the first")
     axes.legend(
-        [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names],
+        [plt.Rectangle((0, 0), 1, 1, color=colors[name]) for name in names],
         names,
         fontsize=8,
         ncols=6,

@@ -332,17 +332,17 @@ class Experiment:
         for labels, distribution in self.test_tasks(
             learner, tasks=tasks, split=split, **options
         ):
-            labelled = replace(plan, labels={**labels, **plan.labels})
+            labeled = replace(plan, labels={**labels, **plan.labels})
             if evaluation is None:
-                special = distribution.evaluate(learner, labelled)
-                reports.append(special or evaluate(learner, distribution, labelled))
+                special = distribution.evaluate(learner, labeled)
+                reports.append(special or evaluate(learner, distribution, labeled))
             else:
                 chosen = Choice.of(evaluation)
                 measure = find("evaluation", chosen.name).factory(**chosen.options)
                 if (reason := measure.supports(learner, distribution)) is not None:
                     raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
                 measure.prepare(load)
-                reports.append(measure(learner, distribution, labelled))
+                reports.append(measure(learner, distribution, labeled))
                 break
         return merged(reports)
 

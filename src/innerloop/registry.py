@@ -135,7 +135,7 @@ PRESETS: dict[str, Preset] = {
         "reptile",
         reference='Nichol, Achiam and Schulman 2018, "On first-order meta-learning '
         'algorithms", arXiv:1803.02999',
-        summary="Reptile: moves the initialization towards adapted weights",
+        summary="Reptile: moves the initialization toward adapted weights",
     ),
     "baseline++": Preset(
         "finetune",

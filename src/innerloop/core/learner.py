@@ -189,7 +189,7 @@ class Learner(nn.Module, ABC):
         )
 
     def next_to_label(
-        self, pool: Tensor, labelled: Examples | None, labels: int
+        self, pool: Tensor, labeled: Examples | None, labels: int
     ) -> list[int]:
         """Which inputs of a pool (n, *x_shape) to label next, the most useful first.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Examples(NamedTuple):
-    """Labelled examples. A pytree, so it crosses `vmap`; any number of leading task
+    """Labeled examples. A pytree, so it crosses `vmap`; any number of leading task
     axes may precede the shapes below.
     """
 

@@ -30,7 +30,7 @@ class Curve(NamedTuple):
 
 
 @torch.no_grad()
-def labelling_curves(
+def labeling_curves(
     learner: ActiveLearner,
     tasks: TaskDistribution,
     *,
@@ -71,8 +71,8 @@ def _curves(
     curves = {}
     for strategy in strategies:
         # (labels, n): which examples have a label
-        labelled = learner.selection_order(within, y, strategy, labels).cumsum(0)
-        distances = to_means(across, within, y, labelled)
+        labeled = learner.selection_order(within, y, strategy, labels).cumsum(0)
+        distances = to_means(across, within, y, labeled)
         # (labels, m, ways)
         outputs = logits(*distances, within.amax(), learner.log_scale.exp())
         correct = outputs.argmax(-1) == task.query.y.argmax(-1)
@@ -80,7 +80,7 @@ def _curves(
     return curves
 
 
-class Labelling(Evaluation):
+class Labeling(Evaluation):
     """Active learning curves: accuracy after every label, for the learned policy and
     for the usual acquisition functions, on the same tasks.
 
@@ -103,7 +103,7 @@ class Labelling(Evaluation):
     ) -> Report:
         self.check(learner, tasks)
         assert isinstance(learner, ActiveLearner)
-        curves = labelling_curves(
+        curves = labeling_curves(
             learner, tasks, n=plan.n, labels=self.labels, generator=plan.generator()
         )
         titles = {

@@ -79,7 +79,7 @@ class MetaGradient(ABC):
         if not issubclass(learner, cls.requires):
             return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
         if tasks.played and not cls.plays:
-            return "it learns from labelled examples, and these tasks are played"
+            return "it learns from labeled examples, and these tasks are played"
         if cls.plays and not tasks.played:
             return "it learns by playing, and these tasks are not played"
         return None

@@ -14,7 +14,7 @@ NEAR = 0.01  # the distance to the goal at which an episode ends
 
 
 class Navigation(Environment):
-    """A point moves in the plane towards a goal, see `navigation`.
+    """A point moves in the plane toward a goal, see `navigation`.
 
     A task is the goal (2,). The observation is the position. An action (2,) is clipped
     to -1..1 and moves the point by 0.1 times it.

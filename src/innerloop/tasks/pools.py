@@ -13,7 +13,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Range
-from innerloop.evaluation.active import Labelling
+from innerloop.evaluation.active import Labeling
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.readers.base import Reader
@@ -126,10 +126,10 @@ class Pools(TaskDistribution):
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
         """Few-shot, and for learners that choose labels their learning curves."""
-        report, labelling = evaluate(learner, self, plan), Labelling()
-        if labelling.supports(learner, self) is not None:
+        report, labeling = evaluate(learner, self, plan), Labeling()
+        if labeling.supports(learner, self) is not None:
             return report
-        return merged([report, labelling(learner, self, plan)])
+        return merged([report, labeling(learner, self, plan)])
 
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()

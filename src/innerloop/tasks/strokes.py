@@ -283,13 +283,13 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
     # some drawings are neater than others
     care = torch.exp(torch.randn(n, 1, 1, 1, generator=generator) * 0.35)
     knots = characters.knots + care * (0.085 * drift + 0.015 * noise)
-    centre = knots.mean(2, keepdim=True)
+    center = knots.mean(2, keepdim=True)
     bend = 1 + 0.07 * torch.randn(n, STROKES, 1, 2, generator=generator)
     turn = 0.07 * torch.randn(n, STROKES, 1, 1, generator=generator)
-    offset = (knots - centre) * bend
+    offset = (knots - center) * bend
     offset = offset + turn * torch.stack([-offset[..., 1], offset[..., 0]], -1)
     knots = (
-        centre
+        center
         + offset
         + care * 0.035 * torch.randn(n, STROKES, 1, 2, generator=generator)
     )
