@@ -374,10 +374,10 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
         "speed": table(
             (
                 "workload",
-                "who",
-                "tasks a second: median (lowest to highest)",
-                "ratio to the first",
-                "gradient's error",
+                "library",
+                "tasks per second: median (lowest to highest)",
+                "ratio to the first row",
+                "gradient error",
             ),
             rows,
         ),
@@ -401,18 +401,18 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
         "sampling": table(
             (
                 "tasks",
-                "episodes a second",
-                "times image by image, from memory",
-                "the same, from files",
-                "of a meta-step",
+                "episodes per second",
+                "speedup over image by image, from memory",
+                "speedup over image by image, from files",
+                "share of a meta-step",
             ),
             drawn,
         ),
-        "serving": table(("what", "median, ms", "99th percentile, ms"), served),
+        "serving": table(("operation", "median, ms", "99th percentile, ms"), served),
         "short": said
         + "\n\n"
         + table(
-            ("workload", "beside", "float32, times as fast", "bf16, times as fast"),
+            ("workload", "compared with", "speedup, float32", "speedup, bf16"),
             short,
         ),
     }
@@ -463,7 +463,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
         fontsize=8,
     )
     axes.set_yscale("log")
-    axes.set_ylabel("times as fast as the first")
+    axes.set_ylabel("speedup over the first")
     axes.legend(
         [plt.Rectangle((0, 0), 1, 1, color=colors[name]) for name in names],
         names,
