@@ -75,8 +75,8 @@ class EpisodeSampler:
 
 
 class Rate(NamedTuple):
-    """episodes: a second. ratio, files: to image by image, from memory and from files,
-    in turn with it. share: of a meta-step.
+    """episodes: per second. ratio, files: speedup over image by image, from memory and
+    from files. share: of a meta-step.
     """
 
     title: str
@@ -111,7 +111,7 @@ def step_of(
 
 
 def rates(rounds: int = 15) -> list[Rate]:
-    """All of them, in turn, round after round; medians."""
+    """Medians over interleaved rounds."""
     generator = torch.Generator().manual_seed(0)
     loaders = [
         iter(DataLoader(PerImage(files), batch_sampler=EpisodeSampler()))
