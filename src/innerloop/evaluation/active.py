@@ -81,8 +81,7 @@ def _curves(
 
 
 class Labeling(Evaluation):
-    """Active learning curves: accuracy after every label, for the learned policy and
-    for the usual acquisition functions, on the same tasks.
+    """Active learning curves: accuracy after every label, for all query strategies.
 
     Args:
         labels: labels to acquire; by default as many as the learner was trained for.

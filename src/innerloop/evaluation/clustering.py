@@ -106,7 +106,7 @@ def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
 
 
 class Clustering(Evaluation):
-    """Clustering: k-means on the query examples of unseen tasks, without labels.
+    """Clustering: k-means clustering of the queries of unseen tasks.
 
     k is the number of classes among the query examples. The agreement with their
     classes is the adjusted Rand index, 1 for the same and about 0 by chance.

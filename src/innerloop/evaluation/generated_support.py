@@ -45,8 +45,7 @@ class GeneratedSupportTasks(TaskDistribution):
 
 
 class GeneratedSupport(Evaluation):
-    """Generated support examples: the score with and without `count` more support
-    examples of every class, made by a generative learner, on the same tasks.
+    """Generated support examples: accuracy with and without added generated examples.
 
     Args:
         generator_run: folder of a run of a generative learner (MetaGAN, MetaVAE, GTN).

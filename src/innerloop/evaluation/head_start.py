@@ -257,7 +257,7 @@ def _timed(
 
 
 class HeadStart(Evaluation):
-    """Head start: time to the quality of training from scratch, adaptation included.
+    """Head start: time to reach the quality of training from scratch.
 
     The same quality is that of the default network for these tasks, trained on the
     support set from random weights at the best of a few learning rates until it stops

@@ -31,8 +31,7 @@ SEARCHES: dict[SearchMethod, str] = {
 
 
 class ProgramSearch(Evaluation):
-    """Program search: the share of tasks solved within a limit of processor time, by
-    the guided search and by enumeration of the same language.
+    """Program search: tasks solved in limited time, compared with enumeration.
 
     A task is solved where the program found is right on all held-out rows; it fits
     where it is right on all rows shown. Programs found after the limit do not count.

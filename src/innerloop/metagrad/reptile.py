@@ -16,7 +16,7 @@ from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 
 
 class Reptile(MetaGradient):
-    """Reptile: move the initialization toward the weights that the tasks adapted to.
+    """Reptile: moves the initialization toward the adapted weights.
 
     theta <- theta - lr * (theta - mean over tasks of adapted(theta))
 

@@ -23,7 +23,7 @@ RADIUS, BITS = 2, 2048
 
 @dataclass(frozen=True)
 class MoleculeReader(Reader):
-    """Molecules: SMILES as extended-connectivity fingerprints, vectors of 0 and 1.
+    """Molecules: SMILES as extended-connectivity fingerprints of 0 and 1.
 
     Bit i is 1 where the molecule has an atom neighborhood with the hash i. Radius 2
     with 2,048 bits is the usual ECFP4. Fingerprints do not show stereochemistry.

@@ -169,7 +169,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableReader(Reader):
-    """Tables: rows with numbers, dates, words and gaps, as vectors.
+    """Tables: numbers, dates, categories and missing values as vectors.
 
     What a column holds is decided when the reader is fitted. Numbers may be written
     with separators of thousands, a decimal comma, a currency sign or a per cent sign.

@@ -27,8 +27,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class TextReader(Reader):
-    """Texts: byte-pair encoding, pairs of symbols that are often adjacent become
-    symbols.
+    """Texts: texts as byte-pair tokens.
 
     Reference: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare
     words with subword units", arXiv:1508.07909, section 3.2.

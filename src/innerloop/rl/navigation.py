@@ -46,7 +46,7 @@ class Navigation(Environment):
 def navigation(
     split: str = "train", *, horizon: Count = 100, episodes: Count = 20
 ) -> Navigation:
-    """Navigation: move a point in the plane to a goal that is not observed.
+    """Navigation: move a point in the plane to an unobserved goal.
 
     Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
     adaptation of deep networks", arXiv:1703.03400, section 5.3.

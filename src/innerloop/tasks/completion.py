@@ -136,7 +136,7 @@ def completion(
     queries: _POINTS = 200,
     of: Literal["strokes", "omniglot"] = "strokes",
 ) -> Completion:
-    """Completion: characters to complete from some of their pixels.
+    """Completion: complete characters from some of their pixels.
 
     Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
     Eslami 2018, "Conditional neural processes", arXiv:1807.01613, section 4.2.

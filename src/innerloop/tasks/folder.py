@@ -178,10 +178,11 @@ def folder(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Images in folders: few-shot tasks from your own images, a folder for each class.
+    """Images in folders: your own images, one folder for each class.
 
-    64 % of the classes train, 16 % validate and 20 % test, in an order that is fixed by
-    their names. An image that is in two splits is used in the later one only.
+    64 % of the classes are for training, 16 % for validation and 20 % for testing; the
+    assignment depends only on their names. An image that is in two splits is used in
+    the later one only.
 
     Args:
         root: the folder with the class folders, ROOT/CLASS/image.png.

@@ -178,17 +178,18 @@ def omniglot(
     augment: bool | None = None,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
+    """Omniglot: 1,623 characters of 50 alphabets, 20 drawings of each.
 
     Reference: Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning
     through probabilistic program induction", Science 350.
 
-    Protocols: with `lake`, the 30 background alphabets train and the 20 evaluation
-    alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train.
-    Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
-    `vinyals` are the class lists published with Prototypical Networks (2017), where
-    each of four rotations is a class in every split. They have a known flaw: characters
-    of the alphabet Gurmukhi are in both the training and the test list.
+    Protocols: with `lake`, the 30 background alphabets are for training and the 20
+    evaluation alphabets for testing; with `lake-minimal-1` and `-2`, five background
+    alphabets are for training. Five alphabets (Armenian, Futurama, Gujarati, Hebrew,
+    Hiragana) are for validation. `vinyals` are the class lists published with
+    Prototypical Networks (2017), where each of four rotations is a class in every
+    split. They have a known flaw: characters of the alphabet Gurmukhi are in both the
+    training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 

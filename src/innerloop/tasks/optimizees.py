@@ -112,7 +112,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 @task_source
 def quadratics(split: str = "train") -> Quadratics:
-    """Quadratics: random quadratic functions of ten variables, to optimize.
+    """Quadratics: optimize random quadratic functions of ten variables.
 
     Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
     Freitas 2016, "Learning to learn by gradient descent by gradient descent",
@@ -127,9 +127,9 @@ def quadratics(split: str = "train") -> Quadratics:
 def mlp_digits(
     split: str = "train", *, shots: Count = 256, queries: Count = 64
 ) -> Digits:
-    """Digits: training a network on scikit-learn's handwritten digits, to optimize.
+    """Digits: optimize a network on scikit-learn's handwritten digits.
 
-    1,000 images train optimizers, 400 validate and 397 test them.
+    1,000 images are for training optimizers, 400 for validation and 397 for testing.
 
     Args:
         shots, queries: support and query examples of a task, of all classes together.
@@ -148,7 +148,7 @@ def mlp_omniglot(
     queries: Count = 5,
     protocol: Protocol = "lake",
 ) -> Episodes:
-    """Omniglot at 14x14: training a network on ten characters, to optimize.
+    """Omniglot at 14x14: optimize a network on ten Omniglot characters.
 
     Args:
         ways, shots, queries: classes of a task, support and query examples of each.

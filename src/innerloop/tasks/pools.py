@@ -159,7 +159,7 @@ def pools(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Pools:
-    """Pools: 50 unlabeled images of 5 to 10 classes, to choose which to label.
+    """Pools: 50 unlabeled images of 5 to 10 classes to choose from.
 
     Args:
         of: where the images come from.

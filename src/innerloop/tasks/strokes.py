@@ -470,7 +470,7 @@ def strokes(
     queries: Count = 15,
     groups: CountOrZero = 0,
 ) -> FreshEpisodes | Episodes:
-    """Strokes: invented characters of pen strokes, endless in training; no download.
+    """Strokes: endless synthetic characters made of strokes; no download.
 
     Validation and test have 10 and 20 fixed alphabets of 26 characters, 20 drawings of
     each.

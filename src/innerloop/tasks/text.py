@@ -111,9 +111,9 @@ def clinc(
 ) -> Episodes:
     """CLINC150: intents of short requests to an assistant, as tokens.
 
-    10 domains of 15 intents of 150 requests each. Six domains train, auto and commute
-    validates, banking, credit cards and travel test. No domain, and no request, is in
-    two splits.
+    10 domains of 15 intents of 150 requests each. Six domains are for training, auto
+    and commute for validation, and banking, credit cards and travel for testing. No
+    domain, and no request, is in two splits.
 
     Reference: Larson, Mahendran, Peper, Clarke, Lee, Hill, Kummerfeld, Leach,
     Laurenzano, Tang and Mars 2019, "An evaluation dataset for intent classification and
@@ -177,12 +177,13 @@ def text(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Text file: a user's own texts with labels, as tokens.
+    """Text file: your own labeled texts, as tokens.
 
     The file has a header: .csv, .tsv, .txt (also as .gz), .xlsx or .parquet. 64, 16 and
-    20 % of the labels, fixed by their names, train, validate and test. A text that is
-    repeated within a label is used once. A text that stands in two splits is used in
-    the later one only, so that no test text is trained on.
+    20 % of the labels are for training, validation and testing; the assignment depends
+    only on their names. A text that is repeated within a label is used once. A text
+    that is in two splits is used in the later one only, so that no test text is used
+    for training.
 
     Args:
         file: the file.
@@ -335,7 +336,7 @@ def cloze(
     length: Count | None = None,
     reader: Reader | None = None,
 ) -> Cloze:
-    """Cloze: texts with one token hidden, to learn features from texts without labels.
+    """Cloze: texts with one masked token, to pretrain an encoder.
 
     The texts are the requests of CLINC150's training domains, or a column of a file.
     There is a training split only: test the features on `clinc` or `text`.

@@ -35,8 +35,7 @@ class Labeled(NamedTuple):
 
 
 class ActiveLearner(FeatureLearner):
-    """Learned query selection: a policy chooses, one after the other, which examples of
-    an unlabeled pool are labeled; the nearest class mean is predicted.
+    """Learned query selection: a policy chooses which examples of a pool to label.
 
     p(next = i) = softmax_i(policy(features of example i and of all others, with the
     labels so far)), trained by REINFORCE: grad = sum_t grad log p(i_t) (G_t - mean of

@@ -26,8 +26,7 @@ MOST = 64  # generated examples of a class
 
 
 class GTN(Descent):
-    """Generative teaching network: a generator adds examples to the support set, such
-    that a network trained on both does well on the query set.
+    """Generative teaching network: generates support examples to train a network on.
 
     x_jk = G(noise_j, class k), j = 1..count; weights <- weights - inner_lr * grad(loss
     of support and generated examples), from weights that are not meta-learned; the

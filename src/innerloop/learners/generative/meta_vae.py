@@ -24,8 +24,7 @@ Gaussians = tuple[Tensor, Tensor]  # means and standard deviations
 
 
 class MetaVAE(Learner):
-    """Meta-VAE: a class is a latent variable from which its examples are generated,
-    learned by variational inference.
+    """Meta-VAE: classes are latent variables of a generative model.
 
     c ~ N(0, 1) for a class, z ~ p(z | c) and x ~ p(x | z, c) for an example; q(c | D)
     from the mean of the features of D, q(z | x, c); the predicted class is the one with

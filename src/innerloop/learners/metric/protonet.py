@@ -20,8 +20,7 @@ from innerloop.nets.registry import encoder
 
 
 class ProtoNet(Learner):
-    """Prototypical networks: a class is the mean of its embedded examples; the nearest
-    class mean is predicted.
+    """Prototypical networks: predicts the class whose mean embedding is nearest.
 
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the
     support examples of k

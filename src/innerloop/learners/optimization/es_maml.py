@@ -19,8 +19,7 @@ from innerloop.nets.registry import Headed, encoder, flat_features
 
 
 class ESMAML(Remembering):
-    """ES-MAML: a learned initialization that adapts by the losses of random
-    perturbations of its weights; nothing need be differentiable.
+    """ES-MAML: MAML with gradients estimated from losses alone.
 
     weights <- weights - inner_lr / (2 K sigma) sum_k (f(weights + sigma e_k) -
     f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I)

@@ -17,8 +17,7 @@ from innerloop.nets.registry import headed
 
 
 class IMAML(Descent):
-    """Implicit MAML: many inner steps with a proximal term, and a meta-gradient that
-    does not depend on their path.
+    """Implicit MAML: many proximal inner steps and an implicit meta-gradient.
 
     weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
 

@@ -24,8 +24,7 @@ from innerloop.nets.text import Prompted
 
 
 class PromptTuning(Learner):
-    """Prompt tuning: a transformer stays frozen; a few vectors that it reads before
-    every text, and a linear head, are tuned in each task.
+    """Prompt tuning: a frozen transformer; each task tunes a prompt and a head.
 
     prompt, W, b <- their values - rate * grad(support loss of W f(prompt, x) + b), from
     a learned prompt, and W and b from the class means of f(prompt, x)

@@ -33,8 +33,7 @@ from innerloop.programs.search import Budget
 
 
 class DeepCoder(Synthesizer):
-    """DeepCoder: a network predicts which functions the program for some examples
-    contains, and the search tries these first.
+    """DeepCoder: a network predicts which functions to search first.
 
     p(program has attribute | examples) = sigmoid(W mean_i g(input_i, output_i)); the
     attributes of a program are its functions and their lambdas

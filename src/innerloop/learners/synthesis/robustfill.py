@@ -29,8 +29,7 @@ READY = 500_000  # expressions that are enumerated before time is measured
 
 
 class RobustFill(Synthesizer):
-    """RobustFill: a network reads inputs and outputs and guides the search for a string
-    program that computes the outputs.
+    """RobustFill: a network guides the search for string programs.
 
     log p(program | examples) = sum_k log p(symbol_k | rest of every output before its
     expression, the symbols of the expression so far)

@@ -70,8 +70,7 @@ def last_block(net: nn.Module) -> str:
 
 
 class FineTune(ClassIncremental):
-    """Fine-tuning: features are trained by classifying all training classes at once; a
-    task trains a new head on them, and optionally the encoder too.
+    """Fine-tuning: supervised features; each task trains a new head.
 
     head <- head - inner_lr * grad(support cross-entropy), and likewise the adapted part
     of the encoder, with its own step size

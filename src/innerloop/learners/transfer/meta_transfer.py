@@ -23,8 +23,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class MetaTransfer(FeatureLearner):
-    """Meta-transfer learning: trained features stay frozen, and are scaled and shifted
-    by meta-learned numbers; a task trains the head alone.
+    """Meta-transfer learning: frozen features with meta-learned scales and shifts.
 
     f uses W * scale and b + shift for its weights W and biases b, with one scale for
     every kernel; head <- head - inner_lr * grad(support loss), from a learned

@@ -17,8 +17,7 @@ from innerloop.nets.registry import headed
 
 
 class Scratch(Descent):
-    """Training from scratch: a randomly initialized network, trained on the support set
-    alone; the baseline without meta-learning.
+    """Training from scratch: a random network, trained on the support set only.
 
     weights <- weights - inner_lr * grad(support loss)
 
