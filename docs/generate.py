@@ -2,7 +2,7 @@
 an index), docs/tasks.md and docs/meta_gradients.md.
 
 python docs/generate.py           write the pages
-python docs/generate.py --check   write nothing; exit 1 where a page is missing, stale
+python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
                                   or left over
 """
 
@@ -87,7 +87,7 @@ def option_table(known: dict[str, Option]) -> list[str]:
 
 
 def config_table(learner: type[Learner]) -> list[str]:
-    """How the learner is trained, where that differs from the general defaults."""
+    """The default settings of meta-training."""
     text = descriptions(inspect.getdoc(MetaTrainConfig) or "")
     lines = ["| setting | value | meaning |", "|---|---|---|"]
     for entry in fields(MetaTrainConfig):
@@ -157,9 +157,8 @@ def learner_page(entry: Entry) -> str:
         *(["## Published variants", "", *presets, ""] if presets else []),
         "## Options",
         "",
-        f"`{learner.__name__}.build(spec, ...)` chooses networks that suit the tasks; "
-        "any "
-        "option can be set by name.",
+        f"`{learner.__name__}.build(spec, ...)` creates suitable networks for the "
+        "tasks. Set any option by keyword.",
         "",
         *option_table(options(learner)),
         "",
@@ -168,7 +167,7 @@ def learner_page(entry: Entry) -> str:
         *config_table(learner),
         "",
         *example(entry),
-        "[All learners](index.md) · [Which learner for my tasks?](../choosing.md)",
+        "[All learners](index.md) · [Choosing a learner](../choosing.md)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -177,9 +176,9 @@ def index() -> str:
     lines = [
         "# Learners",
         "",
-        "Every learner, one page each. [Which one for my tasks?](../choosing.md)",
+        "One page for each learner. See also [choosing a learner](../choosing.md).",
         "",
-        "| family | learner | what it does | reference |",
+        "| family | learner | description | reference |",
         "|---|---|---|---|",
     ]
     for name, entry in entries("learner").items():
@@ -192,11 +191,10 @@ def index() -> str:
         "",
         "## Published variants",
         "",
-        "These names work wherever a learner's does; each is a learner with some "
-        "options "
-        "set.",
+        "Each name is a learner with some options set. Use it like the name of a "
+        "learner.",
         "",
-        "| name | is | what it does | reference |",
+        "| name | equivalent to | description | reference |",
         "|---|---|---|---|",
     ]
     for name, preset in PRESETS.items():
@@ -235,13 +233,14 @@ def pages() -> dict[Path, str]:
     found[DOCS / "tasks.md"] = reference(
         "tasks",
         "Task sources",
-        "Every source of tasks, with its options: flags of `innerloop train` and of "
+        "All task sources. Their options are flags of `innerloop train` and "
         "`innerloop test`, and keyword arguments in Python.",
     )
     found[DOCS / "meta_gradients.md"] = reference(
         "meta-gradient",
         "Meta-gradients",
-        "How the meta-parameters move: `innerloop train ... --meta-gradient NAME`, or "
+        "A meta-gradient computes how the meta-parameters change in a meta-step. Choose "
+        "one with `innerloop train ... --meta-gradient NAME`, or with "
         "`meta_train(..., meta_gradient=...)` in Python.",
     )
     return found

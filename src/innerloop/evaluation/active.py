@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -88,8 +88,6 @@ class Labeling(Evaluation):
     """
 
     labels: Count | None = None
-
-    summary: ClassVar[str] = "active learning curves, for every acquisition strategy"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -275,8 +275,6 @@ class ClassIncrementalTest(Evaluation):
     shots: Count = 5
     queries: Count = 10
     streams: Count = 10
-
-    summary: ClassVar[str] = "accuracy and forgetting as classes arrive group by group"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -121,8 +121,6 @@ class Clustering(Evaluation):
 
     tasks: Count = 100
     restarts: Count = 10
-
-    summary: ClassVar[str] = "adjusted Rand index of k-means in the learned embedding"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -270,8 +270,6 @@ class HeadStart(Evaluation):
 
     tasks: Count = 50
     steps: Count = 1000
-
-    summary: ClassVar[str] = "time to the quality of training from scratch"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

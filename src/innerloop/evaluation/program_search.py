@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
 
 import torch
 
@@ -43,8 +42,6 @@ class ProgramSearch(Evaluation):
 
     seconds: Positive | None = None
     compare: bool = True
-
-    summary: ClassVar[str] = "tasks solved by the guided search and by enumeration"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:
