@@ -239,8 +239,8 @@ def pages() -> dict[Path, str]:
     found[DOCS / "meta_gradients.md"] = reference(
         "meta-gradient",
         "Meta-gradients",
-        "A meta-gradient computes how the meta-parameters change in a meta-step. Choose "
-        "one with `innerloop train ... --meta-gradient NAME`, or with "
+        "A meta-gradient computes the change of the meta-parameters in a meta-step. "
+        "Choose one with `innerloop train ... --meta-gradient NAME`, or with "
         "`meta_train(..., meta_gradient=...)` in Python.",
     )
     return found

@@ -387,7 +387,7 @@ class Experiment:
         if fixed is not None and probe.spec.kind == "classes" and ways != fixed:
             raise InnerloopError(
                 f"this {self.learner.name} was trained for {fixed} ways and cannot "
-                f"answer for {ways}: train it with --ways {ways}"
+                f"predict {ways}: train it with --ways {ways}"
             )
         settings = probe.test_settings(fixed)
         usual = [s for s in settings if not set(s) & set(given)] or [
@@ -416,7 +416,7 @@ class Experiment:
                     raise
         if not found:
             raise InnerloopError(
-                "the data are too small for the usual settings; choose smaller ones "
+                "the data are too small for the default settings; choose smaller ones "
                 f"with --ways, --shots and --queries ({problems[0]})"
             )
         return found

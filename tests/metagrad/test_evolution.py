@@ -217,7 +217,7 @@ def test_a_step_moves_to_what_tell_returns_and_changes_nothing_itself(
             NEATEvolution(),
             ProtoNet.build(TaskSpec("classes", (2,), 2)),
             Planes(),
-            "it needs a NEATLearner, and ProtoNet is none",
+            "it needs a NEATLearner; got ProtoNet",
         ),
         (
             CMAES(),

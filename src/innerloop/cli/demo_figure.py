@@ -1,4 +1,4 @@
-"""The picture of `innerloop demo`."""
+"""The figure of `innerloop demo`."""
 
 from __future__ import annotations
 

@@ -75,5 +75,5 @@ command = SectionedCommand(
     ],
     callback=run,
     help="Choose which images to label next, with a run of an active learner; prints "
-    "one file a line.",
+    "one file per line.",
 )

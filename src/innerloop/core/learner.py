@@ -337,8 +337,8 @@ class Learner(nn.Module, ABC):
             )
         if spec.ordered and not cls.sequences:
             raise InnerloopError(
-                f"{name} answers every query by itself, and these tasks are sequences: "
-                "try NTM, MANN or LSTM"
+                f"{name} predicts each query independently, but these tasks are "
+                "sequences: try NTM, MANN or LSTM"
             )
         usual = cls.regression_defaults if spec.kind == "reals" else {}
         build_args = {**usual, **build_args}

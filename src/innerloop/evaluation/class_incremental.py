@@ -177,7 +177,7 @@ def _groups(bank: Bank, groups: int, generator: torch.Generator) -> list[Tensor]
     if len(names) == 1:
         if groups > classes:
             raise InnerloopError(
-                f"{classes} classes cannot be cut into {groups} groups"
+                f"{classes} classes cannot be divided into {groups} groups"
             )
         return list(torch.randperm(classes, generator=generator).tensor_split(groups))
     if groups > len(names):

@@ -54,7 +54,7 @@ def cluster(
         raise InnerloopError(f"cannot make {k} clusters of {len(x)} examples")
     z = learner.embed(x).float()
     if not torch.isfinite(z).all():
-        raise InnerloopError("some embeddings are not finite: look for NaN in x")
+        raise InnerloopError("some embeddings are not finite: check x for NaN")
     if getattr(learner, "metric", None) == "cosine":
         z = F.normalize(z, dim=-1)
     generator = generator if generator is not None else torch.Generator().manual_seed(0)

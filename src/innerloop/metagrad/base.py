@@ -77,11 +77,11 @@ class MetaGradient(ABC):
     def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
         """Why this meta-gradient cannot train such a learner on such tasks, or None."""
         if not issubclass(learner, cls.requires):
-            return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
+            return f"it needs a {cls.requires.__name__}; got {learner.__name__}"
         if tasks.played and not cls.plays:
-            return "it learns from labeled examples, and these tasks are played"
+            return "it learns from labeled examples, but these tasks are environments"
         if cls.plays and not tasks.played:
-            return "it learns by playing, and these tasks are not played"
+            return "it learns from rewards, but these tasks are not environments"
         return None
 
     def likelihood(self, tasks: TaskDistribution) -> Likelihood | None:

@@ -311,7 +311,7 @@ class Cloze(TaskDistribution):
             raise InnerloopError(
                 "the labels of cloze are the same in all tasks, and this learner "
                 "learns new ones in every task: use one that trains on all classes at "
-                "once, such as finetune or centerlossnet"
+                "once, such as finetune or centrelossnet"
             )
         # (n, size, length)
         x = self.values[
