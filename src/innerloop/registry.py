@@ -1,4 +1,4 @@
-"""One table of everything that is chosen by name.
+"""The registry of learners, task sources and everything else with a name.
 
 `find(kind, name)` gives an entry: its factory, its typed options, its docstring and its
 citation. Flags, help texts, `innerloop list`, documentation pages and JSON are derived
@@ -157,7 +157,7 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that is chosen by name."""
+    """A registered class or function."""
 
     kind: str
     name: str
@@ -249,8 +249,8 @@ def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
 
 
 def find(kind: str, name: str) -> Entry:
-    """The entry of that name, whatever its case and hyphens; for learners also presets,
-    and for every kind `file.py:Name`.
+    """The entry of that name, regardless of case and hyphens; for learners also
+    presets, and for every kind `file.py:Name`.
 
     Raises InnerloopError, with a guess, where there is none.
     """

@@ -28,7 +28,7 @@ def draw(
     results: dict[str, TestResult],
     seed: int,
 ) -> None:
-    """One task as a person sees it, and the accuracy of every learner."""
+    """One task with predictions, and the accuracy of every learner."""
     task = tasks.sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
     plt = pyplot()
     figure = plt.figure(figsize=(10.5, 4), layout="constrained")

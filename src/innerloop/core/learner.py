@@ -1,4 +1,4 @@
-"""Learning algorithms: how one task is learned."""
+"""The base classes of learners."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class Learner(nn.Module, ABC):
     """A learning algorithm; its parameters are the meta-parameters theta. Written for
     ONE task, without side effects.
 
-    A subclass is a dataclass by itself: annotate its networks and hyperparameters. A
-    new learner is in evaluation mode; `meta_train` switches to training mode while it
-    trains.
+    A subclass is automatically a dataclass: annotate its networks and hyperparameters.
+    A new learner is in evaluation mode; `meta_train` switches to training mode while
+    it trains.
 
     Class variables, which an instance may override where they depend on its fields:
         kinds: the kinds of targets that it can predict.
@@ -91,8 +91,8 @@ class Learner(nn.Module, ABC):
         regression_defaults: other default fields of `build` where targets are reals.
         home: a task source that suits it, for examples in the documentation.
         named_networks: the fields whose networks can be chosen by name.
-        sequences: whether it can answer ordered queries.
-        fixed_ways: whether it answers only for the number of ways it was built for.
+        sequences: whether it can predict the queries of ordered tasks.
+        fixed_ways: whether it predicts only the number of ways it was built for.
         encode_jointly: whether `forward` encodes all tasks at once.
         transductive: whether a prediction uses the other query examples.
         contextual: whether the order of the support examples matters.

@@ -1,4 +1,4 @@
-"""Evaluations: what can be measured of a learner beside its score, by name."""
+"""Evaluations: other measurements of a learner than its score on query sets."""
 
 from innerloop.evaluation.active import Labeling
 from innerloop.evaluation.base import Evaluation

@@ -1,4 +1,4 @@
-"""Active learning curves: the accuracy after every label, by what chose the labels."""
+"""Active learning curves: the accuracy after every label, by query strategy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation is: a way to measure a learner, chosen by name."""
+"""The base class of evaluations."""
 
 from __future__ import annotations
 

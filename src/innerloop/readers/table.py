@@ -344,7 +344,7 @@ class TableReader(Reader):
         return torch.from_numpy(x), errors, sorted(misfits)
 
     def _columns_of(self, X: Any) -> dict[str, Cells]:
-        """The cells of each used column, from what a person holds in memory."""
+        """The cells of each used column, from data in memory."""
         wanted = [column.name for column in self._used]
         if isinstance(X, Mapping) or hasattr(X, "columns"):
             by_name = columns_of(X)

@@ -1,4 +1,4 @@
-"""Tensors that are costly to compute, kept in the cache folder."""
+"""A disk cache of tensors that are expensive to compute."""
 
 from __future__ import annotations
 

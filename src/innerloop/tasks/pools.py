@@ -1,4 +1,4 @@
-"""Pools without labels: many examples of a few classes, some of them rare."""
+"""Pools of unlabeled examples, with common and rare classes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Strokes: an endless supply of handwriting-like alphabets, without a download.
+"""Strokes: synthetic alphabets that resemble handwriting, without a download.
 
-A character is a small program: a few pen strokes, each a chain of moves that runs
-straight, bends, hooks, zigzags or curls, and begins anywhere or on an earlier stroke.
-The characters of an alphabet share strokes of a common stock, and some are variants of
-others, as in real scripts. Every drawing of a character varies its moves, strokes,
-slant and proportions at random. In the spirit of Lake et al. 2015 (Science 350), with
-nothing fitted to any data.
+A character is a few pen strokes. Each stroke is a chain of moves (straight lines,
+bends, hooks, zigzags or curls) that begins anywhere or on an earlier stroke. The
+characters of an alphabet share strokes, and some are variants of others, as in real
+scripts. Every drawing of a character varies its moves, strokes, slant and proportions
+at random. Similar to the generative model of Lake et al. 2015 (Science 350), but not
+fitted to data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts and their classes: CLINC150, and a user's own file."""
+"""Few-shot text classification: CLINC150, and your own files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs on lists, by a search that knows which functions are likely."""
+"""Programs on lists, found by a search in which a network ranks the functions."""
 
 from __future__ import annotations
 
