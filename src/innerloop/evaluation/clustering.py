@@ -116,7 +116,7 @@ class Clustering(Evaluation):
 
     Args:
         tasks: largest number of tasks.
-        restarts: runs of k-means, of which the best counts.
+        restarts: runs of k-means; the best one is used.
     """
 
     tasks: Count = 100

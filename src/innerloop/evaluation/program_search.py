@@ -37,7 +37,7 @@ class ProgramSearch(Evaluation):
 
     Args:
         seconds: processor time for a task; by default what the learner was built with.
-        compare: whether enumeration is measured beside the guided search.
+        compare: also measure enumeration without the network.
     """
 
     seconds: Positive | None = None

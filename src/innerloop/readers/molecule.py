@@ -34,7 +34,8 @@ class MoleculeReader(Reader):
     Args:
         radius: number of bonds from the center of a neighborhood to its edge.
         bits: length of the fingerprint.
-        smiles_column, label_column: columns of a file that hold a SMILES and its label.
+        smiles_column: column of the SMILES in a file.
+        label_column: column of the labels in a file.
     """
 
     radius: CountOrZero = RADIUS

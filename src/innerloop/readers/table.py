@@ -178,8 +178,8 @@ class TableReader(Reader):
 
     Args:
         columns: how each column becomes features.
-        label_column, task_column: columns of a file that hold the label and the task of
-            a row.
+        label_column: column of the labels in a file.
+        task_column: column of the tasks in a file.
     """
 
     columns: tuple[Column, ...]

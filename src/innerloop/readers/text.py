@@ -36,7 +36,8 @@ class TextReader(Reader):
         symbols: the known characters.
         merges: pairs of symbols, in the order in which they were merged in training.
         length: number of tokens of a text; longer texts are cut.
-        text_column, label_column: columns of a file that hold a text and its label.
+        text_column: column of the texts in a file.
+        label_column: column of the labels in a file.
     """
 
     symbols: tuple[str, ...]

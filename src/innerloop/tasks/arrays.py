@@ -149,14 +149,16 @@ def arrays(
     Args:
         x, y, task: inputs (n, *x_shape), labels or targets, and the task of every row.
             x may be a data frame.
-        file: a file to read instead.
-        ways, shots, queries: classes in a task, support and query examples of each; of
-            regression tasks, support and query rows.
-        label_column, task_column: the columns of the file that hold y and task.
+        file: a file to read instead of arrays in memory.
+        ways: classes in a task.
+        shots: support examples of each class, or support rows of a regression task.
+        queries: query examples of each class, or query rows of a regression task.
+        label_column: column of the file with y.
+        task_column: column of the file with the task.
         standardize: scale every feature of an array to mean 0 and deviation 1 on the
             training split. Columns of a table are always scaled.
         all_classes: use all classes, or tasks, in every split, to adapt to other ones
-            later; then validation and test say nothing about new classes.
+            later; validation and test then do not measure the learning of new ones.
         reader: the reader of an earlier run, to read these rows in the same way.
     """
     sheet = None

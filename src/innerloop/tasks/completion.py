@@ -147,7 +147,7 @@ def completion(
     Args:
         shots: known pixels of a task.
         queries: pixels to predict.
-        of: where the characters come from.
+        of: source of the characters.
     """
     source = strokes if of == "strokes" else omniglot
     characters = source(split, ways=2, shots=1, queries=1)

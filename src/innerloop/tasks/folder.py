@@ -186,14 +186,16 @@ def folder(
 
     Args:
         root: the folder with the class folders, ROOT/CLASS/image.png.
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: for drawings: light strokes on a dark background, centered
             and scaled to fill the image.
-        augment: small random distortions of images; None for training only.
+        augment: small random distortions of images; by default in training only.
         all_classes: use all classes in every split, to adapt to other classes later;
-            then validation and test say nothing about new classes.
+            validation and test then do not measure the learning of new classes.
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), normalize_strokes, normalize_strokes)

@@ -89,7 +89,8 @@ def sums(split: str = "train", *, shots: Count = 10, queries: Count = 10) -> Sum
     No pair is in two splits; every function is in the training pairs.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
     """
     names = ["+".join(pair) for pair in PAIRS]
     return Sums([PAIRS[i] for i in split_indices(names, split)], shots, queries)

@@ -183,7 +183,8 @@ def gp_curves(
     `shots`. Every split draws from the same distribution; no curve is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
         kernel: covariance function of the Gaussian process.
     """
     return Curves(kernel, shots, queries, split != "train")

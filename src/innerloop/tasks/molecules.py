@@ -107,7 +107,8 @@ class Assays(TaskDistribution):
     Args:
         molecules: the molecules, with results in the assays.
         names: the assays that tasks are drawn from.
-        shots, queries: support and query molecules of each class.
+        shots: support molecules of each class.
+        queries: query molecules of each class.
         reader: what made the fingerprints.
         note: what should be known of results on these tasks.
 
@@ -273,7 +274,8 @@ def tox21(
     and mechanism characterization", Nature Communications 7:10425.
 
     Args:
-        shots, queries: support and query molecules of each class.
+        shots: support molecules of each class.
+        queries: query molecules of each class.
         holdout: keep the validation assays out of training.
         molecules: with "disjoint", no molecule is in two splits. "scaffold" splits in
             the same way by Bemis-Murcko scaffold, so that test molecules also have

@@ -194,16 +194,18 @@ def omniglot(
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: the number of alphabets that the classes of a task come from; 0 for any.
-        protocol: which characters train, validate and test.
-        holdout: keep the validation classes out of training, to choose settings by
-            them; otherwise they train too.
+        protocol: splits of the characters into training, validation and test.
+        holdout: keep the validation classes out of training, to choose hyperparameters
+            on them; otherwise they are also used for training.
         size: height and width of an image in pixels.
         channels: 1 for gray images, 3 for learners of color images.
         normalize_strokes: center the strokes and scale them to fill the image.
         augment: rotations and mirror images as new classes, and small random
-            distortions; None for training only.
+            distortions; by default in training only.
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)

@@ -132,7 +132,8 @@ def mlp_digits(
     1,000 images are for training optimizers, 400 for validation and 397 for testing.
 
     Args:
-        shots, queries: support and query examples of a task, of all classes together.
+        shots: support examples of a task, over all classes.
+        queries: query examples of a task, over all classes.
     """
     first, last = DIGITS[split]
     x, y = _digits()
@@ -151,8 +152,10 @@ def mlp_omniglot(
     """Omniglot at 14x14: optimize a network on ten Omniglot characters.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
-        protocol: which characters train, validate and test, see `omniglot`.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
+        protocol: splits of the characters, see `omniglot`.
     """
     return omniglot(
         split, protocol=protocol, ways=ways, shots=shots, queries=queries, size=14

@@ -162,8 +162,9 @@ def pools(
     """Pools: 50 unlabeled images of 5 to 10 classes to choose from.
 
     Args:
-        of: where the images come from.
-        protocol, holdout: the classes of Omniglot, see `omniglot`.
+        of: source of the images.
+        protocol: splits of Omniglot, see `omniglot`.
+        holdout: keep the validation classes of Omniglot out of training.
         root: a folder of your own images, ROOT/CLASS/image.png, in place of `of`.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.

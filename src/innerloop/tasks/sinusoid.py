@@ -67,6 +67,7 @@ def sinusoid(
     Every split draws from the same distribution; no task is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
     """
     return Sinusoid(shots, queries)

@@ -371,7 +371,9 @@ class FreshEpisodes(TaskDistribution):
     """Episodes of new characters: every task has its own, each drawn anew.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: how many alphabets the classes of a task come from; 0 takes every class
             from an alphabet of its own.
     """
@@ -476,7 +478,9 @@ def strokes(
     each.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: the number of alphabets that the classes of a task come from; 0 for any.
     """
     if split == "train":

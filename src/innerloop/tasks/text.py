@@ -120,7 +120,9 @@ def clinc(
     out-of-scope prediction", arXiv:1909.02027.
 
     Args:
-        ways, shots, queries: intents in a task, support and query requests of each.
+        ways: intents in a task.
+        shots: support requests of each intent.
+        queries: query requests of each intent.
         groups: number of domains that the intents of a task come from; 0: any.
         length: tokens of a request, longer ones are cut; by default chosen from the
             training requests (24).
@@ -187,12 +189,15 @@ def text(
 
     Args:
         file: the file.
-        text_column, label_column: the columns of the texts and of their labels.
-        ways, shots, queries: classes in a task, support and query texts of each.
+        text_column: column of the texts.
+        label_column: column of the labels.
+        ways: classes in a task.
+        shots: support texts of each class.
+        queries: query texts of each class.
         length: tokens of a text, longer ones are cut; by default one and a half times
             the 95th percentile of the training texts, from 8 to 128.
         all_classes: use all classes in every split, to adapt to other classes later;
-            then validation and test say nothing about new classes.
+            validation and test then do not measure the learning of new classes.
         reader: the reader of an earlier run; by default one is fitted to the training
             texts.
     """

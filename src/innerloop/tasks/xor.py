@@ -67,6 +67,7 @@ def xor(split: str = "train", *, shots: Count = 1, queries: Count = 8) -> Exclus
     the same distribution; no task is drawn twice.
 
     Args:
-        shots, queries: support and query examples of a task.
+        shots: support examples of a task.
+        queries: query examples of a task.
     """
     return ExclusiveOr(shots, queries)

@@ -53,7 +53,7 @@ class MetaGAN(Learner):
         noise: size of the noise for an example.
         hidden: size of the LSTM.
         fakes: fake examples of each class in a task.
-        adversarial: weight of the loss of telling real from fake.
+        adversarial: weight of the loss that separates real from fake examples.
         scale: initial value of the learned scale of distances.
     """
 

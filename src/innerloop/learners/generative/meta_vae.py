@@ -53,7 +53,8 @@ class MetaVAE(Learner):
         prior: the network p(z | c).
         posterior: the network q(z | x, c).
         decoder: the network from c and z to x.
-        context, latent: size of c and of z.
+        context: size of c.
+        latent: size of z.
         width: size of the features, and units of a layer.
         discriminative: weight of the query loss.
         pixels: distribution of x: "bernoulli" for brightness in 0..1, "gaussian" with

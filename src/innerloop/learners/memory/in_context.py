@@ -47,7 +47,8 @@ class InContext(FeatureLearner):
         y_dim: size of a target.
         out_dim: number of outputs.
         width: size of a token.
-        layers, heads: of the transformer.
+        layers: layers of the transformer.
+        heads: attention heads of the transformer.
     """
 
     encoder: nn.Module

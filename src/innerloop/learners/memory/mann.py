@@ -56,7 +56,8 @@ class MANN(Recurrent):
         y_dim: size of a target.
         out_dim: number of outputs.
         hidden: size of the LSTM controller.
-        slots, width: number and size of the rows of the memory.
+        slots: rows of the memory.
+        width: size of a row of the memory.
         readers: number of heads; each of them reads, and writes one row.
         usage_decay: decay of the usage of slots per step.
         strength: initial value of the learned sharpness of reading.

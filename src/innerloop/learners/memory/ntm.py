@@ -71,8 +71,10 @@ class NTM(Recurrent):
         out_dim: number of outputs.
         controller: kind of the controller network.
         hidden: size of the controller.
-        slots, width: number and size of the rows of the memory.
-        readers, writers: number of read heads and of write heads.
+        slots: rows of the memory.
+        width: size of a row of the memory.
+        readers: number of read heads.
+        writers: number of write heads.
     """
 
     _: KW_ONLY

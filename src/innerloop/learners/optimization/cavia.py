@@ -58,7 +58,8 @@ class CAVIA(Descent):
     Args:
         net: the task network, with a buffer `context` that it reads; by default two
             hidden layers on the context and the input, or convolutional features of it.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
         contexts: number of context parameters.
         width: units of a hidden layer.
         first_order: leave out second derivatives.

@@ -36,7 +36,8 @@ class ESMAML(Remembering):
     Args:
         net: the task network; by default a small perceptron also for images, because
             the number of evaluations grows with that of the weights.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
         inner_pairs: K, the number of antithetic pairs of perturbations.
         inner_sigma: standard deviation of the perturbations.
         inner_rule: "gradient" steps along the estimated gradient, "hill-climbing" moves

@@ -45,7 +45,8 @@ class PromptTuning(Learner):
         start: initialization of the prompt: "learned" over tasks, together with the
             step sizes and the scale of the head; or "words", the embeddings of random
             tokens, with nothing to meta-learn.
-        inner_lr, head_lr: initial values of the learned step sizes of prompt and head.
+        inner_lr: initial value of the learned step size of the prompt.
+        head_lr: initial value of the learned step size of the head.
         inner_steps: number of inner steps.
         scale: for a class with mean c, the head begins with weight 2 scale c and bias
             -scale |c|^2; the initial value of a learned scale.

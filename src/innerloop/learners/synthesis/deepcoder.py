@@ -51,7 +51,8 @@ class DeepCoder(Synthesizer):
     Args:
         inputs: numbers in the encoding of a row.
         numbers: numbers in the encoding of a program, three for each line.
-        width, layers: width and number of layers of the perceptron g.
+        width: units of a layer of the perceptron g.
+        layers: layers of the perceptron g.
         embedding: size of the embedding of an integer.
         least: lower bound of a probability in the search.
         likelihood: how outputs are scored.

@@ -54,11 +54,12 @@ class RobustFill(Synthesizer):
     Args:
         length: characters of a text.
         symbols: symbols of a program.
-        width, heads, layers: of the transformer.
+        width: size of a token of the transformer.
+        heads, layers: attention heads and layers of the transformer.
         hidden: units of the decoder's layers.
         beam: expressions that are proposed at a position; where the search finds
             nothing, 4 and then 16 times as many.
-        positions: how often the search may ask the network for proposals.
+        positions: limit on positions for which the network proposes expressions.
         samples: programs that are sampled for a task under REINFORCE.
         reinforce: share of training with REINFORCE.
         likelihood: how outputs are scored.

@@ -40,7 +40,8 @@ class MetaTransfer(FeatureLearner):
     Args:
         encoder: the network f, frozen: use that of a trained FineTune.
         head: the linear head, the initialization of every task.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
     """
 
     encoder: nn.Module

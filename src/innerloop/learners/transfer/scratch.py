@@ -30,7 +30,8 @@ class Scratch(Descent):
 
     Args:
         net: the task network.
-        inner_lr, inner_steps: step size and number of the gradient descent steps.
+        inner_lr: step size of gradient descent.
+        inner_steps: number of gradient descent steps.
     """
 
     net: nn.Module
