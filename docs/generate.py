@@ -37,6 +37,11 @@ def escaped(text: str) -> str:
     )
 
 
+def sentence(entry: Entry) -> str:
+    """The summary with a capital."""
+    return entry.summary[0].upper() + entry.summary[1:]
+
+
 def linked(text: str) -> str:
     """Escaped text in which arXiv ids are links."""
     link = r"[arXiv:\1](https://arxiv.org/abs/\1)"
@@ -137,14 +142,14 @@ def learner_page(entry: Entry) -> str:
     code = Path(inspect.getfile(learner)).resolve().relative_to(ROOT).as_posix()
     link = f"[{Path(code).name}](../../{code})"
     presets = [
-        f"- **{name}**: {escaped(preset.summary)} (`innerloop train {name} ...`)"
+        f"- `innerloop train {name} ...`: {escaped(preset.summary)}"
         for name, preset in PRESETS.items()
         if preset.learner == entry.name
     ]
     lines = [
         f"# {learner.__name__}",
         "",
-        escaped(entry.summary[0].upper() + entry.summary[1:]),
+        escaped(sentence(entry)),
         "",
         "| family | predicts | reference | code |",
         "|---|---|---|---|",
@@ -217,7 +222,7 @@ def reference(kind: str, title: str, introduction: str) -> str:
     """A page with every entry of a kind."""
     lines = [f"# {title}", "", introduction, ""]
     for name, entry in entries(kind).items():  # pyright: ignore[reportArgumentType]
-        lines += [f"## {name}", "", escaped(entry.summary), "", *theory(entry)]
+        lines += [f"## {name}", "", escaped(sentence(entry)), "", *theory(entry)]
         if entry.options:
             lines += [*option_table(entry.options), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -18,7 +18,7 @@ class Filters(nn.Conv2d):
     """
 
     def __init__(self, channels_in: int, channels_out: int):
-        # batch normalization adds the bias
+        # the normalisation has a bias of its own
         super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
         self.weight.data = (
             self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
@@ -26,12 +26,12 @@ class Filters(nn.Conv2d):
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch normalization, ReLU and, with `pool`, 2x2 max-pooling
-    (before the ReLU, which is equivalent and cheaper).
+    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before
+    the ReLU, which is the same and cheaper).
 
-    On a CPU it is one compiled operation. With fixed statistics, normalization is an
-    affine map of every channel, folded into the filters and the bias of the
-    convolution.
+    On a CPU it is one compiled operation. With settled statistics, normalising is an
+    affine map of every channel, which the convolution does with scaled filters and a
+    bias.
     """
 
     def __init__(
