@@ -1,4 +1,4 @@
-"""innerloop: learning to learn, every family of it, behind one interface."""
+"""innerloop: meta-learning on PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the parts of an experiment are chosen and built."""
+"""The parts of an experiment: how they are chosen and built."""
 
 from __future__ import annotations
 

@@ -436,7 +436,7 @@ def test_the_demo_draws_its_picture(
     monkeypatch.setattr("innerloop.cli.demo.TASKS", 2)
     assert cli("demo --scale 0.01 --out", tmp_path / "demo") == 0
     assert (tmp_path / "demo" / "demo.png").is_file()
-    assert "these figures say little" in capsys.readouterr().out
+    assert "too few meta-steps" in capsys.readouterr().out
     assert isinstance(
         innerloop.load(tmp_path / "demo" / "protonet"), innerloop.ProtoNet
     )

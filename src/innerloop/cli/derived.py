@@ -114,7 +114,7 @@ def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
         Flag(
             [f"evaluation__{name.replace('-', '_')}", f"--{name}"],
             is_flag=True,
-            section="Measure something else",
+            section="Evaluations",
             help=entry.summary,
         )
         for name, entry in evaluations.items()

@@ -133,7 +133,7 @@ def completion(
     queries: _POINTS = 200,
     of: Literal["strokes", "omniglot"] = "strokes",
 ) -> Completion:
-    """Completion: characters to complete from some of their pixels.
+    """Completion: complete characters from some of their pixels.
 
     Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
     Eslami 2018, "Conditional neural processes", arXiv:1807.01613, section 4.2.
@@ -144,7 +144,7 @@ def completion(
     Args:
         shots: known pixels of a task.
         queries: pixels to predict.
-        of: where the characters come from.
+        of: source of the characters.
     """
     source = strokes if of == "strokes" else omniglot
     characters = source(split, ways=2, shots=1, queries=1)

@@ -82,7 +82,7 @@ class Sums(TaskDistribution):
 
 @task_source
 def sums(split: str = "train", *, shots: Count = 10, queries: Count = 10) -> Sums:
-    """Sums of functions: two of eight functions, in pairs that training has not seen.
+    """Sums of functions: sums of two of eight functions; test pairs are unseen.
 
     Reference: Alet, Lozano-Perez and Kaelbling 2018, "Modular meta-learning",
     arXiv:1806.10166, section 5.

@@ -172,7 +172,7 @@ def gp_curves(
     queries: Count = 50,
     kernel: Kernel = "rbf",
 ) -> Curves:
-    """GP curves: draws from a Gaussian process, with the exact posterior beside them.
+    """GP curves: samples of a Gaussian process, with the exact posterior.
 
     Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
     Eslami 2018, "Conditional neural processes", arXiv:1807.01613, section 4.1.

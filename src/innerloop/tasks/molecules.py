@@ -252,12 +252,12 @@ def tox21(
     holdout: bool = False,
     molecules: Protocol = "disjoint",
 ) -> Assays:
-    """Tox21: is a molecule active in a toxicity assay? Each task is an assay with a few
-    active and inactive molecules.
+    """Tox21: toxicity assays; which molecules are active?
 
-    Nine assays train; SR-HSE, SR-MMP and SR-p53 test. NR-AhR and SR-ATAD5 validate, and
-    with `holdout` do not train. A molecule is its fingerprint of radius 2 with 2,048
-    bits (see `MoleculeReader`).
+    Each task is an assay with a few active and inactive molecules. Nine assays are for
+    training, SR-HSE, SR-MMP and SR-p53 for testing. NR-AhR and SR-ATAD5 are for
+    validation, and with `holdout` are not used for training. A molecule is its
+    fingerprint of radius 2 with 2,048 bits (see `MoleculeReader`).
 
     By default no molecule of a test task is in any training or validation task. A
     structure is the largest fragment of a molecule without stereochemistry and

@@ -57,8 +57,7 @@ class Digits(TaskDistribution):
 
     Args:
         x, y: the examples to draw from.
-        shots: support examples, of all classes together.
-        queries: query examples, of all classes together.
+        shots, queries: support and query examples, of all classes together.
     """
 
     prefetch = True
@@ -80,6 +79,9 @@ class Digits(TaskDistribution):
         return frozenset(
             hashlib.sha256(row.tobytes()).hexdigest() for row in self.x.numpy()
         )
+
+    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
+        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         drawn = (
@@ -110,7 +112,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 @task_source
 def quadratics(split: str = "train") -> Quadratics:
-    """Quadratics: random quadratic functions of ten variables, to optimize.
+    """Quadratics: optimize random quadratic functions of ten variables.
 
     Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
     Freitas 2016, "Learning to learn by gradient descent by gradient descent",
@@ -125,13 +127,13 @@ def quadratics(split: str = "train") -> Quadratics:
 def mlp_digits(
     split: str = "train", *, shots: Count = 256, queries: Count = 64
 ) -> Digits:
-    """Digits: training a network on scikit-learn's handwritten digits, to optimize.
+    """Digits: optimize a network on scikit-learn's handwritten digits.
 
-    1,000 images train optimizers, 400 validate and 397 test them.
+    1,000 images are for training optimizers, 400 for validation and 397 for testing.
 
     Args:
-        shots: support examples of a task, of all classes together.
-        queries: query examples of a task, of all classes together.
+        shots: support examples of a task, over all classes.
+        queries: query examples of a task, over all classes.
     """
     first, last = DIGITS[split]
     x, y = _digits()
@@ -147,13 +149,13 @@ def mlp_omniglot(
     queries: Count = 5,
     protocol: Protocol = "lake",
 ) -> Episodes:
-    """Omniglot at 14x14: training a network on ten characters, to optimize.
+    """Omniglot at 14x14: optimize a network on ten Omniglot characters.
 
     Args:
-        ways: classes of a task.
-        shots: support examples of a class.
-        queries: query examples of a class.
-        protocol: which characters train, validate and test, see `omniglot`.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
+        protocol: splits of the characters, see `omniglot`.
     """
     return omniglot(
         split, protocol=protocol, ways=ways, shots=shots, queries=queries, size=14

@@ -57,7 +57,7 @@ class Sinusoid(TaskDistribution):
 def sinusoid(
     split: str = "train", *, shots: Count = 10, queries: Count = 10
 ) -> Sinusoid:
-    """Sinusoid: sine waves of random amplitude and phase, as regression.
+    """Sinusoid: regression of sine waves of random amplitude and phase.
 
     Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
     adaptation of deep networks", arXiv:1703.03400, section 5.1.

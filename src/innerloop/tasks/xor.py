@@ -55,7 +55,7 @@ class ExclusiveOr(TaskDistribution):
 
 @task_source
 def xor(split: str = "train", *, shots: Count = 1, queries: Count = 8) -> ExclusiveOr:
-    """Exclusive or: whether two signs differ or agree, from one example.
+    """Exclusive or: XOR or XNOR of two signs, determined by one example.
 
     Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
     augmenting topologies", Evolutionary Computation 10(2), section 4.1.
