@@ -141,8 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, ctx: click.Context | None = None) -> int:
-    text = " ".join(message.split())
-    text = text if len(text) <= MOST else text[: MOST - 3] + "..."
     where = ctx.command_path if ctx is not None else "innerloop"
-    print(f"{where}: error: {text}", file=sys.stderr)
+    text = " ".join(f"{where}: error: {message}".split())
+    # file names may hold characters that steer terminals
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: MOST + 1])
+    text = text if len(text) <= MOST else text[: MOST - 3] + "..."
+    print(text, file=sys.stderr)
     return 2
