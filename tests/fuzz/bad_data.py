@@ -18,8 +18,29 @@ from PIL import Image
 
 from tests.fuzz.values import NUMBERS, TEXTS, junk, mangled
 
-SMILES = ("CCO", "c1ccccc1", "CC(=O)O", "CN", "C1CC1", "O=C=O", "CCN(CC)CC", "[Na+].[Cl-]")
-BAD_SMILES = ("C1CC", "xyz", "", "C" * 3000, "[U", "*", "C.C.C", "é", "C(", "[999C]", "#")
+SMILES = (
+    "CCO",
+    "c1ccccc1",
+    "CC(=O)O",
+    "CN",
+    "C1CC1",
+    "O=C=O",
+    "CCN(CC)CC",
+    "[Na+].[Cl-]",
+)
+BAD_SMILES = (
+    "C1CC",
+    "xyz",
+    "",
+    "C" * 3000,
+    "[U",
+    "*",
+    "C.C.C",
+    "é",
+    "C(",
+    "[999C]",
+    "#",
+)
 CLASSES = tuple(f"class {i}" for i in range(10))
 
 
@@ -93,7 +114,7 @@ IMAGES: dict[str, Callable[[Random], bytes]] = {
 }
 IMAGE_NAMES = (
     *("new.png", "new.PNG", "new.jpg", "new.tif", "new.txt", "new", ".hidden.png"),
-    *("[/x].png", "a b.png", "é.png", "new.gif", "new.heic", "x" * 240 + ".png"),
+    *("[b].png", "a b.png", "é.png", "new.gif", "new.heic", "x" * 240 + ".png"),
     *("\x1b[1m.png", "a\nb.png", "new.webp", "-.png", os.fsdecode(b"\xff.png")),
 )
 
@@ -207,7 +228,9 @@ def bad_table(file: Path, kind: str, rng: Random) -> list[str]:
     encoding = rng.choice(
         ("utf-8",) * 6 + ("utf-8-sig", "utf-16", "utf-16-le", "cp1252", "utf-32")
     )
-    content = text.encode(encoding, "surrogateescape" if "utf-8" in encoding else "replace")
+    content = text.encode(
+        encoding, "surrogateescape" if "utf-8" in encoding else "replace"
+    )
     done.append(f"{file.name}: {encoding}, {delimiter!r}, {ending!r}")
     how = rng.choice(("",) * 6 + ("mangled", "gzip", "zip", "nul", "magic", "folder"))
     if how == "mangled":
@@ -235,13 +258,15 @@ def bad_table(file: Path, kind: str, rng: Random) -> list[str]:
 
 
 def _spoil_rows(table: list[list[str]], kind: str, rng: Random) -> str:
-    how = rng.choice(("cell",) * 4 + ("ragged", "column", "none", "header", "names", "long"))
-    row = rng.randrange(len(table))
-    if how == "cell" and table[row]:
+    how = rng.choice(
+        ("cell",) * 4 + ("ragged", "column", "none", "header", "names", "long")
+    )
+    row = rng.randrange(len(table)) if table else 0
+    if how == "cell" and table and table[row]:
         place, value = rng.randrange(len(table[row])), rng.choice(ODD_CELLS)
         table[row][place] = value
         return f"cell {row}, {place} is {value!r:.40}"
-    if how == "ragged":
+    if how == "ragged" and table:
         table[row] = table[row][:-1] if rng.random() < 0.5 else [*table[row], "more"]
         return f"row {row} has {len(table[row])} cells"
     if how == "column":
@@ -260,7 +285,9 @@ def _spoil_rows(table: list[list[str]], kind: str, rng: Random) -> str:
         table[0] = [rng.choice((*table[0], *TEXTS)) for _ in table[0]]
         return f"the header is {table[0]!r:.60}"
     if how == "long" and table and table[row:]:
-        table[row] = ["y" * rng.choice((300, 20_000, 200_000))] * max(1, len(table[row]))
+        table[row] = ["y" * rng.choice((300, 20_000, 200_000))] * max(
+            1, len(table[row])
+        )
         return f"row {row} is very long"
     return "nothing"
 
@@ -317,7 +344,10 @@ def bad_arrays(file: Path, rng: Random) -> list[str]:
         "dates": lambda: np.full(n, np.datetime64("NaT")),
         "good": lambda: y,
     }
-    name_x, name_y = rng.choice(sorted(odd)), rng.choice([*sorted(odd_y), *["good"] * 9])
+    name_x, name_y = (
+        rng.choice(sorted(odd)),
+        rng.choice([*sorted(odd_y), *["good"] * 9]),
+    )
     with np.errstate(all="ignore"):
         arrays = {"X": odd[name_x](), "y": odd_y[name_y]()}
     done = [f"{file.name}: X {name_x}, y {name_y}"]

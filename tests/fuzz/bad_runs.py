@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -113,7 +112,7 @@ def _folder(run: Path, others: list[Path], rng: Random) -> str:
 
 
 def _left_over(run: Path, others: list[Path], rng: Random) -> str:
-    place = run / f".{rng.choice(FILES)}.{rng.choice((1, os.getpid()))}.part"
+    place = run / f".{rng.choice(FILES)}.1.part"
     if rng.random() < 0.5:
         place.mkdir()
     else:
@@ -187,7 +186,9 @@ def _state(run: Path, others: list[Path], rng: Random) -> str:
         if how == "gone":
             del state[key]
         else:
-            state[key] = rng.choice((*JSON, torch.zeros(3), torch.zeros(3, dtype=torch.uint8)))
+            state[key] = rng.choice(
+                (*JSON, torch.zeros(3), torch.zeros(3, dtype=torch.uint8))
+            )
             done = f"{key} = {state[key]!r:.60}"
     if rng.random() < 0.05:
         state, done = [1, 2], "a list"

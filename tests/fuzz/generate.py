@@ -25,9 +25,6 @@ from tests.fuzz.bad_data import (
     bad_arrays,
     bad_pictures,
     bad_table,
-    write_arrays,
-    write_pictures,
-    write_table,
 )
 from tests.fuzz.values import NAMES, NUMBERS, TEXTS
 
@@ -118,7 +115,9 @@ def _run(made: Case, base: Path, rng: Random) -> None:
     name = rng.choice([n for n in names if n != "drawn"] + ["drawn"] * 2)
     run = _copy(name, base, made, rng)
     others = [base / "runs" / n for n in names if n not in (name, "drawn")]
-    made.done = [bad_runs.damage(run, others, rng) for _ in range(rng.choice((1, 1, 2)))]
+    made.done = [
+        bad_runs.damage(run, others, rng) for _ in range(rng.choice((1, 1, 2)))
+    ]
     made.words = _use(name, run, base, made, rng)
 
 
@@ -130,7 +129,16 @@ def _use(name: str, run: Path, base: Path, made: Case, rng: Random) -> list[str]
         "arrays": "table.csv",
     }.get(name, "pictures")
     pictures = str(data / support)
-    adapt = ["adapt", str(run), "--support", pictures, "--query", pictures, "--out", out]
+    adapt = [
+        "adapt",
+        str(run),
+        "--support",
+        pictures,
+        "--query",
+        pictures,
+        "--out",
+        out,
+    ]
     test = ["test", str(run), "--tasks", "2", "--json", out]
     if name in ("images", "texts", "rows", "arrays", "drawn"):
         test += SIZE
@@ -163,7 +171,9 @@ def _trained(name: str, base: Path) -> list[str]:
 
 def _out(made: Case, rng: Random) -> str:
     name = rng.choice(NAMES) if rng.random() < 0.1 else "out"
-    return str(made.folder / "result" / name) if "/" in name else str(made.folder / name)
+    return (
+        str(made.folder / "result" / name) if "/" in name else str(made.folder / name)
+    )
 
 
 # ---------------------------------------------------------------------- data
@@ -175,7 +185,9 @@ def _data(made: Case, base: Path, rng: Random) -> None:
     name = "arrays.npz" if kind == "arrays" else f"{kind}.csv"
     name = "pictures" if kind == "pictures" else name
     if rng.random() < 0.1 and kind != "pictures":
-        name = f"{kind}.{rng.choice(('tsv', 'txt', 'xlsx', 'parquet', 'gz', 'npz', 'x'))}"
+        name = (
+            f"{kind}.{rng.choice(('tsv', 'txt', 'xlsx', 'parquet', 'gz', 'npz', 'x'))}"
+        )
     bad, good = made.folder / name, base / "data" / name
     if kind == "pictures":
         made.done = bad_pictures(bad, rng)
@@ -274,7 +286,9 @@ def _train_words(made: Case, base: Path, rng: Random) -> list[str]:
     home = entries("learner").get(learner)
     tasks = rng.choice(_sources())
     if home is not None and rng.random() < 0.4:
-        tasks = {"amortized": "gp-curves", "memory": "copy"}.get(home.family, "sinusoid")
+        tasks = {"amortized": "gp-curves", "memory": "copy"}.get(
+            home.family, "sinusoid"
+        )
     words = ["train", learner, tasks, *world.SHORT.split(), "--out", _out(made, rng)]
     options = entries("tasks")[tasks].options
     data = {"folder": ("--root", "pictures"), "text": ("--file", "text.csv")}
@@ -297,7 +311,16 @@ def _train_words(made: Case, base: Path, rng: Random) -> list[str]:
 
 
 def _test_words(made: Case, base: Path, rng: Random) -> list[str]:
-    names = ("images", "texts", "rows", "arrays", "sine", "curves", "bandits", "scratch")
+    names = (
+        "images",
+        "texts",
+        "rows",
+        "arrays",
+        "sine",
+        "curves",
+        "bandits",
+        "scratch",
+    )
     run = _copy(rng.choice(names), base, made, rng)
     words = ["test", str(run), "--tasks", "2", "--json", _out(made, rng)]
     if rng.random() < 0.5:
@@ -353,7 +376,9 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
 
 def _spoil_words(made: Case, rng: Random) -> str:
     words = made.words
-    how = rng.choice(("drop", "twice", "swap", "value", "flag", "typo", "add", "option"))
+    how = rng.choice(
+        ("drop", "twice", "swap", "value", "flag", "typo", "add", "option")
+    )
     if len(words) < 2 or how == "add":
         words.append(rng.choice((*TEXTS, *NUMBERS)))
         return "a word added"
@@ -375,7 +400,9 @@ def _spoil_words(made: Case, rng: Random) -> str:
     elif how == "value":
         words[place] = rng.choice((*TEXTS, *(n for n in NUMBERS if n not in HUGE)))
     elif how == "flag":
-        words.insert(place, rng.choice(("--unknown", "-x", "--no-x", "--steps=x", "--help")))
+        words.insert(
+            place, rng.choice(("--unknown", "-x", "--no-x", "--steps=x", "--help"))
+        )
     elif how == "typo":
         at = rng.randrange(len(kept) + 1)
         words[place] = kept[:at] + rng.choice("xX-= é") + kept[at + 1 :]
