@@ -130,12 +130,13 @@ class Run:
         return (self.folder / "weights.safetensors").is_file()
 
     def check_files(self) -> None:
-        """Raises RunError where a folder is in the place of a file of the run."""
-        for name in FILES:
-            if (self.folder / name).is_dir():
+        """Raises RunError where a folder or a device is in the place of a file of the
+        run.
+        """
+        for file in (self.folder / name for name in FILES):
+            if file.exists() and not file.is_file():
                 raise RunError(
-                    f"{self.folder / name} is a folder, where a run has a file: remove "
-                    "it, or choose another folder"
+                    f"{file} is no regular file: remove it, or choose another folder"
                 )
 
     @contextlib.contextmanager

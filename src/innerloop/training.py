@@ -134,8 +134,8 @@ class _Training:
                 self._restore(state)
             except Exception as error:  # torch raises many types
                 raise RunError(
-                    f"{run.folder}/checkpoint.bin does not fit experiment.json: restore "
-                    "both from a copy, or train again"
+                    f"{run.folder}/checkpoint.bin does not fit experiment.json: "
+                    "restore both from a copy, or train again"
                 ) from error
             run.truncate_log(self.step)
             run.write_experiment(experiment.as_dict())

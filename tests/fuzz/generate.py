@@ -32,8 +32,10 @@ from tests.fuzz.values import NAMES, NUMBERS, TEXTS
 LARGE = (
     *("omniglot", "clinc", "cloze", "tox21", "pools", "completion", "xor"),
     *("mlp-omniglot", "mlp-digits", "half-cheetah", "string-programs"),
-    *("list-programs", "strokes"),
+    *("list-programs", "strokes", "navigation", "mazes"),
 )
+# learners whose meta-step grows with every weight of the task network
+SLOW = ("l2o", "metalstm")
 # options that say how long something takes: large values are legal, and take long
 LENGTHS = ("steps", "tasks", "minutes", "seconds", "count", "labels", "scale")
 HUGE = tuple(n for n in NUMBERS if len(n) > 6)
@@ -148,8 +150,10 @@ def _use(name: str, run: Path, base: Path, made: Case, rng: Random) -> list[str]
     own = {
         "active": ["select", str(run), "--pool", pictures, "--labels", "2"],
         "drawn": ["generate", str(run), "--support", pictures, "--out", out],
-        "programs": ["synthesize", "--examples", str(data / "programs.csv")]
-        + ["--run", str(run), "--seconds", "0.02", "--out", out],
+        "programs": [
+            *("synthesize", "--examples", str(data / "programs.csv")),
+            *("--run", str(run), "--seconds", "0.02", "--out", out),
+        ],
         "molecules": adapt,
     }
     if name in own:
@@ -198,8 +202,10 @@ def _data(made: Case, base: Path, rng: Random) -> None:
     good = good if good.exists() else bad
     out = _out(made, rng)
     train = {
-        "pictures": ["protonet", "folder", "--root", str(bad), "--size", "8"]
-        + ["--encoder", "mlp"],
+        "pictures": [
+            *("protonet", "folder", "--root", str(bad), "--size", "8"),
+            *("--encoder", "mlp"),
+        ],
         "text": ["protonet", "text", "--file", str(bad)],
         "table": ["protonet", "arrays", "--file", str(bad)],
         "arrays": ["protonet", "arrays", "--file", str(bad)],
@@ -289,6 +295,7 @@ def _train_words(made: Case, base: Path, rng: Random) -> list[str]:
         tasks = {"amortized": "gp-curves", "memory": "copy"}.get(
             home.family, "sinusoid"
         )
+    tasks = "sinusoid" if learner in SLOW else tasks
     words = ["train", learner, tasks, *world.SHORT.split(), "--out", _out(made, rng)]
     options = entries("tasks")[tasks].options
     data = {"folder": ("--root", "pictures"), "text": ("--file", "text.csv")}
@@ -361,11 +368,15 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     run = _copy(name, base, made, rng)
     pictures = str(data / "pictures")
     words = {
-        "adapt": ["adapt", str(run), "--support", pictures, "--query", pictures]
-        + ["--out", out],
+        "adapt": [
+            *("adapt", str(run), "--support", pictures, "--query", pictures),
+            *("--out", out),
+        ],
         "select": ["select", str(run), "--pool", pictures, "--labels", "2"],
-        "generate": ["generate", str(run), "--support", pictures, "--out", out]
-        + ["--count", "1"],
+        "generate": [
+            *("generate", str(run), "--support", pictures, "--out", out),
+            *("--count", "1"),
+        ],
     }[command]
     further = {"select": "--strategy", "generate": "--seed"}.get(command, "--device")
     if rng.random() < 0.7:

@@ -45,7 +45,9 @@ def test_smoke(base: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     seed = pytestconfig.getoption("--fuzz-seed", default=None)
     seeds = range(SMOKE) if seed is None else [seed]
     if seed is not None:
-        print(case(seed, base, tmp_path / "shown"))
+        capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{case(seed, base, tmp_path / 'shown')}")
     found = failures(seeds, base, tmp_path)
     assert not found, report(found)
 

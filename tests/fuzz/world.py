@@ -21,7 +21,8 @@ from tests.fuzz.bad_data import write_arrays, write_pictures, write_table
 SHORT = "--steps 1 --batch 1 --seed 1"
 CLASSES = f"--ways 2 --shots 1 --queries 1 {SHORT}"
 TRAINED = {
-    "images": f"protonet folder --root {{data}}/pictures --size 8 --encoder mlp {CLASSES}",
+    "images": "protonet folder --root {data}/pictures --size 8 --encoder mlp "
+    f"{CLASSES}",
     "texts": f"protonet text --file {{data}}/text.csv {CLASSES}",
     "rows": f"protonet arrays --file {{data}}/table.csv {CLASSES}",
     "arrays": f"r2d2 arrays --file {{data}}/arrays.npz {CLASSES}",

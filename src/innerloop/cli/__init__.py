@@ -39,6 +39,7 @@ OUT_OF_MEMORY = (
     "Invalid buffer size",
     "Storage size calculation overflowed",
     "numel: integer multiplication overflow",
+    "Overflow when unpacking long",
 )
 
 
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except MemoryError:
         return _fail(TOO_LARGE)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, OverflowError) as error:
         if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return _fail(TOO_LARGE)

@@ -24,8 +24,8 @@ def run(**arguments: Any) -> int:
     if arguments["strategy"] is not None:
         if (option := learner.options().get("strategy")) is None:
             raise InnerloopError(
-                f"{type(learner).__name__} has no query strategy: leave out --strategy, "
-                "or train activelearner on pools"
+                f"{type(learner).__name__} has no query strategy: leave out "
+                "--strategy, or train activelearner on pools"
             )
         learner.strategy = option.check(arguments["strategy"])
     labelled, known = None, 0

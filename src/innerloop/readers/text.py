@@ -58,7 +58,8 @@ class TextReader(Reader):
         for part in (*self.symbols, *(part for pair in merges for part in pair)):
             if not isinstance(part, str):
                 raise InnerloopTypeError(
-                    f"symbols and merges of a TextReader must be texts; got {part!r:.60}"
+                    "symbols and merges of a TextReader must be texts; got "
+                    f"{part!r:.60}"
                 )
         check_options(self)
 
