@@ -44,13 +44,24 @@ class Choice:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        options = self.options
+        if not isinstance(self.name, str) or not isinstance(options, dict):
+            raise InnerloopTypeError(
+                "a choice must be a name, or a name and its options; got "
+                f"{self.name!r:.60} and {options!r:.60}"
+            )
+
     @classmethod
     def of(cls, value: Choice | str | Mapping[str, Any]) -> Choice:
-        if isinstance(value, str):
-            return cls(value)
+        """A choice from its name, or from JSON. Raises InnerloopTypeError for anything
+        else.
+        """
+        if isinstance(value, Choice):
+            return value
         if isinstance(value, Mapping):
-            return cls(value["name"], dict(value.get("options", {})))
-        return value
+            return cls(value.get("name", ""), value.get("options", {}))
+        return cls(value)
 
 
 def build_tasks(

@@ -7,12 +7,11 @@ JSON out, and training it is a stream of events.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 
@@ -38,7 +37,7 @@ from innerloop.assembly import (
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import checked
+from innerloop.engine.options import Count, Positive, Range, check_options, checked
 from innerloop.engine.precision import Precision
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
@@ -46,6 +45,8 @@ from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import find
 from innerloop.runs import Run, RunError
+
+Seed = Annotated[int, Range(-(2**63), 2**63 - 2)]  # what torch takes, and one more
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class Experiment:
     meta_gradient: Choice | None = None
     likelihood: Choice | None = None
     training: dict[str, Any] = field(default_factory=dict)
-    steps: int | None = None
-    minutes: float | None = None
-    seed: int = 0
+    steps: Count | None = None
+    minutes: Positive | None = None
+    seed: Seed = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     device: str = "cpu"
     init_from: str | None = None
@@ -93,11 +94,8 @@ class Experiment:
                 object.__setattr__(self, name, Choice.of(value))
         if self.steps is not None and self.minutes is not None:
             raise InnerloopError("give steps or minutes, not both")
+        check_options(self)
         checked(MetaTrainConfig, self.training, "training")
-        for name, low in (("steps", 1), ("minutes", 0.0)):
-            value = vars(self)[name]
-            if value is not None and not (low <= value < math.inf and value > 0):
-                raise InnerloopError(f"{name} must be positive; got {value}")
 
     # ------------------------------------------------------------------ JSON
 
@@ -115,6 +113,8 @@ class Experiment:
             spec = TaskSpec(**data["spec"]) if data.get("spec") else None
             return cls(**{**data, "spec": spec})
         except (TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, InnerloopError):
+                raise
             raise InnerloopError(f"this is no experiment: {error}") from error
 
     def to_json(self) -> str:
@@ -130,8 +130,12 @@ class Experiment:
         folder = Run.of(run)
         try:
             experiment = cls.from_dict(folder.experiment())
-            find("learner", experiment.learner.name)
-            find("tasks", experiment.tasks.name)
+            for kind in ("learner", "tasks", "meta-gradient", "likelihood", "reader"):
+                choice: Choice | None = vars(experiment)[kind.replace("-", "_")]
+                if choice is not None:
+                    entry = find(kind, choice.name)
+                    if kind != "reader":  # whose settings are checked as it is made
+                        entry.check(choice.options)
         except RunError:
             raise
         except InnerloopError as error:
@@ -256,7 +260,16 @@ class Experiment:
         learner = find("learner", self.learner.name).factory.build(
             self.spec, **self.learner.options, **extra
         )
-        learner.reader = make_reader(self.reader)
+        learner.reader = reader = make_reader(self.reader)
+        if reader is not None and (
+            reader.vocabulary != self.spec.vocabulary
+            or reader.x_shape not in (None, self.spec.x_shape)
+        ):
+            raise RunError(
+                f"the reader does not fit the networks: it reads {reader.what}s of "
+                f"shape {reader.x_shape} with {reader.vocabulary} tokens, but they "
+                f"need {self.spec} with {self.spec.vocabulary} tokens"
+            )
         return learner
 
     def tasks_of(self, split: str, **options: Any) -> TaskDistribution:
@@ -496,7 +509,8 @@ class Setup:
             )
             wanted = {n: options[n] for n in SIZES if n in options}
             if "ways" in wanted:
-                ways = wanted["ways"] if fixed else min(wanted["ways"], 20)
+                # supervised training has more ways than the tasks
+                ways = self.tasks.spec.y_dim if fixed else min(wanted["ways"], 20)
                 wanted |= {"ways": ways, "queries": 5}
             sizes = probe.feasible(wanted)
             if fixed and sizes.get("ways") != wanted.get("ways"):

@@ -28,6 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.measurements import plain
 
 FORMAT = 4
 FILES = ("experiment.json", "log.jsonl", "weights.safetensors", "checkpoint.bin")
@@ -124,6 +125,20 @@ class Run:
     def has_checkpoint(self) -> bool:
         return (self.folder / "checkpoint.bin").is_file()
 
+    @property
+    def has_weights(self) -> bool:
+        return (self.folder / "weights.safetensors").is_file()
+
+    def check_files(self) -> None:
+        """Raises RunError where a folder or a device is in the place of a file of the
+        run.
+        """
+        for file in (self.folder / name for name in FILES):
+            if file.exists() and not file.is_file():
+                raise RunError(
+                    f"{file} is no regular file: remove it, or choose another folder"
+                )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for the length of a training, creating it where needed.
@@ -199,7 +214,7 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to the log."""
-        content = json.dumps(line).encode() + b"\n"
+        content = json.dumps(plain(line), allow_nan=False).encode() + b"\n"
         try:
             self.disk.append(self.folder / "log.jsonl", content)
             self.disk.sync(self.folder / "log.jsonl")
@@ -228,7 +243,7 @@ class Run:
     def truncate_log(self, step: int) -> None:
         """Drop the lines after a step: a resumed training writes them again."""
         kept = [line for line in self.read_log() if line["step"] <= step]
-        content = "".join(json.dumps(line) + "\n" for line in kept)
+        content = "".join(json.dumps(plain(line)) + "\n" for line in kept)
         self._write("log.jsonl", content.encode())
 
     def save_weights(self, state: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +35,7 @@ ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is esti
 
 def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Event]:
     """See `Experiment.train_events`."""
+    run.check_files()
     if run.exists and not resume:
         raise RunError(
             f"{run.folder} holds a run already: resume it with --resume, or choose "
@@ -127,7 +130,13 @@ class _Training:
         config = experiment.config
         state = run.load_checkpoint() if self.resume and run.has_checkpoint else None
         if state is not None:
-            self._restore(state)
+            try:
+                self._restore(state)
+            except Exception as error:  # torch raises many types
+                raise RunError(
+                    f"{run.folder}/checkpoint.bin does not fit experiment.json: "
+                    "restore both from a copy, or train again"
+                ) from error
             run.truncate_log(self.step)
             run.write_experiment(experiment.as_dict())
         else:
@@ -140,7 +149,8 @@ class _Training:
             yield self._save()
         seconds = 60 * experiment.minutes if experiment.minutes else None
         if self._is_over(seconds):
-            if [line["step"] for line in run.read_log()][-1:] != [self.step]:
+            logged = [line["step"] for line in run.read_log()][-1:]
+            if logged != [self.step] or not run.has_weights:
                 yield self._validate({})
             yield self._finished()
             return
@@ -216,7 +226,9 @@ class _Training:
                 self.learner(task)
 
     def _nothing_to_train(self) -> Iterator[Event]:
-        if not self.run.exists:
+        if self.run.exists:
+            self.run.truncate_log(0)
+        else:
             self.run.create(self.experiment.as_dict())
         self.run.save_weights(self.learner.state_dict())
         note = f"{self.experiment.learner.name} has no parameters to meta-train"
@@ -270,14 +282,14 @@ class _Training:
             if self.unseen:
                 interval = (self.best.interval or 0.0) if self.best else 0.0
                 kept = gain is None or gain >= -interval
-                if gain is None or gain > 0:
+                if math.isfinite(score.mean) and (gain is None or gain > 0):
                     self.best, self.best_step = (
                         Estimate(score.mean, score.interval),
                         self.step,
                     )
-        if (
-            kept
-        ):  # the latest weights that are no worse than the best, within its interval
+        kept = kept or not self.run.has_weights
+        if kept:
+            # the latest that are no worse than the best, within its interval
             self.run.save_weights(learner.state_dict())
         self.run.log(line)
         return Validated(line, kept, text)
@@ -323,6 +335,9 @@ class _Training:
         torch.set_rng_state(state["torch"])  # of learners that draw while they train
         if state["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
-        self.step, self.elapsed = state["step"], state["seconds"]
-        self.best = Estimate(*state["best"]) if state["best"] else None
-        self.best_step = state["best_step"]
+        self.step = operator.index(state["step"])
+        self.elapsed = float(state["seconds"])
+        self.best = Estimate(*map(float, state["best"])) if state["best"] else None
+        self.best_step = operator.index(state["best_step"])
+        if not (self.step >= 0 and 0 <= self.elapsed < math.inf):
+            raise RunError("the number of steps, or the time, is negative or infinite")

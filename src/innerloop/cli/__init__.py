@@ -39,6 +39,7 @@ OUT_OF_MEMORY = (
     "Invalid buffer size",
     "Storage size calculation overflowed",
     "numel: integer multiplication overflow",
+    "Overflow when unpacking long",
 )
 
 
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except MemoryError:
         return _fail(TOO_LARGE)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, OverflowError) as error:
         if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return _fail(TOO_LARGE)
@@ -141,8 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, ctx: click.Context | None = None) -> int:
-    text = " ".join(message.split())
-    text = text if len(text) <= MOST else text[: MOST - 3] + "..."
     where = ctx.command_path if ctx is not None else "innerloop"
-    print(f"{where}: error: {text}", file=sys.stderr)
+    text = " ".join(f"{where}: error: {message}".split())
+    # file names may hold characters that steer terminals
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: MOST + 1])
+    text = text if len(text) <= MOST else text[: MOST - 3] + "..."
+    print(text, file=sys.stderr)
     return 2

@@ -49,9 +49,9 @@ def run(**arguments: Any) -> int:
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)
     for note in filter(None, (support.note, query.note)):
-        to.print(note, markup=False)
+        to.print(note)
     for problem in problems:
-        console(stderr=True).print(f"left out: {problem}", markup=False)
+        console(stderr=True).print(f"left out: {problem}")
     to.print(
         f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import SectionedCommand
+from innerloop.cli.flags import Number, SectionedCommand
 
 TASKS, YOUNG = 100, 150  # test tasks; meta-steps below which the figures say little
 STEPS = {"protonet": 300, "finetune": 300}
@@ -74,7 +74,7 @@ command = SectionedCommand(
         ),
         click.Option(
             ["--scale"],
-            type=click.FloatRange(0.01, 100),
+            type=Number(0.01, 100),
             default=1.0,
             show_default=True,
             help="Factor of the length of training.",

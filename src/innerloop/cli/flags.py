@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, replace
 from pathlib import Path
@@ -140,6 +141,18 @@ def values_of(arguments: Mapping[str, Any], dest: str) -> dict[str, Any]:
     }
 
 
+class Number(click.FloatRange):
+    """A range of numbers; NaN and infinity are in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class RunFolder(click.ParamType):
     """An existing run folder; checked before anything heavy is imported."""
 
@@ -154,6 +167,18 @@ class RunFolder(click.ParamType):
         if not (path / "experiment.json").is_file():
             self.fail(f"{value} is no run folder: it has no experiment.json")
         return path
+
+
+def reader_of(learner: Any, run: Path) -> Any:
+    """The reader of a run. Raises InnerloopError where its tasks are not read from
+    files.
+    """
+    if learner.reader is None:
+        raise InnerloopError(
+            f"{run} was trained on tasks that are not read from files: train on a "
+            "folder of images, texts or rows"
+        )
+    return learner.reader
 
 
 def check_parent(file: str | Path | None) -> Path | None:

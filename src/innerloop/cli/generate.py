@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand
+from innerloop.cli.flags import RunFolder, SectionedCommand, reader_of
 from innerloop.engine.errors import InnerloopError
 
 SHEET = "sheet.png"
@@ -24,7 +24,9 @@ def run(**arguments: Any) -> None:
 
     device = check_device(arguments["device"])
     learner = load(arguments["run"]).to(device)
-    support = learner.reader.read(arguments["support"], labels=True)
+    support = reader_of(learner, arguments["run"]).read(
+        arguments["support"], labels=True
+    )
     names = sorted(set(support.labels))
     assert learner.spec is not None
     if learner.fixed_ways and len(names) > learner.spec.y_dim:

@@ -63,7 +63,9 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream: Any = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
+    return Console(
+        file=stream, highlight=False, soft_wrap=True, emoji=False, markup=False
+    )
 
 
 def print_report(report: Report, to: Console) -> None:
@@ -71,7 +73,7 @@ def print_report(report: Report, to: Console) -> None:
     for table in report.tables:
         to.print(_table(table), soft_wrap=False)
     for note in report.notes:
-        to.print(note, markup=False)
+        to.print(note)
 
 
 def _table(table: Table) -> Any:

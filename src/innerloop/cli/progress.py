@@ -92,7 +92,7 @@ class _View:
 
     def lines(self, *texts: str) -> None:
         for text in texts:
-            self.to.print(text, markup=False)
+            self.to.print(text)
 
     def stepped(self, event: Stepped) -> None:
         self.tasks += event.tasks

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand
+from innerloop.cli.flags import RunFolder, SectionedCommand, reader_of
+from innerloop.engine.errors import InnerloopError
 
 
 def run(**arguments: Any) -> int:
@@ -19,23 +20,29 @@ def run(**arguments: Any) -> int:
 
     device = check_device(arguments["device"])
     learner = load(arguments["run"]).to(device)
-    if arguments["strategy"]:
-        learner.strategy = learner.options()["strategy"].check(arguments["strategy"])
+    reader = reader_of(learner, arguments["run"])
+    if arguments["strategy"] is not None:
+        if (option := learner.options().get("strategy")) is None:
+            raise InnerloopError(
+                f"{type(learner).__name__} has no query strategy: leave out "
+                "--strategy, or train activelearner on pools"
+            )
+        learner.strategy = option.check(arguments["strategy"])
     labeled, known = None, 0
     if arguments["labeled"]:
-        support = learner.reader.read(arguments["labeled"], labels=True)
+        support = reader.read(arguments["labeled"], labels=True)
         names = sorted(set(support.labels))
         index = torch.tensor([names.index(label) for label in support.labels])
         y = torch.eye(len(names))[index]
         labeled, known = Examples(support.x.to(device), y.to(device)), len(index)
-    pool = learner.reader.read(arguments["pool"], labels=False)
+    pool = reader.read(arguments["pool"], labels=False)
     with torch.no_grad():
         chosen = learner.next_to_label(pool.x.to(device), labeled, arguments["labels"])
     for place in chosen:
         print(pool.names[place])
     to = console(stderr=True)
     for problem in pool.unreadable:
-        to.print(f"left out: {problem}", markup=False)
+        to.print(f"left out: {problem}")
     to.print(
         f"{len(chosen)} of {len(pool.names)} images to label next, the most useful "
         f"first ({known} are labeled)"
@@ -75,5 +82,5 @@ command = SectionedCommand(
     ],
     callback=run,
     help="Choose which images to label next, with a run of an active learner; prints "
-    "one file per line.",
+    "one file a line.",
 )

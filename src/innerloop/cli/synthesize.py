@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent
+from innerloop.cli.flags import Number, RunFolder, SectionedCommand, check_parent
 
 
 def run(**arguments: Any) -> None:
@@ -63,7 +63,7 @@ def run(**arguments: Any) -> None:
         filled = sum(answer is not None for _, answer, _ in answers)
         lines.append(f"{filled} of {len(answers)} rows filled: {out}")
     for line in lines:
-        to.print(line, markup=False)
+        to.print(line)
 
 
 command = SectionedCommand(
@@ -86,7 +86,7 @@ command = SectionedCommand(
         click.Option(["--out"], metavar="FILE", help="A .csv with all rows, filled."),
         click.Option(
             ["--seconds"],
-            type=click.FloatRange(0, 1e6, min_open=True),
+            type=Number(0, 1e6, min_open=True),
             default=10.0,
             show_default=True,
             help="Processor time for the search.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
@@ -98,11 +99,21 @@ class TaskSpec:
                 'TaskSpec.kind must be "classes", "reals", "bits" or "programs"; got '
                 f"{self.kind!r}"
             )
-        object.__setattr__(self, "x_shape", tuple(int(size) for size in self.x_shape))
-        if not self.x_shape or min(self.x_shape) < 1 or self.y_dim < 1:
+        try:
+            sizes = tuple(operator.index(size) for size in self.x_shape)
+            numbers = (operator.index(self.y_dim), operator.index(self.vocabulary))
+        except TypeError as error:
+            raise InnerloopTypeError(
+                "TaskSpec needs integers; got "
+                f"x_shape={self.x_shape!r:.60}, y_dim={self.y_dim!r:.60}, "
+                f"vocabulary={self.vocabulary!r:.60}"
+            ) from error
+        object.__setattr__(self, "x_shape", sizes)
+        if not sizes or min(*sizes, numbers[0]) < 1 or numbers[1] < 0:
             raise InnerloopError(
                 "TaskSpec needs positive sizes; got "
-                f"x_shape={self.x_shape}, y_dim={self.y_dim}"
+                f"x_shape={self.x_shape}, y_dim={self.y_dim}, "
+                f"vocabulary={self.vocabulary}"
             )
 
     @property

@@ -99,6 +99,8 @@ class _Recomputed(Function):
                 for out, g in zip(ctx.function(*at), grads, strict=True)
                 if out.requires_grad
             ]
+            if not pairs:  # such as a first step without second derivatives
+                return None, None, *(None for _ in wanted)
             outputs, cotangents = zip(*pairs, strict=True)
             found = iter(
                 torch.autograd.grad(

@@ -105,7 +105,8 @@ class Option:
                     f"{self.name}{of} must be one of {shown}; got {value!r}{guess}"
                 )
             return value
-        value = str(value) if self.is_path else value
+        if self.is_path and isinstance(value, Path):
+            value = str(value)
         if self.type is float and isinstance(value, int) and value is not True:
             value = float(value)
         right = isinstance(value, self.type) and not (

@@ -4,12 +4,31 @@ conjugate gradient on vectors of named tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from innerloop.engine.errors import DivergenceError
 
+
+@contextmanager
+def solvable() -> Iterator[None]:
+    """Around linear equations, or as a decorator: raises DivergenceError where they
+    are singular.
+    """
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise DivergenceError(
+            "linear equations have no finite solution: the inputs are too large, or "
+            "training diverged; scale the inputs as in training, or train again with a "
+            "lower learning rate"
+        ) from error
+
+
+@solvable()
 def ridge(
     z: Tensor, y: Tensor, strength: Tensor, share: Tensor | None = None
 ) -> Tensor:
@@ -48,6 +67,7 @@ def logistic(z: Tensor, y: Tensor, strength: Tensor, steps: int) -> Tensor:
     return W
 
 
+@solvable()
 def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
     """The dual solution of the multi-class support vector machine of Crammer and Singer
     2001: a (n, k), where W = a' z.

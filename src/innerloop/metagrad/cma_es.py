@@ -12,6 +12,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Positive, Range
+from innerloop.engine.solvers import solvable
 from innerloop.metagrad.population import EvolutionStrategy
 
 FULL = 400  # parameters; with more of them the covariance is diagonal
@@ -75,6 +76,7 @@ class AdaptiveGaussian:
         self.expected_norm = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))
         self._decompose()
 
+    @solvable()
     def _decompose(self) -> None:
         if self.diagonal:
             self.scale = self.C.clamp_min(0).sqrt()

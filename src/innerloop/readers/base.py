@@ -48,6 +48,11 @@ class Reader(ABC):
         """The number of tokens, for readers whose tensors are token numbers; else 0."""
         return 0
 
+    @property
+    def x_shape(self) -> tuple[int, ...] | None:
+        """The shape of one input, or None where the settings do not say it."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Plain data for JSON, from which `from_settings` makes an equal reader."""
         return {e.name: getattr(self, e.name) for e in fields(self)}  # pyright: ignore[reportArgumentType]

@@ -8,9 +8,11 @@ import math
 import os
 import stat
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
@@ -156,9 +158,10 @@ class ImageReader(Reader):
         if integer is not None and floating is not None:
             return self
         largest = {"I": 0.0, "F": 0.0}
-        for values in _mapped(_deep_maximum, paths):
-            if values is not None:
-                largest[values[0]] = max(largest[values[0]], values[1])
+        with _quiet():
+            for values in _mapped(_deep_maximum, paths):
+                if values is not None:
+                    largest[values[0]] = max(largest[values[0]], values[1])
         if integer is None and largest["I"]:
             integer = next(w for w in _INTEGER_WHITES if w >= largest["I"])
         if floating is None and largest["F"]:
@@ -177,12 +180,13 @@ class ImageReader(Reader):
         values = torch.empty((len(files), *self.x_shape), dtype=torch.uint8)
         unreadable, count = [], 0
         found = _mapped(self._try_file, files)
-        for i, (image, why) in enumerate(_with_progress(found, len(files))):
-            if image is None:
-                unreadable.append((i, why))
-            else:
-                values[count] = image
-                count += 1
+        with _quiet():
+            for i, (image, why) in enumerate(_with_progress(found, len(files))):
+                if image is None:
+                    unreadable.append((i, why))
+                else:
+                    values[count] = image
+                    count += 1
         return values[:count], unreadable
 
     def file(self, file: Path | IO[bytes]) -> Tensor:
@@ -190,7 +194,8 @@ class ImageReader(Reader):
 
         Raises InnerloopError where it cannot be read.
         """
-        image, why = self._try_file(file)
+        with _quiet():
+            image, why = self._try_file(file)
         if image is None:
             name = shown(file) if isinstance(file, Path) else "the file"
             raise InnerloopError(f"cannot read {name} as an image: {why}")
@@ -437,6 +442,14 @@ def shown(path: Path | str) -> str:
 
 def _below(file: Path, root: Path) -> str:
     return shown(file.relative_to(root).as_posix())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of decoders: what cannot be read is named."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _opened(file: Path | IO[bytes]) -> Image.Image:

@@ -49,6 +49,10 @@ class MoleculeReader(Reader):
     def __post_init__(self) -> None:
         check_options(self)
 
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.bits,)
+
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
         sheet = read_sheet(path)
         smiles, known, unreadable = texts_of(

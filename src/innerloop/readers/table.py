@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.options import Positive, Real, check_options, checked
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.files import Sheet, label_text, read_npz, read_sheet, some
 
@@ -81,8 +82,8 @@ class Column:
     name: str
     kind: Kind
     style: str = ""
-    mean: float = 0.0
-    deviation: float = 1.0
+    mean: Real = 0.0
+    deviation: Positive = 1.0
     gaps: bool = False
     words: tuple[str, ...] = ()
 
@@ -167,6 +168,17 @@ class Column:
         return np.stack([scaled, gap] if self.gaps else [scaled], 1)
 
 
+def _column(data: Mapping[str, Any]) -> Column:
+    """A column from JSON. Raises InnerloopError for values of other types."""
+    column = Column(**checked(Column, data, "a column"))
+    for word in column.words:
+        if not isinstance(word, str):
+            raise InnerloopTypeError(
+                f"words of a column must be texts; got {word!r:.60}"
+            )
+    return column
+
+
 @dataclass(frozen=True)
 class TableReader(Reader):
     """Tables: numbers, dates, categories and missing values as vectors.
@@ -190,7 +202,8 @@ class TableReader(Reader):
     what: ClassVar[str] = "row"
 
     def __post_init__(self) -> None:
-        made = (e if isinstance(e, Column) else Column(**e) for e in self.columns)
+        check_options(self)
+        made = (e if isinstance(e, Column) else _column(e) for e in self.columns)
         columns = tuple(replace(e, words=tuple(e.words)) for e in made)
         object.__setattr__(self, "columns", columns)
         if not sum(column.width for column in columns):
@@ -249,6 +262,10 @@ class TableReader(Reader):
             x = x.astype(np.float32)
         cells = {f"x{i}": x[:, i] for i in range(x.shape[1])}
         return cls.fitted(cells, training, standardize=standardize)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (sum(column.width for column in self.columns),)
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
@@ -385,8 +402,9 @@ class TableReader(Reader):
                 f"{path} needs the array{'s X and y' if labels else ' X'}; it has "
                 f"{some(stored) or 'none'}"
             )
+        inputs = self.convert(x)
         known = None if y is None else label_texts(y, len(x), f"y in {path}")
-        return Inputs(self.convert(x), [str(i) for i in range(1, len(x) + 1)], known)
+        return Inputs(inputs, [str(i) for i in range(1, len(x) + 1)], known)
 
 
 def label_texts(y: Any, n: int, what: str = "y") -> list[str]:

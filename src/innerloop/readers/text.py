@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.options import check_options
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.files import Sheet, label_text, read_sheet, some
 
@@ -54,6 +55,13 @@ class TextReader(Reader):
         merges = tuple((left, right) for left, right in self.merges)
         object.__setattr__(self, "symbols", tuple(self.symbols))
         object.__setattr__(self, "merges", merges)
+        for part in (*self.symbols, *(part for pair in merges for part in pair)):
+            if not isinstance(part, str):
+                raise InnerloopTypeError(
+                    "symbols and merges of a TextReader must be texts; got "
+                    f"{part!r:.60}"
+                )
+        check_options(self)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -112,6 +120,10 @@ class TextReader(Reader):
             suited = round(1.5 * float(np.percentile(sizes, 95)))
             reader = replace(reader, length=min(max(suited, MIN_LENGTH), MAX_LENGTH))
         return reader
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.length,)
 
     @property
     def vocabulary(self) -> int:

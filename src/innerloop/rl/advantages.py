@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from innerloop.engine.solvers import solvable
 from innerloop.rl.rollout import Rollout
 
 
@@ -56,6 +57,7 @@ def mean_return(rollout: Rollout) -> Tensor:
     return (rollout.reward * first_episode(rollout)).sum(-1).mean(-1)
 
 
+@solvable()
 def linear_baseline(rollout: Rollout, targets: Tensor, ridge: float = 1e-5) -> Tensor:
     """A prediction (n, k, steps) of `targets` (n, k, steps) from observation and time,
     fitted to each task by least squares.

@@ -58,9 +58,6 @@ class Sums(TaskDistribution):
     def class_keys(self) -> frozenset[str]:
         return frozenset("+".join(pair) for pair in self.pairs)
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def sample(self, n: int, generator: torch.Generator) -> Task:
         index = {name: i for i, name in enumerate(FUNCTIONS)}
         pairs = torch.tensor([[index[name] for name in pair] for pair in self.pairs])

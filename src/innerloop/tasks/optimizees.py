@@ -80,9 +80,6 @@ class Digits(TaskDistribution):
             hashlib.sha256(row.tobytes()).hexdigest() for row in self.x.numpy()
         )
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def sample(self, n: int, generator: torch.Generator) -> Task:
         drawn = (
             torch.rand(n, len(self.y), generator=generator)

@@ -15,6 +15,7 @@ from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Positive
 from innerloop.engine.precision import widened
+from innerloop.engine.solvers import solvable
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import cosine_similarity, squared_distance
 from innerloop.learners.neural_processes.layers import unsoftplus
@@ -76,6 +77,7 @@ class DKT(FeatureLearner):
     ) -> dict[str, nn.Module]:
         return {"encoder": encoder(spec, build_args.get("encoder"))}
 
+    @solvable()
     def outcome(
         self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
     ) -> tuple[Tensor, Metrics]:
@@ -96,6 +98,7 @@ class DKT(FeatureLearner):
         z = widened(self.encoder(x).flatten(1))
         return z / z.shape[1] ** 0.5
 
+    @solvable()
     def learned(self, z: Tensor, y: Tensor) -> Posterior:
         with torch.autocast(z.device.type, enabled=False):
             inverse = torch.linalg.inv(self._gram(z))  # (n, n)
