@@ -240,7 +240,7 @@ class Experiment:
             likelihood=choice_of("likelihood", likelihood),
             training=training,
             minutes=self.minutes or (None if self.steps else 10.0),
-            reader=reader_choice(train.reader) or reader,
+            reader=reader_choice(train.reader) or self.reader,
             spec=tasks.spec,
             data=data_digest(train),
             init_from=chosen.init_from,
