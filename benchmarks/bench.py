@@ -374,10 +374,10 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
         "speed": table(
             (
                 "workload",
-                "who",
-                "tasks a second: median (lowest to highest)",
-                "ratio to the first",
-                "gradient's error",
+                "library",
+                "tasks per second: median (lowest to highest)",
+                "ratio to the first row",
+                "gradient error",
             ),
             rows,
         ),
@@ -401,18 +401,18 @@ def rendered(results: dict[str, Any]) -> dict[str, str]:
         "sampling": table(
             (
                 "tasks",
-                "episodes a second",
-                "times image by image, from memory",
-                "the same, from files",
-                "of a meta-step",
+                "episodes per second",
+                "speedup over image by image, from memory",
+                "speedup over image by image, from files",
+                "share of a meta-step",
             ),
             drawn,
         ),
-        "serving": table(("what", "median, ms", "99th percentile, ms"), served),
+        "serving": table(("operation", "median, ms", "99th percentile, ms"), served),
         "short": said
         + "\n\n"
         + table(
-            ("workload", "beside", "float32, times as fast", "bf16, times as fast"),
+            ("workload", "compared with", "speedup, float32", "speedup, bf16"),
             short,
         ),
     }
@@ -436,7 +436,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
 
     shown = [workload for workload in WORKLOADS if workload.name in results["speed"]]
     names = [*PEERS, *OURS]
-    colours = dict(
+    colors = dict(
         zip(
             names,
             ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"],
@@ -448,9 +448,7 @@ def drawn(results: dict[str, Any], file: Path) -> None:
         rows = results["speed"][workload.name]
         for j, row in enumerate(rows):
             at = i + 0.8 * ((j + 0.5) / len(rows) - 0.5)
-            axes.bar(
-                at, row["ratio"], 0.76 / len(rows), color=colours[row["contender"]]
-            )
+            axes.bar(at, row["ratio"], 0.76 / len(rows), color=colors[row["contender"]])
             axes.text(
                 at,
                 row["ratio"],
@@ -465,9 +463,9 @@ def drawn(results: dict[str, Any], file: Path) -> None:
         fontsize=8,
     )
     axes.set_yscale("log")
-    axes.set_ylabel("times as fast as the first")
+    axes.set_ylabel("speedup over the first")
     axes.legend(
-        [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names],
+        [plt.Rectangle((0, 0), 1, 1, color=colors[name]) for name in names],
         names,
         fontsize=8,
         ncols=6,

@@ -78,7 +78,7 @@ class Case:
 
 
 def plain_block(channels_in: int, channels_out: int) -> list[nn.Module]:
-    """A convolution block as every tutorial has it; its batch normalisation uses the
+    """A convolution block as every tutorial has it; its batch normalization uses the
     batch, as in the MAML papers.
     """
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
@@ -394,6 +394,10 @@ def resident(which: str) -> float:
 
 def main() -> None:
     name, contender, inputs = sys.argv[1:]
+    if contender.startswith("innerloop"):  # as its command line does
+        from innerloop.engine.memory import tune_allocator
+
+        tune_allocator()
     given = torch.load(inputs)
     build = {"protonet": PROTONET, "test": TEST}.get(name.split("-")[0], CONTENDERS)[
         contender

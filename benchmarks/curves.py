@@ -1,5 +1,5 @@
-"""How runs learned: the validation score over the minutes of training, from the runs'
-own logs.
+"""Learning curves: the validation score over the time of training, from the logs of
+runs.
 
 python benchmarks/curves.py RUN [RUN ...] --plot docs/curves.png
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from innerloop.cli.plot import pyplot
-
+from innerloop import Experiment
+from innerloop.cli.figures import pyplot
 from innerloop.runs import Run
 
 
@@ -22,22 +22,18 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, required=True)
     options = parser.parse_args()
     plt = pyplot()
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[Path]] = {}
     for folder in options.runs:
-        found.setdefault(Run(folder).settings().tasks, []).append(Run(folder))
+        found.setdefault(Experiment.load(folder).tasks.name, []).append(folder)
     figure, axes = plt.subplots(
         1, len(found), figsize=(5 * len(found), 3.2), squeeze=False
     )
     for ax, (tasks, runs) in zip(axes[0], found.items(), strict=True):
         for run in runs:
-            settings, log = (
-                run.settings(),
-                [line for line in run.read_log() if "validation" in line],
-            )
-            fields = ", ".join(
-                f"{name} {value}" for name, value in settings.fields.items()
-            )
-            label = settings.learner + (f" ({fields})" if fields else "")
+            learner = Experiment.load(run).learner
+            log = [line for line in Run(run).read_log() if "validation" in line]
+            shown = ", ".join(f"{name} {v}" for name, v in learner.options.items())
+            label = learner.name + (f" ({shown})" if shown else "")
             ax.errorbar(
                 *(
                     [line[key] for line in log]

@@ -1,8 +1,8 @@
-"""A learned optimiser beside hand-made ones, each at its best rate: on quadratic
+"""A learned optimizer beside hand-made ones, each at its best rate: on quadratic
 functions, on the digits, and on networks that it never trained.
 
 python benchmarks/optimizers.py --quadratics RUN --digits RUN --plot docs/optimizers.png
-Both runs are made by `innerloop train l2o`. Every figure of a hand-made optimiser is at
+Both runs are made by `innerloop train l2o`. Every figure of a hand-made optimizer is at
 the rate that has the lowest such figure on
 the validation part; figures are of the test part.
 """
@@ -39,7 +39,7 @@ Weights = dict[str, Tensor]
 
 
 def starts(make: Callable[[], nn.Module], n: int) -> Weights:
-    """`n` random initialisations, stacked."""
+    """`n` random initializations, stacked."""
     torch.manual_seed(0)
     nets = [dict(make().named_parameters()) for _ in range(n)]
     return {name: torch.stack([net[name].detach() for net in nets]) for name in nets[0]}
@@ -100,7 +100,7 @@ def compare(
     n: int,
     seed: int,
 ) -> dict[str, dict[str, object]]:
-    """For every optimiser, the last loss and the mean over all steps of `n` test tasks,
+    """For every optimizer, the last loss and the mean over all steps of `n` test tasks,
     with half widths of 95 % intervals, and the curve.
     """
     spec = tasks("test").spec
@@ -214,7 +214,7 @@ def main() -> None:
         results[name] = compare(runs[run], make, tasks, options.functions, options.seed)  # pyright: ignore[reportArgumentType]
         print(f"\n{name}: {options.functions} unseen, {time.monotonic() - began:.0f} s")
         print(
-            "| optimiser | last loss | at rate | above the learned one by | mean over "
+            "| optimizer | last loss | at rate | above the learned one by | mean over "
             "all steps | at rate | above the learned one by |"
         )
         print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -75,8 +75,8 @@ class EpisodeSampler:
 
 
 class Rate(NamedTuple):
-    """episodes: a second. ratio, files: to image by image, from memory and from files,
-    in turn with it. share: of a meta-step.
+    """episodes: per second. ratio, files: speedup over image by image, from memory and
+    from files. share: of a meta-step.
     """
 
     title: str
@@ -111,7 +111,7 @@ def step_of(
 
 
 def rates(rounds: int = 15) -> list[Rate]:
-    """All of them, in turn, round after round; medians."""
+    """Medians over interleaved rounds."""
     generator = torch.Generator().manual_seed(0)
     loaders = [
         iter(DataLoader(PerImage(files), batch_sampler=EpisodeSampler()))
@@ -119,14 +119,13 @@ def rates(rounds: int = 15) -> list[Rate]:
     ]  # pyright: ignore[reportArgumentType]
     wanted: list[tuple[str, Callable[[], TaskDistribution], int, str | None]] = [
         (
-            "Omniglot, 5-way 1-shot, 5 queries, turned and warped as for training; "
-            "MAML",
+            "Omniglot, 5-way 1-shot, 5 queries, training (rotated, warped); MAML",
             lambda: omniglot("train", queries=5),
             8,
             "maml",
         ),
         (
-            "Omniglot, 60-way 1-shot, 4 queries, the same; ProtoNet",
+            "Omniglot, 60-way 1-shot, 4 queries, training (rotated, warped); ProtoNet",
             lambda: omniglot("train", ways=60, queries=4, groups=3),
             1,
             "protonet",
@@ -144,7 +143,7 @@ def rates(rounds: int = 15) -> list[Rate]:
             "protonet",
         ),
         (
-            "Omniglot, 5-way 1-shot, 15 queries, as for testing",
+            "Omniglot, 5-way 1-shot, 15 queries, testing",
             lambda: omniglot("test", queries=15),
             16,
             None,

@@ -79,7 +79,7 @@ def latencies(calls: int = 300) -> list[Latency]:
 
         found.append(
             latency(
-                f"{title}: 64 tasks at once, adapted and 75 images of each predicted",
+                f"{title}: adapt to 64 tasks at once and predict 75 images of each",
                 all_at_once,
                 max(10, calls // 15),
             )

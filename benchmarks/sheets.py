@@ -1,7 +1,7 @@
-"""What runs imagine from five drawings of each of five unseen characters, side by side,
-and how often a classifier reads it as the right one.
+"""Images that generative runs generate from five drawings of each of five unseen
+characters, side by side, and how often a classifier predicts their class.
 
-python benchmarks/sheets.py RUN [RUN ...] --judge RUN --plot docs/imagined.png
+python benchmarks/sheets.py RUN [RUN ...] --classifier RUN --plot docs/imagined.png
 """
 
 from __future__ import annotations
@@ -9,30 +9,29 @@ from __future__ import annotations
 import argparse
 
 import torch
-from innerloop.cli.plot import pyplot
 
 import innerloop
+from innerloop.cli.figures import pyplot
 from innerloop.core.task import Task
-from innerloop.evaluation.few_shot import Estimate
-from innerloop.runs import Run
+from innerloop.measurements import Estimate
 from innerloop.tasks import omniglot
 
 WAYS, SHOTS, SHOWN = 5, 5, 8
 
 
 @torch.no_grad()
-def judged(
-    learner: innerloop.Learner, judge: innerloop.Learner, tasks: Task
+def recognized(
+    learner: innerloop.Learner, classifier: innerloop.Learner, tasks: Task
 ) -> Estimate:
-    """How many of the imagined images the judge reads as their class, told the same
-    support set.
+    """The share of the generated images that the classifier, adapted to the same
+    support set, assigns to their class.
     """
     generator, right = torch.Generator().manual_seed(0), []
     for task in tasks.unbind():
         # (ways, shown, *x_shape)
         images = learner.generate(task.support, SHOWN, generator).float()
         read = (
-            judge.predict(judge.adapt(task.support), images.flatten(0, 1))
+            classifier.predict(classifier.adapt(task.support), images.flatten(0, 1))
             .argmax(-1)
             .view(WAYS, SHOWN)
         )
@@ -46,7 +45,7 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+")
     parser.add_argument(
-        "--judge", required=True, help="the run of a classifier of any ways"
+        "--classifier", required=True, help="run of a classifier for any number of ways"
     )
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--plot", required=True)
@@ -56,16 +55,19 @@ def main() -> None:
         episodes.sample(n, torch.Generator().manual_seed(seed))
         for n, seed in ((options.tasks, 0), (1, 7))
     )
-    support, judge = shown.unbind()[0].support, innerloop.load(options.judge).eval()
+    support, classifier = (
+        shown.unbind()[0].support,
+        innerloop.load(options.classifier).eval(),
+    )
     columns = [
         ("drawn", torch.stack([support.x[support.y[:, k] > 0.5] for k in range(WAYS)]))
     ]
     for run in options.runs:
         learner = innerloop.load(run).eval()
-        name = Run(run).settings().learner
+        name = type(learner).__name__
         print(
-            "{}: {:.2%} ± {:.2%} read as their class ({} tasks)".format(
-                name, *judged(learner, judge, tasks), options.tasks
+            "{}: {:.2%} ± {:.2%} assigned to their class ({} tasks)".format(
+                name, *recognized(learner, classifier, tasks), options.tasks
             ),
             flush=True,
         )

@@ -1,5 +1,5 @@
-"""Which modules a modular learner uses for which function, in sums that it was trained
-on and in sums of pairs that it never saw.
+"""Which modules a modular learner uses for which function, in sums of the pairs that it
+was trained on and in sums of unseen pairs.
 
 python benchmarks/structures.py RUN --plot docs/structures.png
 RUN is made by `innerloop train modular sums`.
@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 
 import torch
-from innerloop.cli.plot import pyplot
 from torch import Tensor
 
 import innerloop
+from innerloop.cli.figures import pyplot
 from innerloop.learners.amortized.modular import Modular
 from innerloop.tasks import sums
 from innerloop.tasks.function_sums import FUNCTIONS, Sums
@@ -66,7 +66,7 @@ def main() -> None:
     for axis, share, title in zip(
         axes,
         (known, unseen),
-        ("pairs of the training", "pairs that it never saw"),
+        ("training pairs", "unseen pairs"),
         strict=True,
     ):
         image = axis.imshow(

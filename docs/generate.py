@@ -2,7 +2,7 @@
 an index), docs/tasks.md and docs/meta_gradients.md.
 
 python docs/generate.py           write the pages
-python docs/generate.py --check   write nothing; exit 1 where a page is missing, stale
+python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
                                   or left over
 """
 
@@ -35,6 +35,11 @@ def escaped(text: str) -> str:
         else re.sub(r"([|*<\[\]])", r"\\\1", part)
         for part in parts
     )
+
+
+def sentence(entry: Entry) -> str:
+    """The summary with a capital."""
+    return entry.summary[0].upper() + entry.summary[1:]
 
 
 def linked(text: str) -> str:
@@ -87,7 +92,7 @@ def option_table(known: dict[str, Option]) -> list[str]:
 
 
 def config_table(learner: type[Learner]) -> list[str]:
-    """How the learner is trained, where that differs from the general defaults."""
+    """The default settings of meta-training."""
     text = descriptions(inspect.getdoc(MetaTrainConfig) or "")
     lines = ["| setting | value | meaning |", "|---|---|---|"]
     for entry in fields(MetaTrainConfig):
@@ -137,14 +142,14 @@ def learner_page(entry: Entry) -> str:
     code = Path(inspect.getfile(learner)).resolve().relative_to(ROOT).as_posix()
     link = f"[{Path(code).name}](../../{code})"
     presets = [
-        f"- **{name}**: {escaped(preset.summary)} (`innerloop train {name} ...`)"
+        f"- `innerloop train {name} ...`: {escaped(preset.summary)}"
         for name, preset in PRESETS.items()
         if preset.learner == entry.name
     ]
     lines = [
         f"# {learner.__name__}",
         "",
-        escaped(entry.summary[0].upper() + entry.summary[1:]),
+        escaped(sentence(entry)),
         "",
         "| family | predicts | reference | code |",
         "|---|---|---|---|",
@@ -157,9 +162,8 @@ def learner_page(entry: Entry) -> str:
         *(["## Published variants", "", *presets, ""] if presets else []),
         "## Options",
         "",
-        f"`{learner.__name__}.build(spec, ...)` chooses networks that suit the tasks; "
-        "any "
-        "option can be set by name.",
+        f"`{learner.__name__}.build(spec, ...)` creates suitable networks for the "
+        "tasks. Set any option by keyword.",
         "",
         *option_table(options(learner)),
         "",
@@ -168,7 +172,7 @@ def learner_page(entry: Entry) -> str:
         *config_table(learner),
         "",
         *example(entry),
-        "[All learners](index.md) · [Which learner for my tasks?](../choosing.md)",
+        "[All learners](index.md) · [Choosing a learner](../choosing.md)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -177,9 +181,9 @@ def index() -> str:
     lines = [
         "# Learners",
         "",
-        "Every learner, one page each. [Which one for my tasks?](../choosing.md)",
+        "One page for each learner. See also [choosing a learner](../choosing.md).",
         "",
-        "| family | learner | what it does | reference |",
+        "| family | learner | description | reference |",
         "|---|---|---|---|",
     ]
     for name, entry in entries("learner").items():
@@ -192,11 +196,10 @@ def index() -> str:
         "",
         "## Published variants",
         "",
-        "These names work wherever a learner's does; each is a learner with some "
-        "options "
-        "set.",
+        "Each name is a learner with some options set. Use it like the name of a "
+        "learner.",
         "",
-        "| name | is | what it does | reference |",
+        "| name | equivalent to | description | reference |",
         "|---|---|---|---|",
     ]
     for name, preset in PRESETS.items():
@@ -219,7 +222,7 @@ def reference(kind: str, title: str, introduction: str) -> str:
     """A page with every entry of a kind."""
     lines = [f"# {title}", "", introduction, ""]
     for name, entry in entries(kind).items():  # pyright: ignore[reportArgumentType]
-        lines += [f"## {name}", "", escaped(entry.summary), "", *theory(entry)]
+        lines += [f"## {name}", "", escaped(sentence(entry)), "", *theory(entry)]
         if entry.options:
             lines += [*option_table(entry.options), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -235,13 +238,14 @@ def pages() -> dict[Path, str]:
     found[DOCS / "tasks.md"] = reference(
         "tasks",
         "Task sources",
-        "Every source of tasks, with its options: flags of `innerloop train` and of "
+        "All task sources. Their options are flags of `innerloop train` and "
         "`innerloop test`, and keyword arguments in Python.",
     )
     found[DOCS / "meta_gradients.md"] = reference(
         "meta-gradient",
         "Meta-gradients",
-        "How the meta-parameters move: `innerloop train ... --meta-gradient NAME`, or "
+        "A meta-gradient computes the change of the meta-parameters in a meta-step. "
+        "Choose one with `innerloop train ... --meta-gradient NAME`, or with "
         "`meta_train(..., meta_gradient=...)` in Python.",
     )
     return found

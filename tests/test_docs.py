@@ -65,7 +65,7 @@ def run(
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_choosing_tells_of_every_learner(name: str) -> None:
+def test_choosing_mentions_every_learner(name: str) -> None:
     assert f"](learners/{name}.md)" in (ROOT / "docs" / "choosing.md").read_text(
         "utf-8"
     )

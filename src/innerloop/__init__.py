@@ -1,4 +1,4 @@
-"""innerloop: learning to learn, every family of it, behind one interface."""
+"""innerloop: meta-learning on PyTorch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _HOMES = {
     "innerloop.evaluation.few_shot": ("meta_test",),
     "innerloop.measurements": ("Report", "TestPlan"),
     "innerloop.engine.errors": ("InnerloopError",),
+    "innerloop.engine.memory": ("tune_allocator",),
     "innerloop.metagrad": (
         "CMAES",
         "ES",

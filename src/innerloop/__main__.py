@@ -1,4 +1,4 @@
-"""`python -m innerloop` is the command `innerloop`."""
+"""Run the command `innerloop` with `python -m innerloop`."""
 
 from innerloop.cli import main
 

@@ -1,4 +1,4 @@
-"""How the parts of an experiment are chosen and built."""
+"""The parts of an experiment: how they are chosen and built."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ from innerloop.runs import RunError
 
 SIZES = ("ways", "shots", "queries", "groups")
 SMALLEST = {"ways": 2, "shots": 1, "queries": 1, "groups": 0}
+
+
+def preferred_sizes(source: Entry, config: MetaTrainConfig) -> dict[str, int]:
+    """The sizes of the tasks that a learner prefers, by option of the task source;
+    empty where the source has no ways.
+    """
+    return {
+        name: value
+        for name in SIZES
+        if {"ways", name} <= source.options.keys()
+        and (value := vars(config)[name]) is not None
+    }
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ FILE = "estimator.safetensors"
 class _FewShot:
     """What the classifier and the regressor share: parameters, inputs, saving.
 
-    The learner that is passed in is never changed: it keeps its mode, and estimators
-    that share a learner share its weights. Predictions may run in several threads.
+    The learner that is passed in is never changed: it keeps its mode. Estimators share
+    its weights with it and with each other. Predictions may run in several threads.
     """
 
     kind: ClassVar[str]
@@ -346,9 +346,14 @@ class _FewShot:
 class FewShotClassifier(_FewShot):
     """A classifier that learns new classes from a few examples of each.
 
+    A fitted estimator shares the weights of the learner that was passed in. Do not
+    train that learner further while the estimator is in use: predictions would change,
+    and `state_` would no longer match the weights. A learner that was loaded from a run
+    folder is not shared.
+
     Args:
         learner: a meta-trained learner, a run folder, or None for the nearest class
-            mean of the inputs as they are.
+            mean of the raw inputs.
         chunk: number of inputs that are predicted at once.
 
     Attributes after `fit`: `classes_`, the sorted labels (n_classes,); `state_`, the
@@ -435,6 +440,11 @@ class FewShotClassifier(_FewShot):
 class FewShotRegressor(_FewShot):
     """A regressor that learns a new function from a few points.
 
+    A fitted estimator shares the weights of the learner that was passed in. Do not
+    train that learner further while the estimator is in use: predictions would change,
+    and `state_` would no longer match the weights. A learner that was loaded from a run
+    folder is not shared.
+
     Args:
         learner: a meta-trained learner of reals, or a run folder.
         chunk: number of inputs that are predicted at once.
@@ -445,7 +455,6 @@ class FewShotRegressor(_FewShot):
     kind = "reals"
     _flat: bool  # whether y had the shape (n,)
     _estimator_type = "regressor"
-    _flat: bool  # whether targets were given as (n,)
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to examples X (n, *x_shape) with targets y (n,) or (n, y_dim).

@@ -1,4 +1,4 @@
-"""What a training does, as it happens."""
+"""Events of a training."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """Training is over; `notes` say what a person should know of how it went."""
+    """Training has ended; `notes` are warnings for the user."""
 
     step: int
     seconds: float

@@ -30,6 +30,7 @@ from innerloop.assembly import (
     data_digest,
     fast_bf16,
     make_reader,
+    preferred_sizes,
     reader_choice,
     smallest,
     training_config,
@@ -194,11 +195,8 @@ class Experiment:
         config = training_config(cls, how, rule, self.training)
         preferred = {
             name: value
-            for name in SIZES
-            if "ways" in source.options
-            and name in source.options
-            and name not in task_options
-            and (value := vars(config)[name]) is not None
+            for name, value in preferred_sizes(source, config).items()
+            if name not in task_options
         }
         if "groups" in preferred and "ways" in task_options and preferred["groups"]:
             most = max(1, task_options["ways"] // 5)
@@ -332,17 +330,17 @@ class Experiment:
         for labels, distribution in self.test_tasks(
             learner, tasks=tasks, split=split, **options
         ):
-            labelled = replace(plan, labels={**labels, **plan.labels})
+            labeled = replace(plan, labels={**labels, **plan.labels})
             if evaluation is None:
-                special = distribution.evaluate(learner, labelled)
-                reports.append(special or evaluate(learner, distribution, labelled))
+                special = distribution.evaluate(learner, labeled)
+                reports.append(special or evaluate(learner, distribution, labeled))
             else:
                 chosen = Choice.of(evaluation)
                 measure = find("evaluation", chosen.name).factory(**chosen.options)
                 if (reason := measure.supports(learner, distribution)) is not None:
                     raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
                 measure.prepare(load)
-                reports.append(measure(learner, distribution, labelled))
+                reports.append(measure(learner, distribution, labeled))
                 break
         return merged(reports)
 
@@ -387,7 +385,7 @@ class Experiment:
         if fixed is not None and probe.spec.kind == "classes" and ways != fixed:
             raise InnerloopError(
                 f"this {self.learner.name} was trained for {fixed} ways and cannot "
-                f"answer for {ways}: train it with --ways {ways}"
+                f"predict {ways}: train it with --ways {ways}"
             )
         settings = probe.test_settings(fixed)
         usual = [s for s in settings if not set(s) & set(given)] or [
@@ -416,7 +414,7 @@ class Experiment:
                     raise
         if not found:
             raise InnerloopError(
-                "the data are too small for the usual settings; choose smaller ones "
+                "the data are too small for the default settings; choose smaller ones "
                 f"with --ways, --shots and --queries ({problems[0]})"
             )
         return found

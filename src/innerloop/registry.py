@@ -1,4 +1,4 @@
-"""One table of everything that is chosen by name.
+"""The registry of learners, task sources and everything else with a name.
 
 `find(kind, name)` gives an entry: its factory, its typed options, its docstring and its
 citation. Flags, help texts, `innerloop list`, documentation pages and JSON are derived
@@ -104,14 +104,14 @@ PRESETS: dict[str, Preset] = {
         reference='Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for '
         "fast "
         'adaptation of deep networks", arXiv:1703.03400',
-        summary="FOMAML: MAML without second derivatives",
+        summary="FOMAML: MAML without second derivatives.",
     ),
     "anil": Preset(
         "maml",
         {"adapted": "head"},
         reference='Raghu, Raghu, Bengio and Vinyals 2020, "Rapid learning or feature '
         'reuse? Towards understanding the effectiveness of MAML", arXiv:1909.09157',
-        summary="ANIL: MAML that adapts the last layer only",
+        summary="ANIL: MAML that adapts the last layer only.",
     ),
     "protomaml": Preset(
         "maml",
@@ -120,14 +120,14 @@ PRESETS: dict[str, Preset] = {
         'Swersky, Manzagol and Larochelle 2020, "Meta-Dataset: a dataset of datasets '
         "for "
         'learning to learn from few examples", arXiv:1903.03096',
-        summary="Proto-MAML: MAML whose last layer starts from the class means",
+        summary="Proto-MAML: MAML whose last layer starts from the class means.",
     ),
     "maml++": Preset(
         "maml",
         {"multi_step": 0.15, "second_order_after": 0.5},
         reference='Antoniou, Edwards and Storkey 2019, "How to train your MAML", '
         "arXiv:1810.09502",
-        summary="MAML++: losses after every step, second order later in training",
+        summary="MAML++: losses after every step, second order later in training.",
     ),
     "reptile": Preset(
         "maml",
@@ -135,14 +135,14 @@ PRESETS: dict[str, Preset] = {
         "reptile",
         reference='Nichol, Achiam and Schulman 2018, "On first-order meta-learning '
         'algorithms", arXiv:1803.02999',
-        summary="Reptile: moves the initialization towards adapted weights",
+        summary="Reptile: moves the initialization toward adapted weights.",
     ),
     "baseline++": Preset(
         "finetune",
         {"head": "cosine"},
         reference='Chen, Liu, Kira, Wang and Huang 2019, "A closer look at few-shot '
         'classification", arXiv:1904.04232',
-        summary="Baseline++: fine-tuning with a cosine classifier",
+        summary="Baseline++: fine-tuning with a cosine classifier.",
     ),
     "lstm-gan": Preset(
         "metagan",
@@ -150,14 +150,14 @@ PRESETS: dict[str, Preset] = {
         reference='Zhang, Che, Ghahramani, Bengio and Song 2018, "MetaGAN: an '
         "adversarial "
         'approach to few-shot learning"',
-        summary="a generator of support examples trained against the classifier",
+        summary="LSTM-GAN: MetaGAN; its generator reads the support set by an LSTM.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that is chosen by name."""
+    """A registered class or function."""
 
     kind: str
     name: str
@@ -249,8 +249,8 @@ def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
 
 
 def find(kind: str, name: str) -> Entry:
-    """The entry of that name, whatever its case and hyphens; for learners also presets,
-    and for every kind `file.py:Name`.
+    """The entry of that name, regardless of case and hyphens; for learners also
+    presets, and for every kind `file.py:Name`.
 
     Raises InnerloopError, with a guess, where there is none.
     """

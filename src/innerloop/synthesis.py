@@ -98,7 +98,7 @@ def synthesize(
     if not found:
         raise InnerloopError(
             f"no program was found that fits the {len(inputs)} examples: check them "
-            "for typing errors; more seconds seldom help"
+            "for typos; a longer search rarely helps"
         )
     programs = tuple(
         (strings.show(program), math.exp(log_p - space.log_p))
@@ -121,8 +121,8 @@ def _checked(examples: Sequence[tuple[Row, str]]) -> tuple[list[str], list[str]]
             )
         if max(len(text), len(output)) > strings.LONGEST:
             raise InnerloopError(
-                f"texts may have {strings.LONGEST} characters; {text[:20]!r}... has "
-                f"{len(text)} and its output {len(output)}"
+                f"texts may have at most {strings.LONGEST} characters; got "
+                f"{text[:20]!r}... with {len(text)} and its output with {len(output)}"
             )
     if not known:
         raise InnerloopError("there is no example: at least one input with its output")

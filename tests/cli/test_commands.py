@@ -73,13 +73,35 @@ def test_without_sizes_the_four_usual_settings_are_tested(
 def test_evaluations_are_switches(
     proto_run: Path, tmp_path: Path, fails: Fails
 ) -> None:
-    for name in ("clustering", "class-incremental"):
-        line = f"--{name} --tasks 3 --ways 3 --queries 2"
+    switches = {
+        "clustering": "--tasks 3 --ways 3 --queries 2",
+        "class-incremental": "--streams 1 --groups 2",
+    }
+    for name, options in switches.items():
+        line = f"--{name} {options}"
         result = result_of(line, proto_run, tmp_path / f"{name}.json")
         assert result["evaluation"]["name"] == name
         assert result["tables"]
     line = f"test {proto_run} --clustering --class-incremental"
     assert "choose one of" in fails(line)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "shown"),
+    [
+        ("omniglot", {"--ways": "60", "--shots": "1", "--queries": "4"}),
+        ("tox21", {"--shots": "10", "--queries": "32"}),
+        ("sinusoid", {"--shots": "10", "--queries": "10"}),
+    ],
+)
+def test_help_shows_the_sizes_of_tasks_that_training_uses(
+    tasks: str, shown: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(f"train protonet {tasks} --help") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for flag, value in shown.items():
+        text = words.split(f"{flag} INTEGER")[1].split("]")[0]
+        assert text.endswith(f"default: {value}")
 
 
 @pytest.mark.parametrize(
@@ -411,10 +433,10 @@ def test_our_own_faults_keep_their_traceback(
 def test_the_demo_draws_its_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("innerloop.cli.demo.TASKS", 5)
+    monkeypatch.setattr("innerloop.cli.demo.TASKS", 2)
     assert cli("demo --scale 0.01 --out", tmp_path / "demo") == 0
     assert (tmp_path / "demo" / "demo.png").is_file()
-    assert "these figures say little" in capsys.readouterr().out
+    assert "too few meta-steps" in capsys.readouterr().out
     assert isinstance(
         innerloop.load(tmp_path / "demo" / "protonet"), innerloop.ProtoNet
     )

@@ -317,7 +317,7 @@ def test_a_network_fits_whole_or_is_refused(
         ("train maml sinusoid --meta-gradient cma-es --lr 0.1", "--lr does not apply"),
         ("train maml sinusoid --meta-gradient neat", "it needs a NEATLearner"),
         ("train maml sinusoid --meta-gradient es --sigma 0", "sigma must be greater"),
-        ("train neat bandits --meta-gradient backprop", "these tasks are played"),
+        ("train neat bandits --meta-gradient backprop", "these tasks are environments"),
         ("train cnp bandits", "meta-gradient can train CNP"),
         ("train maml sinusoid --meta-gradient ppo", "it needs a Streaming"),
         ("train incontext copy", "these tasks are sequences: try NTM, MANN or LSTM"),

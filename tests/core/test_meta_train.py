@@ -191,7 +191,7 @@ def test_training_lowers_the_loss(learner: Callable[[], Learner]) -> None:
 
 
 def test_schedule_is_a_factor_of_every_groups_rate() -> None:
-    learner, seen, asked = protonet(), [], []
+    learner, seen, calls = protonet(), [], []
     optimizer = torch.optim.SGD(
         [
             {"params": learner.encoder.parameters(), "lr": 0.1},
@@ -200,30 +200,30 @@ def test_schedule_is_a_factor_of_every_groups_rate() -> None:
     )
 
     def schedule(step: int, progress: float) -> float:
-        asked.append((step, progress))
+        calls.append((step, progress))
         return 1 / (step + 1)
 
     for _ in meta_train(
         learner, TASKS, steps=4, batch=1, optimizer=optimizer, schedule=schedule
     ):
         seen.append([group["lr"] for group in optimizer.param_groups])
-    assert list(dict.fromkeys(asked)) == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+    assert list(dict.fromkeys(calls)) == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
     assert seen == [pytest.approx([0.1 / k, 0.02 / k]) for k in (1, 2, 3, 4)]
 
 
 def test_schedule_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_clock(monkeypatch)
-    asked = []
+    calls = []
     drain(
         meta_train(
             protonet(),
             TASKS,
             seconds=5.0,
             batch=1,
-            schedule=lambda step, progress: asked.append(progress) or 1.0,
+            schedule=lambda step, progress: calls.append(progress) or 1.0,
         )
     )
-    assert asked == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert calls == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
 def test_warmup_cosine_rises_and_falls() -> None:

@@ -147,8 +147,8 @@ def test_second_derivatives_of_normalization_are_right(name: str) -> None:
         for p in net.parameters():
             p.add_(0.3 * torch.randn_like(p))
     learner = MAML.build(SPEC, net=net, inner_lr=0.3)
-    check_learner(learner, SPEC, laws=["gradient_is_right"])
-    check_learner(learner, SPEC, laws=["mapped_is_looped"])
+    check_learner(learner, SPEC, checks=["gradient_is_right"])
+    check_learner(learner, SPEC, checks=["mapped_is_looped"])
 
 
 class Median(Learner):

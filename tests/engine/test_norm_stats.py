@@ -1,4 +1,4 @@
-"""Which statistics a normaliser uses, and what is handed out."""
+"""Which statistics a normalizer uses, and what is handed out."""
 
 import copy
 

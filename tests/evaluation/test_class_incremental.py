@@ -153,7 +153,7 @@ def test_data_without_groups_are_cut_and_too_few_are_refused() -> None:
     learner, some = ProtoNet.build(tasks().spec), tasks(1)
     result = class_incremental_test(learner, some, groups=3, queries=3, streams=1)
     assert result.classes == [1, 2, 3]
-    with pytest.raises(InnerloopError, match="3 classes cannot be cut into 4"):
+    with pytest.raises(InnerloopError, match="3 classes cannot be divided into 4"):
         class_incremental_test(learner, some, groups=4, queries=3)
     with pytest.raises(InnerloopError, match="have 4 groups of classes; got groups=5"):
         class_incremental_test(learner, tasks(), groups=5, queries=3)

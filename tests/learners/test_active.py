@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerloop import ActiveLearner, meta_train
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
-from innerloop.evaluation.active import labelling_curves
+from innerloop.evaluation.active import labeling_curves
 from innerloop.learners.active.pool_features import FEATURES, pool_features, to_means
 from innerloop.learners.metric.distances import class_means, squared_distance
 
@@ -64,25 +64,25 @@ def built(**build_args: object) -> ActiveLearner:
 
 def test_distances_to_means_are_those_to_the_means() -> None:
     support, query = pool()
-    z, y, labelled = (
+    z, y, labeled = (
         support.x.double(),
         support.y.double(),
         (torch.arange(16) % 3 == 0).double(),
     )
     found, count = to_means(
-        squared_distance(query.x.double(), z), squared_distance(z, z), y, labelled
+        squared_distance(query.x.double(), z), squared_distance(z, z), y, labeled
     )
-    wanted = squared_distance(query.x.double(), class_means(z, y * labelled[:, None]))
+    wanted = squared_distance(query.x.double(), class_means(z, y * labeled[:, None]))
     met = count > 0
-    torch.testing.assert_close(count, (y * labelled[:, None]).sum(0))
+    torch.testing.assert_close(count, (y * labeled[:, None]).sum(0))
     torch.testing.assert_close(found[:, met], wanted[:, met])
 
 
 def test_features_of_one_example() -> None:
     support = pool().support
-    labelled, within = torch.zeros(16), squared_distance(support.x, support.x)
-    labelled[[2, 5, 9]] = 1
-    seen = pool_features(within, support.y, labelled, torch.tensor(10.0))
+    labeled, within = torch.zeros(16), squared_distance(support.x, support.x)
+    labeled[[2, 5, 9]] = 1
+    seen = pool_features(within, support.y, labeled, torch.tensor(10.0))
     assert seen.shape == (16, FEATURES)
     i, far = 7, float(within.max())
     means = {
@@ -144,10 +144,10 @@ def test_k_center_selects_the_farthest() -> None:
     assert chosen[2] == int(torch.minimum(within[0], within[chosen[1]]).argmax())
 
 
-def test_next_to_label_starts_after_the_labelled_examples() -> None:
+def test_next_to_label_starts_after_the_labeled_examples() -> None:
     learner, support = built(strategy="k-center"), pool().support
-    labelled = Examples(support.x[:2], torch.eye(2))
-    chosen = learner.next_to_label(support.x[2:], labelled, 3)
+    labeled = Examples(support.x[:2], torch.eye(2))
+    chosen = learner.next_to_label(support.x[2:], labeled, 3)
     assert len(set(chosen)) == 3
     assert min(chosen) >= 0
     within = squared_distance(support.x[2:], support.x[:2]).amin(1)
@@ -177,7 +177,7 @@ def test_the_policy_is_learned() -> None:
     # with these weights it would start with isolated points
     for p in learner.policy.score[-1].parameters():
         p.data.neg_()
-    before = labelling_curves(learner, Crowds(), n=100)
+    before = labeling_curves(learner, Crowds(), n=100)
     for _ in meta_train(
         learner,
         Crowds(),
@@ -186,7 +186,7 @@ def test_the_policy_is_learned() -> None:
         optimizer=torch.optim.Adam(learner.parameters(), lr=1e-2),
     ):
         pass
-    after = labelling_curves(learner, Crowds(), n=100)
+    after = labeling_curves(learner, Crowds(), n=100)
     assert after["sequential"].accuracy == before["sequential"].accuracy
     assert before["learned"].accuracy[3].mean < 0.5
     deficit = after["sequential"].deficit[3]

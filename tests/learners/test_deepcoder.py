@@ -1,4 +1,4 @@
-"""DeepCoder against references that share no code with it, and every law, on list
+"""DeepCoder against references that share no code with it, and every check, on list
 programs.
 """
 
@@ -6,11 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from innerloop import DeepCoder, Examples, Task, TaskSpec, meta_test, meta_train
+from innerloop import (
+    DeepCoder,
+    Examples,
+    Task,
+    TaskSpec,
+    meta_test,
+    meta_train,
+    testing,
+)
 from innerloop.programs import lists
 from innerloop.programs.lists import ATTRIBUTES, SLOT
 from innerloop.tasks import list_programs
-from innerloop.testing import LAWS
+from innerloop.testing import CHECKS
 
 
 def built(**build_args: object) -> DeepCoder:
@@ -25,10 +33,12 @@ def some_tasks(n: int = 2, seed: int = 3) -> Task:
     )
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_law(law: str) -> None:
+@pytest.mark.parametrize("check", CHECKS)
+def test_check(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "CALLS", 1)  # every call is a search
+
     class Short(type(list_programs())):
-        """Tasks of one line, because the laws adapt often."""
+        """Tasks of one line, because the checks adapt often."""
 
         def draw(self, n: int, random: object) -> list[lists.ListTask]:
             return [
@@ -36,7 +46,7 @@ def test_law(law: str) -> None:
                 for _ in range(n)
             ]  # pyright: ignore[reportArgumentType]
 
-    LAWS[law](built(), Short("val", 3, 2))
+    CHECKS[check](built(), Short("val", 3, 2))
 
 
 @torch.no_grad()

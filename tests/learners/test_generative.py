@@ -158,10 +158,10 @@ def test_meta_gan_gives_each_player_its_own_gradient() -> None:
             [learner.encoder(some.support.x[labels == k]).mean(0) for k in range(3)]
         )
 
-    def scores(x: Tensor, centres: Tensor) -> Tensor:
+    def scores(x: Tensor, centers: Tensor) -> Tensor:
         gaps = torch.stack(
             [
-                torch.stack([(z - c).square().sum() for c in centres])
+                torch.stack([(z - c).square().sum() for c in centers])
                 for z in learner.encoder(x)
             ]
         )

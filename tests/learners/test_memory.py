@@ -332,7 +332,7 @@ def test_gradients_are_preprocessed_as_in_the_appendix() -> None:
 
 
 @pytest.mark.parametrize("learner", [LSTM, NTM, MANN, InContext])
-def test_every_prediction_counts_towards_the_loss(learner: type[Learner]) -> None:
+def test_every_prediction_counts_toward_the_loss(learner: type[Learner]) -> None:
     student, some = built(learner), task()
     assert isinstance(student, Streaming)
     outputs = torch.cat(
@@ -346,7 +346,7 @@ def test_every_prediction_counts_towards_the_loss(learner: type[Learner]) -> Non
 
 
 @pytest.mark.parametrize("learner", [LSTM, MetaNet, InContext])
-def test_tasks_are_normalised_together(learner: type[Learner]) -> None:
+def test_tasks_are_normalized_together(learner: type[Learner]) -> None:
     spec = TaskSpec("classes", (1, 8, 8), 3)
     torch.manual_seed(0)
     student, tasks = (

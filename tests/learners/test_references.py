@@ -783,7 +783,7 @@ def test_triplet_loss_is_a_loop_over_semi_hard_triplets() -> None:
     close(learner.loss(task)[0], np.mean(losses))
 
 
-def test_centre_loss_is_numpy() -> None:
+def test_center_loss_is_numpy() -> None:
     task = first(class_tasks())
     learner = CentreLossNet(
         linear(FEATURES, HIDDEN), linear(HIDDEN, WAYS, 1), strength=0.3
@@ -791,9 +791,9 @@ def test_centre_loss_is_numpy() -> None:
     learner.centers.data = normal(WAYS, HIDDEN, seed=3)
     z, y = affine(learner.encoder, task.query.x), arr(task.query.y)
     scores = affine(learner.base, torch.as_tensor(z))
-    centre = ((z - arr(learner.centers)[y.argmax(1)]) ** 2).sum(1) / 2
+    center = ((z - arr(learner.centers)[y.argmax(1)]) ** 2).sum(1) / 2
     close(
-        learner.loss(task)[0], (-(log_softmax(scores) * y).sum(1) + 0.3 * centre).mean()
+        learner.loss(task)[0], (-(log_softmax(scores) * y).sum(1) + 0.3 * center).mean()
     )
 
 

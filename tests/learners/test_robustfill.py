@@ -1,4 +1,4 @@
-"""RobustFill against references that share no code with it, and every law, on string
+"""RobustFill against references that share no code with it, and every check, on string
 programs.
 """
 
@@ -17,7 +17,7 @@ from innerloop.programs.likelihood import Exact
 from innerloop.programs.search import InputOutput, readable
 from innerloop.tasks import string_programs
 from innerloop.tasks.programs import LONGEST
-from innerloop.testing import LAWS
+from innerloop.testing import CHECKS
 
 SMALL = {
     "width": 16,
@@ -39,9 +39,9 @@ def some_tasks(n: int = 3, part: str = "val", seed: int = 0) -> Task:
     return string_programs(part).sample(n, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_law(law: str) -> None:
-    LAWS[law](built(reinforce=0.0), string_programs("val", shots=3, queries=2))
+@pytest.mark.parametrize("check", CHECKS)
+def test_check(check: str) -> None:
+    CHECKS[check](built(reinforce=0.0), string_programs("val", shots=3, queries=2))
 
 
 def texts(rows: Tensor) -> list[str]:

@@ -217,7 +217,7 @@ def test_a_step_moves_to_what_tell_returns_and_changes_nothing_itself(
             NEATEvolution(),
             ProtoNet.build(TaskSpec("classes", (2,), 2)),
             Planes(),
-            "it needs a NEATLearner, and ProtoNet is none",
+            "it needs a NEATLearner; got ProtoNet",
         ),
         (
             CMAES(),
@@ -441,7 +441,7 @@ def test_exclusive_or_or_its_negation_is_learned_from_one_example() -> None:
     "environment", [Bandits(2, 20), MDPs(3, 2, 4, 5)], ids=["bandits", "mdps"]
 )
 @pytest.mark.parametrize(("kind", "fields"), [(NEAT, {}), (LSTM, {"hidden": 8})])
-def test_members_that_act_side_by_side_are_judged_as_each_alone(
+def test_parallel_rollouts_of_a_population_equal_separate_ones(
     kind: type[Learner], fields: dict[str, Any], environment: Environment
 ) -> None:
     torch.manual_seed(0)

@@ -322,7 +322,7 @@ def test_no_images_give_no_results() -> None:
 
 
 @needs_compiler
-def test_normalisation_in_another_type_is_read_as_what_it_is() -> None:
+def test_normalization_in_another_type_is_read_as_what_it_is() -> None:
     layer, x = conv.ConvBlock(1, 64, pool=True).train(), torch.rand(4, 1, 8, 8)
     expected = layer(x)
     layer.norm.double()

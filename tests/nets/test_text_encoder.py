@@ -82,7 +82,7 @@ def test_every_token_has_a_dimension_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "law",
+    "check",
     [
         "mapped_is_looped",
         "adapt_changes_nothing",
@@ -90,14 +90,14 @@ def test_every_token_has_a_dimension_of_its_own() -> None:
         "survives_copying",
     ],
 )
-def test_a_model_of_transformers_obeys_the_law(law: str) -> None:
+def test_a_model_of_transformers_passes_the_check(check: str) -> None:
     pytest.importorskip("transformers")
     torch.manual_seed(0)
     for learner in (
         PromptTuning.build(SPEC, encoder="bert", inner_steps=2),
         MAML.build(SPEC, net="bert", inner_lr=0.05),
     ):
-        check_learner(learner, SPEC, laws=[law])
+        check_learner(learner, SPEC, checks=[check])
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

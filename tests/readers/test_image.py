@@ -175,8 +175,8 @@ def test_fitted_strokes_are_centered_and_reach_near_the_edge() -> None:
     for image in (drawn(3, 60, 30, 40), drawn(50, 5, 50, 20), drawn(10, 10, 80, 80)):
         x = fitted(image)
         places = torch.arange(28) + 0.5
-        centre = [float((x.sum(axis) * places).sum() / x.sum()) for axis in (0, 1)]
-        assert centre == pytest.approx([14, 14], abs=0.3)
+        center = [float((x.sum(axis) * places).sum() / x.sum()) for axis in (0, 1)]
+        assert center == pytest.approx([14, 14], abs=0.3)
         rows, columns = (x > 0.3).nonzero(as_tuple=True)
         reach = max(float((index + 0.5 - 14).abs().max()) for index in (rows, columns))
         assert 11.5 < reach <= 13.5

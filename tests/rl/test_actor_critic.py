@@ -187,7 +187,7 @@ def test_the_weight_of_the_entropy_falls_to_zero() -> None:
 def test_learners_that_cannot_act_are_refused(name: str) -> None:
     move = META_GRADIENTS[name]()
     spec = ENVIRONMENT.spec
-    with pytest.raises(TypeError, match="needs a Streaming, and MAML is none"):
+    with pytest.raises(TypeError, match="needs a Streaming; got MAML"):
         move.check(MAML.build(spec, likelihood=Policy(value=True)), ENVIRONMENT)
     with pytest.raises(TypeError, match="RL2 with likelihood=Policy"):
         move.check(RL2.build(spec), ENVIRONMENT)
@@ -195,7 +195,7 @@ def test_learners_that_cannot_act_are_refused(name: str) -> None:
         move.check(RL2.build(spec, likelihood=Policy()), ENVIRONMENT)
     waves = sinusoid()
     student = LSTM.build(waves.spec)
-    with pytest.raises(TypeError, match="these tasks are not played"):
+    with pytest.raises(TypeError, match="these tasks are not environments"):
         move.check(student, waves)
 
 

@@ -299,7 +299,7 @@ def test_every_update_learns_from_the_rollout_before_it() -> None:
 def test_learners_that_cannot_act_are_refused() -> None:
     environment, meta = Corridor(), MetaPolicyGradient()
     spec = environment.spec
-    with pytest.raises(TypeError, match="it needs a Descent, and LSTM is none"):
+    with pytest.raises(TypeError, match="it needs a Descent; got LSTM"):
         meta.check(LSTM.build(spec), environment)
     with pytest.raises(TypeError, match=r"MAML with likelihood=PolicyGradient\(...\)"):
         meta.check(MAML.build(spec, likelihood=Policy()), environment)

@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def labelled(classes: int = 25, rows: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def labeled(classes: int = 25, rows: int = 6) -> tuple[np.ndarray, np.ndarray]:
     """Rows in mixed order: x is (number of the row, number of its class), y its
     class.
     """
@@ -52,7 +52,7 @@ def write_csv(file: Path, header: list[str], rows: list[list[Any]]) -> Path:
 
 
 def test_labels_make_episodes_of_their_rows() -> None:
-    x, y = labelled()
+    x, y = labeled()
     tasks = arrays(x=x, y=y, ways=4, shots=2, queries=3)
     assert isinstance(tasks, Episodes)
     assert (tasks.spec.kind, tasks.spec.x_shape, tasks.spec.y_dim) == (
@@ -72,7 +72,7 @@ def test_labels_make_episodes_of_their_rows() -> None:
 
 
 def test_parts_share_no_class_and_miss_none() -> None:
-    x, y = labelled()
+    x, y = labeled()
     names = [arrays(part, x=x, y=y, ways=2, queries=5).bank.names for part in SPLITS]
     assert [len(part) for part in names] == [16, 4, 5]
     assert sorted(name for part in names for name in part) == sorted(
@@ -99,7 +99,7 @@ def test_labels_may_be_anything(labels: list[object]) -> None:
 
 
 def test_all_classes_may_be_in_every_split() -> None:
-    x, y = labelled()
+    x, y = labeled()
     tasks = arrays("test", x=x, y=y, ways=2, queries=5, all_classes=True)
     assert len(tasks.bank) == 25
     assert "train 16, val 4, test 5" in arrays(x=x, y=y, queries=5).describe()
@@ -238,7 +238,7 @@ def test_npz_and_csv_give_what_memory_gives(tmp_path: Path) -> None:
 
 
 def test_files_without_task_column_hold_classes(tmp_path: Path) -> None:
-    x, y = labelled()
+    x, y = labeled()
     np.savez(tmp_path / "rows.npz", X=x, y=y)
     write_csv(
         tmp_path / "rows.csv",
@@ -353,7 +353,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_holes_in_x_are_refused(value: float) -> None:
-    x, y = labelled()
+    x, y = labeled()
     x[3, 1] = value
     with pytest.raises(ValueError, match="x holds NaN or infinite values"):
         arrays(x=x, y=y)
@@ -368,7 +368,7 @@ def test_holes_in_real_targets_are_refused(value: float) -> None:
 
 
 def test_holes_in_labels_are_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
     with pytest.raises(InnerloopError, match="y holds NaN, None or empty labels"):
         arrays(x=x, y=np.where(y == 3, np.nan, y), ways=2, queries=3)
     for missing in (None, "", " "):
@@ -378,7 +378,7 @@ def test_holes_in_labels_are_refused() -> None:
 
 
 def test_labels_of_another_shape_are_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
     with pytest.raises(InnerloopError, match=r"y has shape \(150, 2\); class labels"):
         arrays(x=x, y=np.stack([y, y], 1))
     same = arrays(x=x, y=y[:, None], ways=2, queries=3)
@@ -388,7 +388,7 @@ def test_labels_of_another_shape_are_refused() -> None:
 
 
 def test_complex_numbers_are_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
     with pytest.raises(InnerloopTypeError, match="x holds complex numbers"):
         arrays(x=x + 1j, y=y)
     with pytest.raises(InnerloopTypeError, match="y holds complex numbers"):
@@ -396,7 +396,7 @@ def test_complex_numbers_are_refused() -> None:
 
 
 def test_numbers_that_float32_cannot_hold_are_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
     x[3, 1] = 1e39
     with pytest.raises(InnerloopError, match=r"x holds 1e\+39, which is too large"):
         arrays(x=x, y=y)
@@ -453,7 +453,7 @@ def test_frames_and_dicts_are_tables() -> None:
 
 
 def test_the_reader_of_another_kind_is_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
 
     reader = TableReader.of_array(x, range(len(x)), standardize=True)
     tasks = arrays(x=x, y=y, ways=2, queries=3, reader=reader)
@@ -552,7 +552,7 @@ def test_wrong_lengths_are_refused() -> None:
 
 
 def test_too_few_classes_or_tasks_are_refused() -> None:
-    x, y = labelled()
+    x, y = labeled()
     with pytest.raises(ValueError, match="lower ways, shots or queries"):
         arrays("val", x=x, y=y, ways=5)
     x, y, task = grouped(tasks=1, rows=30)

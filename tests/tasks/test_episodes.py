@@ -1,4 +1,4 @@
-"""Episodes, banks, warps and labelled examples on small random banks whose examples say
+"""Episodes, banks, warps and labeled examples on small random banks whose examples say
 which they are.
 """
 
@@ -474,11 +474,11 @@ def test_reshaped_keeps_the_classes() -> None:
     assert episodes.reshaped(2, 3, 2).bank is episodes.bank
 
 
-def test_labelled_examples_keep_their_labels() -> None:
+def test_labeled_examples_keep_their_labels() -> None:
     episodes = Episodes(numbered([4, 1, 6, 3, 5]), 2, 1, 2)
-    labelled = episodes.for_supervised(16)
-    assert (labelled.spec.y_dim, labelled.spec.x_shape) == (4, (2,))
-    task = labelled.sample(50, seeded())
+    labeled = episodes.for_supervised(16)
+    assert (labeled.spec.y_dim, labeled.spec.x_shape) == (4, (2,))
+    task = labeled.sample(50, seeded())
     assert task.query.x.shape == (50, 16, 2)
     assert task.query.y.shape == (50, 16, 4)
     assert task.support is task.query
@@ -488,10 +488,10 @@ def test_labelled_examples_keep_their_labels() -> None:
     assert counts[:4].min() > 0
     assert counts[4] == 0
     assert counts[5:].min() > 0
-    assert torch.equal(task.query.x, labelled.sample(50, seeded()).query.x)
+    assert torch.equal(task.query.x, labeled.sample(50, seeded()).query.x)
 
 
-def test_labelled_examples_are_turned_with_their_class() -> None:
+def test_labeled_examples_are_turned_with_their_class() -> None:
     bank = pictures([1, 1])
     task = (
         Episodes(pictures([2, 2]).turned(), 2, 1, 1)
@@ -560,10 +560,10 @@ def test_warp_shifts_by_at_most_its_fraction_of_the_side() -> None:
     place = torch.arange(40.0)
     images = torch.nn.functional.pad(blob(20), (10, 10, 10, 10)).repeat(300, 1, 1, 1)
     warped = Warp(0, 0, 0, 0.1, 0)(images, seeded())[:, 0]
-    centre = torch.stack(
+    center = torch.stack(
         [(warped * place).sum((1, 2)), (warped * place[:, None]).sum((1, 2))]
     ) / warped.sum((1, 2))
-    assert 3.7 < float((centre - 19.5).abs().max()) < 4.05
+    assert 3.7 < float((center - 19.5).abs().max()) < 4.05
 
 
 def test_an_elastic_warp_moves_places_of_one_image_apart_smoothly_and_not_far() -> None:

@@ -20,14 +20,14 @@ from innerloop.engine.memory import tune_allocator
 COMMANDS = {
     "demo": "meta-train for two minutes and compare with training from scratch",
     "train": "meta-train a learner into a run folder",
-    "test": "measure a run on tasks that it never saw",
+    "test": "measure a run on unseen tasks",
     "adapt": "learn new classes from examples and label other inputs",
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",
     "synthesize": "infer the program that fills a column of a table",
-    "list": "list learners, task sources and more, or describe one",
+    "list": "list learners, tasks and more, or describe one entry",
     "cite": "print the reference of a method as BibTeX",
-    "new": "write a file with a learner of your own to start from",
+    "new": "write a template for your own learner",
     "completion": "print a script that completes commands in your shell",
 }
 MOST = 290  # characters of an error line

@@ -53,7 +53,7 @@ def run(**arguments: Any) -> int:
     for problem in problems:
         console(stderr=True).print(f"left out: {problem}", markup=False)
     to.print(
-        f"labelled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
+        f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
     return 1 if problems else 0
@@ -67,7 +67,7 @@ command = SectionedCommand(
             ["--support"],
             required=True,
             metavar="PATH",
-            help="The labelled examples: a folder DIR/CLASS/IMAGE, or a table with the "
+            help="The labeled examples: a folder DIR/CLASS/IMAGE, or a table with the "
             "columns text and label, or y.",
         ),
         click.Option(
@@ -91,6 +91,6 @@ command = SectionedCommand(
         click.Option(["--device"], default="cpu", help="Where to compute."),
     ],
     callback=run,
-    help="Learn new classes from labelled examples with a trained run, and label other "
+    help="Learn new classes from labeled examples with a trained run, and label other "
     "images, texts or rows.",
 )

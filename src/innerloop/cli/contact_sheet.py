@@ -14,8 +14,8 @@ GAP, SHOWN = 2, 8
 def picture(image: Tensor) -> Image.Image:
     """An image (channels, height, width) in 0..1 as Pillow holds it."""
     pixels = (image * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-    grey = pixels.shape[-1] == 1
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
+    gray = pixels.shape[-1] == 1
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels))
 
 
 def contact_sheet(support: list[Tensor], generated: Tensor) -> Tensor:

@@ -56,12 +56,10 @@ def run(**arguments: Any) -> None:
         text = f"{100 * score.mean:5.1f} ± {100 * (score.interval or 0):.1f} %"
         to.print(f"  {name:<10} {text}")
     if arguments["scale"] * min(STEPS.values()) < YOUNG:
-        to.print(
-            "after so few meta-steps, these figures say little: use a larger --scale"
-        )
+        to.print("too few meta-steps for a meaningful comparison: use a larger --scale")
     picture = out / "demo.png"
     draw(picture, learners["protonet"], tasks, results, arguments["seed"])
-    to.print(f"\npicture: {picture}    runs: {out / 'protonet'}, {out / 'finetune'}")
+    to.print(f"\nfigure: {picture}    runs: {out / 'protonet'}, {out / 'finetune'}")
 
 
 command = SectionedCommand(
@@ -72,7 +70,7 @@ command = SectionedCommand(
             default="demo",
             metavar="DIR",
             show_default=True,
-            help="Where the picture and the runs go.",
+            help="Folder for the figure and the runs.",
         ),
         click.Option(
             ["--scale"],
@@ -86,8 +84,7 @@ command = SectionedCommand(
         ),
     ],
     callback=run,
-    help="Meta-train a prototypical network on endless invented alphabets, and "
-    "features "
-    "for fine-tuning beside it; compare both with training from scratch on characters "
-    "that they never saw, and draw a picture.",
+    help="Meta-train a prototypical network, and train features for fine-tuning, on "
+    "synthetic alphabets; compare both with training from scratch on unseen "
+    "characters, and draw a figure.",
 )

@@ -1,4 +1,4 @@
-"""The picture of `innerloop demo`."""
+"""The figure of `innerloop demo`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = {
     "finetune": "fine-tuned\nfeatures",
     "scratch": "from scratch",
 }
-GREEN, RED, GREY = "#2a9d8f", "#d1495b", "#c9ada7"
+GREEN, RED, GRAY = "#2a9d8f", "#d1495b", "#c9ada7"
 QUERIES = 5  # of a class that are shown
 
 
@@ -28,7 +28,7 @@ def draw(
     results: dict[str, TestResult],
     seed: int,
 ) -> None:
-    """One task as a person sees it, and the accuracy of every learner."""
+    """One task with predictions, and the accuracy of every learner."""
     task = tasks.sample(1, torch.Generator().manual_seed(seed)).unbind()[0]
     plt = pyplot()
     figure = plt.figure(figsize=(10.5, 4), layout="constrained")
@@ -40,12 +40,12 @@ def draw(
         range(len(results)),
         [100 * score.mean for score in scores],
         xerr=[100 * (score.interval or 0) for score in scores],
-        color=[GREEN, "#8ab0ab", GREY],
+        color=[GREEN, "#8ab0ab", GRAY],
         height=0.6,
     )
     axes.set_yticks(range(len(results)), [NAMES[name] for name in results], fontsize=8)
     axes.invert_yaxis()
-    axes.axvline(20, color="grey", linestyle=":", linewidth=1)
+    axes.axvline(20, color="gray", linestyle=":", linewidth=1)
     axes.set_xlim(0, 100)
     axes.set_title("accuracy in %: 5 new characters, one example each", fontsize=9)
     axes.tick_params(labelsize=8)

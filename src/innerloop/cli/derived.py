@@ -60,7 +60,7 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     words = words_of(arguments)
     if not words:
         return []
-    from innerloop.assembly import SIZES
+    from innerloop.assembly import SIZES, preferred_sizes
     from innerloop.core.learner import MetaTrainConfig
     from innerloop.engine.options import options
     from innerloop.registry import find
@@ -74,7 +74,7 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     )
     if len(words) > 1:
         tasks = find("tasks", words[1])
-        preferred = {name: vars(usual)[name] for name in SIZES}
+        preferred = preferred_sizes(tasks, usual)
         section = f"Tasks: {tasks.name}"
         found += flags(tasks.options, section, "tasks__", taken, "tasks", preferred)
     section = f"Learner: {learner.name}"
@@ -114,7 +114,7 @@ def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
         Flag(
             [f"evaluation__{name.replace('-', '_')}", f"--{name}"],
             is_flag=True,
-            section="Measure something else",
+            section="Evaluations",
             help=entry.summary,
         )
         for name, entry in evaluations.items()

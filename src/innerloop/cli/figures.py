@@ -1,4 +1,4 @@
-"""Pictures that commands draw."""
+"""Figures of the commands."""
 
 from __future__ import annotations
 

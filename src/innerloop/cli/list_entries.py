@@ -111,7 +111,6 @@ command = SectionedCommand(
         click.Option(["as_json", "--json"], is_flag=True, help="Everything, as JSON."),
     ],
     callback=run,
-    help="List everything that is chosen by name, one line each; or only NAME, which "
-    "is "
-    f"one of {', '.join(KINDS)}; or all about one entry, such as protonet.",
+    help="List all learners, tasks, meta-gradients, evaluations and readers; or only "
+    f"NAME, one of {', '.join(KINDS)}; or describe one entry, such as protonet.",
 )

@@ -6,7 +6,7 @@ import click
 
 from innerloop.cli.flags import SectionedCommand, check_parent
 
-TEMPLATE = '''"""A learner of your own. Try it:
+TEMPLATE = '''"""A template for a learner. Try it:
 
     innerloop train {file}:{name} strokes --minutes 1 --out runs/{lower}
     innerloop test runs/{lower}
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     spec = TaskSpec("classes", (8,), 3)
     check_learner({name}.build(spec), spec)
-    print("all laws hold")
+    print("all checks passed")
 '''
 
 
@@ -74,7 +74,7 @@ def run(name: str, out: str | None) -> None:
         raise InnerloopError(f"{file} exists already: choose another --out")
     text = TEMPLATE.format(name=name, lower=name.lower(), file=file)
     write_atomically(file, text.encode())
-    print(f"written: {file}; its first lines say how to try it")
+    print(f"written: {file}; its first lines show how to run it")
 
 
 command = SectionedCommand(
@@ -84,6 +84,5 @@ command = SectionedCommand(
         click.Option(["--out"], metavar="FILE", help="The file (default: NAME.py)."),
     ],
     callback=run,
-    help="Write a file with a small learner that passes the laws, to start your own "
-    "from.",
+    help="Write a file with a small working learner, as a template for your own.",
 )

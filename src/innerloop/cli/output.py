@@ -1,4 +1,4 @@
-"""What commands print. Output that cannot be shown never ends a command."""
+"""Output of commands. Output that cannot be encoded never stops a command."""
 
 from __future__ import annotations
 

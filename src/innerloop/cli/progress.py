@@ -1,4 +1,4 @@
-"""A training as a person watches it."""
+"""The progress of a training on the terminal."""
 
 from __future__ import annotations
 

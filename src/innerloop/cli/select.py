@@ -21,16 +21,16 @@ def run(**arguments: Any) -> int:
     learner = load(arguments["run"]).to(device)
     if arguments["strategy"]:
         learner.strategy = learner.options()["strategy"].check(arguments["strategy"])
-    labelled, known = None, 0
-    if arguments["labelled"]:
-        support = learner.reader.read(arguments["labelled"], labels=True)
+    labeled, known = None, 0
+    if arguments["labeled"]:
+        support = learner.reader.read(arguments["labeled"], labels=True)
         names = sorted(set(support.labels))
         index = torch.tensor([names.index(label) for label in support.labels])
         y = torch.eye(len(names))[index]
-        labelled, known = Examples(support.x.to(device), y.to(device)), len(index)
+        labeled, known = Examples(support.x.to(device), y.to(device)), len(index)
     pool = learner.reader.read(arguments["pool"], labels=False)
     with torch.no_grad():
-        chosen = learner.next_to_label(pool.x.to(device), labelled, arguments["labels"])
+        chosen = learner.next_to_label(pool.x.to(device), labeled, arguments["labels"])
     for place in chosen:
         print(pool.names[place])
     to = console(stderr=True)
@@ -38,7 +38,7 @@ def run(**arguments: Any) -> int:
         to.print(f"left out: {problem}", markup=False)
     to.print(
         f"{len(chosen)} of {len(pool.names)} images to label next, the most useful "
-        f"first ({known} are labelled)"
+        f"first ({known} are labeled)"
     )
     return 1 if pool.unreadable else 0
 
@@ -51,12 +51,12 @@ command = SectionedCommand(
             ["--pool"],
             required=True,
             metavar="DIR",
-            help="The unlabelled images, anywhere below DIR.",
+            help="The unlabeled images, anywhere below DIR.",
         ),
         click.Option(
-            ["--labelled"],
+            ["--labeled"],
             metavar="DIR",
-            help="The images that are labelled already: DIR/CLASS/IMAGE.",
+            help="The images that are labeled already: DIR/CLASS/IMAGE.",
         ),
         click.Option(
             ["--labels"],
@@ -75,5 +75,5 @@ command = SectionedCommand(
     ],
     callback=run,
     help="Choose which images to label next, with a run of an active learner; prints "
-    "one file a line.",
+    "one file per line.",
 )

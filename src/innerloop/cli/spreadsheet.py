@@ -1,4 +1,4 @@
-"""Tables for `innerloop synthesize`, and what it says of the programs it found."""
+"""Tables of `innerloop synthesize`, and its report."""
 
 from __future__ import annotations
 

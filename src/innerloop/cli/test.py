@@ -77,8 +77,8 @@ command = DerivedCommand(
         ),
         _flag(
             "--steps",
-            "Gradient steps, of learners that take steps; the score after each is "
-            "shown.",
+            "Number of gradient steps, for learners that adapt by gradient descent; "
+            "reports the score after each step.",
             type=click.IntRange(0, 10**6),
         ),
         _flag(
@@ -93,7 +93,6 @@ command = DerivedCommand(
         _flag("--json", "Also write the results to FILE.", metavar="FILE"),
     ],
     callback=run,
-    help="Measure a run on tasks that it never saw, and store the results in "
-    "RUN/tests. "
+    help="Measure a run on unseen tasks, and store the results in RUN/tests. "
     "`innerloop test RUN --help` also shows the options of its tasks.",
 )

@@ -1,3 +1,1 @@
-"""The theory: tasks, likelihoods, learners, meta-gradients, meta-training and
-meta-testing.
-"""
+"""Core concepts: tasks, likelihoods, learners, meta-training and meta-testing."""

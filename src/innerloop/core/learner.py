@@ -1,4 +1,4 @@
-"""Learning algorithms: how one task is learned."""
+"""The base classes of learners."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class Learner(nn.Module, ABC):
     """A learning algorithm; its parameters are the meta-parameters theta. Written for
     ONE task, without side effects.
 
-    A subclass is a dataclass by itself: annotate its networks and hyperparameters. A
-    new learner is in evaluation mode; `meta_train` switches to training mode while it
-    trains.
+    A subclass is automatically a dataclass: annotate its networks and hyperparameters.
+    A new learner is in evaluation mode; `meta_train` switches to training mode while
+    it trains.
 
     Class variables, which an instance may override where they depend on its fields:
         kinds: the kinds of targets that it can predict.
@@ -91,8 +91,8 @@ class Learner(nn.Module, ABC):
         regression_defaults: other default fields of `build` where targets are reals.
         home: a task source that suits it, for examples in the documentation.
         named_networks: the fields whose networks can be chosen by name.
-        sequences: whether it can answer ordered queries.
-        fixed_ways: whether it answers only for the number of ways it was built for.
+        sequences: whether it can predict the queries of ordered tasks.
+        fixed_ways: whether it predicts only the number of ways it was built for.
         encode_jointly: whether `forward` encodes all tasks at once.
         transductive: whether a prediction uses the other query examples.
         contextual: whether the order of the support examples matters.
@@ -189,7 +189,7 @@ class Learner(nn.Module, ABC):
         )
 
     def next_to_label(
-        self, pool: Tensor, labelled: Examples | None, labels: int
+        self, pool: Tensor, labeled: Examples | None, labels: int
     ) -> list[int]:
         """Which inputs of a pool (n, *x_shape) to label next, the most useful first.
 
@@ -337,8 +337,8 @@ class Learner(nn.Module, ABC):
             )
         if spec.ordered and not cls.sequences:
             raise InnerloopError(
-                f"{name} answers every query by itself, and these tasks are sequences: "
-                "try NTM, MANN or LSTM"
+                f"{name} predicts each query independently, but these tasks are "
+                "sequences: try NTM, MANN or LSTM"
             )
         usual = cls.regression_defaults if spec.kind == "reals" else {}
         build_args = {**usual, **build_args}

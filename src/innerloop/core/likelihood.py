@@ -1,4 +1,4 @@
-"""What outputs mean: how a learner's outputs are scored against targets."""
+"""Likelihoods: how a learner's outputs are scored against targets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
-        """What a person wants to read, as detached scalars."""
+        """Metrics for reports, as detached scalars."""
 
     @abstractmethod
     def mean(self, outputs: Tensor) -> Tensor:

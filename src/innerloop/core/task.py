@@ -1,4 +1,4 @@
-"""What a task is, and where tasks come from."""
+"""Tasks and task distributions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Examples(NamedTuple):
-    """Labelled examples. A pytree, so it crosses `vmap`; any number of leading task
+    """Labeled examples. A pytree, so it crosses `vmap`; any number of leading task
     axes may precede the shapes below.
     """
 
@@ -152,23 +152,24 @@ class TaskSpec:
 
 
 class TaskDistribution(ABC):
-    """Where tasks come from. `spec` says their shape, `sample` draws a batch of them.
+    """A distribution of tasks. `spec` describes the shape of one task, `sample` samples
+    a batch of tasks.
 
-    Every random choice is drawn from the generator that is passed in, so a seed fixes
-    the tasks. All other members have defaults that suit tasks with labels.
+    All randomness comes from the generator that is passed in, so a seed determines the
+    tasks. All other members have defaults for tasks with labeled examples.
 
     Class variables:
-        prefetch: whether `sample` may run in a thread of its own while the previous
-            batch is learned; for distributions that never change.
-        played: whether a learner acts in these tasks (see `innerloop.rl`).
-        validation_size: number of tasks of a validation.
+        prefetch: whether `sample` may run in a background thread during the previous
+            meta-step; for distributions that never change.
+        played: whether the tasks are environments (see `innerloop.rl`).
+        validation_size: number of tasks in a validation.
     """
 
     spec: TaskSpec
     prefetch: ClassVar[bool] = False
     played: ClassVar[bool] = False
     validation_size: ClassVar[int] = 50
-    reader: Any = None  # what turned raw inputs into tensors, or None
+    reader: Any = None  # the reader of the raw inputs, or None
     note: str = ""  # how the data were read, where that is not obvious
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What to say where a name is none of those that exist."""
+"""Suggestions for misspelled names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that a user can mend.
+"""The errors that a user can fix.
 
 Every error that the package raises on purpose is an `InnerloopError`; the command line
 prints it in one line. Any other exception is a fault of the program, or of a user's own

@@ -3,7 +3,7 @@
 `torch.func.functional_call` swaps the tensors inside the module and swaps them back, so
 that two threads that share a module see each other's tensors. Here the call runs on a
 copy of the module's structure, which shares everything else with the module and is
-dropped afterwards: the module itself is never written to.
+dropped afterward: the module itself is never written to.
 """
 
 from __future__ import annotations

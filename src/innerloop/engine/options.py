@@ -1,4 +1,4 @@
-"""Typed options: what can be set on a thing that is chosen by name, and in what range.
+"""Typed options of registered classes and functions, with their ranges.
 
 The options of a class are its dataclass fields, those of a function its keyword-only
 parameters. Flags, web forms, help texts, JSON and range checks are all derived from
@@ -84,7 +84,7 @@ class Option:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it can be given as one word on a command line."""
+        """Whether it can be passed as one word on a command line."""
         return self.type in (int, float, bool, str)
 
     def check(self, value: Any, owner: str = "") -> Any:

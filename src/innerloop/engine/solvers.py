@@ -72,7 +72,7 @@ def support_vectors(gram: Tensor, y: Tensor, C: float, steps: int) -> Tensor:
     def direction(
         gram: Tensor, b: Tensor, s: Tensor, v: Tensor, gap: Tensor | float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton's direction for b, s and v towards b s = gap: one n by n system for
+        """Newton's direction for b, s and v toward b s = gap: one n by n system for
         every class, and one for what couples them.
         """
         residual = gram @ (b - C * targets) + targets - s + v[:, None]  # (n, k)

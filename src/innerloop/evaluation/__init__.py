@@ -1,6 +1,6 @@
-"""Evaluations: what can be measured of a learner beside its score, by name."""
+"""Evaluations: other measurements of a learner than its score on query sets."""
 
-from innerloop.evaluation.active import Labelling
+from innerloop.evaluation.active import Labeling
 from innerloop.evaluation.base import Evaluation
 from innerloop.evaluation.class_incremental import ClassIncrementalTest
 from innerloop.evaluation.clustering import Clustering
@@ -13,7 +13,7 @@ EVALUATIONS: dict[str, type[Evaluation]] = {
     "clustering": Clustering,
     "generated-support": GeneratedSupport,
     "head-start": HeadStart,
-    "labelling": Labelling,
+    "labeling": Labeling,
     "program-search": ProgramSearch,
 }
 
@@ -24,6 +24,6 @@ __all__ = [
     "Evaluation",
     "GeneratedSupport",
     "HeadStart",
-    "Labelling",
+    "Labeling",
     "ProgramSearch",
 ]

@@ -1,9 +1,9 @@
-"""Active learning curves: the accuracy after every label, by what chose the labels."""
+"""Active learning curves: the accuracy after every label, by query strategy."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Curve(NamedTuple):
 
 
 @torch.no_grad()
-def labelling_curves(
+def labeling_curves(
     learner: ActiveLearner,
     tasks: TaskDistribution,
     *,
@@ -71,8 +71,8 @@ def _curves(
     curves = {}
     for strategy in strategies:
         # (labels, n): which examples have a label
-        labelled = learner.selection_order(within, y, strategy, labels).cumsum(0)
-        distances = to_means(across, within, y, labelled)
+        labeled = learner.selection_order(within, y, strategy, labels).cumsum(0)
+        distances = to_means(across, within, y, labeled)
         # (labels, m, ways)
         outputs = logits(*distances, within.amax(), learner.log_scale.exp())
         correct = outputs.argmax(-1) == task.query.y.argmax(-1)
@@ -80,17 +80,14 @@ def _curves(
     return curves
 
 
-class Labelling(Evaluation):
-    """Active learning curves: accuracy after every label, for the learned policy and
-    for the usual acquisition functions, on the same tasks.
+class Labeling(Evaluation):
+    """Active learning curves: accuracy after every label, for all query strategies.
 
     Args:
         labels: labels to acquire; by default as many as the learner was trained for.
     """
 
     labels: Count | None = None
-
-    summary: ClassVar[str] = "active learning curves, for every acquisition strategy"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:
@@ -103,7 +100,7 @@ class Labelling(Evaluation):
     ) -> Report:
         self.check(learner, tasks)
         assert isinstance(learner, ActiveLearner)
-        curves = labelling_curves(
+        curves = labeling_curves(
             learner, tasks, n=plan.n, labels=self.labels, generator=plan.generator()
         )
         titles = {

@@ -1,11 +1,11 @@
-"""What an evaluation is: a way to measure a learner, chosen by name."""
+"""The base class of evaluations."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, dataclass_transform
+from typing import dataclass_transform
 
 from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution
@@ -18,13 +18,8 @@ from innerloop.measurements import Report, TestPlan
 class Evaluation(ABC):
     """A measurement beyond the score on query sets.
 
-    A subclass is a dataclass by itself: annotate its options.
-
-    Class variables:
-        summary: what it measures, one line.
+    A subclass is automatically a dataclass: annotate its options.
     """
-
-    summary: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -177,7 +177,7 @@ def _groups(bank: Bank, groups: int, generator: torch.Generator) -> list[Tensor]
     if len(names) == 1:
         if groups > classes:
             raise InnerloopError(
-                f"{classes} classes cannot be cut into {groups} groups"
+                f"{classes} classes cannot be divided into {groups} groups"
             )
         return list(torch.randperm(classes, generator=generator).tensor_split(groups))
     if groups > len(names):
@@ -275,8 +275,6 @@ class ClassIncrementalTest(Evaluation):
     shots: Count = 5
     queries: Count = 10
     streams: Count = 10
-
-    summary: ClassVar[str] = "accuracy and forgetting as classes arrive group by group"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

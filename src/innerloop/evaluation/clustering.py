@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ def cluster(
         raise InnerloopError(f"cannot make {k} clusters of {len(x)} examples")
     z = learner.embed(x).float()
     if not torch.isfinite(z).all():
-        raise InnerloopError("some embeddings are not finite: look for NaN in x")
+        raise InnerloopError("some embeddings are not finite: check x for NaN")
     if getattr(learner, "metric", None) == "cosine":
         z = F.normalize(z, dim=-1)
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
@@ -106,7 +106,7 @@ def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
 
 
 class Clustering(Evaluation):
-    """Clustering: k-means on the query examples of unseen tasks, without labels.
+    """Clustering: k-means clustering of the queries of unseen tasks.
 
     k is the number of classes among the query examples. The agreement with their
     classes is the adjusted Rand index, 1 for the same and about 0 by chance.
@@ -116,13 +116,11 @@ class Clustering(Evaluation):
 
     Args:
         tasks: largest number of tasks.
-        restarts: runs of k-means, of which the best counts.
+        restarts: runs of k-means; the best one is used.
     """
 
     tasks: Count = 100
     restarts: Count = 10
-
-    summary: ClassVar[str] = "adjusted Rand index of k-means in the learned embedding"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

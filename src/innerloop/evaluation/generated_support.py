@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, replace
-from typing import ClassVar
 
 import torch
 
@@ -45,8 +44,7 @@ class GeneratedSupportTasks(TaskDistribution):
 
 
 class GeneratedSupport(Evaluation):
-    """Generated support examples: the score with and without `count` more support
-    examples of every class, made by a generative learner, on the same tasks.
+    """Generated support examples: accuracy with and without added generated examples.
 
     Args:
         generator_run: folder of a run of a generative learner (MetaGAN, MetaVAE, GTN).
@@ -57,10 +55,6 @@ class GeneratedSupport(Evaluation):
     count: Count = 5
     _: KW_ONLY
     maker: Learner | None = None  # the learner of that run
-
-    summary: ClassVar[str] = (
-        "the score with support sets enlarged by generated examples"
-    )
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -257,7 +257,7 @@ def _timed(
 
 
 class HeadStart(Evaluation):
-    """Head start: time to the quality of training from scratch, adaptation included.
+    """Head start: time to reach the quality of training from scratch.
 
     The same quality is that of the default network for these tasks, trained on the
     support set from random weights at the best of a few learning rates until it stops
@@ -270,8 +270,6 @@ class HeadStart(Evaluation):
 
     tasks: Count = 50
     steps: Count = 1000
-
-    summary: ClassVar[str] = "time to the quality of training from scratch"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
 
 import torch
 
@@ -31,21 +30,18 @@ SEARCHES: dict[SearchMethod, str] = {
 
 
 class ProgramSearch(Evaluation):
-    """Program search: the share of tasks solved within a limit of processor time, by
-    the guided search and by enumeration of the same language.
+    """Program search: tasks solved in limited time, compared with enumeration.
 
     A task is solved where the program found is right on all held-out rows; it fits
     where it is right on all rows shown. Programs found after the limit do not count.
 
     Args:
         seconds: processor time for a task; by default what the learner was built with.
-        compare: whether enumeration is measured beside the guided search.
+        compare: also measure enumeration without the network.
     """
 
     seconds: Positive | None = None
     compare: bool = True
-
-    summary: ClassVar[str] = "tasks solved by the guided search and by enumeration"
 
     @classmethod
     def supports(cls, learner: Learner, tasks: TaskDistribution) -> str | None:

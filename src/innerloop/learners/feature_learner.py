@@ -1,6 +1,4 @@
-"""What learners share that encode every input on its own, and then learn a task from
-the features.
-"""
+"""The base class of learners that encode every input separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the meta-parameters move: meta-gradients, and the outer loop."""
+"""Meta-gradients, and the outer loop."""
 
 from innerloop.metagrad.backprop import Backprop, backprop
 from innerloop.metagrad.base import Gradient, MetaGradient, Move, Update

@@ -17,7 +17,7 @@ CHUNK_NUMBERS = 2**20
 
 
 class Backprop(MetaGradient):
-    """Backpropagation: the exact gradient of the mean loss, through the adaptation.
+    """Backpropagation: the exact gradient of the loss through the adaptation.
 
     theta <- theta - lr * d/dtheta mean over tasks of loss(theta, task)
 

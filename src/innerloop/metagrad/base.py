@@ -1,4 +1,4 @@
-"""What a meta-gradient is."""
+"""The base class of meta-gradients."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Move:
-    """Meta-parameters to go on with, by name, without an optimizer; and training
-    metrics.
-    """
+    """New meta-parameters by name, set without an optimizer; and training metrics."""
 
     theta: dict[str, Tensor]
     metrics: Metrics
@@ -42,13 +40,13 @@ Update = Gradient | Move
 
 
 class MetaGradient(ABC):
-    """How the meta-parameters move.
+    """The rule that updates the meta-parameters in a meta-step.
 
-    A subclass is a dataclass by itself: annotate its options.
+    A subclass is automatically a dataclass: annotate its options.
 
     `meta_train` calls `prepare` once and then the object itself at every meta-step,
-    with a function that draws a batch of tasks; a meta-gradient that can learn from one
-    batch several times draws only when it needs new tasks.
+    with a function that samples a batch of tasks. A meta-gradient that can use one
+    batch several times calls it only when it needs new tasks.
 
     Class variables:
         requires: the learners that it can train, a class.
@@ -77,11 +75,11 @@ class MetaGradient(ABC):
     def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
         """Why this meta-gradient cannot train such a learner on such tasks, or None."""
         if not issubclass(learner, cls.requires):
-            return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
+            return f"it needs a {cls.requires.__name__}; got {learner.__name__}"
         if tasks.played and not cls.plays:
-            return "it learns from labelled examples, and these tasks are played"
+            return "it learns from labeled examples, but these tasks are environments"
         if cls.plays and not tasks.played:
-            return "it learns by playing, and these tasks are not played"
+            return "it learns from rewards, but these tasks are not environments"
         return None
 
     def likelihood(self, tasks: TaskDistribution) -> Likelihood | None:

@@ -141,8 +141,7 @@ _STATE = ("mean", "sigma", "C", "path", "path_sigma", "generation")
 
 
 class CMAES(EvolutionStrategy):
-    """CMA-ES: the mean and covariance of a Gaussian follow the better half of every
-    generation.
+    """CMA-ES: evolves the mean and covariance of a Gaussian.
 
     theta_i ~ N(m, sigma^2 C); m <- sum_i w_i theta_i over the best members
 

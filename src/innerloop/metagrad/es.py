@@ -16,14 +16,14 @@ from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 
 
 class ES(MetaGradient):
-    """Evolution strategies: the gradient of the loss smoothed by Gaussian noise, from
-    losses alone; the learner need not be differentiable.
+    """Evolution strategies: a gradient estimated from losses of perturbations.
 
     1 / (2 n sigma) sum_i (F(theta + sigma e_i) - F(theta - sigma e_i)) e_i
 
     Reference: Salimans, Ho, Chen, Sidor and Sutskever 2017, "Evolution strategies as a
     scalable alternative to reinforcement learning", arXiv:1703.03864, section 2;
-    antithetic pairs and rank shaping: section 2.1.
+    antithetic pairs and rank shaping: section 2.1. The learner need not be
+    differentiable.
 
     Args:
         sigma: standard deviation of the perturbations.

@@ -19,7 +19,7 @@ from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 
 
 class Implicit(MetaGradient):
-    """Implicit MAML: the meta-gradient at the adapted weights, whatever path led there.
+    """Implicit MAML: differentiates at the solution of the adaptation.
 
     (I + H / lambda)^-1 grad(query loss), H the Hessian of the support loss
 

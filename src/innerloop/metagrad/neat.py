@@ -84,8 +84,7 @@ class Species:
 
 
 class NEATEvolution(EvolutionStrategy):
-    """NEAT: genomes grow node by node and connection by connection; innovation numbers
-    align them for crossover, species protect new structures.
+    """NEAT: evolves the topology and the weights of networks.
 
     distance = (E + D) / N + 0.4 W, E and D the excess and disjoint genes, N the genes
     of the larger genome, W the mean difference of common weights
@@ -93,10 +92,12 @@ class NEATEvolution(EvolutionStrategy):
     Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
     augmenting topologies", Evolutionary Computation 10 (2), section 3.
 
-    The offspring of a species is proportional to its mean fitness, here the rank of a
-    member's loss. Unlike the paper, mutations have many sizes, half of them change only
-    about three weights, and the two best species never die out: every generation is
-    evaluated on new tasks, where many large changes lose earlier progress.
+    Mutations add nodes and connections. Innovation numbers align genomes for crossover,
+    and species protect new structures. The offspring of a species is proportional to
+    its mean fitness, here the rank of a member's loss. Unlike the paper, mutations have
+    many sizes, half of them change only about three weights, and the two best species
+    never die out: every generation is evaluated on new tasks, where many large changes
+    lose earlier progress.
 
     Args:
         population: members of a generation.

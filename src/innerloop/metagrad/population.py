@@ -72,7 +72,7 @@ class EvolutionStrategy(MetaGradient):
     @classmethod
     def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
         if not issubclass(learner, cls.requires):
-            return f"it needs a {cls.requires.__name__}, and {learner.__name__} is none"
+            return f"it needs a {cls.requires.__name__}; got {learner.__name__}"
         if tasks.played and not issubclass(learner, Streaming):
             return (
                 "to act in an environment it needs a learner that streams, such as RL2 "

@@ -1,4 +1,4 @@
-"""Reptile: move the initialization towards the adapted weights."""
+"""Reptile: move the initialization toward the adapted weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 
 
 class Reptile(MetaGradient):
-    """Reptile: move the initialization towards the weights that the tasks adapted to.
+    """Reptile: moves the initialization toward the adapted weights.
 
     theta <- theta - lr * (theta - mean over tasks of adapted(theta))
 

@@ -1,4 +1,4 @@
-"""Building blocks, and suitable networks by name."""
+"""Building blocks, and networks by name."""
 
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.norm import BatchNorm, LayerNorm

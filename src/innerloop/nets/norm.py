@@ -1,4 +1,4 @@
-"""Normalization layers that are right under `vmap` and `grad`."""
+"""Normalization layers with correct derivatives under `vmap` and `grad`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suitable networks for the inputs of a task, by name."""
+"""Networks by name, suitable for the inputs of a task."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ class StringPairEncoder(nn.Module):
         long: 1 where a match of a kind is as long as possible, 0 where it is a single
             character (kinds,).
         folded: the number of each character in lower case (vocabulary,).
-        width, heads, layers: of the transformer.
+        width: size of a token of the transformer.
+        heads: attention heads of the transformer.
+        layers: layers of the transformer.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ Symbol = str | int
 Expression = tuple[Symbol, ...]
 Program = tuple[Expression, ...]
 
-END = ""  # ends an expression that could go on
+END = ""  # ends an expression that could continue
 
 
 class Grammar:

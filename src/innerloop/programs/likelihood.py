@@ -1,4 +1,4 @@
-"""Answers that are right or wrong."""
+"""The likelihood of programs: an output is correct or not."""
 
 from __future__ import annotations
 

@@ -1,25 +1,27 @@
-"""A language of programs from texts to texts, as spreadsheets need them.
+"""A language of programs from strings to strings, as in spreadsheets.
 
-A program is a sum of expressions: what they give, one after the other. An expression is
-a constant character, or a part of the input x
+A program is a sum of expressions: it concatenates their outputs. An expression is a
+constant character, or a part of the input x:
 
-    x                                   all of it
-    sub(a, b)
-    its characters a to b, from 1, or from the end: -1 is the last
-    token(Word, i)                      the i-th match of a kind, -1 the last
-    span(Word, i, start, ",", j, stop)  from the start of the i-th match of a kind or
-    delimiter to the stop of the j-th of another before(",", i), after(",", i)
-    all before, or after, the i-th match of a kind or delimiter
-    all(Number)                         all matches of a kind, one after the other
+    x                                   the whole input
+    sub(a, b)                           characters a to b, from 1; -1 is the last
+    token(Word, i)                      the i-th match of a token class; -1 is the last
+    span(Word, i, start, ",", j, stop)  from the start of the i-th match of a token
+                                        class or delimiter to the end of the j-th match
+                                        of another
+    before(",", i), after(",", i)       everything before, or after, the i-th match
+    all(Number)                         all matches of a token class, concatenated
 
-and up to three modifiers of what was found: .token(Word, i) .before(",", i) .after(",",
-i) .upper() .lower() .proper() .trim() .first(n) .last(n) .remove("-") .replace("-", "
-"). So the name of an e-mail's host is after("@", 1).before(".", 1).
+and up to three modifiers: .token(Word, i) .before(",", i) .after(",", i) .upper()
+.lower() .proper() .trim() .first(n) .last(n) .remove("-") .replace("-", " "). For
+example, the host name of an e-mail address is after("@", 1).before(".", 1).
+
 After Gulwani 2011, "Automating string processing in spreadsheets using input-output
 examples", section 3, and Devlin et al. 2017, "RobustFill: neural program learning under
 noisy I/O", arXiv:1703.07469, figure 2.
-An expression that finds nothing gives no output, nor does then the program: `run` never
-raises, and ends soon on every input.
+
+An expression without a match has no output, and neither does its program: `run` never
+raises, and terminates on every input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What turns files and raw inputs into tensors."""
+"""Readers: conversion of files and raw inputs to tensors."""
 
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.image import ImageReader

@@ -1,4 +1,4 @@
-"""Readers: what turns raw inputs, from files or from memory, into tensors."""
+"""The base class of readers, which convert raw inputs to tensors."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def _package(path: Path, name: str, what: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"{path} is {what}, which needs {name.split('.')[0]}: pip install "
-            f"{name.split('.')[0]}, or save the file as .csv"
+            "'innerloop[files]', or save the file as .csv"
         ) from error
 
 

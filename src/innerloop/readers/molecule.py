@@ -23,7 +23,7 @@ RADIUS, BITS = 2, 2048
 
 @dataclass(frozen=True)
 class MoleculeReader(Reader):
-    """Molecules: SMILES as extended-connectivity fingerprints, vectors of 0 and 1.
+    """Molecules: SMILES as extended-connectivity fingerprints of 0 and 1.
 
     Bit i is 1 where the molecule has an atom neighborhood with the hash i. Radius 2
     with 2,048 bits is the usual ECFP4. Fingerprints do not show stereochemistry.
@@ -34,7 +34,8 @@ class MoleculeReader(Reader):
     Args:
         radius: number of bonds from the center of a neighborhood to its edge.
         bits: length of the fingerprint.
-        smiles_column, label_column: columns of a file that hold a SMILES and its label.
+        smiles_column: column of the SMILES in a file.
+        label_column: column of the labels in a file.
     """
 
     radius: CountOrZero = RADIUS

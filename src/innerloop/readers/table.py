@@ -169,7 +169,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableReader(Reader):
-    """Tables: rows with numbers, dates, words and gaps, as vectors.
+    """Tables: numbers, dates, categories and missing values as vectors.
 
     What a column holds is decided when the reader is fitted. Numbers may be written
     with separators of thousands, a decimal comma, a currency sign or a per cent sign.
@@ -178,8 +178,8 @@ class TableReader(Reader):
 
     Args:
         columns: how each column becomes features.
-        label_column, task_column: columns of a file that hold the label and the task of
-            a row.
+        label_column: column of the labels in a file.
+        task_column: column of the tasks in a file.
     """
 
     columns: tuple[Column, ...]
@@ -344,7 +344,7 @@ class TableReader(Reader):
         return torch.from_numpy(x), errors, sorted(misfits)
 
     def _columns_of(self, X: Any) -> dict[str, Cells]:
-        """The cells of each used column, from what a person holds in memory."""
+        """The cells of each used column, from data in memory."""
         wanted = [column.name for column in self._used]
         if isinstance(X, Mapping) or hasattr(X, "columns"):
             by_name = columns_of(X)

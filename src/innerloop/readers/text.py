@@ -27,8 +27,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class TextReader(Reader):
-    """Texts: byte-pair encoding, pairs of symbols that are often adjacent become
-    symbols.
+    """Texts: texts as byte-pair tokens.
 
     Reference: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare
     words with subword units", arXiv:1508.07909, section 3.2.
@@ -37,7 +36,8 @@ class TextReader(Reader):
         symbols: the known characters.
         merges: pairs of symbols, in the order in which they were merged in training.
         length: number of tokens of a text; longer texts are cut.
-        text_column, label_column: columns of a file that hold a text and its label.
+        text_column: column of the texts in a file.
+        label_column: column of the labels in a file.
     """
 
     symbols: tuple[str, ...]

@@ -32,7 +32,7 @@ class Trials(NamedTuple):
 
 
 class A2C(ActingGradient):
-    """A2C: advantage actor-critic over whole trials, one meta-step for every round.
+    """A2C: advantage actor-critic over whole trials.
 
     loss = -log pi(a_t | h_t) A_t - entropy H(pi) + critic ((V(h_t) - R_t) / left_t)^2
 
@@ -154,8 +154,7 @@ class A2C(ActingGradient):
 
 
 class PPO(A2C):
-    """PPO: proximal policy optimization over whole trials, several meta-steps for every
-    round.
+    """PPO: proximal policy optimization over whole trials.
 
     loss = -min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t) in place of the policy
     term of A2C, rho_t = pi(a_t | h_t) / pi_sampled(a_t | h_t)

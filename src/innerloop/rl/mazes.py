@@ -101,7 +101,7 @@ def mazes(
     episodes: Count = 3,
     loops: Fraction = 0.1,
 ) -> Mazes:
-    """Mazes: find a hidden goal, then return to it in the next episodes.
+    """Mazes: find a hidden goal, and return to it in later episodes.
 
     Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,

@@ -121,7 +121,7 @@ def mdps(
     horizon: Count = 10,
     episodes: Count = 10,
 ) -> MDPs:
-    """MDPs: explore a random tabular MDP during several short episodes.
+    """MDPs: explore a random tabular MDP for several short episodes.
 
     Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,

@@ -14,7 +14,7 @@ NEAR = 0.01  # the distance to the goal at which an episode ends
 
 
 class Navigation(Environment):
-    """A point moves in the plane towards a goal, see `navigation`.
+    """A point moves in the plane toward a goal, see `navigation`.
 
     A task is the goal (2,). The observation is the position. An action (2,) is clipped
     to -1..1 and moves the point by 0.1 times it.
@@ -46,7 +46,7 @@ class Navigation(Environment):
 def navigation(
     split: str = "train", *, horizon: Count = 100, episodes: Count = 20
 ) -> Navigation:
-    """Navigation: move a point in the plane to a goal that is not observed.
+    """Navigation: move a point in the plane to an unobserved goal.
 
     Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
     adaptation of deep networks", arXiv:1703.03400, section 5.3.

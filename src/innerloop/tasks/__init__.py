@@ -1,5 +1,5 @@
-"""Where tasks come from: each a function of a split ("train", "val", "test") and
-keywords that gives a TaskDistribution.
+"""Task sources: functions of a split ("train", "val", "test") and options that return a
+TaskDistribution.
 """
 
 from collections.abc import Callable

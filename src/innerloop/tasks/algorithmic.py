@@ -176,7 +176,7 @@ def _per_sequence(report: Report, steps: int) -> Table:
 
 @task_source
 def copy(split: str = "train", *, length: Count = 20, bits: Count = 8) -> Copy:
-    """Copy: a sequence of random bits to be repeated.
+    """Copy: repeat a sequence of random bits.
 
     Reference: Graves, Wayne and Danihelka 2014, "Neural Turing machines",
     arXiv:1410.5401, section 4.1.
@@ -195,7 +195,7 @@ def copy(split: str = "train", *, length: Count = 20, bits: Count = 8) -> Copy:
 def repeat_copy(
     split: str = "train", *, length: Count = 10, bits: Count = 8, repeats: Count = 10
 ) -> RepeatCopy:
-    """Repeat copy: a sequence of random bits to be repeated several times.
+    """Repeat copy: repeat a sequence of random bits several times.
 
     Reference: Graves, Wayne and Danihelka 2014, "Neural Turing machines",
     arXiv:1410.5401, section 4.2.
@@ -215,7 +215,7 @@ def repeat_copy(
 def associative_recall(
     split: str = "train", *, length: Annotated[int, Range(2)] = 6, bits: Count = 6
 ) -> AssociativeRecall:
-    """Associative recall: the item that follows a given one in a sequence.
+    """Associative recall: recall the item that follows the queried one.
 
     Reference: Graves, Wayne and Danihelka 2014, "Neural Turing machines",
     arXiv:1410.5401, section 4.3.

@@ -134,29 +134,31 @@ def arrays(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes | GroupedRows:
-    """Arrays and tables: rows in memory or in a file, with class labels or with tasks.
+    """Arrays and tables: rows of a table, with class labels or grouped into tasks.
 
     Without `task`, y are class labels and tasks are episodes over the classes. With it,
-    y are real targets (n,) or (n, d), and the rows of a task belong together.
-    64, 16 and 20 % of the classes, or tasks, fixed by their names, train, validate and
-    test.
+    y are real targets (n,) or (n, d), and rows with the same `task` form a task. 64, 16
+    and 20 % of the classes, or tasks, are for training, validation and testing; the
+    assignment depends only on their names.
 
     A file is an .npz with the arrays `X`, `y` and `task`, or a table with a header:
     .csv, .tsv, .txt (also as .gz), .xlsx or .parquet. Its columns may hold numbers,
-    dates or words, and have gaps (see `TableReader`). Images are bytes (n, height,
-    width), or with 1 or 3 channels, first or last.
+    dates or categories, with missing values (see `TableReader`). Images are bytes (n,
+    height, width), or with 1 or 3 channels, first or last.
 
     Args:
         x, y, task: inputs (n, *x_shape), labels or targets, and the task of every row.
             x may be a data frame.
-        file: a file to read instead.
-        ways, shots, queries: classes in a task, support and query examples of each; of
-            regression tasks, support and query rows.
-        label_column, task_column: the columns of the file that hold y and task.
+        file: a file to read instead of arrays in memory.
+        ways: classes in a task.
+        shots: support examples of each class, or support rows of a regression task.
+        queries: query examples of each class, or query rows of a regression task.
+        label_column: column of the file with y.
+        task_column: column of the file with the task.
         standardize: scale every feature of an array to mean 0 and deviation 1 on the
             training split. Columns of a table are always scaled.
         all_classes: use all classes, or tasks, in every split, to adapt to other ones
-            later; then validation and test say nothing about new classes.
+            later; validation and test then do not measure the learning of new ones.
         reader: the reader of an earlier run, to read these rows in the same way.
     """
     sheet = None

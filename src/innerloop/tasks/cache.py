@@ -1,4 +1,4 @@
-"""Tensors that are costly to compute, kept in the cache folder."""
+"""A disk cache of tensors that are expensive to compute."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _load(file: Path) -> Entry | None:
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
-            # copies, so that the file may change afterwards
+            # copies, so that the file may change afterward
             tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
         if _checksum(tensors) != metadata["sha256"]:
             raise ValueError("damaged")

@@ -57,9 +57,6 @@ class Completion(TaskDistribution):
         shots = f"{'' if self.exact else 'up to '}{self.shots} of {SIDE**2} pixels"
         return f"{SIDE}x{SIDE} characters to complete from {shots}"
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def sample(self, n: int, generator: torch.Generator) -> Task:
         # (n, 1, height, width)
         images = self.characters.sample(n, generator).support.x[:, 0].mean(1, True)
@@ -136,7 +133,7 @@ def completion(
     queries: _POINTS = 200,
     of: Literal["strokes", "omniglot"] = "strokes",
 ) -> Completion:
-    """Completion: characters to complete from some of their pixels.
+    """Completion: complete characters from some of their pixels.
 
     Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
     Eslami 2018, "Conditional neural processes", arXiv:1807.01613, section 4.2.
@@ -147,7 +144,7 @@ def completion(
     Args:
         shots: known pixels of a task.
         queries: pixels to predict.
-        of: where the characters come from.
+        of: source of the characters.
     """
     source = strokes if of == "strokes" else omniglot
     characters = source(split, ways=2, shots=1, queries=1)

@@ -260,7 +260,9 @@ class Episodes(TaskDistribution):
 
     Args:
         bank: the classes.
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: 0 draws the classes from all groups. A number m draws them from m
             groups, `ways / m` of each, rounded up; where a group has fewer, a further
             one supplies the rest. With 1, only groups of at least `ways` classes are

@@ -178,21 +178,24 @@ def folder(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Images in folders: few-shot tasks from your own images, a folder for each class.
+    """Images in folders: your own images, one folder for each class.
 
-    64 % of the classes train, 16 % validate and 20 % test, in an order that is fixed by
-    their names. An image that is in two splits is used in the later one only.
+    64 % of the classes are for training, 16 % for validation and 20 % for testing; the
+    assignment depends only on their names. An image that is in two splits is used in
+    the later one only.
 
     Args:
         root: the folder with the class folders, ROOT/CLASS/image.png.
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: for drawings: light strokes on a dark background, centered
             and scaled to fill the image.
-        augment: small random distortions of images; None for training only.
+        augment: small random distortions of images; by default in training only.
         all_classes: use all classes in every split, to adapt to other classes later;
-            then validation and test say nothing about new classes.
+            validation and test then do not measure the learning of new classes.
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), normalize_strokes, normalize_strokes)

@@ -35,7 +35,8 @@ class Sums(TaskDistribution):
 
     Args:
         pairs: the names of f and g of the tasks.
-        shots, queries: support and query points.
+        shots: support points.
+        queries: query points.
     """
 
     prefetch = True
@@ -81,7 +82,7 @@ class Sums(TaskDistribution):
 
 @task_source
 def sums(split: str = "train", *, shots: Count = 10, queries: Count = 10) -> Sums:
-    """Sums of functions: two of eight functions, in pairs that training has not seen.
+    """Sums of functions: sums of two of eight functions; test pairs are unseen.
 
     Reference: Alet, Lozano-Perez and Kaelbling 2018, "Modular meta-learning",
     arXiv:1806.10166, section 5.
@@ -89,7 +90,8 @@ def sums(split: str = "train", *, shots: Count = 10, queries: Count = 10) -> Sum
     No pair is in two splits; every function is in the training pairs.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
     """
     names = ["+".join(pair) for pair in PAIRS]
     return Sums([PAIRS[i] for i in split_indices(names, split)], shots, queries)

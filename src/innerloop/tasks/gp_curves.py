@@ -53,7 +53,8 @@ class Curves(TaskDistribution):
 
     Args:
         kernel: covariance function.
-        shots, queries: support and query points.
+        shots: support points.
+        queries: query points.
         exact: whether every task has exactly `shots` support points; otherwise each
             batch has a random number of them, from 3 up to it.
     """
@@ -76,9 +77,6 @@ class Curves(TaskDistribution):
     def describe(self) -> str:
         shots = f"{'' if self.exact else 'up to '}{self.shots}"
         return f"{self.kernel} curves, {shots} support and {self.queries} query points"
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         fewest = min(3, self.shots)
@@ -174,7 +172,7 @@ def gp_curves(
     queries: Count = 50,
     kernel: Kernel = "rbf",
 ) -> Curves:
-    """GP curves: draws from a Gaussian process, with the exact posterior beside them.
+    """GP curves: samples of a Gaussian process, with the exact posterior.
 
     Reference: Garnelo, Rosenbaum, Maddison, Ramalho, Saxton, Shanahan, Teh, Rezende and
     Eslami 2018, "Conditional neural processes", arXiv:1807.01613, section 4.1.
@@ -183,7 +181,8 @@ def gp_curves(
     `shots`. Every split draws from the same distribution; no curve is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
         kernel: covariance function of the Gaussian process.
     """
     return Curves(kernel, shots, queries, split != "train")

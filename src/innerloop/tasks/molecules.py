@@ -107,7 +107,8 @@ class Assays(TaskDistribution):
     Args:
         molecules: the molecules, with results in the assays.
         names: the assays that tasks are drawn from.
-        shots, queries: support and query molecules of each class.
+        shots: support molecules of each class.
+        queries: query molecules of each class.
         reader: what made the fingerprints.
         note: what should be known of results on these tasks.
 
@@ -251,12 +252,12 @@ def tox21(
     holdout: bool = False,
     molecules: Protocol = "disjoint",
 ) -> Assays:
-    """Tox21: is a molecule active in a toxicity assay? Each task is an assay with a few
-    active and inactive molecules.
+    """Tox21: toxicity assays; which molecules are active?
 
-    Nine assays train; SR-HSE, SR-MMP and SR-p53 test. NR-AhR and SR-ATAD5 validate, and
-    with `holdout` do not train. A molecule is its fingerprint of radius 2 with 2,048
-    bits (see `MoleculeReader`).
+    Each task is an assay with a few active and inactive molecules. Nine assays are for
+    training, SR-HSE, SR-MMP and SR-p53 for testing. NR-AhR and SR-ATAD5 are for
+    validation, and with `holdout` are not used for training. A molecule is its
+    fingerprint of radius 2 with 2,048 bits (see `MoleculeReader`).
 
     By default no molecule of a test task is in any training or validation task. A
     structure is the largest fragment of a molecule without stereochemistry and
@@ -273,7 +274,8 @@ def tox21(
     and mechanism characterization", Nature Communications 7:10425.
 
     Args:
-        shots, queries: support and query molecules of each class.
+        shots: support molecules of each class.
+        queries: query molecules of each class.
         holdout: keep the validation assays out of training.
         molecules: with "disjoint", no molecule is in two splits. "scaffold" splits in
             the same way by Bemis-Murcko scaffold, so that test molecules also have

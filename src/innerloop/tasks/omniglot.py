@@ -178,31 +178,34 @@ def omniglot(
     augment: bool | None = None,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
+    """Omniglot: 1,623 characters of 50 alphabets, 20 drawings of each.
 
     Reference: Lake, Salakhutdinov and Tenenbaum 2015, "Human-level concept learning
     through probabilistic program induction", Science 350.
 
-    Protocols: with `lake`, the 30 background alphabets train and the 20 evaluation
-    alphabets test; with `lake-minimal-1` and `-2`, five background alphabets train.
-    Five alphabets (Armenian, Futurama, Gujarati, Hebrew, Hiragana) validate.
-    `vinyals` are the class lists published with Prototypical Networks (2017), where
-    each of four rotations is a class in every split. They have a known flaw: characters
-    of the alphabet Gurmukhi are in both the training and the test list.
+    Protocols: with `lake`, the 30 background alphabets are for training and the 20
+    evaluation alphabets for testing; with `lake-minimal-1` and `-2`, five background
+    alphabets are for training. Five alphabets (Armenian, Futurama, Gujarati, Hebrew,
+    Hiragana) are for validation. `vinyals` are the class lists published with
+    Prototypical Networks (2017), where each of four rotations is a class in every
+    split. They have a known flaw: characters of the alphabet Gurmukhi are in both the
+    training and the test list.
 
     Papers use the whole page: set `normalize_strokes` to false to compare with them.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: the number of alphabets that the classes of a task come from; 0 for any.
-        protocol: which characters train, validate and test.
-        holdout: keep the validation classes out of training, to choose settings by
-            them; otherwise they train too.
+        protocol: splits of the characters into training, validation and test.
+        holdout: keep the validation classes out of training, to choose hyperparameters
+            on them; otherwise they are also used for training.
         size: height and width of an image in pixels.
         channels: 1 for gray images, 3 for learners of color images.
         normalize_strokes: center the strokes and scale them to fill the image.
         augment: rotations and mirror images as new classes, and small random
-            distortions; None for training only.
+            distortions; by default in training only.
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)

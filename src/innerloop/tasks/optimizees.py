@@ -112,7 +112,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 @task_source
 def quadratics(split: str = "train") -> Quadratics:
-    """Quadratics: random quadratic functions of ten variables, to optimize.
+    """Quadratics: optimize random quadratic functions of ten variables.
 
     Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
     Freitas 2016, "Learning to learn by gradient descent by gradient descent",
@@ -127,12 +127,13 @@ def quadratics(split: str = "train") -> Quadratics:
 def mlp_digits(
     split: str = "train", *, shots: Count = 256, queries: Count = 64
 ) -> Digits:
-    """Digits: training a network on scikit-learn's handwritten digits, to optimize.
+    """Digits: optimize a network on scikit-learn's handwritten digits.
 
-    1,000 images train optimizers, 400 validate and 397 test them.
+    1,000 images are for training optimizers, 400 for validation and 397 for testing.
 
     Args:
-        shots, queries: support and query examples of a task, of all classes together.
+        shots: support examples of a task, over all classes.
+        queries: query examples of a task, over all classes.
     """
     first, last = DIGITS[split]
     x, y = _digits()
@@ -148,11 +149,13 @@ def mlp_omniglot(
     queries: Count = 5,
     protocol: Protocol = "lake",
 ) -> Episodes:
-    """Omniglot at 14x14: training a network on ten characters, to optimize.
+    """Omniglot at 14x14: optimize a network on ten Omniglot characters.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
-        protocol: which characters train, validate and test, see `omniglot`.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
+        protocol: splits of the characters, see `omniglot`.
     """
     return omniglot(
         split, protocol=protocol, ways=ways, shots=shots, queries=queries, size=14

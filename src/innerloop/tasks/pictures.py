@@ -1,6 +1,4 @@
-"""Pictures of tasks: small ones of images, for notebooks, and curves with
-matplotlib.
-"""
+"""Figures of tasks: images in notebooks, and curves with matplotlib."""
 
 from __future__ import annotations
 

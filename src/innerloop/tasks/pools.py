@@ -1,4 +1,4 @@
-"""Pools without labels: many examples of a few classes, some of them rare."""
+"""Pools of unlabeled examples, with common and rare classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Range
-from innerloop.evaluation.active import Labelling
+from innerloop.evaluation.active import Labeling
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.readers.base import Reader
@@ -126,10 +126,10 @@ class Pools(TaskDistribution):
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
         """Few-shot, and for learners that choose labels their learning curves."""
-        report, labelling = evaluate(learner, self, plan), Labelling()
-        if labelling.supports(learner, self) is not None:
+        report, labeling = evaluate(learner, self, plan), Labeling()
+        if labeling.supports(learner, self) is not None:
             return report
-        return merged([report, labelling(learner, self, plan)])
+        return merged([report, labeling(learner, self, plan)])
 
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()
@@ -159,11 +159,12 @@ def pools(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Pools:
-    """Pools: 50 unlabeled images of 5 to 10 classes, to choose which to label.
+    """Pools: 50 unlabeled images of 5 to 10 classes to choose from.
 
     Args:
-        of: where the images come from.
-        protocol, holdout: the classes of Omniglot, see `omniglot`.
+        of: source of the images.
+        protocol: splits of Omniglot, see `omniglot`.
+        holdout: keep the validation classes of Omniglot out of training.
         root: a folder of your own images, ROOT/CLASS/image.png, in place of `of`.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.

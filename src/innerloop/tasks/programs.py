@@ -55,9 +55,6 @@ class Programs(TaskDistribution):
             )
         self.split, self.shots, self.queries = split, shots, queries
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
         search = ProgramSearch()
         if search.supports(learner, self) is not None:
@@ -136,10 +133,10 @@ class StringPrograms(Programs):
 def string_programs(
     split: str = "train", *, shots: Count = 4, queries: Count = 6
 ) -> StringPrograms:
-    """String programs: texts as in spreadsheets, and the output of a program for each.
+    """String programs: strings, and the output of a hidden program for each.
 
-    Words, names, numbers and codes are made up. Training batches have from 2 to `shots`
-    examples, 2 queries, and a random limit of the length of texts. No program is in two
+    Words, names, numbers and codes are random. Training batches have from 2 to `shots`
+    examples, 2 queries, and a random maximum length of the texts. No program is in two
     splits.
 
     Reference: Devlin, Uesato, Bhupatiraju, Singh, Mohamed and Kohli 2017, "RobustFill:
@@ -206,10 +203,9 @@ class ListPrograms(Programs):
 def list_programs(
     split: str = "train", *, shots: Count = 5, queries: Count = 6
 ) -> ListPrograms:
-    """List programs: integers and lists of them, and the output of a program of 2 to 4
-    lines.
+    """List programs: integers and lists, and the output of a hidden program.
 
-    No program is in two splits.
+    Programs have 2 to 4 lines. No program is in two splits.
 
     Reference: Balog, Gaunt, Brockschmidt, Nowozin and Tarlow 2017, "DeepCoder: learning
     to write programs", arXiv:1611.01989, section 4.1.

@@ -20,7 +20,8 @@ class Sinusoid(TaskDistribution):
     shots, 1), y (n, shots, 1).
 
     Args:
-        shots, queries: support and query points.
+        shots: support points.
+        queries: query points.
     """
 
     prefetch = True
@@ -35,9 +36,6 @@ class Sinusoid(TaskDistribution):
 
     def describe(self) -> str:
         return f"sinusoids with {self.shots} support and {self.queries} query points"
-
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         amplitude = torch.rand(n, 1, 1, generator=generator) * 4.9 + 0.1
@@ -59,7 +57,7 @@ class Sinusoid(TaskDistribution):
 def sinusoid(
     split: str = "train", *, shots: Count = 10, queries: Count = 10
 ) -> Sinusoid:
-    """Sinusoid: sine waves of random amplitude and phase, as regression.
+    """Sinusoid: regression of sine waves of random amplitude and phase.
 
     Reference: Finn, Abbeel and Levine 2017, "Model-agnostic meta-learning for fast
     adaptation of deep networks", arXiv:1703.03400, section 5.1.
@@ -67,6 +65,7 @@ def sinusoid(
     Every split draws from the same distribution; no task is drawn twice.
 
     Args:
-        shots, queries: support and query points of a task.
+        shots: support points of a task.
+        queries: query points of a task.
     """
     return Sinusoid(shots, queries)

@@ -1,4 +1,4 @@
-"""The splits of all data: which classes or tasks train, validate and test."""
+"""Splits of the data into training, validation and test classes or tasks."""
 
 from __future__ import annotations
 

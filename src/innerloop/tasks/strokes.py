@@ -1,11 +1,11 @@
-"""Strokes: an endless supply of handwriting-like alphabets, without a download.
+"""Strokes: synthetic alphabets that resemble handwriting, without a download.
 
-A character is a small program: a few pen strokes, each a chain of moves that runs
-straight, bends, hooks, zigzags or curls, and begins anywhere or on an earlier stroke.
-The characters of an alphabet share strokes of a common stock, and some are variants of
-others, as in real scripts. Every drawing of a character varies its moves, strokes,
-slant and proportions at random. In the spirit of Lake et al. 2015 (Science 350), with
-nothing fitted to any data.
+A character is a few pen strokes. Each stroke is a chain of moves (straight lines,
+bends, hooks, zigzags or curls) that begins anywhere or on an earlier stroke. The
+characters of an alphabet share strokes, and some are variants of others, as in real
+scripts. Every drawing of a character varies its moves, strokes, slant and proportions
+at random. Similar to the generative model of Lake et al. 2015 (Science 350), but not
+fitted to data.
 """
 
 from __future__ import annotations
@@ -283,13 +283,13 @@ def draw(characters: Programs, generator: torch.Generator) -> Tensor:
     # some drawings are neater than others
     care = torch.exp(torch.randn(n, 1, 1, 1, generator=generator) * 0.35)
     knots = characters.knots + care * (0.085 * drift + 0.015 * noise)
-    centre = knots.mean(2, keepdim=True)
+    center = knots.mean(2, keepdim=True)
     bend = 1 + 0.07 * torch.randn(n, STROKES, 1, 2, generator=generator)
     turn = 0.07 * torch.randn(n, STROKES, 1, 1, generator=generator)
-    offset = (knots - centre) * bend
+    offset = (knots - center) * bend
     offset = offset + turn * torch.stack([-offset[..., 1], offset[..., 0]], -1)
     knots = (
-        centre
+        center
         + offset
         + care * 0.035 * torch.randn(n, STROKES, 1, 2, generator=generator)
     )
@@ -371,7 +371,9 @@ class FreshEpisodes(TaskDistribution):
     """Episodes of new characters: every task has its own, each drawn anew.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: how many alphabets the classes of a task come from; 0 takes every class
             from an alphabet of its own.
     """
@@ -470,13 +472,15 @@ def strokes(
     queries: Count = 15,
     groups: CountOrZero = 0,
 ) -> FreshEpisodes | Episodes:
-    """Strokes: invented characters of pen strokes, endless in training; no download.
+    """Strokes: endless synthetic characters made of strokes; no download.
 
     Validation and test have 10 and 20 fixed alphabets of 26 characters, 20 drawings of
     each.
 
     Args:
-        ways, shots, queries: classes of a task, support and query examples of each.
+        ways: classes in a task.
+        shots: support examples of each class.
+        queries: query examples of each class.
         groups: the number of alphabets that the classes of a task come from; 0 for any.
     """
     if split == "train":

@@ -1,4 +1,4 @@
-"""Texts and their classes: CLINC150, and a user's own file."""
+"""Few-shot text classification: CLINC150, and your own files."""
 
 from __future__ import annotations
 
@@ -111,16 +111,18 @@ def clinc(
 ) -> Episodes:
     """CLINC150: intents of short requests to an assistant, as tokens.
 
-    10 domains of 15 intents of 150 requests each. Six domains train, auto and commute
-    validates, banking, credit cards and travel test. No domain, and no request, is in
-    two splits.
+    10 domains of 15 intents of 150 requests each. Six domains are for training, auto
+    and commute for validation, and banking, credit cards and travel for testing. No
+    domain, and no request, is in two splits.
 
     Reference: Larson, Mahendran, Peper, Clarke, Lee, Hill, Kummerfeld, Leach,
     Laurenzano, Tang and Mars 2019, "An evaluation dataset for intent classification and
     out-of-scope prediction", arXiv:1909.02027.
 
     Args:
-        ways, shots, queries: intents in a task, support and query requests of each.
+        ways: intents in a task.
+        shots: support requests of each intent.
+        queries: query requests of each intent.
         groups: number of domains that the intents of a task come from; 0: any.
         length: tokens of a request, longer ones are cut; by default chosen from the
             training requests (24).
@@ -177,21 +179,25 @@ def text(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Text file: a user's own texts with labels, as tokens.
+    """Text file: your own labeled texts, as tokens.
 
     The file has a header: .csv, .tsv, .txt (also as .gz), .xlsx or .parquet. 64, 16 and
-    20 % of the labels, fixed by their names, train, validate and test. A text that is
-    repeated within a label is used once. A text that stands in two splits is used in
-    the later one only, so that no test text is trained on.
+    20 % of the labels are for training, validation and testing; the assignment depends
+    only on their names. A text that is repeated within a label is used once. A text
+    that is in two splits is used in the later one only, so that no test text is used
+    for training.
 
     Args:
         file: the file.
-        text_column, label_column: the columns of the texts and of their labels.
-        ways, shots, queries: classes in a task, support and query texts of each.
+        text_column: column of the texts.
+        label_column: column of the labels.
+        ways: classes in a task.
+        shots: support texts of each class.
+        queries: query texts of each class.
         length: tokens of a text, longer ones are cut; by default one and a half times
             the 95th percentile of the training texts, from 8 to 128.
         all_classes: use all classes in every split, to adapt to other classes later;
-            then validation and test say nothing about new classes.
+            validation and test then do not measure the learning of new classes.
         reader: the reader of an earlier run; by default one is fitted to the training
             texts.
     """
@@ -294,9 +300,6 @@ class Cloze(TaskDistribution):
     def describe(self) -> str:
         return f"{len(self.values):,} texts with one token hidden"
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}
-
     def for_supervised(self, batch: int) -> Cloze:
         return Cloze(self.values, self.reader, batch, self.note)
 
@@ -310,7 +313,7 @@ class Cloze(TaskDistribution):
             raise InnerloopError(
                 "the labels of cloze are the same in all tasks, and this learner "
                 "learns new ones in every task: use one that trains on all classes at "
-                "once, such as finetune or centerlossnet"
+                "once, such as finetune or centrelossnet"
             )
         # (n, size, length)
         x = self.values[
@@ -335,7 +338,7 @@ def cloze(
     length: Count | None = None,
     reader: Reader | None = None,
 ) -> Cloze:
-    """Cloze: texts with one token hidden, to learn features from texts without labels.
+    """Cloze: texts with one masked token, to pretrain an encoder.
 
     The texts are the requests of CLINC150's training domains, or a column of a file.
     There is a training split only: test the features on `clinc` or `text`.

@@ -40,9 +40,6 @@ class ExclusiveOr(TaskDistribution):
     def describe(self) -> str:
         return f"exclusive or with {self.shots} support and {self.queries} query points"
 
-    def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        return {}  # the defaults of the task source
-
     def sample(self, n: int, generator: torch.Generator) -> Task:
         corner = torch.randint(4, (n, self.shots + self.queries), generator=generator)
         corner[:, self.shots :] = torch.arange(self.queries) % 4
@@ -58,7 +55,7 @@ class ExclusiveOr(TaskDistribution):
 
 @task_source
 def xor(split: str = "train", *, shots: Count = 1, queries: Count = 8) -> ExclusiveOr:
-    """Exclusive or: whether two signs differ or agree, from one example.
+    """Exclusive or: XOR or XNOR of two signs, determined by one example.
 
     Reference: Stanley and Miikkulainen 2002, "Evolving neural networks through
     augmenting topologies", Evolutionary Computation 10(2), section 4.1.
@@ -67,6 +64,7 @@ def xor(split: str = "train", *, shots: Count = 1, queries: Count = 8) -> Exclus
     the same distribution; no task is drawn twice.
 
     Args:
-        shots, queries: support and query examples of a task.
+        shots: support examples of a task.
+        queries: query examples of a task.
     """
     return ExclusiveOr(shots, queries)

@@ -1,4 +1,4 @@
-"""Active learners: they choose which examples are labelled."""
+"""Active learners: they choose which examples are labeled."""
 
 from innerloop.learners.active.active_learner import ActiveLearner
 

@@ -24,7 +24,7 @@ from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Prototypes (ways, d), the number of examples of each class (ways,), and the
     largest squared distance in the pool ().
     """
@@ -35,8 +35,7 @@ class Labelled(NamedTuple):
 
 
 class ActiveLearner(FeatureLearner):
-    """Learned query selection: a policy chooses, one after the other, which examples of
-    an unlabelled pool are labelled; the nearest class mean is predicted.
+    """Learned query selection: a policy chooses which examples of a pool to label.
 
     p(next = i) = softmax_i(policy(features of example i and of all others, with the
     labels so far)), trained by REINFORCE: grad = sum_t grad log p(i_t) (G_t - mean of
@@ -55,7 +54,7 @@ class ActiveLearner(FeatureLearner):
     torch's global generator, in training only; otherwise the policy takes the example
     with the highest score.
 
-    State: the prototypes (ways, d) of the labelled examples, how many each class has
+    State: the prototypes (ways, d) of the labeled examples, how many each class has
     (ways,), and the largest squared distance in the pool.
 
     Args:
@@ -64,7 +63,7 @@ class ActiveLearner(FeatureLearner):
         labels: number of examples to label in a task, at most all.
         strategy: "learned", or a baseline: "sequential" (the order of the pool, which
             is random in tasks, whose pools are shuffled), "entropy" and "margin" (the
-            least certain prediction), "k-center" (the farthest from all labelled ones).
+            least certain prediction), "k-center" (the farthest from all labeled ones).
         rollouts: rollouts of the policy in a task, in training.
         width: units of the policy's layers.
         scale: initial value of the learned scale of distances.
@@ -109,15 +108,15 @@ class ActiveLearner(FeatureLearner):
             z = widened(self.encoder(x).flatten(1))
         return z.to(self.log_scale.dtype)  # (m, d)
 
-    def answers(self, state: Labelled, z: Tensor) -> Tensor:
+    def answers(self, state: Labeled, z: Tensor) -> Tensor:
         distances = squared_distance(z, state.prototypes)
         return logits(distances, state.counts, state.far, self.log_scale.exp())
 
-    def learned(self, z: Tensor, y: Tensor) -> Labelled:
+    def learned(self, z: Tensor, y: Tensor) -> Labeled:
         within = squared_distance(z, z)  # (n, n)
-        labelled = self.selection_order(within, y).sum(0)  # (n,)
-        y = y * labelled[:, None]
-        return Labelled(class_means(z, y), y.sum(0), within.amax())
+        labeled = self.selection_order(within, y).sum(0)  # (n,)
+        y = y * labeled[:, None]
+        return Labeled(class_means(z, y), y.sum(0), within.amax())
 
     def selection_order(
         self,
@@ -126,33 +125,33 @@ class ActiveLearner(FeatureLearner):
         strategy: Strategy | None = None,
         labels: int | None = None,
     ) -> Tensor:
-        """Which examples are labelled, one-hot (labels, n), one after the other, of a
+        """Which examples are labeled, one-hot (labels, n), one after the other, of a
         pool with squared distances (n, n) and labels y (n, ways), of which only those
         that were selected are read.
         """
         strategy = strategy or self.strategy
-        labelled, order = torch.zeros_like(y[:, 0]), []
+        labeled, order = torch.zeros_like(y[:, 0]), []
         for _ in range(min(labels or self.labels, len(y))):
-            best = self.scores(within, y, labelled, strategy).argmax(-1)
+            best = self.scores(within, y, labeled, strategy).argmax(-1)
             order.append(F.one_hot(best, len(y)).to(y))
-            labelled = labelled + order[-1]
+            labeled = labeled + order[-1]
         return torch.stack(order)
 
     def next_to_label(
-        self, pool: Tensor, labelled: Examples | None, labels: int
+        self, pool: Tensor, labeled: Examples | None, labels: int
     ) -> list[int]:
         """Which inputs of a pool (m, *x_shape) to label next, the most useful first,
         where others, y (k, ways), have a label already.
 
         Each one counts as a new class for the next, because its label is not known.
         """
-        known = 0 if labelled is None else len(labelled.y)
-        ways = 0 if labelled is None else labelled.y.shape[1]
-        z = self.embed(pool if labelled is None else torch.cat([labelled.x, pool]))
+        known = 0 if labeled is None else len(labeled.y)
+        ways = 0 if labeled is None else labeled.y.shape[1]
+        z = self.embed(pool if labeled is None else torch.cat([labeled.x, pool]))
         within = squared_distance(z, z)
         y = z.new_zeros(len(z), ways + labels)
-        if labelled is not None:
-            y[:known, :ways] = labelled.y
+        if labeled is not None:
+            y[:known, :ways] = labeled.y
         has_label = (torch.arange(len(z), device=z.device) < known).to(z)
         chosen: list[int] = []
         for i in range(min(labels, len(pool))):
@@ -162,11 +161,11 @@ class ActiveLearner(FeatureLearner):
         return chosen
 
     def scores(
-        self, within: Tensor, y: Tensor, labelled: Tensor, strategy: Strategy
+        self, within: Tensor, y: Tensor, labeled: Tensor, strategy: Strategy
     ) -> Tensor:
-        """The scores (..., n) of the policy, where labelled (..., n) have a label."""
+        """The scores (..., n) of the policy, where labeled (..., n) have a label."""
         scale = self.log_scale.exp().detach()
-        return self.policy(within, y, labelled, scale, strategy)
+        return self.policy(within, y, labeled, scale, strategy)
 
     def outcome(
         self, z: Tensor, y: Tensor, query_z: Tensor, query_y: Tensor
@@ -175,15 +174,15 @@ class ActiveLearner(FeatureLearner):
             return super().outcome(z, y, query_z, query_y)
         within, across = squared_distance(z, z), squared_distance(query_z, z)
         far, scale = within.amax(), self.log_scale.exp()
-        labelled = z.new_zeros(self.rollouts, len(z))
+        labeled = z.new_zeros(self.rollouts, len(z))
         log_ps, rewards, outputs = [], [], z.new_zeros(0)
         for _ in range(min(self.labels, len(z))):
             # (rollouts, n), sampled by the Gumbel-max trick
-            log_p = self.scores(within, y, labelled, self.strategy).log_softmax(-1)
+            log_p = self.scores(within, y, labeled, self.strategy).log_softmax(-1)
             gumbel = -(-torch.rand_like(log_p).clamp(1e-6, 1 - 1e-6).log()).log()
             chosen = F.one_hot((log_p.detach() + gumbel).argmax(-1), len(z)).to(z)
-            labelled = labelled + chosen
-            distances = to_means(across, within, y, labelled)
+            labeled = labeled + chosen
+            distances = to_means(across, within, y, labeled)
             outputs = logits(*distances, far, scale)  # (rollouts, m, ways)
             correct = outputs.argmax(-1) == query_y.argmax(-1)
             log_ps.append((log_p * chosen).sum(-1))

@@ -35,26 +35,26 @@ class SelectionPolicy(nn.Module):
         self,
         within: Tensor,
         y: Tensor,
-        labelled: Tensor,
+        labeled: Tensor,
         scale: Tensor,
         strategy: Strategy,
     ) -> Tensor:
         """How useful the label of each example is (..., n), by a strategy; far below
-        all others for those that have one, labelled (..., n).
+        all others for those that have one, labeled (..., n).
 
         within: squared distances (n, n). y: labels (n, ways), of which only those in
-        `labelled` are read. scale: of distances.
+        `labeled` are read. scale: of distances.
         """
-        features = pool_features(within, y, labelled, scale)  # (..., n, FEATURES)
+        features = pool_features(within, y, labeled, scale)  # (..., n, FEATURES)
         if strategy == "learned":
             each = self.read(features).relu()  # (..., n, width)
             mean = each.mean(-2, keepdim=True).expand_as(each)
             scores = self.score(torch.cat([each, mean], -1))[..., 0]
         else:
             scores = {
-                "sequential": torch.zeros_like(labelled),
+                "sequential": torch.zeros_like(labeled),
                 "k-center": features[..., NEAREST],
                 "entropy": features[..., ENTROPY],
                 "margin": -features[..., MARGIN],
             }[strategy]
-        return torch.where(labelled > 0, NEVER, scores)
+        return torch.where(labeled > 0, NEVER, scores)

@@ -26,8 +26,7 @@ State = tuple[dict[str, Tensor], tuple[Tensor, ...], Tensor]
 
 
 class CNAPs(Learner):
-    """CNAPs: networks generate, from the support set, the scales and shifts of the
-    features in every layer, and the weights of every class.
+    """CNAPs: generates feature scales, shifts and a head for each task.
 
     t = mean of g over the support set; scale, shift of a layer = (1 + a(t)) scale',
     shift' + b(t), as in FiLM; w_k = h(c_k), c_k the mean of the adapted features of

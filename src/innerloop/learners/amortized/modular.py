@@ -30,8 +30,7 @@ STAGES = 20  # in which the temperature falls
 
 
 class Modular(FeatureLearner):
-    """Modular meta-learning: a library of small networks is learned; for a task, the
-    composition of them that fits the support set best is searched for.
+    """Modular meta-learning: finds the best composition of learned modules for a task.
 
     outputs = sum or chain of m_(s_1), ..., m_(s_slots) on f(x), s = argmin support loss
 

@@ -25,8 +25,7 @@ Gaussians = tuple[Tensor, Tensor]  # means and scales
 
 
 class Versa(FeatureLearner):
-    """VERSA: a network generates a distribution of the weights of every class from the
-    mean of its embedded examples.
+    """VERSA: generates a distribution of linear heads from class means.
 
     w_k ~ N(mean(c_k), scale(c_k)^2), c_k the mean of f over the support examples of k;
     p(y | x) = E softmax(w f(x))

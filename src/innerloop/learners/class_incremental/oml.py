@@ -22,8 +22,8 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class OML(FeatureLearner, ClassIncremental):
-    """Online-aware meta-learning: features from which a linear head can learn one class
-    after the other, example by example, without forgetting.
+    """Online-aware meta-learning: features for a linear head that learns without
+    forgetting.
 
     W <- W - inner_lr * grad_W cross-entropy(W f(x), y) = W + inner_lr * (y - softmax(W
     f(x))) f(x)^T, one step for each example, in their order

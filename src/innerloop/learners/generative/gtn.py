@@ -26,8 +26,7 @@ MOST = 64  # generated examples of a class
 
 
 class GTN(Descent):
-    """Generative teaching network: a generator adds examples to the support set, such
-    that a network trained on both does well on the query set.
+    """Generative teaching network: generates support examples to train a network on.
 
     x_jk = G(noise_j, class k), j = 1..count; weights <- weights - inner_lr * grad(loss
     of support and generated examples), from weights that are not meta-learned; the
@@ -47,9 +46,11 @@ class GTN(Descent):
         features: the network from a support example to features for the generator.
         generator: the network from these and noise to an input, which is added to the
             mean of the class.
-        inner_lr, inner_steps: step size and number of the inner steps.
-        taught: the whole network ("all"), from random weights; or a new linear "head"
-            on a fixed encoder, such as that of a trained FineTune.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
+        taught: what is trained on a task: the whole network ("all"), from random
+            weights; or a new linear "head" on a fixed encoder, such as that of a
+            trained FineTune.
         count: generated examples of each class; with 0, the network learns from the
             support set alone.
         noise: size of the noise for an example.

@@ -27,8 +27,7 @@ State = tuple[Tensor, Tensor]  # prototypes, and the LSTM's state of every class
 
 
 class MetaGAN(Learner):
-    """Meta-GAN: a generator makes fake examples of a task's classes, and the few-shot
-    classifier also learns to tell them from real ones.
+    """Meta-GAN: a few-shot classifier that also detects generated examples.
 
     p(k | x) of ways + 1 classes, softmax over 0 (fake) and s_k = bias - scale |f(x) -
     c_k|^2, c_k the class means of a prototypical network; fake = G(noise, h_k), h_k the
@@ -54,7 +53,7 @@ class MetaGAN(Learner):
         noise: size of the noise for an example.
         hidden: size of the LSTM.
         fakes: fake examples of each class in a task.
-        adversarial: weight of the loss of telling real from fake.
+        adversarial: weight of the loss that separates real from fake examples.
         scale: initial value of the learned scale of distances.
     """
 

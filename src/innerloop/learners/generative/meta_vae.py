@@ -24,8 +24,7 @@ Gaussians = tuple[Tensor, Tensor]  # means and standard deviations
 
 
 class MetaVAE(Learner):
-    """Meta-VAE: a class is a latent variable from which its examples are generated,
-    learned by variational inference.
+    """Meta-VAE: classes are latent variables of a generative model.
 
     c ~ N(0, 1) for a class, z ~ p(z | c) and x ~ p(x | z, c) for an example; q(c | D)
     from the mean of the features of D, q(z | x, c); the predicted class is the one with
@@ -54,7 +53,8 @@ class MetaVAE(Learner):
         prior: the network p(z | c).
         posterior: the network q(z | x, c).
         decoder: the network from c and z to x.
-        context, latent: size of c and of z.
+        context: size of c.
+        latent: size of z.
         width: size of the features, and units of a layer.
         discriminative: weight of the query loss.
         pixels: distribution of x: "bernoulli" for brightness in 0..1, "gaussian" with

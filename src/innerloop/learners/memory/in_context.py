@@ -22,8 +22,7 @@ from innerloop.nets.registry import reading
 
 @Streaming.register
 class InContext(FeatureLearner):
-    """In-context transformer: examples are tokens, and a query attends to those that
-    came before it.
+    """In-context transformer: a transformer whose queries attend to earlier examples.
 
     token of an example = W f(x_i) + V y_i + b, of a query = W f(x) + c; an example
     attends to those up to and including itself, a query to the examples and itself
@@ -48,7 +47,8 @@ class InContext(FeatureLearner):
         y_dim: size of a target.
         out_dim: number of outputs.
         width: size of a token.
-        layers, heads: of the transformer.
+        layers: layers of the transformer.
+        heads: attention heads of the transformer.
     """
 
     encoder: nn.Module

@@ -14,8 +14,7 @@ from innerloop.nets.recurrent import LSTMCell
 
 
 class LSTM(Recurrent):
-    """LSTM: a recurrent network that learns in its activations; the baseline of the
-    learners with an external memory.
+    """LSTM: a recurrent network that learns in its activations.
 
     h_t, c_t = LSTM([x_t, y_(t-1)], h_(t-1), c_(t-1)); the outputs are linear in h_t
 

@@ -27,8 +27,7 @@ def least_used(usage: Tensor, n: int) -> Tensor:
 
 
 class MANN(Recurrent):
-    """Memory-augmented network: reads an external memory by content, and writes to its
-    least used slots or to those it has just read.
+    """Memory-augmented network: an external memory that reuses its least used slots.
 
     r_t = sum_i w_r(i) M_(t-1)(i), w_r = softmax(strength * cosine(k_t, M_(t-1)));
     M_t(i) = M_(t-1)(i) + w_w(i) k_t, w_w = sigmoid(alpha) w_r' + (1 - sigmoid(alpha))
@@ -57,7 +56,8 @@ class MANN(Recurrent):
         y_dim: size of a target.
         out_dim: number of outputs.
         hidden: size of the LSTM controller.
-        slots, width: number and size of the rows of the memory.
+        slots: rows of the memory.
+        width: size of a row of the memory.
         readers: number of heads; each of them reads, and writes one row.
         usage_decay: decay of the usage of slots per step.
         strength: initial value of the learned sharpness of reading.

@@ -26,8 +26,7 @@ CODER = 20  # hidden units of the networks from gradients to weights, section 3.
 
 
 class MetaNet(FeatureLearner):
-    """Meta networks: slow weights are learned over tasks; fast weights are computed
-    from the gradient of the loss of each example, and stored.
+    """Meta networks: fast weights computed from the gradient of each example.
 
     W*_i = m(grad_W L(b(W, x_i), y_i)), stored under the key r_i = u(Q, Q*, x_i), where
     Q* = d(grad_Q L_i); for a query, W* = sum_i softmax_i(scale * cosine(r_i, r)) W*_i

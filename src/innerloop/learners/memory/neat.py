@@ -19,8 +19,7 @@ from innerloop.nets.neat_network import NEATNetwork
 
 
 class NEAT(NEATLearner):
-    """NEAT: a recurrent network of a few nodes that learns in its activations; its
-    connections are evolved along with their weights.
+    """NEAT: a small recurrent network with evolved topology and weights.
 
     a <- tanh(W^T [x, y, 1, 1, a]), `passes` times for an example; a prediction is the
     sums of the output nodes for an input without label, [x, 0, 0, 1, a]

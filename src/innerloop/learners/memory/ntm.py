@@ -48,8 +48,7 @@ def address(
 
 
 class NTM(Recurrent):
-    """Neural Turing machine: a network that reads and writes an external memory by
-    attention, and learns by what it writes.
+    """Neural Turing machine: reads and writes an external memory by attention.
 
     M_t(i) = M_(t-1)(i) (1 - w_t(i) e_t) + w_t(i) a_t, r_t = sum_i w_t(i) M_t(i); the
     attention w_t is by content, or by location relative to w_(t-1)
@@ -72,8 +71,10 @@ class NTM(Recurrent):
         out_dim: number of outputs.
         controller: kind of the controller network.
         hidden: size of the controller.
-        slots, width: number and size of the rows of the memory.
-        readers, writers: number of read heads and of write heads.
+        slots: rows of the memory.
+        width: size of a row of the memory.
+        readers: number of read heads.
+        writers: number of write heads.
     """
 
     _: KW_ONLY

@@ -16,8 +16,7 @@ from innerloop.nets.recurrent import GRUCell
 
 
 class RL2(Recurrent):
-    """RL squared: a recurrent network whose activations are the learning algorithm of
-    an agent, and whose weights are meta-trained by acting.
+    """RL squared: a recurrent agent that learns in its activations.
 
     h_t = GRU([x_t, a_(t-1), r_(t-1), d_(t-1)], h_(t-1)); policy and value are linear in
     h_t

@@ -18,8 +18,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class CentreLossNet(Learner):
-    """Center loss: features that classify all training classes and lie close to the
-    center of their class; the nearest class mean is predicted.
+    """Center loss: a classifier with a center loss; predicts the nearest mean.
 
     cross-entropy + strength/2 * |f(x) - center of the class of x|^2
 

@@ -21,8 +21,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class MatchingNet(Learner):
-    """Matching networks: a prediction is the mean of the support targets, weighted by
-    attention to the support examples.
+    """Matching networks: predicts an attention-weighted average of support targets.
 
     y = sum_i a(f(x), g(x_i)) y_i, a = softmax(scale * cosine similarity)
 

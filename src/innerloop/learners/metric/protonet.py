@@ -20,8 +20,7 @@ from innerloop.nets.registry import encoder
 
 
 class ProtoNet(Learner):
-    """Prototypical networks: a class is the mean of its embedded examples; the nearest
-    class mean is predicted.
+    """Prototypical networks: predicts the class whose mean embedding is nearest.
 
     p(class k | x) = softmax(-scale * distance(f(x), c_k)), c_k the mean of f over the
     support examples of k
@@ -47,9 +46,10 @@ class ProtoNet(Learner):
         views: in evaluation mode, compare square images in so many views and average
             the distances: 4 rotations, or 8 with reflections. For encoders trained with
             rotated images as separate classes, as on Omniglot.
-        rotate_support: in training, every block of `shots` examples of each class takes
-            its turn as the support set, and all others are the query set; costs little,
-            since every example is embedded once.
+        rotate_support: in training, average the loss over splits of a task, in which
+            each block of `shots` examples per class is the support set once and all
+            others are the query set; costs little, since every example is embedded
+            once.
     """
 
     encoder: nn.Module

@@ -19,8 +19,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class RelationNet(Learner):
-    """Relation networks: a learned network instead of a fixed distance scores how well
-    a query matches a class.
+    """Relation networks: a network scores how well a query matches a class.
 
     r = g([f(class), f(query)]), f(class) the mean feature map of its examples
 

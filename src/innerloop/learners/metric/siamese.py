@@ -18,9 +18,7 @@ from innerloop.nets.registry import encoder
 
 
 class SiameseNet(Learner):
-    """Siamese networks: embeddings of one class are pulled together, those of different
-    classes pushed apart by a margin; the class of the nearest support example is
-    predicted.
+    """Siamese networks: contrastive loss on pairs; predicts the nearest example.
 
     D^2 / 2 for a pair of one class, max(0, margin - D)^2 / 2 for any other, D the
     distance of the embeddings

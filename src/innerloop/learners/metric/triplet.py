@@ -20,8 +20,7 @@ from innerloop.nets.registry import encoder
 
 
 class TripletNet(Learner):
-    """Triplet networks: an example is closer to examples of its own class than to those
-    of any other, by a margin.
+    """Triplet networks: triplet loss; predicts the class of the nearest example.
 
     max(0, |a - p|^2 - |a - n|^2 + margin), a the anchor, p of its class and n of
     another, embeddings on the unit sphere

@@ -21,8 +21,8 @@ from innerloop.nets.decoder import perceptron
 
 
 class ANP(LatentProcess):
-    """Attentive neural process: a query attends to the support examples, instead of
-    reading their mean.
+    """Attentive neural process: a neural process whose queries attend to the support
+    set.
 
     p(y | x) = mean over z of g(x, r(x), z), r(x) = attention of x to the x_i over r_i,
     the self-attended h(x_i, y_i); z from q(z | support)

@@ -18,8 +18,8 @@ from innerloop.nets.decoder import perceptron
 
 
 class CNP(Learner):
-    """Conditional neural process: the support set is represented by the mean of its
-    encoded examples, from which a decoder predicts for any x.
+    """Conditional neural process: a decoder conditioned on the mean of the encoded
+    examples.
 
     r = mean of h(x_i, y_i) over the support set; outputs = g(x, r): the mean and the
     scale of a Gaussian

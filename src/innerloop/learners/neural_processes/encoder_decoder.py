@@ -18,8 +18,7 @@ from innerloop.nets.decoder import perceptron
 
 
 class EncoderDecoder(Learner):
-    """Encoder-decoder: the support set is encoded in a short code, from which both the
-    support set and the queries are decoded.
+    """Encoder-decoder: a short code of the support set, from which queries decode.
 
     min over encoder and decoder of the sum over tasks of L(decoder(code, x), y), code =
     encoder(support), for support and query examples

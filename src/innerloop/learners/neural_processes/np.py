@@ -15,8 +15,7 @@ from innerloop.nets.decoder import perceptron
 
 
 class NP(LatentProcess):
-    """Neural process: beside the mean of the encoded examples, a latent variable stands
-    for what the support set leaves open about the whole task.
+    """Neural process: a CNP with a latent variable for the uncertainty of a task.
 
     p(y | x) = mean over z of g(x, r, z), z from q(z | support), r = mean of h(x_i, y_i)
 

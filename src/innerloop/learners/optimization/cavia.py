@@ -41,23 +41,25 @@ class ContextNet(nn.Module):
 
 
 class CAVIA(Descent):
-    """CAVIA: a task is represented by a few context parameters beside the input, found
-    by gradient steps from zero; the network is the same for all tasks.
+    """CAVIA: adapts a few context parameters, not the network.
 
     context <- context - inner_lr * grad(support loss), from 0
 
     Reference: Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson 2019, "Fast context
     adaptation via meta-learning", arXiv:1810.03642, eq. (3)-(4), Algorithm 1.
 
-    Differs from the paper: on images the context is concatenated to the
-    features of a convolutional network; there it modulates the filters of a layer.
+    A task is represented by the context parameters, additional inputs of the network,
+    which is the same for all tasks. Differs from the paper: on images the context is
+    concatenated to the features of a convolutional network; there it modulates the
+    filters of a layer.
 
     State: the context (contexts,), under the name "context".
 
     Args:
         net: the task network, with a buffer `context` that it reads; by default two
             hidden layers on the context and the input, or convolutional features of it.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
         contexts: number of context parameters.
         width: units of a hidden layer.
         first_order: leave out second derivatives.

@@ -1,4 +1,4 @@
-"""What learners share whose linear head has a closed form or is solved for."""
+"""The base class of learners that solve for a linear head."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ Posterior = tuple[Tensor, Tensor, Tensor]
 
 
 class DKT(FeatureLearner):
-    """Deep kernel transfer: exact Gaussian process regression on learned features; the
-    kernel is meta-learned.
+    """Deep kernel transfer: Gaussian process regression with a meta-learned kernel.
 
     mean = k(x, Z) K^-1 Y, variance = k(x, x) + noise - k(x, Z) K^-1 k(Z, x), K = k(Z,
     Z) + noise I; for classes, targets are 1 and -1, and the logit of a class is 2 mean

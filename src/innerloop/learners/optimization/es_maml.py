@@ -19,8 +19,7 @@ from innerloop.nets.registry import Headed, encoder, flat_features
 
 
 class ESMAML(Remembering):
-    """ES-MAML: a learned initialization that adapts by the losses of random
-    perturbations of its weights; nothing need be differentiable.
+    """ES-MAML: MAML with gradients estimated from losses alone.
 
     weights <- weights - inner_lr / (2 K sigma) sum_k (f(weights + sigma e_k) -
     f(weights - sigma e_k)) e_k, f the support loss, e_k ~ N(0, I)
@@ -37,7 +36,8 @@ class ESMAML(Remembering):
     Args:
         net: the task network; by default a small perceptron also for images, because
             the number of evaluations grows with that of the weights.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
         inner_pairs: K, the number of antithetic pairs of perturbations.
         inner_sigma: standard deviation of the perturbations.
         inner_rule: "gradient" steps along the estimated gradient, "hill-climbing" moves

@@ -17,8 +17,7 @@ from innerloop.nets.registry import headed
 
 
 class IMAML(Descent):
-    """Implicit MAML: many inner steps with a proximal term, and a meta-gradient that
-    does not depend on their path.
+    """Implicit MAML: many proximal inner steps and an implicit meta-gradient.
 
     weights <- weights - inner_lr * (grad(support loss) + proximal * (weights - theta))
 
@@ -32,8 +31,8 @@ class IMAML(Descent):
 
     Args:
         net: the task network.
-        inner_lr, inner_steps: step size and number of the inner steps; the paper takes
-            16 steps for Omniglot (appendix E).
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps; 16 for Omniglot in the paper (appendix E).
         proximal: lambda, the strength of the proximal term; 2 for Omniglot.
     """
 

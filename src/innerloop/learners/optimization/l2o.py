@@ -21,8 +21,7 @@ from innerloop.nets.registry import headed
 
 
 class L2O(Remembering):
-    """Learned optimizer: one network, shared by all weights, computes the change of a
-    weight from its gradients.
+    """Learned optimizer: a network, shared by all weights, computes the updates.
 
     weights, memory <- weights + change, memory', (change, memory') = rule(grad(support
     loss), memory)

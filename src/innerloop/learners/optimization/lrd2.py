@@ -14,8 +14,7 @@ from innerloop.nets.log_parameter import log_parameter
 
 
 class LRD2(ClosedFormHead):
-    """LR-D2: the head is the logistic regression of every class against the others on
-    the encoded support set, by Newton's method.
+    """LR-D2: a logistic regression head, solved by Newton's method.
 
     w_k = argmin_w sum_i log(1 + exp(w z_i)) - y_ik w z_i + strength / 2 |w|^2; outputs
     = scale W f(x) + shift, with learned strength, scale and shift

@@ -44,9 +44,10 @@ class MAML(Descent):
     Args:
         net: the task network; adapted="head" and head="prototype" need one with an
             `encoder` and a linear `head`, such as innerloop.nets.Headed.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
         first_order: leave out second derivatives.
-        adapted: adapt "all" weights, or the "head" alone.
+        adapted: adapt "all" weights, or only the "head".
         head: "learned", for a fixed number of ways; or "prototype", initialized in
             every task from the class means c of the encoded support set, with weight 2c
             and bias -|c|^2, for any number of ways.

@@ -23,8 +23,7 @@ Gate = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
 
 class MetaLSTM(Remembering):
-    """Meta-LSTM: the weights are the cell state of an LSTM, whose gates control how
-    much of every weight is kept and how far it follows its gradient.
+    """Meta-LSTM: an LSTM as the update rule; its cell state is the weights.
 
     weights <- f * weights - i * grad(support loss), f = sigmoid(F [h, weights, f']), i
     = sigmoid(I [h, weights, i']), h = LSTM(gradient, loss), f' and i' those of the step

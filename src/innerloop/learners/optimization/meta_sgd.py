@@ -18,7 +18,7 @@ from innerloop.nets.registry import headed
 
 
 class MetaSGD(Remembering):
-    """Meta-SGD: MAML with learned step sizes and directions, one rate for every weight.
+    """Meta-SGD: MAML with a learned step size and direction per weight.
 
     weights <- weights - alpha * grad(support loss), alpha a meta-parameter of the shape
     of the weights, or one number for every tensor and step

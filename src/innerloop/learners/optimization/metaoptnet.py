@@ -14,8 +14,7 @@ from innerloop.learners.optimization.closed_form_head import ClosedFormHead
 
 
 class MetaOptNet(ClosedFormHead):
-    """MetaOptNet: the head is a multi-class support vector machine on the encoded
-    support set, solved to convergence.
+    """MetaOptNet: a support vector machine head, solved to convergence.
 
     W = argmin 1/2 |W|^2 + C sum_i xi_i, w_(y_i) z_i - w_k z_i >= [k is not y_i] - xi_i;
     outputs = scale W f(x) + shift, with learned scale and shift

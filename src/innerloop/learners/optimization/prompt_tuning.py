@@ -24,8 +24,7 @@ from innerloop.nets.text import Prompted
 
 
 class PromptTuning(Learner):
-    """Prompt tuning: a transformer stays frozen; a few vectors that it reads before
-    every text, and a linear head, are tuned in each task.
+    """Prompt tuning: a frozen transformer; each task tunes a prompt and a head.
 
     prompt, W, b <- their values - rate * grad(support loss of W f(prompt, x) + b), from
     a learned prompt, and W and b from the class means of f(prompt, x)
@@ -46,7 +45,8 @@ class PromptTuning(Learner):
         start: initialization of the prompt: "learned" over tasks, together with the
             step sizes and the scale of the head; or "words", the embeddings of random
             tokens, with nothing to meta-learn.
-        inner_lr, head_lr: initial values of the learned step sizes of prompt and head.
+        inner_lr: initial value of the learned step size of the prompt.
+        head_lr: initial value of the learned step size of the head.
         inner_steps: number of inner steps.
         scale: for a class with mean c, the head begins with weight 2 scale c and bias
             -scale |c|^2; the initial value of a learned scale.

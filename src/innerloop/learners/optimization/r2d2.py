@@ -14,8 +14,7 @@ from innerloop.nets.log_parameter import log_parameter
 
 
 class R2D2(ClosedFormHead):
-    """R2-D2: the head is the ridge regression of the targets on the encoded support
-    set, in closed form.
+    """R2-D2: a ridge regression head, solved in closed form.
 
     W = Y' (Z Z' + strength I)^-1 Z; outputs = scale W f(x) + shift, with learned
     strength, scale and shift

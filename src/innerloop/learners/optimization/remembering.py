@@ -1,4 +1,4 @@
-"""What learners share whose steps depend on the steps before."""
+"""The base class of learned update rules with a memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs on lists, by a search that knows which functions are likely."""
+"""Programs on lists, found by a search in which a network ranks the functions."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ from innerloop.programs.search import Budget
 
 
 class DeepCoder(Synthesizer):
-    """DeepCoder: a network predicts which functions the program for some examples
-    contains, and the search tries these first.
+    """DeepCoder: a network predicts which functions to search first.
 
     p(program has attribute | examples) = sigmoid(W mean_i g(input_i, output_i)); the
     attributes of a program are its functions and their lambdas
@@ -52,7 +51,8 @@ class DeepCoder(Synthesizer):
     Args:
         inputs: numbers in the encoding of a row.
         numbers: numbers in the encoding of a program, three for each line.
-        width, layers: width and number of layers of the perceptron g.
+        width: units of a layer of the perceptron g.
+        layers: layers of the perceptron g.
         embedding: size of the embedding of an integer.
         least: lower bound of a probability in the search.
         likelihood: how outputs are scored.

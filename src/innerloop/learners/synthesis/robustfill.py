@@ -29,8 +29,7 @@ READY = 500_000  # expressions that are enumerated before time is measured
 
 
 class RobustFill(Synthesizer):
-    """RobustFill: a network reads inputs and outputs and guides the search for a string
-    program that computes the outputs.
+    """RobustFill: a network guides the search for string programs.
 
     log p(program | examples) = sum_k log p(symbol_k | rest of every output before its
     expression, the symbols of the expression so far)
@@ -55,11 +54,12 @@ class RobustFill(Synthesizer):
     Args:
         length: characters of a text.
         symbols: symbols of a program.
-        width, heads, layers: of the transformer.
+        width: size of a token of the transformer.
+        heads, layers: attention heads and layers of the transformer.
         hidden: units of the decoder's layers.
         beam: expressions that are proposed at a position; where the search finds
             nothing, 4 and then 16 times as many.
-        positions: how often the search may ask the network for proposals.
+        positions: limit on positions for which the network proposes expressions.
         samples: programs that are sampled for a task under REINFORCE.
         reinforce: share of training with REINFORCE.
         likelihood: how outputs are scored.

@@ -70,8 +70,7 @@ def last_block(net: nn.Module) -> str:
 
 
 class FineTune(ClassIncremental):
-    """Fine-tuning: features are trained by classifying all training classes at once; a
-    task trains a new head on them, and optionally the encoder too.
+    """Fine-tuning: supervised features; each task trains a new head.
 
     head <- head - inner_lr * grad(support cross-entropy), and likewise the adapted part
     of the encoder, with its own step size
@@ -90,9 +89,10 @@ class FineTune(ClassIncremental):
         encoder: the features.
         base: the head over the training classes, unused after training.
         head: "linear" (Baseline) or "cosine" (Baseline++).
-        inner_lr, inner_steps: step size and number of the gradient descent steps.
-        adapted: the "head" alone, as in the paper; also the "last" block of the
-            encoder; or "all" of it.
+        inner_lr: step size of gradient descent.
+        inner_steps: number of gradient descent steps.
+        adapted: only the "head", as in the paper; the head and the "last" block of the
+            encoder; or "all" weights.
         encoder_lr: step size of the encoder.
     """
 

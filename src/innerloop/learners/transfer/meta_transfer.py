@@ -23,8 +23,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class MetaTransfer(FeatureLearner):
-    """Meta-transfer learning: trained features stay frozen, and are scaled and shifted
-    by meta-learned numbers; a task trains the head alone.
+    """Meta-transfer learning: frozen features with meta-learned scales and shifts.
 
     f uses W * scale and b + shift for its weights W and biases b, with one scale for
     every kernel; head <- head - inner_lr * grad(support loss), from a learned
@@ -41,7 +40,8 @@ class MetaTransfer(FeatureLearner):
     Args:
         encoder: the network f, frozen: use that of a trained FineTune.
         head: the linear head, the initialization of every task.
-        inner_lr, inner_steps: step size and number of the inner steps.
+        inner_lr: step size of the inner steps.
+        inner_steps: number of inner steps.
     """
 
     encoder: nn.Module

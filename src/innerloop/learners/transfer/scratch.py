@@ -17,8 +17,7 @@ from innerloop.nets.registry import headed
 
 
 class Scratch(Descent):
-    """Training from scratch: a randomly initialized network, trained on the support set
-    alone; the baseline without meta-learning.
+    """Training from scratch: a random network, trained on the support set only.
 
     weights <- weights - inner_lr * grad(support loss)
 
@@ -31,7 +30,8 @@ class Scratch(Descent):
 
     Args:
         net: the task network.
-        inner_lr, inner_steps: step size and number of the gradient descent steps.
+        inner_lr: step size of gradient descent.
+        inner_steps: number of gradient descent steps.
     """
 
     net: nn.Module

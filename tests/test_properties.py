@@ -1,4 +1,4 @@
-"""Every learner against every law, on vectors and on images."""
+"""Every check of every learner, on vectors and on images."""
 
 import time
 
@@ -13,7 +13,7 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric.protonet import ProtoNet
-from innerloop.testing import LAWS, PACKAGE_LAWS, check_learner
+from innerloop.testing import CHECKS, PACKAGE_CHECKS, check_learner
 
 SPECS = {
     "vectors": TaskSpec("classes", (6,), 3),
@@ -91,17 +91,17 @@ def cases() -> list[tuple[type[Learner], dict[str, object], str]]:
     return found
 
 
-@pytest.mark.parametrize("law", LAWS | PACKAGE_LAWS)
+@pytest.mark.parametrize("check", CHECKS | PACKAGE_CHECKS)
 @pytest.mark.parametrize(
     ("learner", "fields", "spec"),
     cases(),
     ids=lambda v: v.__name__ if isinstance(v, type) else str(v).replace(" ", ""),
 )
-def test_law(
-    learner: type[Learner], fields: dict[str, object], spec: str, law: str
+def test_check(
+    learner: type[Learner], fields: dict[str, object], spec: str, check: str
 ) -> None:
     torch.manual_seed(0)
-    check_learner(learner.build(SPECS[spec], **fields), SPECS[spec], laws=[law])
+    check_learner(learner.build(SPECS[spec], **fields), SPECS[spec], checks=[check])
 
 
 @pytest.mark.slow
@@ -119,11 +119,11 @@ def test_eight_threads_agree_for_a_long_time(
     monkeypatch.setattr(testing, "CALLS", 200)
     torch.manual_seed(0)
     built = learner.build(SPECS[spec], **fields)
-    check_learner(built, SPECS[spec], laws=["threads_agree"])
+    check_learner(built, SPECS[spec], checks=["threads_agree"])
 
 
 class Faulty(Streaming):
-    """Class means in a metric space, with one fault, of one law."""
+    """Class means in a metric space, that fail one check."""
 
     fault: str = ""
     likelihood: Likelihood = Categorical()
@@ -199,14 +199,14 @@ class Ordered(Learner):
         return x @ state.T
 
 
-@pytest.mark.parametrize("law", LAWS | PACKAGE_LAWS)
-def test_every_law_can_be_broken(law: str) -> None:
+@pytest.mark.parametrize("check", CHECKS | PACKAGE_CHECKS)
+def test_every_check_can_fail(check: str) -> None:
     spec, good = SPECS["vectors"], Faulty()
-    bad = Ordered() if law == "support_order_is_free" else Faulty(fault=law)
-    if law not in PACKAGE_LAWS:
-        check_learner(good, spec, laws=[law])
-    with pytest.raises(AssertionError, match=f"{type(bad).__name__} breaks a law"):
-        check_learner(bad, spec, laws=[law])
+    bad = Ordered() if check == "support_order_is_free" else Faulty(fault=check)
+    if check not in PACKAGE_CHECKS:
+        check_learner(good, spec, checks=[check])
+    with pytest.raises(AssertionError, match=f"{type(bad).__name__} fails a check"):
+        check_learner(bad, spec, checks=[check])
 
 
 def test_every_broken_law_is_reported() -> None:
@@ -217,7 +217,7 @@ def test_every_broken_law_is_reported() -> None:
     with pytest.raises(AssertionError) as error:
         check_learner(Broken.build(SPECS["vectors"]), SPECS["vectors"])
     message = str(error.value)
-    assert message.startswith("Broken breaks 8 laws\n")
+    assert message.startswith("Broken fails 8 checks\n")
     assert "'shape_follows_spec': KeyError" in message
     assert "'threads_agree': KeyError" in message
     assert "cites_its_paper" not in message
@@ -225,5 +225,5 @@ def test_every_broken_law_is_reported() -> None:
 
 def test_an_unknown_law_is_an_error() -> None:
     learner = ProtoNet.build(SPECS["vectors"])
-    with pytest.raises(InnerloopError, match="no law 'lawless'"):
-        check_learner(learner, SPECS["vectors"], laws=["lawless"])
+    with pytest.raises(InnerloopError, match="no check 'missing'"):
+        check_learner(learner, SPECS["vectors"], checks=["missing"])

@@ -10,8 +10,8 @@ from torch import Tensor
 from innerloop import ActiveLearner, ProtoNet, meta_test, meta_train
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopTypeError
-from innerloop.evaluation import Labelling
-from innerloop.evaluation.active import labelling_curves
+from innerloop.evaluation import Labeling
+from innerloop.evaluation.active import labeling_curves
 from innerloop.measurements import TestPlan
 
 
@@ -49,11 +49,11 @@ def test_acquisition_is_learned() -> None:
     # with this sign, the untrained policy prefers points that stand alone
     for p in learner.policy.score[-1].parameters():
         p.data.neg_()
-    before = labelling_curves(learner, Crowds(), n=100)
+    before = labeling_curves(learner, Crowds(), n=100)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
     for _ in meta_train(learner, Crowds(), steps=60, batch=8, optimizer=optimizer):
         pass
-    after = labelling_curves(learner, Crowds(), n=100)
+    after = labeling_curves(learner, Crowds(), n=100)
     fixed = next(iter(set(after) - {"learned", "entropy", "margin", "k-center"}))
     assert after[fixed].accuracy == before[fixed].accuracy
     assert before["learned"].accuracy[3].mean < 0.5
@@ -64,7 +64,7 @@ def test_acquisition_is_learned() -> None:
 def test_the_evaluation_compares_strategies_on_the_tasks_of_a_test() -> None:
     learner = built(labels=4)
     plan = TestPlan(n=30, seed=3, labels={"shots": 4})
-    report = Labelling()(learner, Crowds(), plan)
+    report = Labeling()(learner, Crowds(), plan)
     accuracy, gaps = report.tables
     assert [row.labels["labels"] for row in accuracy.rows] == [1, 2, 3, 4]
     last = {v.name: v for v in accuracy.rows[3].values}
@@ -76,9 +76,9 @@ def test_the_evaluation_compares_strategies_on_the_tasks_of_a_test() -> None:
     for name, value in gap.items():
         assert value == pytest.approx(last["learned"].mean - last[name].mean, abs=1e-6)
     json.dumps(report.as_dict(), allow_nan=False)
-    assert len(Labelling(labels=2)(learner, Crowds(), plan).tables[0].rows) == 2
+    assert len(Labeling(labels=2)(learner, Crowds(), plan).tables[0].rows) == 2
 
 
 def test_the_evaluation_needs_an_active_learner() -> None:
     with pytest.raises(InnerloopTypeError, match="which labels to acquire"):
-        Labelling()(ProtoNet.build(Crowds.spec), Crowds(), TestPlan())
+        Labeling()(ProtoNet.build(Crowds.spec), Crowds(), TestPlan())
