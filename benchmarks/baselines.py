@@ -19,19 +19,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from innerloop.engine.scores import roc_auc
-from innerloop.evaluation.few_shot import Estimate
+from innerloop.measurements import Estimate
 from innerloop.tasks import ClassBank, Episodes, tox21
 from innerloop.tasks.text import DOMAINS, requests
 
 
-def clinc_scores(tasks: int, shots: int, known: bool, part: str) -> Iterator[float]:
-    """Accuracy, task by task; with `known`, how rare a word is was counted in all
-    training requests, and else in the support set.
+def clinc_scores(tasks: int, shots: int, known: bool, split: str) -> Iterator[float]:
+    """Accuracy, task by task. With `known`, the word frequencies of TF-IDF are those of
+    all training requests, otherwise those of the support set.
     """
     found = requests()
     chosen = {
         intent: texts
-        for domain in DOMAINS[part]
+        for domain in DOMAINS[split]
         for intent, texts in found[domain].items()
     }
     texts = np.array([text for some in chosen.values() for text in some])
@@ -67,12 +67,12 @@ def clinc_scores(tasks: int, shots: int, known: bool, part: str) -> Iterator[flo
         )
 
 
-def tox21_scores(tasks: int, part: str) -> Iterator[float]:
+def tox21_scores(tasks: int, split: str) -> Iterator[float]:
     """Area under the ROC curve, task by task, of 10 + 10 molecules and 32 + 32
     queries.
     """
     for task in (
-        tox21(part, shots=10, queries=32)
+        tox21(split, shots=10, queries=32)
         .sample(tasks, torch.Generator().manual_seed(0))
         .unbind()
     ):
@@ -93,21 +93,21 @@ def main() -> None:
     )
     parser.add_argument("which", choices=("clinc", "tox21"))
     parser.add_argument("--tasks", type=int, default=600)
-    parser.add_argument("--part", choices=("val", "test"), default="test")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
     options = parser.parse_args()
     if options.which == "tox21":
-        report("random forest", tox21_scores(options.tasks, options.part))
+        report("random forest", tox21_scores(options.tasks, options.split))
         return
     for shots in (1, 5):
         for known in (False, True):
             counted = (
-                "words counted in the training part"
+                "words counted in the training split"
                 if known
                 else "words counted in the support set"
             )
             report(
                 f"TF-IDF, 5-way {shots}-shot, {counted}",
-                clinc_scores(options.tasks, shots, known, options.part),
+                clinc_scores(options.tasks, shots, known, options.split),
             )
 
 

@@ -98,7 +98,7 @@ CASES = (
 )
 
 
-def trained(case: Case, how: Way) -> tuple[Learner, float]:
+def trained(case: Case, how: Way, share: float) -> tuple[Learner, float]:
     """The meta-trained learner, and the seconds of its training."""
     torch.manual_seed(0)
     learner = case.learner()
@@ -110,7 +110,7 @@ def trained(case: Case, how: Way) -> tuple[Learner, float]:
     for _ in meta_train(
         learner,
         case.tasks("train"),
-        steps=how.steps,
+        steps=max(1, round(share * how.steps)),
         batch=how.batch,
         meta_gradient=rule,
         optimizer=optimizer,
@@ -127,15 +127,15 @@ def losses(learner: Learner, tasks: TaskDistribution) -> Tensor:
     ).detach()
 
 
-def compare() -> None:
+def compare(share: float) -> None:
     print(
         "| learner and tasks | weights | backprop | es | es - backprop | meta-steps "
         "| seconds |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
     for case in CASES:
         (descended, quick), (evolved, slow) = (
-            trained(case, case.backprop),
-            trained(case, case.es),
+            trained(case, case.backprop, share),
+            trained(case, case.es, share),
         )
         found = [
             losses(learner, case.tasks("test")) for learner in (descended, evolved)
@@ -230,4 +230,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--speed", action="store_true", help="time populations instead")
-    speed() if parser.parse_args().speed else compare()
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of the meta-steps to take (1)"
+    )
+    options = parser.parse_args()
+    speed() if options.speed else compare(options.share)

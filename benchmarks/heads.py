@@ -1,11 +1,12 @@
-"""How long heads take that are solved for, forward and backward: 25 support examples of
-5 classes, one core, beside a plain linear solve.
+"""The time of heads with a solver, forward and backward, compared with one linear
+solve: 25 support examples of 5 classes, on one core.
 
 python benchmarks/heads.py
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -16,10 +17,16 @@ from torch import Tensor
 from innerloop import DKT, LRD2, R2D2, MetaOptNet, TaskSpec
 
 FEATURES = (64, 1600)  # of Conv4 on images of 28 x 28 and of 84 x 84
-REPEATS = 200
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=200, help="measurements of each head (200)"
+    )
+    repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     print("| features | head | ms | times a linear solve |\n| --- | --- | --- | --- |")
     for size in FEATURES:
@@ -35,8 +42,8 @@ def main() -> None:
                 [part.sum() for part in tensors(made.learned(z, y))]  # noqa: B023
             ).sum()
         times: dict[str, list[float]] = {name: [] for name in heads}
-        # interleaved, so that what else the machine does falls on all alike
-        for _ in range(REPEATS):
+        # interleaved, so that other load on the machine affects all alike
+        for _ in range(repeats):
             for name, head in heads.items():
                 begun = time.perf_counter()
                 torch.autograd.grad(head(), z)

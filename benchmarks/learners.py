@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from innerloop.runs import Run
+
 
 class Row(NamedTuple):
     """A learner, its flags, and what its paper reports on Omniglot at 5-way 1-shot,
@@ -77,7 +79,7 @@ def measured(row: Row, options: argparse.Namespace) -> str:
             options.protocol,
             *options.data,
         ]
-        resume = ["--resume"] if (folder / "settings.json").is_file() else []
+        resume = ["--resume"] if Run(folder).exists else []
         subprocess.run(
             [*train, "--minutes", str(options.minutes), "--out", str(folder), *resume],
             env=environment,
@@ -96,8 +98,6 @@ def measured(row: Row, options: argparse.Namespace) -> str:
             "15",
             "--tasks",
             str(options.tasks),
-            "--race",
-            "0",
         ]
         subprocess.run(
             [*test, "--json", str(figures)],
@@ -107,7 +107,7 @@ def measured(row: Row, options: argparse.Namespace) -> str:
         )
     table = json.loads(figures.read_text())["tables"][0]
     found = table["rows"][0]["values"][0]  # the accuracy
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = Run(folder).read_log()
     steps = f"{log[-1]['step']:,}" if log else "0"
     accuracy = f"{100 * found['mean']:.2f} ± {100 * found['interval']:.2f} %"
     return f"| {row.title} | `{row.flags}` | {steps} | {accuracy} | {row.published} |"
@@ -133,9 +133,16 @@ def main() -> None:
     parser.add_argument(
         "data", nargs="*", help="further flags of innerloop train, after --"
     )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[row.title for row in ROWS],
+        help="titles of the rows to measure (all)",
+    )
     options = parser.parse_args()
+    chosen = [row for row in ROWS if row.title in options.only]
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda row: measured(row, options), ROWS))
+        rows = list(pool.map(lambda row: measured(row, options), chosen))
     print(
         "| learner | flags | meta-steps | 5-way 1-shot | published, % |",
         "| --- | --- | --- | --- | --- |",

@@ -1,6 +1,5 @@
-"""What learners know of assays and what they know of molecules: Tox21 with test
-molecules that training saw in other assays (the published protocol), and with unseen
-ones.
+"""Tox21 with test molecules that occur in training assays (the published protocol),
+and with unseen molecules.
 
 Prints a Markdown table of the area under the ROC curve on unseen assays: each learner
 after the same training time, at its best step on the validation split (other assays,

@@ -3,8 +3,8 @@ functions, on the digits, and on networks that it never trained.
 
 python benchmarks/optimizers.py --quadratics RUN --digits RUN --plot docs/optimizers.png
 Both runs are made by `innerloop train l2o`. Every figure of a hand-made optimizer is at
-the rate that has the lowest such figure on
-the validation part; figures are of the test part.
+the rate with the lowest such figure on the validation split; figures are of the test
+split.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def compare(
     )
     learner.change.load_state_dict(run.change.state_dict())
     val, test = (
-        tasks(part).sample(n, torch.Generator().manual_seed(seed))
-        for part, seed in (("val", 1), ("test", seed))
+        tasks(split).sample(n, torch.Generator().manual_seed(seed))
+        for split, seed in (("val", 1), ("test", seed))
     )
     begin = starts(make, n)
     measures: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,7 +122,7 @@ def compare(
         "mean": lambda curves: curves.mean(1),
     }
     own = learned_curve(learner, begin, test)
-    told: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, object]] = {}
     for name in ("learned", *OPTIMIZERS):
         found: dict[str, object] = {}
         tried = (
@@ -151,8 +151,8 @@ def compare(
             found["curve"] = torch.stack(
                 [curves.mean(0), 1.96 * curves.std(0) / n**0.5]
             ).tolist()
-        told[name] = found
-    return told
+        rows[name] = found
+    return rows
 
 
 def estimate(values: Tensor) -> tuple[float, float]:
@@ -188,8 +188,7 @@ def main() -> None:
         "--seed",
         type=int,
         default=2,
-        help="draws them (2); where figures of one seed were looked at to choose, take "
-        "another",
+        help="seed of the test functions (2); choose on another seed",
     )
     parser.add_argument("--plot", help="a file for the curves")
     parser.add_argument("--json", help="a file for the figures")
@@ -218,10 +217,10 @@ def main() -> None:
             "all steps | at rate | above the learned one by |"
         )
         print("| --- | --- | --- | --- | --- | --- | --- |")
-        for optimizer, told in results[name].items():
+        for optimizer, row in results[name].items():
             cells = []
             for measure in ("last", "mean"):
-                at: Any = told[measure]
+                at: Any = row[measure]
                 numbers = (
                     "{:.3g} ± {:.2g}".format(*at[key])
                     for key in ("value", "more_than_learned")
@@ -239,8 +238,8 @@ def main() -> None:
             1, len(results), figsize=(4 * len(results), 3.4), constrained_layout=True
         )
         for axis, (name, found) in zip(axes, results.items(), strict=True):
-            for optimizer, told in found.items():
-                mean, half = torch.tensor(told["curve"])
+            for optimizer, row in found.items():
+                mean, half = torch.tensor(row["curve"])
                 style: dict[str, Any] = (
                     {"color": "black", "lw": 2} if optimizer == "learned" else {"lw": 1}
                 )

@@ -4,6 +4,7 @@ that fetch image by image, and their share of a step.
 
 from __future__ import annotations
 
+import argparse
 import io
 import statistics
 import time
@@ -206,4 +207,10 @@ def rates(rounds: int = 15) -> list[Rate]:
 
 
 if __name__ == "__main__":
-    rates()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="measurements of each (15)"
+    )
+    rates(parser.parse_args().rounds)

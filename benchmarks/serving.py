@@ -4,6 +4,7 @@ and 64 at once.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -88,4 +89,8 @@ def latencies(calls: int = 300) -> list[Latency]:
 
 
 if __name__ == "__main__":
-    latencies()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--calls", type=int, default=300, help="calls timed (300)")
+    latencies(parser.parse_args().calls)

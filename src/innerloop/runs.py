@@ -145,21 +145,26 @@ class Run:
 
         Raises RunError where another process holds it.
         """
+        lock = self._acquire(self.folder, timeout=0)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise RunError(
-                f"{self.folder} is being trained by another process: wait for it, or "
-                "choose another folder"
-            ) from error
-        except OSError as error:
-            raise RunError(f"cannot use {self.folder}: {error.strerror}") from error
-        try:
+            self._remove_parts(self.folder, *FILES)
             yield
         finally:
             lock.release()
+
+    def _acquire(self, folder: Path, timeout: float) -> FileLock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock", timeout=timeout)
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"{folder} is being trained by another process: wait for it, or "
+                "choose another folder"
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot use {folder}: {error.strerror}") from error
+        return lock
 
     def create(self, experiment: dict[str, Any]) -> None:
         """Start a run, inside `locked`: the experiment, an empty log.
@@ -172,14 +177,24 @@ class Run:
                 f"{self.folder} is no run folder, but holds a {there[0]} that a run "
                 "would replace: choose another folder"
             )
-        stale = [self.folder / "weights.safetensors", self.folder / "checkpoint.bin"]
-        for file in [*stale, *self.folder.glob(".*.part")]:
-            try:
-                self.disk.unlink(file)
-            except OSError as error:
-                raise RunError(f"cannot remove {file}: {error.strerror}") from error
+        for name in ("weights.safetensors", "checkpoint.bin"):
+            self._remove(self.folder / name)
         self.write_experiment(experiment)
         self._write("log.jsonl", b"")
+
+    def _remove(self, file: Path) -> None:
+        try:
+            self.disk.unlink(file)
+        except OSError as error:
+            raise RunError(f"cannot remove {file}: {error.strerror}") from error
+
+    def _remove_parts(self, folder: Path, *names: str) -> None:
+        """Remove what killed processes left half-written; nobody else may be writing
+        these files. Names may hold wildcards.
+        """
+        for name in names:
+            for file in folder.glob(f".{name}.*.part"):
+                self._remove(file)
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.folder / name, content, self.disk)
@@ -298,10 +313,11 @@ class Run:
     def save_report(self, name: str, report: dict[str, Any]) -> Path:
         """Store the results of a test as tests/NAME.json."""
         folder = self.folder / "tests"
-        folder.mkdir(exist_ok=True)
         content = json.dumps(report, indent=2, allow_nan=False).encode() + b"\n"
         file = folder / f"{name}.json"
-        write_atomically(file, content, self.disk)
+        with self._acquire(folder, timeout=-1):
+            self._remove_parts(folder, "*.json")
+            write_atomically(file, content, self.disk)
         return file
 
     def _saved(self, name: str) -> Path:

@@ -1,0 +1,153 @@
+"""The scripts in benchmarks/ start, and run at their smallest settings."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cli.conftest import cli
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(file.name for file in BENCHMARKS.glob("*.py"))
+# {name} is a run of the line below, {out} a folder
+SMALLEST = {
+    "acting.py": "navigation --horizon 5 --episodes 2 --steps 1 --batch 2 --seeds 1 "
+    "--tasks 100 --plot {out}/figure.png",
+    "baselines.py": "clinc --tasks 2",
+    "continual.py": "{out}/report.json --plot {out}/figure.png",
+    "curves.py": "{classifier} {quadratics} --plot {out}/figure.png",
+    "evolution.py": "--share 0.0001",
+    "heads.py": "--repeats 1",
+    "learners.py": "--minutes 0.01 --tasks 2 --only ProtoNet MAML --out {out}",
+    "molecules.py": "--minutes 0.01 --tasks 20 --learners protonet "
+    "--molecules scaffold",
+    "optimizers.py": "--quadratics {quadratics} --digits {digits} --functions 2 "
+    "--plot {out}/figure.png",
+    "sampling.py": "--rounds 1",
+    "serving.py": "--calls 1",
+    "sheets.py": "{generator} --classifier {classifier} --tasks 1 "
+    "--plot {out}/figure.png",
+    "structures.py": "{modular} --tasks 2 --plot {out}/figure.png",
+}
+RUNS = {
+    "classifier": "protonet omniglot --ways 5",
+    "generator": "metavae omniglot --ways 5",
+    "quadratics": "l2o quadratics --inner-steps 3 --batch 2",
+    "digits": "l2o mlp-digits --inner-steps 3 --batch 2",
+    "modular": "modular sums",
+}
+REAL_DATA = ("baselines.py", "learners.py", "molecules.py", "sheets.py", "curves.py")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Run a script with a line of arguments, as `python benchmarks/NAME` does."""
+
+    def run(name: str, arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *arguments.split()])
+        monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+
+    return run
+
+
+@pytest.mark.parametrize("name", [n for n in SCRIPTS if n != "contenders.py"])
+def test_a_script_starts(
+    name: str, script: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        script(name, "--help")
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def documented() -> list[str]:
+    """The command lines of scripts in the documentation and in their docstrings."""
+    root = BENCHMARKS.parent
+    files = [root / "README.md", *root.glob("docs/*.md"), *BENCHMARKS.glob("*.py")]
+    found = [
+        line
+        for file in files
+        for line in re.findall(
+            r"^python benchmarks/(\w+\.py.*)", file.read_text("utf-8"), re.MULTILINE
+        )
+    ]
+    return sorted({re.split(r"  |#", line)[0].strip() for line in found})
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_line_is_understood(
+    line: str, script: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(self: argparse.ArgumentParser) -> None:
+        parse(self)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    name, _, arguments = line.replace("[RUN ...]", "").partition(" ")
+    with pytest.raises(SystemExit) as ended:
+        script(name, arguments.replace("[FILE ...]", ""))
+    assert ended.value.code == 0
+
+
+def test_the_flags_of_every_row_of_the_learners_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for row in importlib.import_module("learners").ROWS:
+        learner, *flags = row.flags.split()
+        words = [learner, "omniglot", *flags, "--protocol", "vinyals", "--help"]
+        assert cli("train", *words) == 0, row.title
+
+
+def test_contenders_have_the_gradient_of_a_plain_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    bench: Any = importlib.import_module("bench")
+    contenders: Any = importlib.import_module("contenders")
+    workload = bench.WORKLOADS[4]._replace(batch=2)
+    assert workload.name == "maml-sinusoid"
+    case = contenders.Case(workload.name, torch.load(bench.inputs(workload, tmp_path)))
+    for table in (contenders.CONTENDERS, contenders.TEST):
+        expected = table["float64"](case)()
+        for name in ("plain", "innerloop"):
+            found = [g.double() for g in table[name](case)()]
+            assert bench.distance(found, expected) < 1e-5, name
+
+
+def test_every_script_has_a_smallest_setting() -> None:
+    """Beside the comparison with peers, which have to be installed."""
+    assert set(SCRIPTS) == {*SMALLEST, "bench.py", "contenders.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_script_runs(
+    name: str, script: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    if name in REAL_DATA and "INNERLOOP_DATA" not in os.environ:
+        pytest.skip("INNERLOOP_DATA is not set: the data sets are not there")
+    line = SMALLEST[name]
+    runs = {run: tmp_path / run for run in RUNS if f"{{{run}}}" in line}
+    for run, folder in runs.items():
+        assert cli(f"train {RUNS[run]} --steps 1 --out", folder) == 0
+    if name == "continual.py":
+        oml = "oml strokes --ways 3 --queries 2 --encoder mlp"
+        assert cli(f"train {oml} --steps 1 --out", tmp_path / "oml") == 0
+        measure = f"test {tmp_path / 'oml'} --class-incremental --json"
+        assert cli(measure, tmp_path / "report.json") == 0
+    script(name, line.format(out=tmp_path, **runs))
+    assert ("--plot" in line) == (tmp_path / "figure.png").is_file()
