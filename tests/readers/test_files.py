@@ -178,7 +178,8 @@ def test_missing_packages_are_named(
         raise ImportError(name)
 
     monkeypatch.setattr(files, "import_module", missing)
-    with pytest.raises(MissingPackageError, match=f"needs {package}: pip install .innerloop.files"):
+    expected = f"needs {package}: pip install .innerloop.files"
+    with pytest.raises(MissingPackageError, match=expected):
         read_sheet(write(tmp_path / "table", start + b"rest"))
 
 
