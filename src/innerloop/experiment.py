@@ -30,6 +30,7 @@ from innerloop.assembly import (
     fast_bf16,
     make_reader,
     reader_choice,
+    reader_fits,
     smallest,
     training_config,
 )
@@ -232,6 +233,11 @@ class Experiment:
             **asdict(config),
             **{n: task_options[n] for n in SIZES if n in task_options},
         }
+        kept = reader_choice(train.reader) or self.reader
+        if kept is None and inherited is not None:
+            kept = (
+                inherited if reader_fits(make_reader(inherited), tasks.spec) else None
+            )
         resolved = replace(
             self,
             learner=Choice(entry.name, options),
@@ -242,7 +248,7 @@ class Experiment:
             likelihood=choice_of("likelihood", likelihood),
             training=training,
             minutes=self.minutes or (None if self.steps else 10.0),
-            reader=reader_choice(train.reader) or reader,
+            reader=kept,
             spec=tasks.spec,
             data=data_digest(train),
             init_from=chosen.init_from,
@@ -263,10 +269,7 @@ class Experiment:
             self.spec, **self.learner.options, **extra
         )
         learner.reader = reader = make_reader(self.reader)
-        if reader is not None and (
-            reader.vocabulary != self.spec.vocabulary
-            or reader.x_shape not in (None, self.spec.x_shape)
-        ):
+        if reader is not None and not reader_fits(reader, self.spec):
             raise RunError(
                 f"the reader does not fit the networks: it reads {reader.what}s of "
                 f"shape {reader.x_shape} with {reader.vocabulary} tokens, but they "

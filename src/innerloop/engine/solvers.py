@@ -20,7 +20,7 @@ def solvable() -> Iterator[None]:
     """
     try:
         yield
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
         raise DivergenceError(
             "linear equations have no finite solution: the inputs are too large, or "
             "training diverged; scale the inputs as in training, or train again with a "
