@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "rl": {*THEORY, "evaluation", "tasks"},
     "testing": SOURCES,
     "registry": SOURCES,
-    "runs": {"engine"},
+    "runs": {"engine", "measurements"},
     "assembly": CHOSEN,
     "events": set(),
     "experiment": USE,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, MetaTrainConfig
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine import options as typed
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.metagrad import MetaGradient
@@ -152,6 +152,15 @@ def make_reader(choice: Choice | None) -> Reader | None:
         return find("reader", choice.name).factory.from_settings(choice.options)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise RunError(f"the reader's settings cannot be used: {error}") from error
+
+
+def reader_fits(reader: Reader | None, spec: TaskSpec) -> bool:
+    """Whether a reader makes the inputs that a task has."""
+    return (
+        reader is not None
+        and reader.vocabulary == spec.vocabulary
+        and reader.x_shape in (None, spec.x_shape)
+    )
 
 
 def check_required(source: Entry, options: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from innerloop.assembly import (
     make_reader,
     preferred_sizes,
     reader_choice,
+    reader_fits,
     smallest,
     training_config,
 )
@@ -230,6 +231,11 @@ class Experiment:
             **asdict(config),
             **{n: task_options[n] for n in SIZES if n in task_options},
         }
+        kept = reader_choice(train.reader) or self.reader
+        if kept is None and inherited is not None:
+            kept = (
+                inherited if reader_fits(make_reader(inherited), tasks.spec) else None
+            )
         resolved = replace(
             self,
             learner=Choice(entry.name, options),
@@ -240,7 +246,7 @@ class Experiment:
             likelihood=choice_of("likelihood", likelihood),
             training=training,
             minutes=self.minutes or (None if self.steps else 10.0),
-            reader=reader_choice(train.reader) or self.reader,
+            reader=kept,
             spec=tasks.spec,
             data=data_digest(train),
             init_from=chosen.init_from,
@@ -261,10 +267,7 @@ class Experiment:
             self.spec, **self.learner.options, **extra
         )
         learner.reader = reader = make_reader(self.reader)
-        if reader is not None and (
-            reader.vocabulary != self.spec.vocabulary
-            or reader.x_shape not in (None, self.spec.x_shape)
-        ):
+        if reader is not None and not reader_fits(reader, self.spec):
             raise RunError(
                 f"the reader does not fit the networks: it reads {reader.what}s of "
                 f"shape {reader.x_shape} with {reader.vocabulary} tokens, but they "

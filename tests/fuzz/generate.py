@@ -106,7 +106,7 @@ def _stay_inside(made: Case) -> None:
 def _copy(name: str, base: Path, made: Case, rng: Random) -> Path:
     """A copy of a run, sometimes under an odd name."""
     odd = [n for n in NAMES if n and n != "." and "/" not in n and len(n) < 200]
-    made.run = made.folder / (rng.choice(odd) if rng.random() < 0.1 else "run")
+    made.run = made.folder / f"run{rng.choice(odd) if rng.random() < 0.1 else ''}"
     shutil.copytree(base / "runs" / name, made.run)
     return made.run
 
