@@ -38,14 +38,15 @@ from innerloop.assembly import (
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import checked
+from innerloop.engine.options import Seed, checked
 from innerloop.engine.precision import Precision
+from innerloop.engine.user_file import absolute, is_in_file
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import find
-from innerloop.runs import Run, RunError
+from innerloop.runs import Run, RunError, file_name
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Experiment:
     training: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     minutes: float | None = None
-    seed: int = 0
+    seed: Seed = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     device: str = "cpu"
     init_from: str | None = None
@@ -94,6 +95,9 @@ class Experiment:
         if self.steps is not None and self.minutes is not None:
             raise InnerloopError("give steps or minutes, not both")
         checked(MetaTrainConfig, self.training, "training")
+        checked(
+            type(self), {"seed": self.seed, "precision": self.precision}, "experiment"
+        )
         for name, low in (("steps", 1), ("minutes", 0.0)):
             value = vars(self)[name]
             if value is not None and not (low <= value < math.inf and value > 0):
@@ -162,6 +166,8 @@ class Experiment:
                 how = Choice(preset.meta_gradient)
         else:
             learner = Choice(entry.name, learner.options)
+        own = {n: absolute(v) for n, v in learner.options.items() if is_in_file(v)}
+        learner = replace(learner, options={**learner.options, **own})
         options = absolute_paths(source, source.check(self.tasks.options))
         return replace(
             self,
@@ -438,10 +444,10 @@ class Experiment:
             evaluation.name if evaluation else "",
         ]
         shown = {**options, **(evaluation.options if evaluation else {})}
-        parts += [f"{n}={v}" for n, v in shown.items() if "/" not in str(v)]
+        parts += [f"{n}={v}" for n, v in shown.items()]
         parts += [f"n={plan.n}", f"seed={plan.seed}"]
         return {
-            "name": "-".join(part for part in parts if part),
+            "name": file_name("-".join(part for part in parts if part)),
             "learner": self.learner.name,
             "tasks": source,
             "split": split,

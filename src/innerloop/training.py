@@ -52,7 +52,12 @@ def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Eve
     with run.locked():
         if run.exists and not resume:
             raise RunError(f"{run.folder} holds a run already")
-        yield from training.events()
+        try:
+            yield from training.events()
+        except Exception:
+            if not training.begun:
+                run.discard()  # it must not stand in the way of a corrected training
+            raise
 
 
 def _resumed(wanted: Experiment, there: Experiment) -> Experiment:
@@ -102,6 +107,7 @@ class _Training:
         self.noise = torch.Generator().manual_seed(seed + 1)
         self.precision: Precision = experiment.settled_precision(self.learner)
         self.step, self.elapsed, self.best = 0, 0.0, None
+        self.begun = run.exists  # whether there is anything to keep
         self.best_step = 0
         self.saved_at = self.clock = time.monotonic()
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
@@ -170,7 +176,7 @@ class _Training:
         batch = self.experiment.config.batch
         try:
             for number, values, progress in loop:
-                self.step = number + 1
+                self.step, self.begun = number + 1, True
                 metrics = {name: float(value) for name, value in values.items()}
                 stepped = Stepped(
                     self.step,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +227,48 @@ def test_output_that_nobody_reads_does_not_stop_a_command(
     done = subprocess.run(command, capture_output=True, env=env, check=False)
     assert done.returncode == 0
     assert b"+-" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_closed_and_full_outputs(proto_run: Path, tmp_path: Path) -> None:
+    line = f"test {proto_run} --tasks 2 --ways 3 --queries 1"
+    innerloop = f"{sys.executable} -m innerloop"
+
+    def shell(redirected: str) -> subprocess.CompletedProcess[str]:
+        command = f"{innerloop} {line} {redirected}"
+        return subprocess.run(  # noqa: S602
+            command, shell=True, capture_output=True, text=True, check=False
+        )
+
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        file = tmp_path / f"{len(closed)}.json"
+        done = shell(f"--json {file} {closed}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert file.is_file()
+    done = shell(f"--json {file} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("innerloop: error: cannot write to the standard out")
+    assert len(done.stderr.splitlines()) == 1
+    done = shell("--json /dev/full")
+    assert "cannot write /dev/full: No space left" in done.stderr
+    done = shell("--json /dev/stdout")  # a pipe here
+    assert done.returncode == 0
+    assert '"split": "test"' in done.stdout
+
+
+def test_tests_on_different_folders_are_stored_side_by_side(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    line = "train protonet folder --encoder conv4 --size 16 --steps 1 --ways 2"
+    assert cli(f"{line} --queries 1 --out {run} --root", pictures) == 0
+    other = tmp_path / "other: pictures?"
+    shutil.copytree(pictures, other)
+    for root in (pictures, other):
+        assert cli(f"test {run} --tasks 2 --root", root) == 0
+    names = [file.name for file in (run / "tests").iterdir()]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[\w.=+-]+", name) for name in names)
 
 
 def test_links_and_devices_are_followed_never_replaced(

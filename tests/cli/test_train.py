@@ -308,6 +308,8 @@ def test_a_network_fits_whole_or_is_refused(
         ("train protonet strokes --clip -1", "clip must be greater than 0"),
         ("train protonet strokes --warmup -3", "warmup must be at least 0"),
         ("train protonet strokes --minutes inf", "minutes"),
+        ("train protonet strokes --seed 99999999999999999999", "is not in the range"),
+        ("train maml sinusoid --batch 100000000000", "not enough memory"),
         ("train protonet arrays --file none.csv", "there is no file"),
         ("train maml sinusoid --inner-lr -1", "inner_lr must be"),
         ("train maml sinusoid --inner-lr nan", "inner_lr must be"),

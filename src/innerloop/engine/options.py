@@ -59,6 +59,7 @@ Real = Annotated[float, Range()]
 Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Integer = Annotated[int, Range()]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 _DEFAULT_RANGES = {int: Range(1), float: Range(0)}  # of numbers without a range
 
 
