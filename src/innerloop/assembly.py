@@ -44,12 +44,20 @@ class Choice:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise InnerloopTypeError(f"a name must be a text; got {self.name!r}")
+
     @classmethod
     def of(cls, value: Choice | str | Mapping[str, Any]) -> Choice:
         if isinstance(value, str):
             return cls(value)
         if isinstance(value, Mapping):
             return cls(value["name"], dict(value.get("options", {})))
+        if not isinstance(value, cls):
+            raise InnerloopTypeError(
+                f"a Choice, or the name of one, is expected; got {value!r}"
+            )
         return value
 
 

@@ -118,7 +118,7 @@ class Experiment:
         try:
             spec = TaskSpec(**data["spec"]) if data.get("spec") else None
             return cls(**{**data, "spec": spec})
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise InnerloopError(f"this is no experiment: {error}") from error
 
     def to_json(self) -> str:

@@ -261,6 +261,5 @@ def find(kind: str, name: str) -> Entry:
             return Entry("learner", key, base.factory, PRESETS[key])
         known |= dict.fromkeys(presets)  # pyright: ignore[reportCallIssue, reportArgumentType]
     names = [*entries(kind), *(PRESETS if kind == "learner" else ())]
-    raise InnerloopError(
-        f"there is no {IN_WORDS.get(kind, kind)} {name!r}{did_you_mean(name.lower(), names)}"
-    )
+    guess = did_you_mean(name.lower(), names)
+    raise InnerloopError(f"there is no {IN_WORDS.get(kind, kind)} {name!r}{guess}")

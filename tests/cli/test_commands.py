@@ -236,7 +236,7 @@ def test_closed_and_full_outputs(proto_run: Path, tmp_path: Path) -> None:
 
     def shell(redirected: str) -> subprocess.CompletedProcess[str]:
         command = f"{innerloop} {line} {redirected}"
-        return subprocess.run(  # noqa: S602
+        return subprocess.run(
             command, shell=True, capture_output=True, text=True, check=False
         )
 
@@ -264,8 +264,9 @@ def test_tests_on_different_folders_are_stored_side_by_side(
     assert cli(f"{line} --queries 1 --out {run} --root", pictures) == 0
     other = tmp_path / "other: pictures?"
     shutil.copytree(pictures, other)
+    sizes = "--ways 2 --shots 1 --queries 1"
     for root in (pictures, other):
-        assert cli(f"test {run} --tasks 2 --root", root) == 0
+        assert cli(f"test {run} --tasks 2 {sizes} --root", root) == 0
     names = [file.name for file in (run / "tests").iterdir()]
     assert len(names) == 2
     assert all(re.fullmatch(r"[\w.=+-]+", name) for name in names)
@@ -427,11 +428,24 @@ def test_damaged_and_foreign_runs_are_refused(
     flipped[-100] ^= 4
     run = damaged("weights.safetensors", bytes(flipped))
     assert "is damaged" in fails(f"test {run}")
+    whole = json.loads((proto_run / "experiment.json").read_text())
+    foreign = [
+        json.dumps({**whole, "experiment": {**whole["experiment"], **changed}}).encode()
+        for changed in (
+            {"learner": 3},
+            {"tasks": {"name": 5}},
+            {"reader": 5},
+            {"spec": {"kind": "classes", "x_shape": "q", "y_dim": 2}},
+            {"training": [1]},
+            {"steps": "many"},
+        )
+    ]
     for content in (
         b'{"lear',
         b'{"name": "another tool"}',
         b"[" * 100_000,
         b"\xff\xfe",
+        *foreign,
     ):
         run = damaged("experiment.json", content)
         assert "experiment.json" in fails(f"test {run}")

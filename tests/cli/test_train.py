@@ -310,6 +310,7 @@ def test_a_network_fits_whole_or_is_refused(
         ("train protonet strokes --minutes inf", "minutes"),
         ("train protonet strokes --seed 99999999999999999999", "is not in the range"),
         ("train maml sinusoid --batch 100000000000", "not enough memory"),
+        (f"train lstm copy --layers {10**20}", "layers must be less than 2^63"),
         ("train protonet arrays --file none.csv", "there is no file"),
         ("train maml sinusoid --inner-lr -1", "inner_lr must be"),
         ("train maml sinusoid --inner-lr nan", "inner_lr must be"),

@@ -15,6 +15,7 @@ from innerloop.engine.errors import InnerloopError
 def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
+    from innerloop.cli.spreadsheet import harmless
     from innerloop.estimators import FewShotClassifier
     from innerloop.experiment import load
     from innerloop.runs import RunError, write_atomically
@@ -44,7 +45,8 @@ def run(**arguments: Any) -> int:
     )
     best = probabilities.argmax(1)
     for name, row, place in zip(query.names, probabilities, best, strict=True):
-        writer.writerow([name, classifier.classes_[place], f"{row[place]:.4f}"])
+        cells = harmless(name), harmless(classifier.classes_[place])
+        writer.writerow([*cells, f"{row[place]:.4f}"])
     assert out is not None
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)

@@ -117,6 +117,8 @@ class Option:
                 f"{self.name}{of} must be {_ARTICLES[self.type]}; got {value!r}"
             )
         number: Any = value
+        if self.type is int and abs(number) >= 2**63:  # torch has no larger integers
+            raise InnerloopError(f"{self.name}{of} must be less than 2^63; got {value}")
         if self.range is not None and not self.range.holds(number):
             raise InnerloopError(f"{self.name}{of} must be {self.range}; got {value!r}")
         return value
