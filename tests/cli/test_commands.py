@@ -183,7 +183,7 @@ def test_adapt_labels_unseen_images_of_twenty_classes(
     assert adapt(proto_run, tmp_path) == 0
     with (tmp_path / "labels.csv").open() as opened:
         rows = list(csv.DictReader(opened))
-    assert list(rows[0]) == ["file", "label", "probability"]
+    assert list(rows[0])[:3] == ["file", "label", "probability"]
     assert [row["label"] for row in rows] == [f"class {c}" for c in range(20)]
     assert rows[0]["file"] == "deep/00.png"
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
@@ -227,6 +227,27 @@ def test_output_that_nobody_reads_does_not_stop_a_command(
     done = subprocess.run(command, capture_output=True, env=env, check=False)
     assert done.returncode == 0
     assert b"+-" in done.stdout
+
+
+def test_adapt_says_what_comes_second_and_how_often_it_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{word} {i}\t{word}" for word in "abcdefghijkl" for i in range(4)]
+    file, run = tmp_path / "texts.tsv", tmp_path / "run"
+    file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    train = f"train protonet text --file {file} --ways 2 --queries 2 --steps 1"
+    assert cli(f"{train} --all-classes --out", run) == 0
+    capsys.readouterr()
+    out = tmp_path / "out.csv"
+    assert cli(f"adapt {run} --support {file} --query {file} --out", out) == 0
+    printed = capsys.readouterr().out
+    with out.open() as opened:
+        labelled = list(csv.DictReader(opened))
+    right = sum(row["text"][0] == row["label"] for row in labelled)
+    assert f"{right} of 48 have the label" in printed
+    for row in labelled:
+        assert row["label"] != row["second_label"]
+        assert float(row["probability"]) >= float(row["second_probability"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

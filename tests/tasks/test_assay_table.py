@@ -103,5 +103,6 @@ def test_own_molecules_go_from_file_to_labels(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     words = ["--support", known, "--query", new, "--out", out]
     assert main(["adapt", str(run), *map(str, words)]) == 0
-    assert out.read_text().splitlines()[0] == "molecule,label,probability"
+    header = "molecule,label,probability,second_label,second_probability"
+    assert out.read_text().splitlines()[0] == header
     assert isinstance(innerloop.load(run), innerloop.ProtoNet)

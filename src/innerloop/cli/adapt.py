@@ -41,12 +41,15 @@ def run(**arguments: Any) -> int:
     memory = io.StringIO()
     writer = csv.writer(memory)
     writer.writerow(
-        [{"image": "file"}.get(reader.what, reader.what), "label", "probability"]
+        [
+            *({"image": "file"}.get(reader.what, reader.what), "label", "probability"),
+            *("second_label", "second_probability"),
+        ]
     )
-    best = probabilities.argmax(1)
-    for name, row, place in zip(query.names, probabilities, best, strict=True):
-        cells = harmless(name), harmless(classifier.classes_[place])
-        writer.writerow([*cells, f"{row[place]:.4f}"])
+    order = (-probabilities).argsort(1, kind="stable")[:, :2]
+    for name, row, places in zip(query.names, probabilities, order, strict=True):
+        cells = [(harmless(classifier.classes_[i]), f"{row[i]:.4f}") for i in places]
+        writer.writerow([harmless(name), *cells[0], *cells[1]])
     assert out is not None
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)
@@ -58,6 +61,14 @@ def run(**arguments: Any) -> int:
         f"labelled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
+    if query.labels is not None:
+        pairs = zip(order[:, 0], query.labels, strict=True)
+        right = sum(classifier.classes_[place] == label for place, label in pairs)
+        share = 100 * right / len(query.names)
+        to.print(
+            f"accuracy {share:.1f} %: {right} of {len(query.names)} have the label "
+            f"that {arguments['query']} gives them"
+        )
     return 1 if problems else 0
 
 
@@ -82,7 +93,7 @@ command = SectionedCommand(
             ["--out"],
             required=True,
             metavar="FILE",
-            help="A .csv with a label and its probability for each input.",
+            help="A .csv with the two most probable labels of each input.",
         ),
         click.Option(
             ["--strict"],
