@@ -269,6 +269,7 @@ def test_other_bad_input_is_refused(
 ) -> None:
     assert "there is no file" in fails(capsys, "--examples", str(tmp_path / "none.csv"))
     given = table(tmp_path, NAMES)
+    assert "not a finite" in fails(capsys, "--examples", given, "--seconds", "nan")
     assert "no folder" in fails(
         capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv")
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import SEED, SectionedCommand
+from innerloop.cli.flags import SEED, Finite, SectionedCommand
 
 TASKS, YOUNG = 100, 150  # test tasks; meta-steps below which the figures say little
 STEPS = {"protonet": 300, "finetune": 300}
@@ -76,7 +76,7 @@ command = SectionedCommand(
         ),
         click.Option(
             ["--scale"],
-            type=click.FloatRange(0.01, 100),
+            type=Finite(0.01, 100),
             default=1.0,
             show_default=True,
             help="Factor of the length of training.",

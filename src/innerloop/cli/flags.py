@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, replace
 from pathlib import Path
@@ -38,6 +39,18 @@ class OptionType(click.ParamType):
             return self.option.check(value)
         except InnerloopError as error:
             self.fail(str(error))
+
+
+class Finite(click.FloatRange):
+    """A number in a range; click takes nan for one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number")
+        return number
 
 
 class Flag(click.Option):

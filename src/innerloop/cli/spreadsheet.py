@@ -22,7 +22,7 @@ def read_rows(
 
     Raises InnerloopFileError for a missing file and InnerloopError for another table.
     """
-    sheet = read_sheet(file)
+    sheet = read_sheet(file, keep_blank=True)
     sheet.check()
     place = sheet.find(OUTPUT)
     if place is None or len(sheet.columns) < 2:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent
+from innerloop.cli.flags import Finite, RunFolder, SectionedCommand, check_parent
 
 
 def run(**arguments: Any) -> None:
@@ -87,7 +87,7 @@ command = SectionedCommand(
         click.Option(["--out"], metavar="FILE", help="A .csv with all rows, filled."),
         click.Option(
             ["--seconds"],
-            type=click.FloatRange(0, 1e6, min_open=True),
+            type=Finite(0, 1e6, min_open=True),
             default=10.0,
             show_default=True,
             help="Processor time for the search.",

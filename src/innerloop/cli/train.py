@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
-from innerloop.cli.flags import SEED, Flag, values_of
+from innerloop.cli.flags import SEED, Finite, Flag, values_of
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
@@ -49,7 +49,7 @@ command = DerivedCommand(
         _flag(
             "--minutes",
             "Minutes to train for; the learning rate decays over them.  [default: 10]",
-            type=click.FloatRange(0, 10**6, min_open=True),
+            type=Finite(0, 10**6, min_open=True),
         ),
         _flag(
             "--meta-gradient",
