@@ -882,3 +882,10 @@ def test_nearest_class_means_take_images_as_they_are() -> None:
     x = rng.normal(0, 3, (6, 3, 8, 8))
     y = ["a", "b", "c", "a", "b", "c"]
     assert FewShotClassifier().fit(x[:3], y[:3]).predict(x[:3]).tolist() == y[:3]
+
+
+def test_a_learner_without_a_spec_says_what_inputs_are() -> None:
+    learner = ProtoNet(encoder=nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
+    photographs = np.zeros((4, 8, 8, 3), np.uint8)
+    with pytest.raises(InnerloopError, match=r"Images are \(n, channels, height"):
+        FewShotClassifier(learner).fit(photographs, [0, 1, 0, 1])

@@ -190,3 +190,55 @@ def test_a_learner_from_a_file(
     assert main(["test", "run", "--tasks", "2", "--ways", "3"]) == 0
     assert main(["train", "mine.py:Yours", "strokes", "--out", "other"]) == 2
     assert "defines no Yours" in capsys.readouterr().err
+
+
+def test_an_encoder_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "from torch import nn\n"
+        "def small(spec):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(spec.x_size, 8))\n"
+        "def wrong(spec):\n"
+        "    return 1\n"
+    )
+    train = ["train", "protonet", "strokes", "--ways", "3", "--queries", "2"]
+    own = ["--encoder", "own.py:small"]
+    assert main([*train, *own, "--steps", "1", "--out", "run"]) == 0
+    again = ["--steps", "2", "--resume", "--out", "run"]
+    assert main([*train, *own, *again]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    x, y = torch.rand(4, 28, 28), [0, 1, 0, 1]
+    classifier = innerloop.FewShotClassifier(tmp_path / "run").fit(x, y)
+    classifier.save("saved")
+    loaded = innerloop.FewShotClassifier.load("saved")
+    assert (loaded.predict_proba(x) == classifier.predict_proba(x)).all()
+    for name, words in (("wrong", "must return a module"), ("tiny", "defines no tiny")):
+        capsys.readouterr()
+        own = ["--encoder", f"{tmp_path / 'own.py'}:{name}", "--out", "other"]
+        assert main([*train, *own]) == 2
+        assert words in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
+class Fails(innerloop.ProtoNet):
+    """Fails: its gradient cannot be computed."""
+
+    def forward(self, tasks: Task) -> Any:
+        if torch.is_grad_enabled():
+            raise ZeroDivisionError("a mistake of the user")
+        return super().forward(tasks)
+
+
+def test_a_training_that_fails_in_its_first_step_leaves_no_folder(
+    tmp_path: Path,
+) -> None:
+    register("learner", "fails", Fails)
+    tasks = innerloop.Choice("strokes", {"ways": 3, "queries": 2})
+    run = tmp_path / "run"
+    with pytest.raises(ZeroDivisionError):
+        innerloop.Experiment("fails", tasks, steps=2).train(run)
+    assert not run.exists()
+    innerloop.Experiment("protonet", tasks, steps=1).train(run)  # as corrected

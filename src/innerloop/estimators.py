@@ -173,7 +173,17 @@ class _FewShot:
         # learners that read examples one by one were trained on a random order
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(x), generator=generator, device="cpu")
-        state = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
+        try:
+            state = learner.adapt(Examples(x[order].to(like), y[order].to(like)))
+        except RuntimeError as error:
+            if learner.spec is not None:
+                raise
+            # only a learner that was built for a spec says what its inputs are
+            raise InnerloopError(
+                f"{name} cannot read inputs of shape {tuple(x.shape)}: "
+                f"{_first_line(error)}. Images are (n, channels, height, width); "
+                f"{name}.build(spec, ...) takes other layouts too"
+            ) from error
         self.state_, self.n_features_in_ = state, int(x.shape[1])
         self._built_in = built_in
         self._learner, self._reader, self._support = learner, reader, support
@@ -219,14 +229,15 @@ class _FewShot:
         if self._learner.spec is None:
             raise InnerloopError(
                 f"this {name} cannot be saved: build its learner by build(spec, ...), "
-                "with networks chosen by name"
+                "with networks chosen by name, or by FILE.py:NAME"
             )
         try:
             text, tensors = self._content()
         except TypeError as error:
             raise InnerloopError(
                 f"this {name} cannot be saved ({error}): labels must be texts or "
-                "numbers, and the networks of the learner be chosen by name"
+                "numbers, and the networks of the learner be chosen by name, or by "
+                "FILE.py:NAME, a function of yours from a TaskSpec to the network"
             ) from error
         try:
             other_text, other = self._restore(json.loads(text), tensors)._content()

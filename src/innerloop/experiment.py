@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -38,16 +38,15 @@ from innerloop.assembly import (
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import Count, Positive, Range, check_options, checked
+from innerloop.engine.options import Count, Positive, Seed, check_options, checked
 from innerloop.engine.precision import Precision
+from innerloop.engine.user_file import absolute, is_in_file
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.events import Event
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import find
-from innerloop.runs import Run, RunError
-
-Seed = Annotated[int, Range(-(2**63), 2**63 - 2)]  # what torch takes, and one more
+from innerloop.runs import Run, RunError, file_name
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Experiment:
         try:
             spec = TaskSpec(**data["spec"]) if data.get("spec") else None
             return cls(**{**data, "spec": spec})
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             if isinstance(error, InnerloopError):
                 raise
             raise InnerloopError(f"this is no experiment: {error}") from error
@@ -167,6 +166,8 @@ class Experiment:
                 how = Choice(preset.meta_gradient)
         else:
             learner = Choice(entry.name, learner.options)
+        own = {n: absolute(v) for n, v in learner.options.items() if is_in_file(v)}
+        learner = replace(learner, options={**learner.options, **own})
         options = absolute_paths(source, source.check(self.tasks.options))
         return replace(
             self,
@@ -454,10 +455,10 @@ class Experiment:
             evaluation.name if evaluation else "",
         ]
         shown = {**options, **(evaluation.options if evaluation else {})}
-        parts += [f"{n}={v}" for n, v in shown.items() if "/" not in str(v)]
+        parts += [f"{n}={v}" for n, v in shown.items()]
         parts += [f"n={plan.n}", f"seed={plan.seed}"]
         return {
-            "name": "-".join(part for part in parts if part),
+            "name": file_name("-".join(part for part in parts if part)),
             "learner": self.learner.name,
             "tasks": source,
             "split": split,

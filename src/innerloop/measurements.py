@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from html import escape
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from innerloop.engine.options import Count, Range, check_options
+from innerloop.engine.options import Count, Seed, check_options
 from innerloop.engine.precision import Precision
 
 Unit = Literal["", "%", "s"]  # "%": the number is a fraction, shown in per cent
@@ -235,7 +235,7 @@ class TestPlan:
     __test__ = False  # not a test case, despite its name
 
     n: Count = 1000
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    seed: Seed = 0
     steps: Count | None = None
     precision: Precision = "float32"
     labels: dict[str, str | int | float | None] = field(default_factory=dict)

@@ -9,23 +9,17 @@ from entries. `register` adds one from outside the package; a name of the form
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from innerloop.engine import options as typed
 from innerloop.engine.did_you_mean import did_you_mean
-from innerloop.engine.errors import (
-    InnerloopError,
-    InnerloopFileError,
-    InnerloopTypeError,
-)
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.user_file import absolute, from_file, is_in_file
 
 # where the entries of a kind come from: a module and the name of a dict in it
 SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -42,6 +36,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "reader": (("innerloop.readers", "READERS"),),
     "evaluation": (("innerloop.evaluation", "EVALUATIONS"),),
 }
+IN_WORDS = {"tasks": "task source"}
 _added: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -254,8 +249,8 @@ def find(kind: str, name: str) -> Entry:
 
     Raises InnerloopError, with a guess, where there is none.
     """
-    if ".py:" in name:
-        return _from_file(kind, name)
+    if is_in_file(name):
+        return Entry(kind, absolute(name), from_file(name))
     known = {plain(key): entry for key, entry in entries(kind).items()}
     if (entry := known.get(plain(name))) is not None:
         return entry
@@ -266,33 +261,5 @@ def find(kind: str, name: str) -> Entry:
             return Entry("learner", key, base.factory, PRESETS[key])
         known |= dict.fromkeys(presets)  # pyright: ignore[reportCallIssue, reportArgumentType]
     names = [*entries(kind), *(PRESETS if kind == "learner" else ())]
-    raise InnerloopError(
-        f"there is no {kind} {name!r}{did_you_mean(name.lower(), names)}"
-    )
-
-
-def _from_file(kind: str, name: str) -> Entry:
-    file, attribute = name.rsplit(":", 1)
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise InnerloopFileError(f"there is no file {file}")
-    module_name = f"_innerloop_user_{plain(path.stem)}_{abs(hash(str(path))) % 10**8}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-    factory = vars(module).get(attribute)
-    if not callable(factory):
-        own = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
-        raise InnerloopError(
-            f"{file} defines no {attribute}{did_you_mean(attribute, own)}"
-        )
-    return Entry(kind, f"{path}:{attribute}", factory)
+    guess = did_you_mean(name.lower(), names)
+    raise InnerloopError(f"there is no {IN_WORDS.get(kind, kind)} {name!r}{guess}")

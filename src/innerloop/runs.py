@@ -18,6 +18,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,15 @@ def write_atomically(path: Path, content: bytes, disk: Disk | None = None) -> No
     A link is followed; a device or a pipe is opened and written to, never replaced.
     """
     disk = disk or DISK
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    # /dev/stdout leads to a pipe that has no path of its own: look before following it
     if path.exists() and not path.is_file():
-        with path.open("wb") as opened:
-            opened.write(content)
+        try:
+            with path.open("wb") as opened:
+                opened.write(content)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
         return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         disk.write(partial, content)
@@ -94,6 +99,13 @@ def write_atomically(path: Path, content: bytes, disk: Disk | None = None) -> No
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def file_name(text: str) -> str:
+    """A text as a file name that every system takes; other texts have other names."""
+    safe = re.sub(r"[^\w.=+-]+", "_", text, flags=re.ASCII)[:120]
+    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return safe if safe == text else f"{safe}-{suffix}"
 
 
 def versions() -> dict[str, str]:
@@ -195,6 +207,14 @@ class Run:
         for name in names:
             for file in folder.glob(f".{name}.*.part"):
                 self._remove(file)
+
+    def discard(self) -> None:
+        """Remove a run that has nothing in it yet, and its folder if that is empty."""
+        for file in [*(self.folder / name for name in FILES), self.folder / ".lock"]:
+            with contextlib.suppress(OSError):
+                self.disk.unlink(file)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.folder / name, content, self.disk)

@@ -55,7 +55,12 @@ def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Eve
     with run.locked():
         if run.exists and not resume:
             raise RunError(f"{run.folder} holds a run already")
-        yield from training.events()
+        try:
+            yield from training.events()
+        except Exception:
+            if training.empty:
+                run.discard()  # it must not stand in the way of a corrected training
+            raise
 
 
 def _resumed(wanted: Experiment, there: Experiment) -> Experiment:
@@ -105,6 +110,7 @@ class _Training:
         self.noise = torch.Generator().manual_seed(seed + 1)
         self.precision: Precision = experiment.settled_precision(self.learner)
         self.step, self.elapsed, self.best = 0, 0.0, None
+        self.empty = False  # whether the run was created and has made no step yet
         self.best_step = 0
         self.saved_at = self.clock = time.monotonic()
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
@@ -141,6 +147,7 @@ class _Training:
             run.write_experiment(experiment.as_dict())
         else:
             run.create(experiment.as_dict())
+            self.empty = True
         held_out = self.setup.validation
         self.unseen = held_out is not None and experiment.seen_classes(held_out) == 0
         yield Started(self._describe(), self.setup.notes, self.step)
@@ -180,7 +187,7 @@ class _Training:
         batch = self.experiment.config.batch
         try:
             for number, values, progress in loop:
-                self.step = number + 1
+                self.step, self.empty = number + 1, False
                 metrics = {name: float(value) for name, value in values.items()}
                 stepped = Stepped(
                     self.step,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,7 +183,7 @@ def test_adapt_labels_unseen_images_of_twenty_classes(
     assert adapt(proto_run, tmp_path) == 0
     with (tmp_path / "labels.csv").open() as opened:
         rows = list(csv.DictReader(opened))
-    assert list(rows[0]) == ["file", "label", "probability"]
+    assert list(rows[0])[:3] == ["file", "label", "probability"]
     assert [row["label"] for row in rows] == [f"class {c}" for c in range(20)]
     assert rows[0]["file"] == "deep/00.png"
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
@@ -198,7 +200,7 @@ def test_adapt_labels_what_it_can_read_and_names_the_rest(
     assert adapt(proto_run, tmp_path) == 1
     assert "broken.png" in capsys.readouterr().err
     content = (tmp_path / "labels.csv").read_bytes()
-    assert content.count(b"class") == 4
+    assert content.count(b"\n") == 1 + 4
     assert b"caf" in content
     (tmp_path / "labels.csv").unlink()
     assert adapt(proto_run, tmp_path, "--strict") == 2
@@ -219,12 +221,76 @@ def test_output_that_nobody_reads_does_not_stop_a_command(
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=120) == 0
-    assert (tmp_path / "labels.csv").read_text().count("class") == 3
+    assert (tmp_path / "labels.csv").read_text().count("\ndeep/") == 3
     test = ["test", proto_run, "--tasks", "2", "--ways", "3", "--queries", "1"]
     command = [sys.executable, "-m", "innerloop", *map(str, test)]
     done = subprocess.run(command, capture_output=True, env=env, check=False)
     assert done.returncode == 0
     assert b"+-" in done.stdout
+
+
+def test_adapt_says_what_comes_second_and_how_often_it_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{word} {i}\t{word}" for word in "abcdefghijkl" for i in range(4)]
+    file, run = tmp_path / "texts.tsv", tmp_path / "run"
+    file.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    train = f"train protonet text --file {file} --ways 2 --queries 2 --steps 1"
+    assert cli(f"{train} --all-classes --out", run) == 0
+    capsys.readouterr()
+    out = tmp_path / "out.csv"
+    assert cli(f"adapt {run} --support {file} --query {file} --out", out) == 0
+    printed = capsys.readouterr().out
+    with out.open() as opened:
+        labelled = list(csv.DictReader(opened))
+    right = sum(row["text"][0] == row["label"] for row in labelled)
+    assert f"{right} of 48 have the label" in printed
+    for row in labelled:
+        assert row["label"] != row["second_label"]
+        assert float(row["probability"]) >= float(row["second_probability"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_closed_and_full_outputs(proto_run: Path, tmp_path: Path) -> None:
+    line = f"test {proto_run} --tasks 2 --ways 3 --queries 1"
+    innerloop = f"{sys.executable} -m innerloop"
+
+    def shell(redirected: str) -> subprocess.CompletedProcess[str]:
+        command = f"{innerloop} {line} {redirected}"
+        return subprocess.run(
+            command, shell=True, capture_output=True, text=True, check=False
+        )
+
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        file = tmp_path / f"{len(closed)}.json"
+        done = shell(f"--json {file} {closed}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert file.is_file()
+    done = shell(f"--json {file} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("innerloop: error: cannot write to the standard out")
+    assert len(done.stderr.splitlines()) == 1
+    done = shell("--json /dev/full")
+    assert "cannot write /dev/full: No space left" in done.stderr
+    done = shell("--json /dev/stdout")  # a pipe here
+    assert done.returncode == 0
+    assert '"split": "test"' in done.stdout
+
+
+def test_tests_on_different_folders_are_stored_side_by_side(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    line = "train protonet folder --encoder conv4 --size 16 --steps 1 --ways 2"
+    assert cli(f"{line} --queries 1 --out {run} --root", pictures) == 0
+    other = tmp_path / "other: pictures?"
+    shutil.copytree(pictures, other)
+    sizes = "--ways 2 --shots 1 --queries 1"
+    for root in (pictures, other):
+        assert cli(f"test {run} --tasks 2 {sizes} --root", root) == 0
+    names = [file.name for file in (run / "tests").iterdir()]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[\w.=+-]+", name) for name in names)
 
 
 def test_links_and_devices_are_followed_never_replaced(
@@ -383,11 +449,24 @@ def test_damaged_and_foreign_runs_are_refused(
     flipped[-100] ^= 4
     run = damaged("weights.safetensors", bytes(flipped))
     assert "is damaged" in fails(f"test {run}")
+    whole = json.loads((proto_run / "experiment.json").read_text())
+    foreign = [
+        json.dumps({**whole, "experiment": {**whole["experiment"], **changed}}).encode()
+        for changed in (
+            {"learner": 3},
+            {"tasks": {"name": 5}},
+            {"reader": 5},
+            {"spec": {"kind": "classes", "x_shape": "q", "y_dim": 2}},
+            {"training": [1]},
+            {"steps": "many"},
+        )
+    ]
     for content in (
         b'{"lear',
         b'{"name": "another tool"}',
         b"[" * 100_000,
         b"\xff\xfe",
+        *foreign,
     ):
         run = damaged("experiment.json", content)
         assert "experiment.json" in fails(f"test {run}")

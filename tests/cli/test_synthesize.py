@@ -246,11 +246,11 @@ def test_a_run_is_tested_beside_enumeration(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "needs a header"),
+        ("", "is empty"),
         ("name,result\na,b\n", "needs a header"),
         ("output\nb\n", "needs a header"),
-        ("a,a,output\n1,2,3\n", "needs a header"),
-        ("a,output\n1,2,3\n", "row 2 of .* has 3 cells"),
+        ("a,a,output\n1,2,3\n", "several columns with the name a"),
+        ("a,output\n1,2,3\n", "line 2 has 3 cells"),
         ("a,output\n1,\n", "no row of .* has an output"),
         ("a,output\n1,2\n1,3\n", "contradict each other"),
         ("a,output\nab,x\ncd,yy\n", "no program was found that fits the 2 examples"),
@@ -269,17 +269,35 @@ def test_other_bad_input_is_refused(
 ) -> None:
     assert "there is no file" in fails(capsys, "--examples", str(tmp_path / "none.csv"))
     given = table(tmp_path, NAMES)
+    assert "not a finite" in fails(capsys, "--examples", given, "--seconds", "nan")
     assert "no folder" in fails(
         capsys, "--examples", given, "--out", str(tmp_path / "none" / "x.csv")
     )
     assert "no run folder" in fails(
         capsys, "--examples", given, "--run", str(tmp_path / "none")
     )
-    (tmp_path / "table.csv").write_bytes(b"a,output\n\xff,x\n")
-    assert "UTF-8" in fails(capsys, "--examples", str(tmp_path / "table.csv"))
+    (tmp_path / "table.csv").write_bytes(b"a,output\n\x00\xff\x81,x\n")
+    assert "not a text file" in fails(capsys, "--examples", str(tmp_path / "table.csv"))
     with pytest.raises(ValueError, match="there is no example"):
         innerloop.synthesize([])
     with pytest.raises(ValueError, match="has no output"):
         innerloop.synthesize([("a", "")])
     with pytest.raises(ValueError, match="1000 characters"):
         innerloop.synthesize([("a" * 1001, "b")])
+
+
+def test_tables_of_any_delimiter_and_encoding_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = tmp_path / "table.tsv", tmp_path / "out.csv"
+    given.write_bytes("name\tOutput\nJos\xe9-a\ta\n\xe9-b\t\n".encode("cp1252"))
+    assert main(["synthesize", "--examples", str(given), "--out", str(out)]) == 0
+    assert "was read as cp1252" in capsys.readouterr().out
+    assert out.read_text() == "name,output\nJos\xe9-a,a\n\xe9-b,b\n"
+
+
+def test_no_cell_is_written_that_a_spreadsheet_runs(tmp_path: Path) -> None:
+    given, out = tmp_path / "table.csv", tmp_path / "out.csv"
+    given.write_text("name,output\nx =A1,=A1\ny =B2,\nz -3,-3\n")
+    assert main(["synthesize", "--examples", str(given), "--out", str(out)]) == 0
+    assert out.read_text().splitlines()[1:] == ["x =A1,'=A1", "y =B2,'=B2", "z -3,-3"]

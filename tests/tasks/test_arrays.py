@@ -567,3 +567,11 @@ def test_too_few_classes_or_tasks_are_refused() -> None:
 def test_arrays_without_rows_are_refused() -> None:
     with pytest.raises(InnerloopError, match="0 rows"):
         arrays(x=np.zeros((0, 2)), y=np.zeros(0))
+
+
+def test_labels_that_are_predicted_as_real_numbers_are_noted() -> None:
+    x, task = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) // 10
+    binary = arrays(x=x, y=np.arange(60) % 2, task=task, shots=2, queries=2)
+    assert "y holds 0 and 1 only and is predicted as a real number" in binary.note
+    real = arrays(x=x, y=x.sum(1), task=task, shots=2, queries=2)
+    assert real.note == ""

@@ -65,8 +65,12 @@ def test_a_task_is_of_one_assay_and_its_sides_are_disjoint() -> None:
         assert task.query.y.sum(0).tolist() == [4, 4]
     assert seen == {0, 1}
     assert tasks.feasible({"ways": 5, "shots": 1}) == {"shots": 9, "queries": 1}
-    with pytest.raises(InnerloopError, match="and one assay has 10: lower"):
+    with pytest.raises(InnerloopError, match="and the largest assay has 10: lower"):
         Assays(molecules, ("a", "b"), shots=3, queries=8)
+    by_name["a"] = torch.tensor([0.0] * 27 + [1.0] * 3)
+    tasks = Assays(Molecules(x, by_name, keys, keys), ("a", "b"), shots=3, queries=4)
+    assert tasks.names == ("b",)
+    assert "1 assays with fewer than 7 of a class unused" in tasks.describe()
 
 
 def test_structures_are_used_once() -> None:

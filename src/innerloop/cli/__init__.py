@@ -105,7 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     tune_allocator()
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = SafeStream(streams[0]), SafeStream(streams[1])
+    out, err = SafeStream(streams[0]), SafeStream(streams[1])
+    sys.stdout, sys.stderr = out, err
+    try:
+        code = _run(arguments)
+        out.flush()
+        if out.problem:
+            return _fail(f"cannot write to the standard output: {out.problem}")
+        return code
+    finally:
+        err.flush()
+        sys.stdout, sys.stderr = streams
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="innerloop", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -134,10 +147,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return _fail(TOO_LARGE)
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = streams
     return code or 0
 
 

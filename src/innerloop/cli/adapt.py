@@ -15,6 +15,7 @@ from innerloop.engine.errors import InnerloopError
 def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
+    from innerloop.cli.spreadsheet import harmless
     from innerloop.estimators import FewShotClassifier
     from innerloop.experiment import load
     from innerloop.runs import RunError, write_atomically
@@ -40,11 +41,17 @@ def run(**arguments: Any) -> int:
     memory = io.StringIO()
     writer = csv.writer(memory)
     writer.writerow(
-        [{"image": "file"}.get(reader.what, reader.what), "label", "probability"]
+        [
+            *({"image": "file"}.get(reader.what, reader.what), "label", "probability"),
+            *("second_label", "second_probability"),
+        ]
     )
-    best = probabilities.argmax(1)
-    for name, row, place in zip(query.names, probabilities, best, strict=True):
-        writer.writerow([name, classifier.classes_[place], f"{row[place]:.4f}"])
+    order = (-probabilities).argsort(1, kind="stable")[:, :2]
+    for name, row, places in zip(query.names, probabilities, order, strict=True):
+        cells = [
+            (harmless(str(classifier.classes_[i])), f"{row[i]:.4f}") for i in places
+        ]
+        writer.writerow([harmless(name), *cells[0], *cells[1]])
     assert out is not None
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)
@@ -56,6 +63,14 @@ def run(**arguments: Any) -> int:
         f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
+    if query.labels is not None:
+        pairs = zip(order[:, 0], query.labels, strict=True)
+        right = sum(classifier.classes_[place] == label for place, label in pairs)
+        share = 100 * right / len(query.names)
+        to.print(
+            f"accuracy {share:.1f} %: {right} of {len(query.names)} have the label "
+            f"that {arguments['query']} gives them"
+        )
     return 1 if problems else 0
 
 
@@ -80,7 +95,7 @@ command = SectionedCommand(
             ["--out"],
             required=True,
             metavar="FILE",
-            help="A .csv with a label and its probability for each input.",
+            help="A .csv with the two most probable labels of each input.",
         ),
         click.Option(
             ["--strict"],

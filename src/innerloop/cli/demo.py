@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import Number, SectionedCommand
+from innerloop.cli.flags import SEED, Number, SectionedCommand
 
 TASKS, YOUNG = 100, 150  # test tasks; meta-steps below which the figures say little
 STEPS = {"protonet": 300, "finetune": 300}
@@ -80,7 +80,7 @@ command = SectionedCommand(
             help="Factor of the length of training.",
         ),
         click.Option(
-            ["--seed"], type=int, default=0, show_default=True, help="Random seed."
+            ["--seed"], type=SEED, default=0, show_default=True, help="Random seed."
         ),
     ],
     callback=run,

@@ -14,6 +14,7 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Option
 
 SPLITS = ("train", "val", "test")
+SEED = click.IntRange(0, 2**32 - 1)
 
 
 class OptionType(click.ParamType):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, reader_of
+from innerloop.cli.flags import SEED, RunFolder, SectionedCommand, reader_of
 from innerloop.engine.errors import InnerloopError
 
 SHEET = "sheet.png"
@@ -77,7 +77,7 @@ command = SectionedCommand(
             help="Images of each class.",
         ),
         click.Option(["--device"], default="cpu", help="Where to compute."),
-        click.Option(["--seed"], type=int, default=0, help="Random seed."),
+        click.Option(["--seed"], type=SEED, default=0, help="Random seed."),
     ],
     callback=run,
     help="Generate new images of new classes from a few examples, with a run of a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 
 class SafeStream:
     """A text stream that replaces characters that its encoding lacks, and that goes on
-    in silence when its reader is gone.
+    in silence when it is closed, its reader is gone or the disk is full.
+
+    Attributes:
+        problem: why what was written is lost, where that is not its reader's choice.
     """
 
-    def __init__(self, stream: TextIO):
-        self._stream, self._broken = stream, False
+    def __init__(self, stream: TextIO | None):
+        # Python has no stream where the shell closed it
+        closed = stream is None
+        self._stream: TextIO = io.StringIO() if stream is None else stream
+        self._broken, self.problem = closed, ""
 
     def write(self, text: str) -> int:
         if self._broken:
@@ -31,25 +38,27 @@ class SafeStream:
             return self._stream.write(
                 text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
             )
-        except BrokenPipeError:
-            self._break()
+        except OSError as error:
+            self._break(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             if not self._broken:
                 self._stream.flush()
-        except BrokenPipeError:
-            self._break()
+        except OSError as error:
+            self._break(error)
 
-    def _break(self) -> None:
+    def _break(self, error: OSError) -> None:
         self._broken = True
+        if not isinstance(error, BrokenPipeError):
+            self.problem = error.strerror or str(error)
         with contextlib.suppress(OSError, ValueError):  # the interpreter flushes later
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     @property
     def encoding(self) -> str:
-        return self._stream.encoding
+        return self._stream.encoding or "utf-8"
 
     def isatty(self) -> bool:
         return self._stream.isatty()

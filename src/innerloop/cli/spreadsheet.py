@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
-from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.engine.errors import InnerloopError
 from innerloop.programs.strings import LONGEST
+from innerloop.readers.files import label_text, read_sheet, some
 
 OUTPUT = "output"
 # rows that are printed where all programs agree; the share of the probability above
@@ -15,39 +14,51 @@ OUTPUT = "output"
 SHOWN, AGREE = 20, 0.995
 
 
-def read_rows(file: Path | str) -> tuple[list[str], list[dict[str, str]]]:
-    """The names of the input columns and the rows of a .csv with a column `output`.
+def read_rows(
+    file: Path | str,
+) -> tuple[list[str], list[dict[str, str]], tuple[str, ...]]:
+    """The names of the input columns and the rows of a table with a column `output`,
+    and what was assumed to read it.
 
     Raises InnerloopFileError for a missing file and InnerloopError for another table.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise InnerloopFileError(f"there is no file {file}")
-    try:
-        text = file.read_text("utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InnerloopError(f"{file} is not a .csv file in UTF-8: {error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line]
-    header = [name.strip() for name in numbered[0][1]] if numbered else []
-    if OUTPUT not in header or len(header) < 2 or len(set(header)) < len(header):
+    sheet = read_sheet(file, keep_blank=True)
+    sheet.check()
+    place = sheet.find(OUTPUT)
+    if place is None or len(sheet.columns) < 2:
         raise InnerloopError(
             f"{file} needs a header with the column {OUTPUT} and at least one column "
-            "of "
-            f"inputs, all with different names; got {header[:8]}"
+            f"of inputs; got {some(sheet.columns)}"
         )
-    for number, line in numbered[1:]:
-        if len(line) != len(header):
-            raise InnerloopError(
-                f"row {number} of {file} has {len(line)} cells, the header "
-                f"{len(header)}"
-            )
-    rows = [dict(zip(header, line, strict=True)) for _, line in numbered[1:]]
+    header = list(sheet.columns)
+    header[place] = OUTPUT
+    rows = [
+        dict(zip(header, (cell_text(cell) for cell in row), strict=True))
+        for row in sheet.rows
+    ]
     if not any(row[OUTPUT] for row in rows):
         raise InnerloopError(
             f"no row of {file} has an output: fill in one or more, as examples"
         )
-    return [name for name in header if name != OUTPUT], rows
+    return [name for name in header if name != OUTPUT], rows, sheet.notes
+
+
+def cell_text(cell: object) -> str:
+    """A cell as it is written: texts with their spaces, whole numbers without .0."""
+    return cell if isinstance(cell, str) else label_text(cell)
+
+
+def harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: one that would be is preceded by
+    an apostrophe, numbers are not.
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
 
 
 def certainty(

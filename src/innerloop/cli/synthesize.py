@@ -18,6 +18,7 @@ def run(**arguments: Any) -> None:
         OUTPUT,
         SHOWN,
         certainty,
+        harmless,
         nothing,
         read_rows,
     )
@@ -25,7 +26,7 @@ def run(**arguments: Any) -> None:
     from innerloop.synthesis import synthesize
 
     to, out = console(), check_parent(arguments["out"])
-    inputs, rows = read_rows(arguments["examples"])
+    inputs, rows, notes = read_rows(arguments["examples"])
     read = [
         tuple(row[name] for name in inputs) if len(inputs) > 1 else row[inputs[0]]
         for row in rows
@@ -40,7 +41,7 @@ def run(**arguments: Any) -> None:
     ]
     for (_, row), (_, answer, _) in zip(empty, answers, strict=True):
         row[OUTPUT] = answer or ""
-    lines = [f"program: {found.program}"]
+    lines = [*notes, f"program: {found.program}"]
     if len(inputs) > 1:
         lines.append(f"x is {' | '.join(inputs)}, joined by |")
     agreements = [agreement for *_, agreement in answers]
@@ -58,7 +59,7 @@ def run(**arguments: Any) -> None:
         memory = io.StringIO()
         writer = csv.DictWriter(memory, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({n: harmless(c) for n, c in row.items()} for row in rows)
         write_atomically(out, memory.getvalue().encode())
         filled = sum(answer is not None for _, answer, _ in answers)
         lines.append(f"{filled} of {len(answers)} rows filled: {out}")

@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, test_flags
-from innerloop.cli.flags import SPLITS, Flag, RunFolder, check_parent, values_of
+from innerloop.cli.flags import (
+    SEED,
+    SPLITS,
+    Flag,
+    RunFolder,
+    check_parent,
+    values_of,
+)
 from innerloop.engine.errors import InnerloopError
 
 
@@ -88,7 +95,7 @@ command = DerivedCommand(
             default="float32",
         ),
         _flag("--device", "Where to compute.", default="cpu"),
-        _flag("--seed", "Seed of the tasks.", type=int, default=0),
+        _flag("--seed", "Seed of the tasks.", type=SEED, default=0),
         _flag("--plot", "Draw predictions on a few tasks into FILE.", metavar="FILE"),
         _flag("--json", "Also write the results to FILE.", metavar="FILE"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
-from innerloop.cli.flags import Flag, Number, values_of
+from innerloop.cli.flags import SEED, Flag, Number, values_of
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
@@ -62,7 +62,7 @@ command = DerivedCommand(
             type=click.Choice(["auto", "float32", "bf16"]),
         ),
         _flag("--device", "Where to compute.  [default: cpu]"),
-        _flag("--seed", "Random seed.  [default: 0]", type=int),
+        _flag("--seed", "Random seed.  [default: 0]", type=SEED),
     ],
     callback=run,
     help="Meta-train LEARNER on TASKS into a run folder. `innerloop list` shows what "

@@ -59,6 +59,7 @@ Real = Annotated[float, Range()]
 Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Integer = Annotated[int, Range()]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 _DEFAULT_RANGES = {int: Range(1), float: Range(0)}  # of numbers without a range
 
 
@@ -117,6 +118,8 @@ class Option:
                 f"{self.name}{of} must be {_ARTICLES[self.type]}; got {value!r}"
             )
         number: Any = value
+        if self.type is int and abs(number) >= 2**63:  # torch has no larger integers
+            raise InnerloopError(f"{self.name}{of} must be less than 2^63; got {value}")
         if self.range is not None and not self.range.holds(number):
             raise InnerloopError(f"{self.name}{of} must be {self.range}; got {value!r}")
         return value

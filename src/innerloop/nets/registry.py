@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from innerloop.core.task import TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.user_file import from_file, is_in_file
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.text import TextEncoder
 from innerloop.nets.transformers import bert
@@ -59,6 +60,7 @@ def encoder(
 ) -> nn.Module:
     """An encoder (n, *x_shape) to (n, features): `network`, a module or a name; by
     default a transformer for tokens, `image` for images and `vector` for other inputs.
+    `file.py:name` names a function of your own from the `TaskSpec` to a module.
 
     Raises InnerloopError for a name that does not exist or does not fit the inputs.
     """
@@ -66,6 +68,13 @@ def encoder(
         return network
     default = "transformer" if spec.vocabulary else image if spec.is_image else vector
     name = network or default
+    if is_in_file(name):
+        own = from_file(name)(spec)
+        if not isinstance(own, nn.Module):
+            raise InnerloopError(
+                f"{name} must return a module for a TaskSpec; got {type(own).__name__}"
+            )
+        return own
     if name not in ENCODERS:
         raise InnerloopError(
             f"there is no network {name!r}{did_you_mean(name, ENCODERS)}"

@@ -103,12 +103,14 @@ class Sheet:
         return found
 
 
-def read_sheet(path: Path | str) -> Sheet:
+def read_sheet(path: Path | str, *, keep_blank: bool = False) -> Sheet:
     """The rows of a delimited text file (`.csv`, `.tsv`, `.txt`, plain or as `.gz`),
     the first sheet of an Excel workbook, or a Parquet file; its content decides which.
 
     The delimiter (`,`, `;` or tab) is the one under which most rows fit the header.
     Text is UTF-8, UTF-16 or UTF-32 by its byte order mark, else UTF-8, else cp1252.
+
+    Rows of a text file without any content are left out, unless `keep_blank`.
 
     Raises:
         InnerloopFileError: the file is missing or not a regular file.
@@ -126,7 +128,7 @@ def read_sheet(path: Path | str) -> Sheet:
             raise InnerloopError(
                 f"{path} is a workbook of Excel 2003 or older: save it as .xlsx or .csv"
             )
-        return _delimited(path, start.startswith(b"\x1f\x8b"))
+        return _delimited(path, start.startswith(b"\x1f\x8b"), keep_blank)
 
 
 def read_npz(path: Path | str) -> dict[str, np.ndarray]:
@@ -206,7 +208,7 @@ def _head(path: Path) -> bytes:
         return opened.read(8)
 
 
-def _delimited(path: Path, compressed: bool) -> Sheet:
+def _delimited(path: Path, compressed: bool, keep_blank: bool) -> Sheet:
     with gzip.open(path) if compressed else path.open("rb") as opened:
         raw = opened.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
@@ -223,7 +225,8 @@ def _delimited(path: Path, compressed: bool) -> Sheet:
     rows, lines, begin = [], [], 1
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
+            blank = not any(cell.strip() for cell in row)
+            if row and (not blank or (keep_blank and rows)):
                 rows.append(row)
                 lines.append(begin)
             begin = reader.line_num + 1

@@ -9,6 +9,7 @@ from innerloop.readers.image import ImageReader
 from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
+from innerloop.tasks.assay_table import molecules
 from innerloop.tasks.completion import completion
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
@@ -35,6 +36,7 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "clinc": clinc,
     "cloze": cloze,
     "tox21": tox21,
+    "molecules": molecules,
     "copy": copy,
     "repeat-copy": repeat_copy,
     "associative-recall": associative_recall,
@@ -67,6 +69,7 @@ __all__ = [
     "list_programs",
     "mlp_digits",
     "mlp_omniglot",
+    "molecules",
     "omniglot",
     "pools",
     "quadratics",

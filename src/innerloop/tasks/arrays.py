@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,7 +222,11 @@ def arrays(
             "split"
         )
     lines = [f"line {line}" for line in sheet.lines] if sheet else None
-    return GroupedRows(bank.pick(chosen), _targets(y, lines)[order], shots, queries)
+    targets = _targets(y, lines)[order]
+    if bool(((targets == 0) | (targets == 1)).all()):
+        binary = f"{label_column} holds 0 and 1 only and is predicted as a real number"
+        bank = replace(bank, note="; ".join(filter(None, (note, binary))))
+    return GroupedRows(bank.pick(chosen), targets, shots, queries)
 
 
 def _columns(

@@ -111,8 +111,10 @@ class Assays(TaskDistribution):
         queries: query molecules of each class.
         reader: what made the fingerprints.
         note: what should be known of results on these tasks.
+        assay_keys: what identifies each assay (default: its name).
 
-    Raises InnerloopError where an assay has too few molecules of a class.
+    Assays with too few molecules of a class are left out. Raises InnerloopError where
+    no assay has enough.
     """
 
     prefetch = True
@@ -125,29 +127,36 @@ class Assays(TaskDistribution):
         queries: int,
         reader: MoleculeReader | None = None,
         note: str = "",
+        assay_keys: tuple[str, ...] = (),
     ):
         if min(shots, queries) < 1:
             raise InnerloopError(
                 f"shots and queries must be at least 1; got {shots} and {queries}"
             )
-        self.names, self.shots, self.queries = names, shots, queries
+        self.shots, self.queries = shots, queries
         self.reader, self.note = reader, note
         results = torch.stack([molecules.results[name] for name in names])
         # (assays, 2, molecules); what was not measured is neither
         kinds = torch.stack([results == 0, results == 1], 1)
+        fewer = kinds.sum(-1).amin(1)  # molecules of the rarer class, by assay
+        self.most = int(fewer.max())
+        if self.most < shots + queries:
+            raise InnerloopError(
+                f"{shots} shots and {queries} queries need {shots + queries} molecules "
+                f"of each class, and the largest assay has {self.most}: lower the "
+                "shots or the queries"
+            )
+        enough = (fewer >= shots + queries).nonzero()[:, 0].tolist()
+        self.left_out = len(names) - len(enough)  # assays with too few molecules
+        self.names = tuple(names[i] for i in enough)
+        self.assay_keys = tuple((assay_keys or names)[i] for i in enough)
+        kinds = kinds[enough]
         used = [
             i
             for i, is_in in enumerate(kinds.any(1).any(0).tolist())
             if is_in and molecules.keys[i]
         ]
         self.molecules, self.kinds = molecules.pick(used), kinds[..., used]
-        self.fewest = int(self.kinds.sum(-1).min())
-        if self.fewest < shots + queries:
-            raise InnerloopError(
-                f"{shots} shots and {queries} queries need {shots + queries} molecules "
-                f"of each class, and one assay has {self.fewest}: lower the shots or "
-                "the queries"
-            )
         self.spec = TaskSpec("classes", (molecules.x.shape[1],), 2)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -167,17 +176,23 @@ class Assays(TaskDistribution):
         return Task(*examples)
 
     def describe(self) -> str:
-        return (
+        text = (
             f"tasks with {self.shots} active and {self.shots} inactive molecules from "
             f"{len(self.names)} assays of {self.kinds.shape[-1]:,} molecules"
         )
+        if self.left_out:
+            fewer = self.shots + self.queries
+            text += (
+                f"; {self.left_out} assays with fewer than {fewer} of a class unused"
+            )
+        return text
 
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
-        shots = min(10, self.fewest - 1)
-        return {"shots": shots, "queries": min(32, self.fewest - shots)}
+        shots = min(10, self.most - 1)
+        return {"shots": shots, "queries": min(32, self.most - shots)}
 
     def class_keys(self) -> frozenset[str]:
-        return frozenset(f"assay {name}" for name in self.names)
+        return frozenset(f"assay {name}" for name in self.assay_keys)
 
     def item_keys(self) -> frozenset[str]:
         return frozenset(self.molecules.keys)
@@ -202,11 +217,11 @@ def tox21_molecules() -> Molecules:
             for name in names
         }
         smiles = [row["smiles"] for row in rows]
-    x, keys, scaffolds = _computed(smiles)
+    x, keys, scaffolds = computed(smiles)
     return Molecules(x, results, tuple(keys), tuple(scaffolds))
 
 
-def _computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
+def computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
     """Fingerprints, keys and scaffold keys, from the cache where it has them."""
 
     def compute() -> Entry:
@@ -227,10 +242,13 @@ def hash_share(key: str) -> float:
 
 @lru_cache(maxsize=2)
 def _split(protocol: Protocol) -> dict[str, Molecules]:
-    """The distinct molecules of every split. A molecule whose fingerprint is that of a
-    molecule of a later split is left out.
+    return split_molecules(tox21_molecules().distinct(), protocol)
+
+
+def split_molecules(whole: Molecules, protocol: Protocol) -> dict[str, Molecules]:
+    """The molecules of every split. A molecule whose fingerprint is that of a molecule
+    of a later split is left out.
     """
-    whole = tox21_molecules().distinct()
     keys = whole.scaffolds if protocol == "scaffold" else whole.keys
     shares = [hash_share(key) for key in keys]
     prints = [row.tobytes() for row in whole.x.numpy()]
