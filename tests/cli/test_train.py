@@ -308,7 +308,7 @@ def test_a_network_fits_whole_or_is_refused(
         ("train protonet strokes --clip -1", "clip must be greater than 0"),
         ("train protonet strokes --warmup -3", "warmup must be at least 0"),
         ("train protonet strokes --minutes inf", "minutes"),
-        ("train protonet strokes --minutes nan", "nan is not a finite number"),
+        ("train protonet strokes --minutes nan", "'nan' is not a finite number"),
         ("train protonet strokes --seed 99999999999999999999", "is not in the range"),
         ("train maml sinusoid --batch 100000000000", "not enough memory"),
         (f"train lstm copy --layers {10**20}", "layers must be less than 2^63"),

@@ -39,8 +39,9 @@ def molecules(
     molecules: Protocol = "disjoint",
     all_assays: bool = False,
 ) -> Assays:
-    """Molecules of your own: is a molecule active in an assay? Each task is an assay
-    with a few active and inactive molecules.
+    """Your molecules: is a molecule active in an assay of your table?
+
+    Each task is an assay with a few active and inactive molecules.
 
     The file is a table (.csv, .tsv, .txt, also as .gz, .xlsx or .parquet) with a column
     of SMILES. Every column of 0 and 1 (or false and true, inactive and active) is an
