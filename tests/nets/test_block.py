@@ -240,7 +240,7 @@ def test_without_a_compiler_torch_does_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc")
-    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native.library.cache_clear()
     try:
         with pytest.warns(UserWarning, match="could not be built"):
@@ -248,7 +248,7 @@ def test_without_a_compiler_torch_does_it(
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # said once
             assert not native.usable(
-                torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3), 2
+                torch.zeros(1, 1, 4, 4), torch.zeros(64, 1, 3, 3), *torch.ones(2, 64), 2
             )
         found = meta_gradient(torch.float32)
     finally:
@@ -269,7 +269,7 @@ def test_a_processor_with_few_instructions(
     compiler.write_text('#!/bin/sh\nexec cc "$@" -march=x86-64\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native.library.cache_clear()
     try:
         shape, pool, relu, eps = SHAPES[2]
@@ -334,19 +334,19 @@ def test_normalisation_in_another_type_is_read_as_what_it_is() -> None:
 def test_a_cache_that_cannot_be_used_does_no_harm(
     damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native.library.cache_clear()
     try:
         if damage == "half a file":
             assert native.library() is not None
-            (built,) = tmp_path.glob("*.so")
-            damaged = tmp_path / "other" / built.name
-            damaged.parent.mkdir()
+            (built,) = (tmp_path / "innerloop-native").glob("*.so")
+            damaged = tmp_path / "other" / "innerloop-native" / built.name
+            damaged.parent.mkdir(parents=True, mode=0o700)
             damaged.write_bytes(b"half")
-            monkeypatch.setenv("INNERLOOP_CACHE", str(damaged.parent))
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
         else:
             (tmp_path / "file").write_text("")
-            monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "folder"))
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "folder"))
         native.library.cache_clear()
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -65,7 +65,8 @@ def needs_loop(module: nn.Module, device: torch.device) -> bool:
     """
     on_cpu = device.type == "cpu"
     return any(
-        (on_cpu and type(part) is nn.Conv2d) or wrong_under_vmap(part)
+        (on_cpu and getattr(part, "loops_on_cpu", type(part) is nn.Conv2d))
+        or wrong_under_vmap(part)
         for part in module.modules()
     )
 

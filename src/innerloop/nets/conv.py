@@ -18,18 +18,25 @@ class Filters(nn.Conv2d):
     """
 
     def __init__(self, channels_in: int, channels_out: int):
-        # the normalisation has a bias of its own
+        # the normalization has a bias of its own
         super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
         self.weight.data = (
             self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
         )
 
+    @property
+    def loops_on_cpu(self) -> bool:
+        """Whether a loop over tasks is faster than `vmap` on a CPU, as for any other
+        convolution: where there is no compiled code.
+        """
+        return native.library() is None
+
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before
+    """3x3 convolution, batch normalization, ReLU and, if asked, 2x2 max-pooling (before
     the ReLU, which is the same and cheaper).
 
-    On a CPU it is one compiled operation. With settled statistics, normalising is an
+    On a CPU it is one compiled operation. With settled statistics, normalizing is an
     affine map of every channel, which the convolution does with scaled filters and a
     bias.
     """
@@ -38,18 +45,12 @@ class ConvBlock(nn.Module):
         self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True
     ):
         super().__init__()
-        # if not, tasks are looped over, as with any other convolution of torch's
-        compiled = native.library() is not None
-        self.conv = (
-            Filters(channels_in, channels_out)
-            if compiled
-            else nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        )
+        self.conv = Filters(channels_in, channels_out)
         self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:
         norm, weight, pool = self.norm, self.conv.weight, 2 if self.pool else 1
-        if native.usable(x, weight, pool):
+        if native.usable(x, weight, norm.weight, norm.bias, pool):
             if not norm.uses_batch():
                 return block(
                     x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu

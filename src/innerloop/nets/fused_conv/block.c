@@ -67,7 +67,8 @@ static void let_go(void *memory) { /* at the end of a thread */
 
 static void prepare(void) { pthread_key_create(&ending, let_go); }
 
-static void *kept(int which, size_t bytes) { /* memory of this thread that lasts from call to call */
+/* Memory of this thread that lasts from call to call; NULL where there is none left, which `reserve` finds out before any of it is used. */
+static void *kept(int which, size_t bytes) {
     static __thread void *memory[KEPT];
     static __thread size_t sizes[KEPT];
     static __thread int known;
@@ -80,7 +81,7 @@ static void *kept(int which, size_t bytes) { /* memory of this thread that lasts
     if (sizes[which] < bytes) {
         free(memory[which]);
         memory[which] = aligned_alloc(64, up(bytes, 64));
-        sizes[which] = bytes;
+        sizes[which] = memory[which] ? bytes : 0;
     }
     return memory[which];
 }
@@ -97,6 +98,7 @@ INLINE vec multiply_add(vec sum, element x, vec f, const int bf16) {
 INLINE uint16_t rounded(float x) { /* to bfloat16, ties to even */
     uint32_t bits;
     memcpy(&bits, &x, 4);
+    if (x != x) return bits >> 16 | 0x40; /* NaN: rounding up could carry into the sign */
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
@@ -199,7 +201,7 @@ static void convolve(const Shape *s, float *to, const float *x, long channels, c
 }
 
 INLINE void outer(
-    const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int32_t *steps, long count,
+    const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int64_t *steps, long count,
     const float *g, long out
 ) {
     vec sum[9][2];
@@ -218,7 +220,7 @@ INLINE void outer(
 
 /* Adds sum_i x(steps[i] + place of k) * g[i] to the rows k = (tap, in) of `to`; places in bytes: of a tap, and of a channel after the one before. */
 INLINE void outers(
-    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int32_t *steps, long count, const float *g
+    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int64_t *steps, long count, const float *g
 ) {
     const int by_channel = in % 8 == 0;
     for (long o = 0; o < out; o += 2 * LANES) EACH(b, by_channel ? 9 * in / 8 : in) {
@@ -244,7 +246,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
     long taps[9];
     if (!s->bf16) {
         const long plane = (h + 2) * (w + 2) * in;
-        int32_t *steps = kept(STEPS, images * h * w * 4);
+        int64_t *steps = kept(STEPS, images * h * w * 8);
         float *bordered = kept(BORDERED, images * plane * 4);
         EACH(k, images) border(s, bordered + k * plane, x + k * h * w * in, in);
         EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (w + 2) + j) * in) * 4;
@@ -254,7 +256,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
     }
     /* Pairs of pixels: x channel by channel, (in, images, h + 2, line), and g interleaved. */
     const long line = up(w + 3, 2), plane = images * (h + 2) * line, pairs = (w + 1) / 2, wide = 2 * elements(in, 1);
-    int32_t *steps = kept(STEPS, images * h * pairs * 4);
+    int64_t *steps = kept(STEPS, images * h * pairs * 8);
     uint16_t *turned = kept(TURNED, (in * plane + 2) * 2);
     uint32_t *paired = kept(PAIRED, images * h * pairs * out * 4);
     memset(turned, 0, (in * plane + 2) * 2);
@@ -286,7 +288,7 @@ static void extremes(const Shape *s, float *e, const float *y, const float *a) {
         vec found = VEC(y + (i * w + j) * p * out + c);
         for (long k = 1; k < p * p; k++) {
             const vec next = VEC(y + ((i * p + k / p) * w + j * p + k % p) * out + c);
-            const mask better = ((next > found) & ~down) | ((next < found) & down);
+            const mask better = ((next > found) & ~down) | ((next < found) & down) | (next != next); /* NaN wins, as in torch */
             found = masked(better, next) + masked(~better, found);
         }
         VEC(e + (i * (w / p) + j) * out + c) = found;
@@ -309,7 +311,7 @@ static Affine affine(const Shape *s, long task, const float *a, const float *b, 
 }
 
 /* The gradient of z at the extreme of a window, channels c and on: g, or 0 where ReLU cuts it off. */
-INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(VEC(f.scale + c) * e + VEC(f.shift + c) > 0, g) : g; }
+INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(~(VEC(f.scale + c) * e + VEC(f.shift + c) <= 0), g) : g; }
 
 /* What the field (h, w, out) holds where y is the extreme of the window that begins at `corner`, channels c and on. */
 INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, long corner, long c) {
@@ -374,6 +376,24 @@ static const float *result(const Shape *s, const float *y, const float *x, const
     return again;
 }
 
+/* Reserves all memory that this thread needs for a pass, so that nothing fails halfway: 0 if there is not enough. `again`: y is computed again;
+`back`: derivatives are wanted. */
+static int reserve(const Shape *s, int again, int back) {
+    const long h = s->height, w = s->width, in = s->in, out = s->out, pixels = h * w, most = in > out ? in : out, group = together(s);
+    const long wide_in = up(in, LANES), wide_out = up(out, LANES), bordered = (h + 2) * (w + 2) * 4;
+    const long filters = 9 * 4 * elements(in, s->bf16) * wide_out, turned = 9 * 4 * elements(out, s->bf16) * wide_in;
+    int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
+    enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
+    enough = enough && (!again || kept(RESULT, pixels * out * 4));
+    const long row = back && wide_in != in ? pixels * wide_in : out;
+    enough = enough && kept(ROW, 4 * (row > out ? row : out));
+    if (!back || !enough) return enough;
+    enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
+    if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
+    const long pairs = group * h * ((w + 1) / 2), line = up(w + 3, 2);
+    return enough && kept(STEPS, pairs * 8) && kept(PAIRED, pairs * out * 4) && kept(TURNED, (in * group * (h + 2) * line + 2) * 2);
+}
+
 /* -- The block ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Statistics as running count, mean and sum of squared deviations: Chan, Golub and LeVeque 1983, eq. (1.5). */
@@ -406,12 +426,20 @@ static long sweep(const Shape *s) {
 
 #define INPUTS const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps
 
-static void forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
+static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out;
     double *seen = calloc(slots(s) * (2 * n + 1), 8);
+    int failed = 0;
+    if (!seen) return 1;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 0)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         const float *forth = 0;
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
@@ -448,20 +476,25 @@ static void forward(INPUTS, float *y, float *e, float *out, float *mean, float *
                 VEC(to + k * n + c) = s->relu ? masked(~(z < 0), z) : z; /* what is no number stays none */
             }
         }
+    done:;
     }
     free(seen);
+    return failed;
 }
 
-/* y and e are written where they are wanted; e may be the same memory as out. */
-void innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
+/* This and the two others return 0, or 1 where memory ran out; what they were to write is then undefined.
+
+y and e are written where they are wanted; e may be the same memory as out. */
+int innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, z = t * windows * n;
-        forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c);
+        if (forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c)) return 1;
     }
+    return 0;
 }
 
 /* What forward made, and g, the gradient of out. */
@@ -506,14 +539,22 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
     }
 }
 
-static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 2 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 4 * n * 4), *zeros = calloc(n, 4);
+    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 4 * n, 4), *zeros = calloc(n, 4);
+    int failed = !sums || !parts || !factors || !zeros;
+    if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 1)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
             const Affine f = affine(s, task, a, b, mean, var, eps);
@@ -557,39 +598,52 @@ static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, cons
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
+    done:;
     }
+end:
     free(sums), free(parts), free(factors), free(zeros);
+    return failed;
 }
 
 /* g_mean, g_var and g_y, the gradients for the moments and for y, may be absent. */
-void innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+int innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, at = t * pixels * s->in, z = t * windows * n, of_y = t * pixels * n;
-        backward(
+        const int failed = backward(
             &some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0,
             g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c
         );
+        if (failed) return 1;
     }
+    return 0;
 }
 
 /* The gradient of <hx, gx> + <hw, gw> + <ha, ga> + <hb, gb> of `innerloop_backward` without g_y: for g, g_mean and g_var (gg, gg_mean, gg_var), x,
 filters and a. For b it is zero. What goes through y is handed out as gy, or, where that is absent, added to gx and gw. */
-void innerloop_double_backward(
+int innerloop_double_backward(
     INPUTS, MADE, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg,
     float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy
 ) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n, p = s->pool;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 5 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 10 * n * 4), *zeros = calloc(n, 4);
+    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 10 * n, 4), *zeros = calloc(n, 4);
     float *q = malloc(s->tasks * s->images * pixels * n * 4); /* the gradient of <hx, gx> + <hw, gw> for gy */
+    int failed = !sums || !parts || !factors || !zeros || !q;
+    if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 1)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         const float *forth = 0, *back = 0, *also_forth = 0, *also_back = 0;
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
@@ -681,9 +735,15 @@ void innerloop_double_backward(
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
+    done:;
     }
+end:
     free(sums), free(parts), free(factors), free(zeros), free(q);
+    return failed;
 }
+
+/* Changed with the arguments of the functions above; native.py has the same number. */
+int innerloop_abi(void) { return 2; }
 
 int innerloop_lanes(void) { return LANES; }
 
