@@ -7,29 +7,24 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.mapping import loops_on_cpu
 from innerloop.nets.fused_conv import native
 from innerloop.nets.fused_conv.autograd import block
 from innerloop.nets.norm import BatchNorm
 
 
-class Filters(nn.Conv2d):
-    """The filters of a 3x3 convolution, laid out tap by tap, (3, 3, in, out) in memory,
-    as the compiled code wants them.
-    """
+class Conv3x3(nn.Conv2d):
+    """The convolution of a `ConvBlock`, which runs it together with what follows."""
 
     def __init__(self, channels_in: int, channels_out: int):
         # the normalization has a bias of its own
         super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
-        self.weight.data = (
-            self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-        )
 
-    @property
-    def loops_on_cpu(self) -> bool:
-        """Whether a loop over tasks is faster than `vmap` on a CPU, as for any other
-        convolution: where there is no compiled code.
-        """
-        return native.library() is None
+
+@loops_on_cpu.register
+def _(convolution: Conv3x3) -> bool:
+    # the compiled code takes a batch of tasks with filters of their own
+    return native.library() is None
 
 
 class ConvBlock(nn.Module):
@@ -45,7 +40,7 @@ class ConvBlock(nn.Module):
         self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True
     ):
         super().__init__()
-        self.conv = Filters(channels_in, channels_out)
+        self.conv = Conv3x3(channels_in, channels_out)
         self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def block(
     )
     alone = (
         t.unsqueeze(0)
-        for t in (x.float(), weight.permute(2, 3, 1, 0), a.float(), b.float())
+        for t in (x.float(), weight, a.float(), b.float())
     )
     out, mean, var, _, _ = Block.apply(*alone, *settings)  # pyright: ignore[reportGeneralTypeIssues]
     # not by index: the gradient of that fills and copies

@@ -38,7 +38,7 @@ typedef struct {
 } Shape;
 
 typedef struct {
-    const float *data; /* (tasks, 9, in, out) */
+    const float *data; /* (tasks, out, in, 9), torch's layout */
     long task;         /* from one task's to the next's; 0 where they share theirs */
 } Filters;
 
@@ -120,24 +120,20 @@ static void *border(const Shape *s, float *to, const float *x, long channels) { 
     return to;
 }
 
-/* Filters as (9, elements of `from`, `to` channels, rounded up to whole vectors): as they are, or turned round and transposed for the way back. */
+/* The filters of a task, (out, in, 9), as (9, elements of `from`, `to` channels rounded up to whole vectors): from `in` to `out`, or, `back`, rotated by
+half a turn and from `out` to `in`, as the gradient for the images needs them. */
 static float *pack(const Shape *s, const Filters *f, long task, int back, int where) {
     const long from = back ? s->out : s->in, to = back ? s->in : s->out, wide = up(to, LANES), count = elements(from, s->bf16);
+    const long along = back ? 9 * s->in : 9, across = back ? 9 : 9 * s->in; /* from one channel of `from` and of `to` to the next */
     float *packed = kept(where, 9 * count * wide * 4);
-    if (wide != to || (s->bf16 && from % 2)) memset(packed, 0, 9 * count * wide * 4);
-    EACH(t, 9) {
-        const float *at = f->data + task * f->task + (back ? 8 - t : t) * s->in * s->out;
-        const long along = back ? 1 : s->out, across = back ? s->out : 1;
-        float *row = packed + t * count * wide;
-        if (!s->bf16 && !back && wide == to) memcpy(row, at, from * to * 4);
-        else if (!s->bf16) EACH(i, from) EACH(o, to) row[i * wide + o] = at[i * along + o * across];
-        else if (!back && wide == to) EACH(i, count) {
-            const float *even = at + 2 * i * to, *odd = 2 * i + 1 < from ? even + to : 0;
-            uint32_t *pair = (uint32_t *)row + i * to;
-            if (odd) EACH(o, to) pair[o] = rounded(even[o]) | (uint32_t)rounded(odd[o]) << 16;
-            else EACH(o, to) pair[o] = rounded(even[o]);
-        }
-        else EACH(i, from) EACH(o, to) ((uint16_t *)row)[(i / 2 * wide + o) * 2 + i % 2] = rounded(at[i * along + o * across]);
+    if (wide != to) memset(packed, 0, 9 * count * wide * 4);
+    EACH(i, count) EACH(t, 9) { /* taps inside, so that a cache line of the filters is read once */
+        const float *at = f->data + task * f->task + (s->bf16 ? 2 * i : i) * along + (back ? 8 - t : t), *odd = at + along;
+        float *row = packed + (t * count + i) * wide;
+        uint32_t *pair = (uint32_t *)row;
+        if (!s->bf16) EACH(o, to) row[o] = at[o * across];
+        else if (2 * i + 1 < from) EACH(o, to) pair[o] = rounded(at[o * across]) | (uint32_t)rounded(odd[o * across]) << 16;
+        else EACH(o, to) pair[o] = rounded(at[o * across]);
     }
     return packed;
 }
@@ -354,16 +350,19 @@ static double *joined(const Shape *s, const Share *mine, double *sums, long task
     return all;
 }
 
-static void join_filters(const Shape *s, const Share *mine, float *to, const float *parts) { /* (tasks, 9, in, out) from the slots */
-    const long n = s->in * s->out;
+/* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out). */
+static void join_filters(const Shape *s, const Share *mine, float *to, const float *parts) {
+    const long in = s->in, out = s->out;
 #pragma omp for schedule(static)
-    for (long i = 0; i < s->tasks * 9; i++) {
-        float *at = to + i * n;
-        memset(at, 0, n * 4);
-        EACH(t, mine->threads) if (took_part(s, mine, t, i / 9)) {
-            const float *part = parts + ((t + i / 9) * 9 + i % 9) * n;
-            EACH(c, n) at[c] += part[c];
+    for (long i = 0; i < s->tasks * in; i++) {
+        const long task = i / in, channel = i % in;
+        float *sum = kept(ROW, 9 * out * 4), *at = to + (task * out * in + channel) * 9;
+        memset(sum, 0, 9 * out * 4);
+        EACH(thread, mine->threads) if (took_part(s, mine, thread, task)) {
+            const float *part = parts + (thread + task) * 9 * in * out + channel * out;
+            EACH(t, 9) EACH(o, out) sum[t * out + o] += part[t * in * out + o];
         }
+        EACH(o, out) EACH(t, 9) at[o * in * 9 + t] = sum[t * out + o];
     }
 }
 
@@ -385,8 +384,8 @@ static int reserve(const Shape *s, int again, int back) {
     int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
     enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
     enough = enough && (!again || kept(RESULT, pixels * out * 4));
-    const long row = back && wide_in != in ? pixels * wide_in : out;
-    enough = enough && kept(ROW, 4 * (row > out ? row : out));
+    const long row = back && wide_in != in ? pixels * wide_in : 0, least_row = back ? 9 * out : out;
+    enough = enough && kept(ROW, 4 * (row > least_row ? row : least_row));
     if (!back || !enough) return enough;
     enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
     if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
@@ -743,7 +742,7 @@ end:
 }
 
 /* Changed with the arguments of the functions above; native.py has the same number. */
-int innerloop_abi(void) { return 2; }
+int innerloop_abi(void) { return 3; }
 
 int innerloop_lanes(void) { return LANES; }
 

@@ -101,7 +101,7 @@ def forward(
     """out, mean and var; and y and the extremes of it (see block.c), empty unless they
     are to be kept.
 
-    x (tasks, images, in, height, width), filters (tasks, 3, 3, in, out), a and b
+    x (tasks, images, in, height, width), filters (tasks, out, in, 3, 3), a and b
     (tasks, out); the options are `Settings`.
     """
     settings = Settings(*options)
@@ -301,7 +301,7 @@ class _Call:
                 "native.usable() first"
             )
         out = a.shape[-1]
-        _check(filters, "filters", (tasks, 3, 3, channels, out))
+        _check(filters, "filters", (tasks, out, channels, 3, 3))
         _check(a, "scale", (tasks, out))
         _check(b, "shift", (tasks, out))
         if out % code.innerloop_lanes() or not self.x.numel():
