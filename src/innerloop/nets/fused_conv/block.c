@@ -350,19 +350,23 @@ static double *joined(const Shape *s, const Share *mine, double *sums, long task
     return all;
 }
 
+static void taps_last(float *restrict to, const float *restrict from, long in, long out) {
+    EACH(o, out) EACH(t, 9) to[o * in * 9 + t] = from[t * in * out + o];
+}
+
 /* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out). */
-static void join_filters(const Shape *s, const Share *mine, float *to, const float *parts) {
+static void join_filters(const Shape *s, const Share *mine, float *to, float *parts) {
     const long in = s->in, out = s->out;
 #pragma omp for schedule(static)
     for (long i = 0; i < s->tasks * in; i++) {
         const long task = i / in, channel = i % in;
-        float *sum = kept(ROW, 9 * out * 4), *at = to + (task * out * in + channel) * 9;
-        memset(sum, 0, 9 * out * 4);
+        float *all = 0, *at = to + (task * out * in + channel) * 9;
         EACH(thread, mine->threads) if (took_part(s, mine, thread, task)) {
-            const float *part = parts + (thread + task) * 9 * in * out + channel * out;
-            EACH(t, 9) EACH(o, out) sum[t * out + o] += part[t * in * out + o];
+            float *part = parts + (thread + task) * 9 * in * out + channel * out;
+            if (!all) all = part;
+            else EACH(t, 9) EACH(o, out) all[t * in * out + o] += part[t * in * out + o];
         }
-        EACH(o, out) EACH(t, 9) at[o * in * 9 + t] = sum[t * out + o];
+        taps_last(at, all, in, out);
     }
 }
 
@@ -384,8 +388,8 @@ static int reserve(const Shape *s, int again, int back) {
     int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
     enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
     enough = enough && (!again || kept(RESULT, pixels * out * 4));
-    const long row = back && wide_in != in ? pixels * wide_in : 0, least_row = back ? 9 * out : out;
-    enough = enough && kept(ROW, 4 * (row > least_row ? row : least_row));
+    const long row = back && wide_in != in ? pixels * wide_in : out;
+    enough = enough && kept(ROW, 4 * (row > out ? row : out));
     if (!back || !enough) return enough;
     enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
     if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
