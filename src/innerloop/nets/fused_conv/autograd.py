@@ -47,10 +47,7 @@ def block(
         torch.is_autocast_enabled(x.device.type),
         keep,
     )
-    alone = (
-        t.unsqueeze(0)
-        for t in (x.float(), weight, a.float(), b.float())
-    )
+    alone = (t.unsqueeze(0) for t in (x.float(), weight, a.float(), b.float()))
     out, mean, var, _, _ = Block.apply(*alone, *settings)  # pyright: ignore[reportGeneralTypeIssues]
     # not by index: the gradient of that fills and copies
     return out.squeeze(0), mean.squeeze(0), var.squeeze(0)

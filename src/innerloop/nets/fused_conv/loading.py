@@ -36,21 +36,14 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         compiler = shlex.split(os.environ.get("CC") or "cc")
-        name = f"block-{_fingerprint(compiler)}.so"
-        try:
-            folder = cache_folder()
-            _make_private(folder)
-            code = _load(folder / name, compiler)
-        except (OSError, RuntimeError):  # no home, not writable, full or not private
-            with tempfile.TemporaryDirectory(prefix="innerloop-native-") as folder:
-                code = _load(Path(folder) / name, compiler)
+        code = _load(f"block-{_fingerprint(compiler)}.so", compiler)
         _check_abi(code)
         return code
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        why = (getattr(error, "stderr", None) or str(error)).strip()
+        why = " ".join((getattr(error, "stderr", None) or str(error)).split())
         warnings.warn(
             "convolutions run at less than half their speed, because their C code "
-            f"could not be built: {why[-600:]}; INNERLOOP_NATIVE=0 skips it",
+            f"could not be built: {why[-160:]}; INNERLOOP_NATIVE=0 skips it",
             stacklevel=2,
         )
         return None
@@ -103,9 +96,10 @@ def _run(command: list[str]) -> str:
     return output
 
 
-def _make_private(folder: Path) -> None:
+def _private(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_owner(folder.lstat(), folder, stat.S_ISDIR)
+    return folder
 
 
 def _check_owner(status: os.stat_result, path: Path, kind) -> None:
@@ -124,30 +118,59 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def _load(path: Path, compiler: list[str]) -> ctypes.CDLL:
-    """The compiled code in that file. It is built where it is missing or not the one
-    whose checksum stands beside it.
+def _load(name: str, compiler: list[str]) -> ctypes.CDLL:
+    """The compiled code from the cache; it is built where it is missing or damaged,
+    and stays in the temporary folder of this call where the cache cannot be used.
     """
-    checksum = path.with_suffix(".sha256")
+    cached = None
     try:
-        whole = hashlib.sha256(_read(path)).hexdigest() == _read(checksum).decode()
+        cached = _private(cache_folder()) / name
+        if _is_whole(cached):
+            return ctypes.CDLL(str(cached))
+    except _Unsafe as error:
+        cached = None
+        warnings.warn(
+            "the C code of convolutions is built again in every process, because "
+            f"{error}; remove it",
+            stacklevel=3,
+        )
+    except (OSError, RuntimeError):  # no home folder, or it cannot be read or written
+        cached = None
+    with tempfile.TemporaryDirectory(prefix="innerloop-native-") as folder:
+        built = Path(folder) / name
+        _run([*compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"])
+        if cached is not None:
+            try:
+                _store(built, cached)
+                return ctypes.CDLL(str(cached))
+            except OSError:  # a full disk, or one that runs no code
+                pass
+        return ctypes.CDLL(str(built))
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there and is the one whose checksum stands beside it."""
+    try:
+        found = hashlib.sha256(_read(path)).hexdigest()
+        return found == _read(_checksum(path)).decode()
     except (FileNotFoundError, ValueError):
-        whole = False
-    if not whole:
-        _build(path, checksum, compiler)
-    return ctypes.CDLL(str(path))
+        return False
 
 
-def _build(path: Path, checksum: Path, compiler: list[str]) -> None:
+def _store(built: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        fresh, digest = Path(folder) / path.name, Path(folder) / checksum.name
-        _run([*compiler, *FLAGS, str(SOURCE), "-o", str(fresh), "-lm"])
+        fresh, digest = Path(folder) / path.name, Path(folder) / _checksum(path).name
+        fresh.write_bytes(code := built.read_bytes())
+        digest.write_text(hashlib.sha256(code).hexdigest())
         fresh.chmod(0o600)
-        digest.write_text(hashlib.sha256(fresh.read_bytes()).hexdigest())
         digest.chmod(0o600)
         # in one move each: other processes may be building it too
         fresh.replace(path)
-        digest.replace(checksum)
+        digest.replace(_checksum(path))
 
 
 def _check_abi(code: ctypes.CDLL) -> None:
