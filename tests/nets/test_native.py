@@ -168,7 +168,7 @@ def test_images_of_another_type_are_refused_as_torch_refuses_them(
 
 @needs_compiler
 def test_too_little_memory_is_a_memory_error() -> None:
-    x, weight = torch.rand(1, 2, 16, 4, 4), torch.rand(1, 3, 3, 16, 16)
+    x, weight = torch.rand(1, 2, 16, 4, 4), torch.rand(1, 16, 16, 3, 3)
     a = torch.ones(1, 16)
     out, mean, var, y, extreme = native.forward(
         x, weight, a, a, 1e-5, 1, True, False, True
