@@ -20,7 +20,7 @@ CHEAP = 3
 
 
 class Settings(NamedTuple):
-    """What a block does. eps: of the normalisation, negative where statistics are
+    """What a block does. eps: of the normalization, negative where statistics are
     given. bf16: products in bfloat16. keep: for the way back.
     """
 
@@ -72,7 +72,7 @@ def usable(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, pool: int) -
         return False
     if (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0  # it has no forward-mode derivative
     ):
         return False
