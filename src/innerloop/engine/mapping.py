@@ -4,6 +4,7 @@ right and is faster, else by a loop.
 
 from __future__ import annotations
 
+import functools
 import traceback
 import warnings
 from collections.abc import Callable
@@ -59,15 +60,29 @@ def mapped(
 
 
 def needs_loop(module: nn.Module, device: torch.device) -> bool:
-    """Whether tasks are looped over: weights that differ from task to task turn torch's
-    convolutions into grouped ones, which a CPU runs at half the speed of a loop; and
-    second derivatives of some normalization layers are wrong under vmap.
+    """Whether tasks are looped over: because a layer runs faster that way on a CPU, or
+    because second derivatives of some normalization layers are wrong under vmap.
     """
     on_cpu = device.type == "cpu"
     return any(
-        (on_cpu and type(part) is nn.Conv2d) or wrong_under_vmap(part)
+        (on_cpu and loops_on_cpu(part)) or wrong_under_vmap(part)
         for part in module.modules()
     )
+
+
+@functools.singledispatch
+def loops_on_cpu(layer: nn.Module) -> bool:
+    """Whether a CPU runs this layer faster in a loop over tasks than under `vmap`. A
+    layer that differs from its base class registers an answer of its own.
+    """
+    return False
+
+
+@loops_on_cpu.register
+def _(layer: nn.Conv2d) -> bool:
+    # filters that differ from task to task make it a grouped convolution, which takes
+    # twice the time of a loop
+    return True
 
 
 def wrong_under_vmap(part: nn.Module) -> bool:

@@ -7,29 +7,31 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.mapping import loops_on_cpu
 from innerloop.nets.fused_conv import native
 from innerloop.nets.fused_conv.autograd import block
 from innerloop.nets.norm import BatchNorm
 
 
-class Filters(nn.Conv2d):
-    """The filters of a 3x3 convolution, laid out tap by tap, (3, 3, in, out) in memory,
-    as the compiled code wants them.
-    """
+class Conv3x3(nn.Conv2d):
+    """The convolution of a `ConvBlock`, which runs it together with what follows."""
 
     def __init__(self, channels_in: int, channels_out: int):
-        # the normalisation has a bias of its own
+        # the normalization has a bias of its own
         super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
-        self.weight.data = (
-            self.weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-        )
+
+
+@loops_on_cpu.register
+def _(convolution: Conv3x3) -> bool:
+    # the compiled code takes a batch of tasks with filters of their own
+    return native.library() is None
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU and, if asked, 2x2 max-pooling (before
+    """3x3 convolution, batch normalization, ReLU and, if asked, 2x2 max-pooling (before
     the ReLU, which is the same and cheaper).
 
-    On a CPU it is one compiled operation. With settled statistics, normalising is an
+    On a CPU it is one compiled operation. With settled statistics, normalizing is an
     affine map of every channel, which the convolution does with scaled filters and a
     bias.
     """
@@ -38,18 +40,12 @@ class ConvBlock(nn.Module):
         self, channels_in: int, channels_out: int, pool: bool = False, relu: bool = True
     ):
         super().__init__()
-        # if not, tasks are looped over, as with any other convolution of torch's
-        compiled = native.library() is not None
-        self.conv = (
-            Filters(channels_in, channels_out)
-            if compiled
-            else nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        )
+        self.conv = Conv3x3(channels_in, channels_out)
         self.norm, self.pool, self.relu = BatchNorm(channels_out), pool, relu
 
     def forward(self, x: Tensor) -> Tensor:
         norm, weight, pool = self.norm, self.conv.weight, 2 if self.pool else 1
-        if native.usable(x, weight, pool):
+        if native.usable(x, weight, norm.weight, norm.bias, pool):
             if not norm.uses_batch():
                 return block(
                     x, weight, *norm.affine(norm.mean, norm.var), None, pool, self.relu

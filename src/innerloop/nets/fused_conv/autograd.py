@@ -1,4 +1,4 @@
-"""A 3x3 convolution, normalisation of every channel, max-pooling and ReLU as one
+"""A 3x3 convolution, normalization of every channel, max-pooling and ReLU as one
 operation, with its first and second derivatives.
 """
 
@@ -13,7 +13,10 @@ from torch.autograd import Function
 
 from innerloop.nets.fused_conv import native
 
-THIRD = "convolution blocks in float32 on a CPU have no third derivative; use float64"
+THIRD = (
+    "convolution blocks in float32 on a CPU have no third derivative; expected at most "
+    "two; use float64 or set INNERLOOP_NATIVE=0"
+)
 
 
 def block(
@@ -25,10 +28,10 @@ def block(
     pool: int,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """ReLU of the max-pooled, normalised convolution of x (n, in, height, width) with
+    """ReLU of the max-pooled, normalized convolution of x (n, in, height, width) with
     weight (out, in, 3, 3), and its moments.
 
-    With `eps`, channels are normalised by their own mean and variance (out,), which
+    With `eps`, channels are normalized by their own mean and variance (out,), which
     come back too, then scaled by a and shifted by b (out,); without, they are scaled by
     a and shifted by b. For what `native.usable` admits; it can be differentiated twice.
     """
@@ -44,10 +47,7 @@ def block(
         torch.is_autocast_enabled(x.device.type),
         keep,
     )
-    alone = (
-        t.unsqueeze(0)
-        for t in (x.float(), weight.permute(2, 3, 1, 0), a.float(), b.float())
-    )
+    alone = (t.unsqueeze(0) for t in (x.float(), weight, a.float(), b.float()))
     out, mean, var, _, _ = Block.apply(*alone, *settings)  # pyright: ignore[reportGeneralTypeIssues]
     # not by index: the gradient of that fills and copies
     return out.squeeze(0), mean.squeeze(0), var.squeeze(0)

@@ -1,14 +1,17 @@
-/* The block of block.py on CPUs: 3x3 convolution, normalisation of every channel, max-pooling and ReLU, with its first and second derivative.
+/* The convolution block of autograd.py on CPUs: 3x3 convolution, batch normalization, max-pooling and ReLU, with first and second derivatives.
 
-Images are (tasks, images, height, width, channels), contiguous float32; every task has its own filters and its own normalisation. Products are
-taken in float32 or in bfloat16, sums always in float32 or wider. One image at a time goes through the whole block while it is in the cache, so that
-the time is that of the products. Threads take equal runs of images; what they add up is joined in the order of the threads, so that results do not
-depend on timing.
+Images are (tasks, images, height, width, channels), contiguous float32. Every task has its own filters, scale, shift and statistics; filters and their
+gradients have torch's layout (out, in, 3, 3). Products are computed in float32 or in bfloat16; sums are always accumulated in float32 or double.
 
-The names: y is the convolution's result, z = scale * y + shift, e the extreme of y in a pooling window (where z is largest), out = relu(z) there.
-With statistics measured, scale = a / sqrt(var + eps) and shift = b - mean * scale; with statistics given (eps < 0), scale = a and shift = b.
+Speed: one image at a time goes through the whole block, so that it stays in the cache and the time is that of the multiplications. Threads take
+contiguous ranges of images of equal length. Their partial sums are added in the order of the threads, so that results do not depend on timing.
 
-In float32 an element is a float; in bfloat16 it is a pair of numbers along the axis that is summed over. Both have 32 bits, and one code. */
+Names: y is the result of the convolution, z = scale * y + shift, e the extreme of y in a pooling window (the place where z is largest), and
+out = relu(z) there. With batch statistics, scale = a / sqrt(var + eps) and shift = b - mean * scale; with fixed statistics (eps < 0), scale = a and
+shift = b. A leading g means the gradient for a value.
+
+Elements: in float32 an element is one float, in bfloat16 a pair of numbers that are neighbors along the axis that is summed over. Both have 32 bits,
+so that one code serves both. */
 
 #include <math.h>
 #include <omp.h>
@@ -18,7 +21,7 @@ In float32 an element is a float; in bfloat16 it is a pair of numbers along the 
 #include <string.h>
 
 #if defined(__AVX512F__)
-enum { LANES = 16, TILE = 14 }; /* floats in a vector; pixels whose sums stay in registers, two vectors each */
+enum { LANES = 16, TILE = 14 }; /* floats in a vector; pixels whose sums stay in registers, two vectors per pixel */
 #elif defined(__AVX__)
 enum { LANES = 8, TILE = 6 };
 #else
@@ -38,8 +41,8 @@ typedef struct {
 } Shape;
 
 typedef struct {
-    const float *data; /* (tasks, 9, in, out) */
-    long task;         /* from one task's to the next's; 0 where they share theirs */
+    const float *data; /* (tasks, out, in, 9): torch's layout */
+    long task;         /* distance from one task to the next; 0 where all tasks share the filters */
 } Filters;
 
 #define INLINE static inline __attribute__((always_inline))
@@ -49,8 +52,8 @@ typedef struct {
 static long least(long a, long b) { return a < b ? a : b; }
 static long up(long n, long to) { return (n + to - 1) / to * to; }
 
-#define VEC(at) (*(vec *)(at)) /* the vector that begins there */
-enum { FEW = 32 }; /* so many numbers are added in single precision before the sum goes on in double */
+#define VEC(at) (*(vec *)(at)) /* the vector that begins at this address */
+enum { FEW = 32 }; /* numbers added in single precision before the sum is added to one in double precision */
 INLINE void widen(double *to, vec sum) {
     EACH(c, LANES) to[c] += sum[c];
 }
@@ -61,13 +64,14 @@ enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORT
 
 static pthread_key_t ending;
 
-static void let_go(void *memory) { /* at the end of a thread */
+static void free_all(void *memory) { /* called when a thread ends */
     EACH(i, KEPT) free(((void **)memory)[i]);
 }
 
-static void prepare(void) { pthread_key_create(&ending, let_go); }
+static void prepare(void) { pthread_key_create(&ending, free_all); }
 
-static void *kept(int which, size_t bytes) { /* memory of this thread that lasts from call to call */
+/* Scratch memory of this thread, reused from call to call. NULL where there is not enough; `reserve` finds this out before any of it is used. */
+static void *kept(int which, size_t bytes) {
     static __thread void *memory[KEPT];
     static __thread size_t sizes[KEPT];
     static __thread int known;
@@ -80,7 +84,7 @@ static void *kept(int which, size_t bytes) { /* memory of this thread that lasts
     if (sizes[which] < bytes) {
         free(memory[which]);
         memory[which] = aligned_alloc(64, up(bytes, 64));
-        sizes[which] = bytes;
+        sizes[which] = memory[which] ? bytes : 0;
     }
     return memory[which];
 }
@@ -97,6 +101,7 @@ INLINE vec multiply_add(vec sum, element x, vec f, const int bf16) {
 INLINE uint16_t rounded(float x) { /* to bfloat16, ties to even */
     uint32_t bits;
     memcpy(&bits, &x, 4);
+    if (x != x) return bits >> 16 | 0x40; /* a NaN: rounding up could carry into the sign bit */
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
@@ -118,29 +123,26 @@ static void *border(const Shape *s, float *to, const float *x, long channels) { 
     return to;
 }
 
-/* Filters as (9, elements of `from`, `to` channels, rounded up to whole vectors): as they are, or turned round and transposed for the way back. */
+/* The filters of a task, (out, in, 9), as (9, elements of `from`, `to` channels rounded up to whole vectors): from `in` to `out`, or, `back`, rotated by
+half a turn and from `out` to `in`, as the gradient for the images needs them. */
 static float *pack(const Shape *s, const Filters *f, long task, int back, int where) {
     const long from = back ? s->out : s->in, to = back ? s->in : s->out, wide = up(to, LANES), count = elements(from, s->bf16);
+    const long along = back ? 9 * s->in : 9, across = back ? 9 : 9 * s->in; /* from one channel of `from` and of `to` to the next */
     float *packed = kept(where, 9 * count * wide * 4);
-    if (wide != to || (s->bf16 && from % 2)) memset(packed, 0, 9 * count * wide * 4);
-    EACH(t, 9) {
-        const float *at = f->data + task * f->task + (back ? 8 - t : t) * s->in * s->out;
-        const long along = back ? 1 : s->out, across = back ? s->out : 1;
-        float *row = packed + t * count * wide;
-        if (!s->bf16 && !back && wide == to) memcpy(row, at, from * to * 4);
-        else if (!s->bf16) EACH(i, from) EACH(o, to) row[i * wide + o] = at[i * along + o * across];
-        else if (!back && wide == to) EACH(i, count) {
-            const float *even = at + 2 * i * to, *odd = 2 * i + 1 < from ? even + to : 0;
-            uint32_t *pair = (uint32_t *)row + i * to;
-            if (odd) EACH(o, to) pair[o] = rounded(even[o]) | (uint32_t)rounded(odd[o]) << 16;
-            else EACH(o, to) pair[o] = rounded(even[o]);
-        }
-        else EACH(i, from) EACH(o, to) ((uint16_t *)row)[(i / 2 * wide + o) * 2 + i % 2] = rounded(at[i * along + o * across]);
+    if (wide != to) memset(packed, 0, 9 * count * wide * 4);
+    EACH(i, count) EACH(t, 9) { /* taps inside, so that a cache line of the filters is read once */
+        const float *at = f->data + task * f->task + (s->bf16 ? 2 * i : i) * along + (back ? 8 - t : t), *odd = at + along;
+        float *row = packed + (t * count + i) * wide;
+        uint32_t *pair = (uint32_t *)row;
+        if (!s->bf16) EACH(o, to) row[o] = at[o * across];
+        else if (2 * i + 1 < from) EACH(o, to) pair[o] = rounded(at[o * across]) | (uint32_t)rounded(odd[o * across]) << 16;
+        else EACH(o, to) pair[o] = rounded(at[o * across]);
     }
     return packed;
 }
 
-/* For P pixels and V vectors of channels: to (P, out) becomes the sum over nine taps and `in` elements, or has it added. */
+/* For P pixels and V vectors of channels: writes the sums over nine taps and `in` elements to `to` (P, out), or adds them to it. P, V and bf16 are
+constants where this is inlined, so that all sums stay in registers. */
 INLINE void tile(
     const int P, const int V, const int bf16, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add
 ) {
@@ -182,7 +184,7 @@ INLINE void convolved(const int bf16, const Shape *s, float *to, const float *bo
         const element *at = (const element *)bordered + (first / w * (w + 2) + first % w) * in;
         for (long p = 0, column = first % w; p < P; p++, at += in) {
             from[p] = at;
-            if (++column == w) column = 0, at += 2 * in; /* over the border, to the next row */
+            if (++column == w) column = 0, at += 2 * in; /* skips the border: next row */
         }
         if (o + 2 * LANES <= out) tiles(2, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
         else tiles(1, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
@@ -199,7 +201,7 @@ static void convolve(const Shape *s, float *to, const float *x, long channels, c
 }
 
 INLINE void outer(
-    const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int32_t *steps, long count,
+    const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int64_t *steps, long count,
     const float *g, long out
 ) {
     vec sum[9][2];
@@ -216,9 +218,10 @@ INLINE void outer(
     UNROLLED(k, K) UNROLLED(v, V) VEC(to + rows[k] + v * LANES) = sum[k][v];
 }
 
-/* Adds sum_i x(steps[i] + place of k) * g[i] to the rows k = (tap, in) of `to`; places in bytes: of a tap, and of a channel after the one before. */
+/* Adds sum_i x(steps[i] + offset of k) * g[i] to the rows k = (tap, in) of `to`. All offsets are in bytes and of 64 bits: `taps` of the nine taps,
+`channel` from one channel to the next, `steps` of the pixels. */
 INLINE void outers(
-    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int32_t *steps, long count, const float *g
+    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int64_t *steps, long count, const float *g
 ) {
     const int by_channel = in % 8 == 0;
     for (long o = 0; o < out; o += 2 * LANES) EACH(b, by_channel ? 9 * in / 8 : in) {
@@ -235,7 +238,7 @@ INLINE void outers(
     }
 }
 
-/* Small images are correlated several at once. */
+/* The number of images that are correlated in one call: small ones together, because a call has a fixed cost. */
 static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); }
 
 /* Adds the gradient of the filters (9, in, out) for `images` inputs x (h, w, in) and gradients of results g (h, w, out). */
@@ -244,7 +247,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
     long taps[9];
     if (!s->bf16) {
         const long plane = (h + 2) * (w + 2) * in;
-        int32_t *steps = kept(STEPS, images * h * w * 4);
+        int64_t *steps = kept(STEPS, images * h * w * 8);
         float *bordered = kept(BORDERED, images * plane * 4);
         EACH(k, images) border(s, bordered + k * plane, x + k * h * w * in, in);
         EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (w + 2) + j) * in) * 4;
@@ -254,7 +257,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
     }
     /* Pairs of pixels: x channel by channel, (in, images, h + 2, line), and g interleaved. */
     const long line = up(w + 3, 2), plane = images * (h + 2) * line, pairs = (w + 1) / 2, wide = 2 * elements(in, 1);
-    int32_t *steps = kept(STEPS, images * h * pairs * 4);
+    int64_t *steps = kept(STEPS, images * h * pairs * 8);
     uint16_t *turned = kept(TURNED, (in * plane + 2) * 2);
     uint32_t *paired = kept(PAIRED, images * h * pairs * out * 4);
     memset(turned, 0, (in * plane + 2) * 2);
@@ -286,7 +289,7 @@ static void extremes(const Shape *s, float *e, const float *y, const float *a) {
         vec found = VEC(y + (i * w + j) * p * out + c);
         for (long k = 1; k < p * p; k++) {
             const vec next = VEC(y + ((i * p + k / p) * w + j * p + k % p) * out + c);
-            const mask better = ((next > found) & ~down) | ((next < found) & down);
+            const mask better = ((next > found) & ~down) | ((next < found) & down) | (next != next); /* a NaN wins, as in torch */
             found = masked(better, next) + masked(~better, found);
         }
         VEC(e + (i * (w / p) + j) * out + c) = found;
@@ -308,8 +311,11 @@ static Affine affine(const Shape *s, long task, const float *a, const float *b, 
     return f;
 }
 
+/* Where y is the extreme e of its window; a NaN is the extreme wherever it occurs. */
+INLINE mask same(vec y, vec e) { return (y == e) | (y != y); }
+
 /* The gradient of z at the extreme of a window, channels c and on: g, or 0 where ReLU cuts it off. */
-INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(VEC(f.scale + c) * e + VEC(f.shift + c) > 0, g) : g; }
+INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(~(VEC(f.scale + c) * e + VEC(f.shift + c) <= 0), g) : g; }
 
 /* What the field (h, w, out) holds where y is the extreme of the window that begins at `corner`, channels c and on. */
 INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, long corner, long c) {
@@ -317,7 +323,7 @@ INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, lon
     mask open = ~(mask){0};
     EACH(k, s->pool * s->pool) {
         const long at = corner + (k / s->pool * s->width + k % s->pool) * s->out + c;
-        const mask here = (VEC(y + at) == e) & open;
+        const mask here = same(VEC(y + at), e) & open;
         value += masked(here, VEC(field + at)), open &= ~here;
     }
     return value;
@@ -334,7 +340,8 @@ static Share share(const Shape *s) {
     return (Share){thread, threads, all * thread / threads, all * (thread + 1) / threads};
 }
 
-/* Every thread adds up what it finds of a task in a slot of its own, number thread + task: slots (threads + tasks - 1, n). */
+/* Every thread accumulates its part of a task in slot number thread + task. Ranges of images are contiguous, so that no two pairs of a thread and a
+task that it works on have the same sum, and threads + tasks - 1 slots are enough. */
 static long slots(const Shape *s) { return s->threads + s->tasks - 1; }
 
 static int took_part(const Shape *s, const Share *mine, long thread, long task) {
@@ -352,20 +359,27 @@ static double *joined(const Shape *s, const Share *mine, double *sums, long task
     return all;
 }
 
-static void join_filters(const Shape *s, const Share *mine, float *to, const float *parts) { /* (tasks, 9, in, out) from the slots */
-    const long n = s->in * s->out;
+static void taps_last(float *restrict to, const float *restrict from, long in, long out) {
+    EACH(o, out) EACH(t, 9) to[o * in * 9 + t] = from[t * in * out + o];
+}
+
+/* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out). */
+static void join_filters(const Shape *s, const Share *mine, float *to, float *parts) {
+    const long in = s->in, out = s->out;
 #pragma omp for schedule(static)
-    for (long i = 0; i < s->tasks * 9; i++) {
-        float *at = to + i * n;
-        memset(at, 0, n * 4);
-        EACH(t, mine->threads) if (took_part(s, mine, t, i / 9)) {
-            const float *part = parts + ((t + i / 9) * 9 + i % 9) * n;
-            EACH(c, n) at[c] += part[c];
+    for (long i = 0; i < s->tasks * in; i++) {
+        const long task = i / in, channel = i % in;
+        float *all = 0, *at = to + (task * out * in + channel) * 9;
+        EACH(thread, mine->threads) if (took_part(s, mine, thread, task)) {
+            float *part = parts + (thread + task) * 9 * in * out + channel * out;
+            if (!all) all = part;
+            else EACH(t, 9) EACH(o, out) all[t * in * out + o] += part[t * in * out + o];
         }
+        taps_last(at, all, in, out);
     }
 }
 
-/* y of an image, stored or computed again. */
+/* y of an image: stored, or computed again. */
 static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) {
     const long pixels = s->height * s->width;
     if (y) return y + image * pixels * s->out;
@@ -374,12 +388,30 @@ static const float *result(const Shape *s, const float *y, const float *x, const
     return again;
 }
 
+/* Reserves all scratch memory that this thread needs for a pass, so that nothing fails halfway. Returns 0 if there is not enough. `again`: y is
+computed again; `back`: for derivatives. */
+static int reserve(const Shape *s, int again, int back) {
+    const long h = s->height, w = s->width, in = s->in, out = s->out, pixels = h * w, most = in > out ? in : out, group = together(s);
+    const long wide_in = up(in, LANES), wide_out = up(out, LANES), bordered = (h + 2) * (w + 2) * 4;
+    const long filters = 9 * 4 * elements(in, s->bf16) * wide_out, turned = 9 * 4 * elements(out, s->bf16) * wide_in;
+    int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
+    enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
+    enough = enough && (!again || kept(RESULT, pixels * out * 4));
+    const long row = back && wide_in != in ? pixels * wide_in : out;
+    enough = enough && kept(ROW, 4 * (row > out ? row : out));
+    if (!back || !enough) return enough;
+    enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
+    if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
+    const long pairs = group * h * ((w + 1) / 2), line = up(w + 3, 2);
+    return enough && kept(STEPS, pairs * 8) && kept(PAIRED, pairs * out * 4) && kept(TURNED, (in * group * (h + 2) * line + 2) * 2);
+}
+
 /* -- The block ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Statistics as running count, mean and sum of squared deviations: Chan, Golub and LeVeque 1983, eq. (1.5). */
 static void observe(double *seen, const float *y, long pixels, long out) {
     double *sum = kept(SUMS, 2 * out * 8), *square = sum + out;
-    float *center = kept(ROW, out * 4); /* near the mean, so that one pass is enough */
+    float *center = kept(ROW, out * 4); /* near the mean, so that one pass loses no precision */
     memset(sum, 0, 2 * out * 8);
     EACH(c, out) center[c] = seen[2 * out] ? seen[c] : y[pixels / 2 * out + c];
     for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
@@ -398,7 +430,7 @@ static void observe(double *seen, const float *y, long pixels, long out) {
     seen[2 * out] = all;
 }
 
-/* So many tasks at a time that what one sweep over their images leaves behind is still near for the next. */
+/* The number of tasks that are processed together: few enough that what the first pass over their images writes is still in the cache for the second. */
 static long sweep(const Shape *s) {
     const long floats = s->images * (s->height / s->pool) * (s->width / s->pool) * s->out, near = (1 << 20) / (floats + 1);
     return near > s->threads ? near / s->threads * s->threads : s->threads;
@@ -406,12 +438,20 @@ static long sweep(const Shape *s) {
 
 #define INPUTS const Shape *s, const float *x, const Filters *filters, const float *a, const float *b, double eps
 
-static void forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
+static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out;
     double *seen = calloc(slots(s) * (2 * n + 1), 8);
+    int failed = 0;
+    if (!seen) return 1;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 0)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         const float *forth = 0;
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
@@ -445,29 +485,34 @@ static void forward(INPUTS, float *y, float *e, float *out, float *mean, float *
             float *to = out + i * windows * n;
             EACH(k, windows) for (long c = 0; c < n; c += LANES) {
                 const vec z = VEC(from + k * n + c) * VEC(f.scale + c) + VEC(f.shift + c);
-                VEC(to + k * n + c) = s->relu ? masked(~(z < 0), z) : z; /* what is no number stays none */
+                VEC(to + k * n + c) = s->relu ? masked(~(z < 0), z) : z; /* keeps NaN */
             }
         }
+    done:;
     }
     free(seen);
+    return failed;
 }
 
-/* y and e are written where they are wanted; e may be the same memory as out. */
-void innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
+/* The three exported functions return 0, or 1 where memory ran out; their results are then undefined.
+
+y and e are written unless they are NULL; e may be the same memory as out. */
+int innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, z = t * windows * n;
-        forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c);
+        if (forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c)) return 1;
     }
+    return 0;
 }
 
-/* What forward made, and g, the gradient of out. */
+/* The results of forward, and g, the gradient for out. */
 #define MADE const float *y, const float *e, const float *mean, const float *var, const float *g
 
-/* Adds up over a task's windows: gz, and gz * (e - mean). */
+/* Sums over the windows of a task: gz, and gz * (e - mean). */
 static void sum_passed(const Shape *s, double *sums, const float *g, const float *e, const float *mean, Affine f, long windows) {
     const long n = s->out;
     for (long i = 0; i < windows; i += FEW) for (long c = 0; c < n; c += LANES) {
@@ -480,7 +525,7 @@ static void sum_passed(const Shape *s, double *sums, const float *g, const float
     }
 }
 
-/* The field constant + linear * y + more * other of one image, and sparse * gz at the extremes; each factor (out,). */
+/* `field` computes constant + linear * y + more * other for one image, plus sparse * gz at the extremes; every factor is (out,). */
 typedef struct {
     float *constant, *linear, *sparse, *more;
 } Factors;
@@ -489,7 +534,7 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
     const long p = s->pool, n = s->out, w = s->width, h = s->height;
     EACH(i, h) EACH(j, w) {
         const int pooled = i / p < h / p && j / p < w / p;
-        if (pooled && (i % p || j % p)) continue; /* done with the first place of the window */
+        if (pooled && (i % p || j % p)) continue; /* done together with the first pixel of its window */
         for (long c = 0; c < n; c += LANES) {
             const long window = (i / p * (w / p) + j / p) * n + c;
             const vec constant = VEC(by.constant + c), linear = VEC(by.linear + c);
@@ -497,7 +542,7 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
             if (pooled) extreme = VEC(e + window), left = VEC(by.sparse + c) * passed(s, VEC(g + window), extreme, f, c);
             EACH(k, pooled ? p * p : 1) {
                 const long at = ((i + k / p) * w + j + k % p) * n + c;
-                const vec here = masked(VEC(y + at) == extreme, left); /* the first place where y is the extreme takes it all */
+                const vec here = masked(same(VEC(y + at), extreme), left); /* the first pixel with the extreme gets the whole gradient */
                 vec value = constant + linear * VEC(y + at) + here;
                 if (other) value += VEC(by.more + c) * VEC(other + at);
                 VEC(to + at) = value, left -= here;
@@ -506,14 +551,22 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
     }
 }
 
-static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 2 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 4 * n * 4), *zeros = calloc(n, 4);
+    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 4 * n, 4), *zeros = calloc(n, 4);
+    int failed = !sums || !parts || !factors || !zeros;
+    if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 1)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
             const Affine f = affine(s, task, a, b, mean, var, eps);
@@ -545,7 +598,7 @@ static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, cons
             float *at = factors + task * 4 * n;
             const float *here = result(s, y, x, forth, i), *from = x + i * pixels * s->in;
             const Affine f = affine(s, task, a, b, mean, var, eps);
-            const long group = together(s), at_once = i % s->images % group; /* images before this one in its group */
+            const long group = together(s), at_once = i % s->images % group; /* images before this one in its group; a thread's first group may start in the middle */
             float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + at_once * pixels * n;
             field(s, gy, here, e + i * windows * n, g + i * windows * n, 0, f, (Factors){at, at + n, at + 2 * n, 0});
             if (g_y) EACH(k, pixels * n) gy[k] += g_y[i * pixels * n + k];
@@ -557,39 +610,52 @@ static void backward(INPUTS, MADE, const float *g_mean, const float *g_var, cons
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
+    done:;
     }
+end:
     free(sums), free(parts), free(factors), free(zeros);
+    return failed;
 }
 
-/* g_mean, g_var and g_y, the gradients for the moments and for y, may be absent. */
-void innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
+/* g_mean, g_var and g_y, the gradients for the moments and for y, may be NULL. */
+int innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->images * s->height * s->width, windows = s->images * (s->height / s->pool) * (s->width / s->pool), n = s->out;
     for (long t = 0; t < s->tasks; t += sweep(s)) {
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, at = t * pixels * s->in, z = t * windows * n, of_y = t * pixels * n;
-        backward(
+        const int failed = backward(
             &some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0,
             g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c
         );
+        if (failed) return 1;
     }
+    return 0;
 }
 
 /* The gradient of <hx, gx> + <hw, gw> + <ha, ga> + <hb, gb> of `innerloop_backward` without g_y: for g, g_mean and g_var (gg, gg_mean, gg_var), x,
-filters and a. For b it is zero. What goes through y is handed out as gy, or, where that is absent, added to gx and gw. */
-void innerloop_double_backward(
+filters and a. For b it is zero. What goes through y is returned as gy, or, where gy is NULL, added to gx and gw. */
+int innerloop_double_backward(
     INPUTS, MADE, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg,
     float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy
 ) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n, p = s->pool;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 5 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = malloc(s->tasks * 10 * n * 4), *zeros = calloc(n, 4);
+    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 10 * n, 4), *zeros = calloc(n, 4);
     float *q = malloc(s->tasks * s->images * pixels * n * 4); /* the gradient of <hx, gx> + <hw, gw> for gy */
+    int failed = !sums || !parts || !factors || !zeros || !q;
+    if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
         const Share mine = share(s);
+        if (!reserve(s, !y, 1)) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        if (failed) goto done; /* all threads, or none */
         const float *forth = 0, *back = 0, *also_forth = 0, *also_back = 0;
         for (long i = mine.first; i < mine.last; i++) {
             const long task = i / s->images;
@@ -681,13 +747,19 @@ void innerloop_double_backward(
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
+    done:;
     }
+end:
     free(sums), free(parts), free(factors), free(zeros), free(q);
+    return failed;
 }
+
+/* To be increased with every change of the arguments or layouts above; loading.py has the same number and refuses another one. */
+int innerloop_abi(void) { return 3; }
 
 int innerloop_lanes(void) { return LANES; }
 
-int innerloop_multiplies_bf16(void) { /* else products are taken in float32 */
+int innerloop_multiplies_bf16(void) { /* otherwise products are computed in float32 */
 #if defined(__AVX512BF16__)
     return 1;
 #else

@@ -1,35 +1,26 @@
-"""The compiled code of `block.c`: built once for a machine, with its C compiler, and
-kept in the user's cache.
-"""
+"""The functions of `block.c` as operators of torch."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shlex
-import subprocess
-import tempfile
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
-SOURCE = Path(__file__).with_name("block.c")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-pthread")
+from innerloop.engine.errors import InnerloopError
+from innerloop.nets.fused_conv.loading import library
+
 # up to so many input channels, a convolution's result is computed again for the way
 # back instead of being kept
 CHEAP = 3
 
 
 class Settings(NamedTuple):
-    """What a block does. eps: of the normalisation, negative where statistics are
+    """What a block does. eps: of the normalization, negative where statistics are
     given. bf16: products in bfloat16. keep: for the way back.
     """
 
@@ -66,97 +57,42 @@ class Filters(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("task", ctypes.c_long)]
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled code, or None, with a warning, where there is no C compiler that can
-    build it.
+def usable(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, pool: int) -> bool:
+    """Whether the compiled code can compute this block: on a CPU, in float32 or under
+    autocast, with output channels in whole vectors. Torch computes, or refuses, the
+    rest.
     """
-    processor = Path("/proc/cpuinfo")
-    flags = (
-        next(
-            (
-                line
-                for line in processor.read_text().splitlines()
-                if line.startswith(("flags", "Features"))
-            ),
-            "",
-        )
-        if processor.is_file()
-        else ""
-    )
-    made_of = (
-        f"{platform.machine()} {platform.processor()} {flags} {FLAGS}".encode()
-        + SOURCE.read_bytes()
-    )
-    name = f"block-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
-    try:
-        try:
-            return _loaded(_cache() / name)
-        except (OSError, RuntimeError):  # no home, or none that can be written to
-            with tempfile.TemporaryDirectory() as folder:
-                return _loaded(Path(folder) / name)
-    except (OSError, subprocess.CalledProcessError) as error:
-        why = (getattr(error, "stderr", None) or str(error)).strip()
-        warnings.warn(
-            "convolutions run at less than half their speed, because their C code "
-            f"could not be built: {why}",
-            stacklevel=2,
-        )
-        return None
-
-
-def _cache() -> Path:
-    return Path(
-        os.environ.get("INNERLOOP_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "innerloop"
-    )
-
-
-def _loaded(built: Path) -> ctypes.CDLL:
-    """The compiled code in that file, built where it is missing or damaged."""
-    if built.is_file():
-        try:
-            return ctypes.CDLL(str(built))
-        except OSError:  # half a file, or one of another system
-            built.unlink()
-    built.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
-        fresh = Path(folder) / built.name
-        command = [
-            *shlex.split(os.environ.get("CC", "cc")),
-            *FLAGS,
-            str(SOURCE),
-            "-o",
-            str(fresh),
-            "-lm",
-        ]
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, errors="replace"
-        )
-        fresh.replace(built)  # in one move: others may be building it too
-    return ctypes.CDLL(str(built))
-
-
-def usable(x: Tensor, weight: Tensor, pool: int) -> bool:
-    """Whether the compiled code can take these: on a CPU, filters in float32, output
-    channels in whole vectors; the rest is torch's.
-    """
+    if any(t.device.type != "cpu" for t in (x, weight, scale, shift)):
+        return False
+    if weight.dtype != torch.float32 or not (
+        x.dtype == torch.float32 or _autocast_to_float32(x)
+    ):
+        return False
+    if not (scale.is_floating_point() and shift.is_floating_point()):
+        return False
     if (
-        x.device.type != "cpu"
-        or weight.dtype != torch.float32
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0  # it has no forward-mode derivative
     ):
         return False
     if (
         x.dim() != 4
         or not x.numel()
         or (*x.shape[1:2], 3, 3) != weight.shape[1:]
+        or not scale.shape == shift.shape == weight.shape[:1]
         or min(x.shape[2:]) < pool
     ):
         return False
     code = library()
     return code is not None and weight.shape[0] % code.innerloop_lanes() == 0
+
+
+def _autocast_to_float32(x: Tensor) -> bool:
+    return torch.is_autocast_enabled("cpu") and x.dtype in (
+        torch.bfloat16,
+        torch.float16,
+    )
 
 
 def forward(
@@ -165,7 +101,7 @@ def forward(
     """out, mean and var; and y and the extremes of it (see block.c), empty unless they
     are to be kept.
 
-    x (tasks, images, in, height, width), filters (tasks, 3, 3, in, out), a and b
+    x (tasks, images, in, height, width), filters (tasks, out, in, 3, 3), a and b
     (tasks, out); the options are `Settings`.
     """
     settings = Settings(*options)
@@ -334,6 +270,14 @@ def _last(x: Tensor) -> Tensor:
     return x.movedim(-3, -1).contiguous()
 
 
+def _check(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        raise InnerloopError(
+            f"got {name} of shape {tuple(tensor.shape)} and {tensor.dtype}; expected "
+            f"{shape} and float32"
+        )
+
+
 class _Call:
     """The arguments that all calls of block.c begin with; they live as long as this
     does.
@@ -342,11 +286,34 @@ class _Call:
     def __init__(
         self, x: Tensor, filters: Tensor, a: Tensor, b: Tensor, settings: Settings
     ):
+        if x.dim() != 5:
+            raise InnerloopError(
+                f"got images of shape {tuple(x.shape)}; expected (tasks, images, "
+                "channels, height, width)"
+            )
         self.x, self.kept = _last(x), []
         self.shapes_only = isinstance(x, FakeTensor)  # while a gradient is recorded
         tasks, images, height, width, channels = self.x.shape
         code = library()
-        assert code is not None
+        if code is None:
+            raise InnerloopError(
+                "the compiled convolution block is not available; call "
+                "native.usable() first"
+            )
+        out = a.shape[-1]
+        _check(filters, "filters", (tasks, out, channels, 3, 3))
+        _check(a, "scale", (tasks, out))
+        _check(b, "shift", (tasks, out))
+        if out % code.innerloop_lanes() or not self.x.numel():
+            raise InnerloopError(
+                f"got {out} output channels and {self.x.numel()} values; expected a "
+                f"multiple of {code.innerloop_lanes()} channels and at least one value"
+            )
+        if not 1 <= settings.pool <= min(height, width):
+            raise InnerloopError(
+                f"got a pooling window of {settings.pool} for images of {height} x "
+                f"{width}; expected one that fits"
+            )
         self.code, threads = code, max(1, min(torch.get_num_threads(), tasks * images))
         bf16 = settings.bf16 and code.innerloop_multiplies_bf16()
         self.shape = Shape(
@@ -375,7 +342,11 @@ class _Call:
     def pointer(self, tensor: Tensor | None) -> ctypes.c_void_p:
         if tensor is None or not tensor.numel():
             return ctypes.c_void_p(None)
-        assert tensor.dtype == torch.float32
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise InnerloopError(
+                f"got a tensor of {tensor.dtype} on {tensor.device}; expected float32 "
+                "on the CPU"
+            )
         self.kept.append(tensor := tensor.contiguous())
         return ctypes.c_void_p(tensor.data_ptr())
 
@@ -389,7 +360,7 @@ class _Call:
     def __call__(self, name: str, *arguments: Any) -> None:
         if self.shapes_only:
             return
-        getattr(self.code, name)(
+        failed = getattr(self.code, name)(
             *self.first,
             self.eps,
             *(
@@ -397,3 +368,8 @@ class _Call:
                 for v in arguments
             ),
         )
+        if failed:
+            raise MemoryError(
+                "not enough memory for a convolution of images of shape "
+                f"{tuple(self.x.shape[2:])}"
+            )
