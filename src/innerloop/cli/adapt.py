@@ -46,9 +46,10 @@ def run(**arguments: Any) -> int:
             *("second_label", "second_probability"),
         ]
     )
+    labels = [str(label) for label in classifier.classes_]
     order = (-probabilities).argsort(1, kind="stable")[:, :2]
     for name, row, places in zip(query.names, probabilities, order, strict=True):
-        cells = [(harmless(classifier.classes_[i]), f"{row[i]:.4f}") for i in places]
+        cells = [(harmless(labels[i]), f"{row[i]:.4f}") for i in places]
         writer.writerow([harmless(name), *cells[0], *cells[1]])
     assert out is not None
     content = memory.getvalue().encode("utf-8", "surrogateescape")
@@ -63,7 +64,7 @@ def run(**arguments: Any) -> int:
     )
     if query.labels is not None:
         pairs = zip(order[:, 0], query.labels, strict=True)
-        right = sum(classifier.classes_[place] == label for place, label in pairs)
+        right = sum(labels[place] == label for place, label in pairs)
         share = 100 * right / len(query.names)
         to.print(
             f"accuracy {share:.1f} %: {right} of {len(query.names)} have the label "
