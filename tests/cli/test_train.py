@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import innerloop
+from innerloop.assembly import copy_networks
 from innerloop.events import Finished, Saved, Started, Stepped, Validated
 from innerloop.measurements import Measurement
 from innerloop.registry import entries
@@ -282,6 +283,23 @@ def test_a_network_fits_whole_or_is_refused(
     message = fails(f"{line} --channels 3 --init-from", gray, "--out", color)
     assert "channels 3 does not fit the networks of the run" in message
     assert not color.exists()
+
+
+def test_networks_are_copied_whole_or_not_at_all() -> None:
+    def built(channels: int) -> innerloop.ProtoNet:
+        spec = innerloop.TaskSpec("classes", (channels, 28, 28), 5)
+        return innerloop.ProtoNet.build(spec, encoder="conv4")
+
+    source, other = built(1), built(3)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(RunError, match="the network encoder of a run does not fit"):
+        copy_networks(other, source, "a run")
+    assert all(torch.equal(before[n], t) for n, t in other.state_dict().items())
+    fitting = built(1)
+    assert copy_networks(fitting, source, "a run") == ["encoder"]
+    stored = source.encoder.state_dict()
+    copied = fitting.encoder.state_dict()
+    assert all(torch.equal(copied[name], stored[name]) for name in stored)
 
 
 @pytest.mark.parametrize(
