@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import innerloop
+from innerloop.assembly import copy_networks
 from innerloop.events import Finished, Saved, Started, Stepped, Validated
+from innerloop.measurements import Measurement
 from innerloop.registry import entries
 from innerloop.runs import Run, RunError
 from tests.cli.conftest import SMALL, cli
@@ -283,6 +285,23 @@ def test_a_network_fits_whole_or_is_refused(
     assert not color.exists()
 
 
+def test_networks_are_copied_whole_or_not_at_all() -> None:
+    def built(channels: int) -> innerloop.ProtoNet:
+        spec = innerloop.TaskSpec("classes", (channels, 28, 28), 5)
+        return innerloop.ProtoNet.build(spec, encoder="conv4")
+
+    source, other = built(1), built(3)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(RunError, match="the network encoder of a run does not fit"):
+        copy_networks(other, source, "a run")
+    assert all(torch.equal(before[n], t) for n, t in other.state_dict().items())
+    fitting = built(1)
+    assert copy_networks(fitting, source, "a run") == ["encoder"]
+    stored = source.encoder.state_dict()
+    copied = fitting.encoder.state_dict()
+    assert all(torch.equal(copied[name], stored[name]) for name in stored)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -399,3 +418,47 @@ def test_no_flag_of_a_learner_is_required() -> None:
     for entry in entries("learner").values():
         for option in entry.options.values():
             assert option.default is not MISSING, (entry.name, option.name)
+
+
+def test_the_arithmetic_is_chosen_on_the_machine_that_computes(
+    proto_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = innerloop.Experiment.load(proto_run)
+    assert experiment.precision == "auto"  # nothing of the machine is stored
+    learner = innerloop.load(proto_run)
+    for fast, chosen in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr(
+            "innerloop.experiment.fast_bf16", lambda device, fast=fast: fast
+        )
+        assert experiment.settled_precision(learner) == chosen
+
+
+def test_a_training_by_the_clock_says_how_many_steps_it_will_make(
+    tmp_path: Path,
+) -> None:
+    experiment = innerloop.Experiment("maml", "sinusoid", minutes=60)
+    events = experiment.train_events(tmp_path / "run")
+    expected = {}
+    for event in events:
+        if isinstance(event, Stepped):
+            expected[event.step] = event.expected_steps
+            if event.step == 12:
+                events.close()
+    assert expected[5] is None
+    assert (expected[12] or 0) > 12
+
+
+def test_validation_says_what_it_is_of_and_when_it_was_best(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = iter([0.5, 0.9, *[0.4] * 8])
+    monkeypatch.setattr(
+        "innerloop.training.score_of",
+        lambda learner, tasks, plan: Measurement("accuracy", next(values), 0.01),
+    )
+    assert cli(f"{PROTO} --steps 10 --out", tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert "validation is on 50 3-way 1-shot tasks with 5 queries" in printed
+    assert "validation was best at step 2 of 10" in printed

@@ -444,6 +444,8 @@ def test_class_keys_follow_the_examples_and_not_names_order_or_turns() -> None:
     other = ClassBank.of(changed, [3, 4, 5], list(bank.names))
     assert len(other.class_keys() & bank.class_keys()) == 2
     assert len(other.item_keys() & bank.item_keys()) == 11
+    assert Episodes(bank, 2, 1, 1).class_keys() == bank.class_keys()
+    assert Episodes(bank, 2, 1, 1).item_keys() == bank.item_keys()
 
 
 def test_tasks_describe_and_show_themselves() -> None:

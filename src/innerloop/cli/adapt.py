@@ -46,26 +46,25 @@ def run(**arguments: Any) -> int:
             *("second_label", "second_probability"),
         ]
     )
+    labels = [str(label) for label in classifier.classes_]
     order = (-probabilities).argsort(1, kind="stable")[:, :2]
     for name, row, places in zip(query.names, probabilities, order, strict=True):
-        cells = [
-            (harmless(str(classifier.classes_[i])), f"{row[i]:.4f}") for i in places
-        ]
+        cells = [(harmless(labels[i]), f"{row[i]:.4f}") for i in places]
         writer.writerow([harmless(name), *cells[0], *cells[1]])
     assert out is not None
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)
     for note in filter(None, (support.note, query.note)):
-        to.print(note)
+        to.print(note, markup=False)
     for problem in problems:
-        console(stderr=True).print(f"left out: {problem}")
+        console(stderr=True).print(f"left out: {problem}", markup=False)
     to.print(
-        f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
+        f"labelled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
     if query.labels is not None:
         pairs = zip(order[:, 0], query.labels, strict=True)
-        right = sum(classifier.classes_[place] == label for place, label in pairs)
+        right = sum(labels[place] == label for place, label in pairs)
         share = 100 * right / len(query.names)
         to.print(
             f"accuracy {share:.1f} %: {right} of {len(query.names)} have the label "
@@ -82,7 +81,7 @@ command = SectionedCommand(
             ["--support"],
             required=True,
             metavar="PATH",
-            help="The labeled examples: a folder DIR/CLASS/IMAGE, or a table with the "
+            help="The labelled examples: a folder DIR/CLASS/IMAGE, or a table with the "
             "columns text and label, or y.",
         ),
         click.Option(
@@ -106,6 +105,6 @@ command = SectionedCommand(
         click.Option(["--device"], default="cpu", help="Where to compute."),
     ],
     callback=run,
-    help="Learn new classes from labeled examples with a trained run, and label other "
+    help="Learn new classes from labelled examples with a trained run, and label other "
     "images, texts or rows.",
 )
