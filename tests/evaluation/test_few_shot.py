@@ -20,6 +20,7 @@ from innerloop import (
 )
 from innerloop.core.learner import Streaming
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.progress import watched
 from innerloop.evaluation.few_shot import accuracy_by_instance, evaluate, meta_test
 from innerloop.measurements import (
     Estimate,
@@ -90,6 +91,14 @@ def test_interval_is_student_t_times_the_standard_error(n: int) -> None:
     assert found.mean == pytest.approx(np.mean(values.numpy(), dtype=np.float64))
     error = np.std(values.double().numpy(), ddof=1) / math.sqrt(n)
     assert found.interval == pytest.approx(student_t(n - 1) * error)
+
+
+def test_a_test_reports_how_many_tasks_are_done() -> None:
+    done: list[tuple[int, int]] = []
+    with watched(lambda *progress: done.append(progress)):
+        meta_test(protonet(), TASKS, n=60, chunk=10)
+    meta_test(protonet(), TASKS, n=60)  # outside of the context
+    assert done == [(25, 60), (50, 60), (60, 60)]
 
 
 def test_a_single_task_has_no_interval_and_valid_json() -> None:

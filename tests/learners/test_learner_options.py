@@ -5,8 +5,10 @@ presets, specs and references.
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from innerloop.core.learner import Learner
@@ -15,7 +17,11 @@ from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import options
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric import ProtoNet, SiameseNet
-from innerloop.learners.optimization import MAML
+from innerloop.learners.optimization import MAML, PromptTuning
+from innerloop.learners.transfer import Scratch
+from innerloop.metagrad import META_GRADIENTS, Reptile, meta_train
+from innerloop.registry import PRESETS
+from innerloop.testing import Blobs
 
 EVERY = pytest.mark.parametrize("cls", LEARNERS.values())
 CHECKED = [*LEARNERS.values()]
@@ -64,6 +70,45 @@ def test_zero_is_allowed_where_it_makes_sense() -> None:
     assert MAML.build(spec, inner_lr=0.0, inner_steps=0).inner_lr == 0
     with pytest.raises(InnerloopError, match="greater than 0"):
         SiameseNet.build(spec, margin=0.0)
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields"),
+    [
+        *((cls, {}) for cls in CHECKED if "inner_steps" in options(cls)),
+        *((LEARNERS[p.learner], p.fields) for p in PRESETS.values() if p.fields),
+    ],
+)
+def test_learners_meta_train_without_inner_steps_or_refuse(
+    cls: type[Learner], fields: dict[str, Any]
+) -> None:
+    spec = TaskSpec("classes", (6,), 3, vocabulary=9 if cls is PromptTuning else 0)
+    torch.manual_seed(0)
+    steps = options(cls)["inner_steps"].range
+    if steps is None or not steps.holds(0):
+        with pytest.raises(
+            InnerloopError, match=r"inner_steps of \w+ must be at least"
+        ):
+            cls.build(spec, **fields, inner_steps=0)
+        return
+    learner = cls.build(spec, **fields, inner_steps=0)
+    before = [p.detach().clone() for p in learner.parameters() if p.requires_grad]
+    if not before:
+        assert cls is Scratch
+        return
+    gradient = META_GRADIENTS[cls.defaults.meta_gradient]()
+    for _ in meta_train(learner, Blobs(spec), steps=1, batch=2, meta_gradient=gradient):
+        pass
+    after = [p for p in learner.parameters() if p.requires_grad]
+    pairs = zip(before, after, strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
+
+
+def test_reptile_refuses_a_learner_without_inner_steps() -> None:
+    spec = TaskSpec("classes", (6,), 3)
+    learner = MAML.build(spec, inner_steps=0)
+    with pytest.raises(InnerloopError, match="inner_steps of MAML must be at least 1"):
+        next(meta_train(learner, Blobs(spec), steps=1, meta_gradient=Reptile()))
 
 
 @pytest.mark.parametrize("cls", CHECKED)

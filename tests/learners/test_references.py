@@ -333,6 +333,19 @@ def test_maml_weighs_its_steps_and_the_second_order_by_progress(
     )  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize(("steps", "before"), [(0, 0.0), (0, 0.5), (2, 0.5)])
+def test_the_steps_of_multi_step_can_be_none_and_loss_before_is_added(
+    steps: int, before: float
+) -> None:
+    net, tasks = two_layers(), class_tasks()
+    learner = MAML(net, 0.2, inner_steps=steps, multi_step=0.5, loss_before=before)
+    learner.on_progress(0.0)
+    theta = list(net.parameters())
+    start, *after = [unrolled(theta, 0.2, tasks, n) for n in range(steps + 1)]
+    objective = sum(after) / steps if steps else start
+    same_meta_gradient(learner, tasks, objective + before * start, theta)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_cavia_is_the_loop_by_hand(detached: bool) -> None:
     torch.manual_seed(0)

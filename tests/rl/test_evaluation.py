@@ -1,21 +1,26 @@
 """Reports of environments."""
 
 from dataclasses import asdict
+from typing import ClassVar
 
 import pytest
 import torch
 
 from innerloop import LSTM, MAML, RL2, ProtoNet, TaskSpec
+from innerloop.core.learner import Learner
+from innerloop.engine.progress import watched
 from innerloop.measurements import Report, TestPlan
 from innerloop.rl import (
     LIKELIHOODS,
     Bandits,
+    Environment,
     MDPs,
     MetaPolicyGradient,
     Navigation,
     Policy,
     PolicyGradient,
     baseline_rewards,
+    evaluation,
 )
 
 PLAN = TestPlan(n=50, labels={"arms": 2})
@@ -41,6 +46,67 @@ def test_a_learner_that_streams_is_reported_beside_the_baselines() -> None:
     assert environment.evaluate(learner, PLAN) == report
     assert environment.evaluate(learner, TestPlan(n=50, seed=1)) != report
     assert Report.from_dict(report.as_dict()) == report
+
+
+class CountedBandits(Bandits):
+    """Bandits that record how many tasks are drawn, and played, at once."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def sample_params(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        self.sizes.append(n)
+        return super().sample_params(n, generator)
+
+    def observe(self, params: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(params))
+        return super().observe(params, state)
+
+
+def test_many_tasks_are_drawn_and_played_in_batches() -> None:
+    environment = CountedBandits(2, 3, split="test")
+    environment.sizes.clear()
+    torch.manual_seed(0)
+    learner = RL2.build(environment.spec, likelihood=Policy(value=True), hidden=4)
+    done: list[tuple[int, int]] = []
+    with watched(lambda *progress: done.append(progress)):
+        report = environment.evaluate(learner, TestPlan(n=2100))
+    assert max(environment.sizes) <= 1000
+    assert all(row.values[0].n == 2100 for row in report.tables[0].rows)
+    learning = [(500, 2100), (1000, 2100), (1500, 2100), (2000, 2100), (2100, 2100)]
+    assert done == [*learning, (1000, 2100), (2000, 2100), (2100, 2100)]
+
+
+@pytest.mark.parametrize("adapts", [False, True])
+def test_a_plan_of_many_tasks_is_that_of_its_parts(
+    adapts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner: Learner
+    environment: Environment
+    torch.manual_seed(0)
+    if adapts:
+        environment = Navigation(horizon=3, episodes=2, split="test")
+        policy = MetaPolicyGradient().likelihood(environment)
+        learner = MAML.build(environment.spec, likelihood=policy)
+    else:
+        environment = MDPs(3, 2, 2, 3, split="test")
+        learner = LSTM.build(environment.spec, likelihood=Policy(value=True), hidden=4)
+
+    def means(plan: TestPlan) -> torch.Tensor:
+        rows = [r for t in environment.evaluate(learner, plan).tables for r in t.rows]
+        return torch.tensor([row.values[0].mean for row in rows])
+
+    whole = means(TestPlan(n=45, seed=5))
+    monkeypatch.setattr(evaluation, "BLOCK", 45)
+    assert torch.equal(means(TestPlan(n=45, seed=5)), whole)
+    monkeypatch.setattr(evaluation, "BLOCK", 20)
+    divided = means(TestPlan(n=45, seed=5))
+    first, second, third = evaluation.parts(TestPlan(n=45, seed=5))
+    assert [first.n, second.n, third.n] == [20, 20, 5]
+    assert first.seed == 5
+    assert len({first.seed, second.seed, third.seed}) == 3
+    expected = sum(part.n / 45 * means(part) for part in (first, second, third))
+    torch.testing.assert_close(divided, expected)
+    assert not torch.equal(means(first), means(second))
 
 
 def test_a_random_agent_gets_the_mean_reward() -> None:

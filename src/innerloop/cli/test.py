@@ -23,6 +23,7 @@ def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, check_device
     from innerloop.cli.figures import draw
     from innerloop.cli.output import console, print_report
+    from innerloop.engine.progress import watched
     from innerloop.experiment import Experiment, load
     from innerloop.measurements import TestPlan
     from innerloop.runs import Run, write_atomically
@@ -50,7 +51,11 @@ def run(**arguments: Any) -> None:
     if files["plot"] is not None:
         draw(learner, [tasks for _, tasks in settings], files["plot"], plan.seed)
     measure = Choice(chosen[0], values_of(arguments, "options__")) if chosen else None
-    with to.status("testing"):
+
+    def show(done: int, total: int) -> None:
+        status.update(f"testing: {done} of {total} tasks")
+
+    with to.status("testing") as status, watched(show):
         report = experiment.test(learner, plan, evaluation=measure, **where)
     result = experiment.record(report, settings[0][1], plan, measure, **where)
     stored = folder.save_report(result.pop("name"), result)

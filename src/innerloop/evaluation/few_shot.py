@@ -17,6 +17,7 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, checked
 from innerloop.engine.precision import Precision
+from innerloop.engine.progress import report_progress
 from innerloop.measurements import (
     Estimate,
     Measurement,
@@ -255,6 +256,7 @@ def chunks(
         for at in range(0, len(block.query.x), chunk):
             part = [Examples(x[at : at + chunk], y[at : at + chunk]) for x, y in block]
             yield Task(*part).to(device)
+        report_progress(min(begin + BLOCK, n), n)
 
 
 def generators(parent: torch.Generator) -> Iterator[torch.Generator]:

@@ -11,7 +11,7 @@ from innerloop.core.descent import Descent, Weights
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task, TaskDistribution
-from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
 
 
@@ -41,7 +41,8 @@ def check_initialization(learner: Learner) -> Descent:
     """The learner as one that adapts learned initial weights.
 
     Raises InnerloopTypeError where it does not, or where its head is computed anew for
-    every task, so that its initialization cannot be moved.
+    every task, so that its initialization cannot be moved; InnerloopError without inner
+    steps, where it would stay as it is.
     """
     if not isinstance(learner, Descent):
         raise InnerloopTypeError(
@@ -52,6 +53,11 @@ def check_initialization(learner: Learner) -> Descent:
         raise InnerloopTypeError(
             f"reptile moves an initialization, and this {type(learner).__name__} does "
             "not adapt all of its own: use a learned head, or backprop"
+        )
+    if not learner.inner_steps:
+        raise InnerloopError(
+            "reptile moves the initialization towards the adapted weights, so "
+            f"inner_steps of {type(learner).__name__} must be at least 1; got 0"
         )
     return learner
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
+from innerloop.engine.progress import report_progress
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.rl.advantages import mean_return
 from innerloop.rl.environment import Environment
 from innerloop.rl.policy_gradient import adapt_by_acting
 from innerloop.rl.rollout import interact, rollout
 
+BLOCK = 1000  # tasks that are drawn at once, from one seed
 TRIALS_AT_ONCE = 500
 TASKS_AT_ONCE = 25  # of learners that adapt weights
 UPDATES = 3  # that such learners take at least
@@ -28,20 +34,20 @@ def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Repo
     A learner that adapts weights acts, updates, and acts again; the report has the
     return of an episode after `plan.steps` updates (default: the learner's inner
     steps), and after 0, 1, ... updates.
+
+    Tasks are drawn and played in batches, so many of them need little memory.
     """
     learner.eval()
     if isinstance(learner, Descent):
         return _after_updates(learner, environment, plan)
-    rng = plan.generator()
-    params = environment.params_of(environment.sample(plan.n, rng))
     device = next(learner.parameters(), torch.empty(0)).device
-    reward = torch.cat(
-        [
-            rollout(learner, environment, part.to(device), rng).reward[:, 0].cpu()
-            for part in params.split(TRIALS_AT_ONCE)
-        ]
-    )  # (n, steps)
-    rows = [_row(plan, type(learner).__name__, Estimate.of(reward.sum(-1)))]
+    totals, by_episode = [], []
+    for params, rng in _batches(environment, plan, TRIALS_AT_ONCE):
+        played = rollout(learner, environment, params.to(device), rng)
+        reward = played.reward[:, 0].cpu().contiguous()  # (n, steps)
+        totals.append(reward.sum(-1))
+        by_episode.append(reward.unflatten(1, (environment.episodes, -1)).sum(-1))
+    rows = [_row(plan, type(learner).__name__, Estimate.of(torch.cat(totals)))]
     if environment.split != "val":
         rows += [
             _row(plan, name, estimate)
@@ -49,46 +55,73 @@ def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Repo
         ]
     tables = [Table("reward of a trial", tuple(rows))]
     if environment.episodes > 1:
-        by_episode = reward.unflatten(1, (environment.episodes, -1)).sum(-1)
-        tables.append(_curve("reward by episode", "episode", by_episode.T, 1))
+        curve = torch.cat(by_episode).T
+        tables.append(_curve("reward by episode", "episode", curve, 1))
     return Report(tuple(tables))
 
 
 def baseline_rewards(environment: Environment, plan: TestPlan) -> dict[str, Estimate]:
     """The total reward of a trial of every baseline, on the tasks of `evaluate`."""
-    params = environment.params_of(environment.sample(plan.n, plan.generator()))
-    found = {}
-    for name, baseline in environment.baselines().items():
-        own, rng = (
-            torch.Generator().manual_seed(plan.seed + offset) for offset in (1, 2)
-        )
-        agent = baseline(environment, own)
-        steps = interact(agent, environment, params, rng, environment.steps)
-        total = torch.stack([step.y[:, -2] for step in steps]).sum(0)  # (n,)
-        found[name] = Estimate.of(total)
-    return found
+    totals: dict[str, list[Tensor]] = defaultdict(list)
+    done = 0
+    for part in parts(plan):
+        params = environment.params_of(environment.sample(part.n, part.generator()))
+        for name, baseline in environment.baselines().items():
+            own, rng = (
+                torch.Generator().manual_seed(part.seed + offset) for offset in (1, 2)
+            )
+            agent = baseline(environment, own)
+            steps = interact(agent, environment, params, rng, environment.steps)
+            totals[name].append(torch.stack([step.y[:, -2] for step in steps]).sum(0))
+        done += part.n
+        report_progress(done, plan.n)
+    return {name: Estimate.of(torch.cat(each)) for name, each in totals.items()}
+
+
+def parts(plan: TestPlan) -> Iterator[TestPlan]:
+    """A plan of many tasks as plans of at most 1,000 tasks; the first one has the same
+    seed, the others have seeds that are drawn from it.
+    """
+    seed, seeds = plan.seed, plan.generator()
+    for begin in range(0, plan.n, BLOCK):
+        yield replace(plan, n=min(BLOCK, plan.n - begin), seed=seed)
+        seed = int(torch.randint(2**32, (), generator=seeds))
+
+
+def _batches(
+    environment: Environment, plan: TestPlan, size: int
+) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """The parameters (size, p) of the tasks of a plan, at most `size` at once, with the
+    generator of their episodes.
+    """
+    done = 0
+    for part in parts(plan):
+        rng = part.generator()
+        drawn = environment.params_of(environment.sample(part.n, rng))
+        for params in drawn.split(size):
+            yield params, rng
+            done += len(params)
+            report_progress(done, plan.n)
 
 
 def _after_updates(
     learner: Descent, environment: Environment, plan: TestPlan
 ) -> Report:
-    rng = plan.generator()
-    params = environment.params_of(environment.sample(plan.n, rng))
     device = next(learner.parameters()).device
     at = plan.steps if plan.steps is not None else learner.inner_steps
     updates = at if plan.steps is not None else max(at, UPDATES)
-    parts = [
+    found = [
         torch.stack(
             [
                 mean_return(played).cpu()
                 for played in adapt_by_acting(
-                    learner, environment, part.to(device), rng, updates=updates
+                    learner, environment, params.to(device), rng, updates=updates
                 )
             ]
         )
-        for part in params.split(TASKS_AT_ONCE)
+        for params, rng in _batches(environment, plan, TASKS_AT_ONCE)
     ]
-    values = torch.cat(parts, 1)  # (updates + 1, n)
+    values = torch.cat(found, 1)  # (updates + 1, n)
     row = _row(plan, type(learner).__name__, Estimate.of(values[at]))
     curve = _curve("return of an episode by update", "updates", values, 0)
     return Report((Table("return of an episode", (row,)), curve))

@@ -16,7 +16,7 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.functional import trainable_names
 from innerloop.engine.norm_stats import use_stored
-from innerloop.engine.options import Count, CountOrZero, Positive, Range
+from innerloop.engine.options import Count, Positive, Range
 from innerloop.learners.generative.features import Features, normal
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import decoder
@@ -69,7 +69,7 @@ class GTN(Descent):
     count: Annotated[int, Range(0, MOST)] = 2
     noise: Count = 16
     width: Count = 128
-    inner_steps: CountOrZero = 20
+    inner_steps: Count = 20
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)

@@ -54,7 +54,7 @@ class MAML(Descent):
         loss_before: weight of the query loss before adapting in the objective.
         multi_step: share of meta-training, from its start, in which the objective
             averages the losses after every inner step, the earlier ones less and less;
-            0.15 in MAML++.
+            0.15 in MAML++. No effect without inner steps.
         second_order_after: share of meta-training, from its start, without second
             derivatives; 0.5 in MAML++.
     """
@@ -137,9 +137,10 @@ class MAML(Descent):
         return {**still, **moved}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
-        if self.progress < self.multi_step:
-            return self._multi_step_loss(task)
-        after, metrics = super().loss(task)
+        if self.inner_steps and self.progress < self.multi_step:
+            after, metrics = self._multi_step_loss(task)
+        else:
+            after, metrics = super().loss(task)
         if not self.loss_before:
             return after, metrics
         start = self.finalize(self.init(task.support), task.support)
