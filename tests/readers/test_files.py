@@ -178,7 +178,7 @@ def test_missing_packages_are_named(
         raise ImportError(name)
 
     monkeypatch.setattr(files, "import_module", missing)
-    with pytest.raises(MissingPackageError, match=f"pip install {package}"):
+    with pytest.raises(MissingPackageError, match=f"needs {package}: pip install"):
         read_sheet(write(tmp_path / "table", start + b"rest"))
 
 
