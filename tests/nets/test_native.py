@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.mapping import needs_loop
 from innerloop.nets import conv
 from innerloop.nets.fused_conv import loading, native
 from innerloop.nets.fused_conv.autograd import block
@@ -291,6 +292,23 @@ def test_weights_are_the_same_with_and_without_the_compiled_code(
         ]
         assert shapes[0] == shapes[1]
         torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-4)
+    finally:
+        native.library.cache_clear()
+
+
+@needs_compiler
+def test_tasks_are_looped_over_without_the_compiled_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    layer = conv.ConvBlock(1, 64)
+    assert needs_loop(torch.nn.Conv2d(1, 64, 3), cpu)
+    assert not needs_loop(layer, cpu)
+    monkeypatch.setenv("INNERLOOP_NATIVE", "0")
+    native.library.cache_clear()
+    try:
+        assert needs_loop(layer, cpu)
+        assert not needs_loop(layer, other)
     finally:
         native.library.cache_clear()
 
