@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.mapping import needs_loop
 from innerloop.nets import conv
 from innerloop.nets.fused_conv import loading, native
 from innerloop.nets.fused_conv.autograd import block
@@ -123,6 +124,10 @@ def test_the_operator_refuses_wrong_sizes() -> None:
             block(x, weight, *wrong, 1e-5, 2, True)
     with pytest.raises(InnerloopError, match="expected"):
         block(x[:, :2], weight, a, a, 1e-5, 2, True)
+    with pytest.raises(InnerloopError, match="scale"):  # of two tasks
+        native.forward(
+            x[None], weight[None], a.expand(2, 64), a[None], 1e-5, 2, True, False, True
+        )
     with pytest.raises(InnerloopError, match="pooling window"):
         block(x[..., :1], weight, a, a, 1e-5, 2, True)
 
@@ -134,9 +139,10 @@ def test_the_operator_refuses_wrong_sizes() -> None:
 def test_nan_under_a_pooling_window_comes_out(
     place: int, sign: float, relu: bool
 ) -> None:
-    x, weight = torch.rand(1, 1, 4, 4), torch.zeros(64, 1, 3, 3)
+    x, weight = torch.rand(1, 1, 6, 6), torch.zeros(64, 1, 3, 3)
     weight[:, 0, 1, 1] = 1.0
-    x[0, 0, place // 2, place % 2] = NAN
+    # of the window in the middle, only the pixel in this corner is within its reach
+    x[0, 0, 1 + 3 * (place // 2), 1 + 3 * (place % 2)] = NAN
     a, b = sign * torch.ones(64), torch.ones(64)
     out = block(x, weight, a, b, None, 2, relu)[0]
     y = F.conv2d(x, weight, padding=1) * sign + 1
@@ -240,22 +246,6 @@ def test_forward_mode_and_tracing_are_left_to_torch() -> None:
     torch.testing.assert_close(traced(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
-@needs_compiler
-@pytest.mark.parametrize("place", range(4))
-def test_the_gradient_of_a_nan_is_not_lost(place: int) -> None:
-    x, weight = torch.rand(1, 1, 2, 2), torch.rand(64, 1, 3, 3)
-    x[0, 0, place // 2, place % 2] = NAN
-    weight.requires_grad_()
-    a = torch.ones(64)
-    out = block(x, weight, a, a, None, 2, False)[0]
-    (grad,) = torch.autograd.grad(out.sum(), weight)
-    assert grad.isnan().any()
-    weight_nan = torch.full((64, 1, 3, 3), NAN, requires_grad=True)
-    out = block(torch.ones(1, 1, 2, 2), weight_nan, a, a, None, 2, False)[0]
-    (grad,) = torch.autograd.grad(out, weight_nan, torch.full_like(out, NAN))
-    assert grad.isnan().any()
-
-
 # -- Layout of the parameters
 
 
@@ -302,6 +292,23 @@ def test_weights_are_the_same_with_and_without_the_compiled_code(
         ]
         assert shapes[0] == shapes[1]
         torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-4)
+    finally:
+        native.library.cache_clear()
+
+
+@needs_compiler
+def test_tasks_are_looped_over_without_the_compiled_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    layer = conv.ConvBlock(1, 64)
+    assert needs_loop(torch.nn.Conv2d(1, 64, 3), cpu)
+    assert not needs_loop(layer, cpu)
+    monkeypatch.setenv("INNERLOOP_NATIVE", "0")
+    native.library.cache_clear()
+    try:
+        assert needs_loop(layer, cpu)
+        assert not needs_loop(layer, other)
     finally:
         native.library.cache_clear()
 

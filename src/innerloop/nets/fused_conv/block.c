@@ -311,9 +311,6 @@ static Affine affine(const Shape *s, long task, const float *a, const float *b, 
     return f;
 }
 
-/* Where y is the extreme e of its window; a NaN is the extreme wherever it occurs. */
-INLINE mask same(vec y, vec e) { return (y == e) | (y != y); }
-
 /* The gradient of z at the extreme of a window, channels c and on: g, or 0 where ReLU cuts it off. */
 INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(~(VEC(f.scale + c) * e + VEC(f.shift + c) <= 0), g) : g; }
 
@@ -323,7 +320,7 @@ INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, lon
     mask open = ~(mask){0};
     EACH(k, s->pool * s->pool) {
         const long at = corner + (k / s->pool * s->width + k % s->pool) * s->out + c;
-        const mask here = same(VEC(y + at), e) & open;
+        const mask here = (VEC(y + at) == e) & open;
         value += masked(here, VEC(field + at)), open &= ~here;
     }
     return value;
@@ -542,7 +539,7 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
             if (pooled) extreme = VEC(e + window), left = VEC(by.sparse + c) * passed(s, VEC(g + window), extreme, f, c);
             EACH(k, pooled ? p * p : 1) {
                 const long at = ((i + k / p) * w + j + k % p) * n + c;
-                const vec here = masked(same(VEC(y + at), extreme), left); /* the first pixel with the extreme gets the whole gradient */
+                const vec here = masked(VEC(y + at) == extreme, left); /* the first pixel with the extreme gets the whole gradient */
                 vec value = constant + linear * VEC(y + at) + here;
                 if (other) value += VEC(by.more + c) * VEC(other + at);
                 VEC(to + at) = value, left -= here;
