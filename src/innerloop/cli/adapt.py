@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent
+from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent, option
 from innerloop.engine.errors import InnerloopError
 
 
@@ -55,11 +55,11 @@ def run(**arguments: Any) -> int:
     content = memory.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(out, content)
     for note in filter(None, (support.note, query.note)):
-        to.print(note, markup=False)
+        to.print(note)
     for problem in problems:
-        console(stderr=True).print(f"left out: {problem}", markup=False)
+        console(stderr=True).print(f"left out: {problem}")
     to.print(
-        f"labelled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
+        f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
     if query.labels is not None:
@@ -77,34 +77,34 @@ command = SectionedCommand(
     "adapt",
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
-        click.Option(
-            ["--support"],
-            required=True,
-            metavar="PATH",
-            help="The labelled examples: a folder DIR/CLASS/IMAGE, or a table with the "
+        option(
+            "--support",
+            "The labeled examples: a folder DIR/CLASS/IMAGE, or a table with the "
             "columns text and label, or y.",
-        ),
-        click.Option(
-            ["--query"],
             required=True,
             metavar="PATH",
-            help="What to label: images anywhere below a folder, or a table.",
         ),
-        click.Option(
-            ["--out"],
+        option(
+            "--query",
+            "What to label: images anywhere below a folder, or a table.",
+            required=True,
+            metavar="PATH",
+        ),
+        option(
+            "--out",
+            "A .csv with the two most probable labels of each input.",
             required=True,
             metavar="FILE",
-            help="A .csv with the two most probable labels of each input.",
         ),
-        click.Option(
-            ["--strict"],
-            is_flag=True,
-            help="Write nothing where an input cannot be read (default: label the "
+        option(
+            "--strict",
+            "Write nothing where an input cannot be read (default: label the "
             "others, and exit with code 1).",
+            is_flag=True,
         ),
-        click.Option(["--device"], default="cpu", help="Where to compute."),
+        option("--device", "Where to compute.", default="cpu"),
     ],
     callback=run,
-    help="Learn new classes from labelled examples with a trained run, and label other "
+    help="Learn new classes from labeled examples with a trained run, and label other "
     "images, texts or rows.",
 )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
-from innerloop.cli.flags import SEED, Number, SectionedCommand
+from innerloop.cli.flags import SEED, Number, SectionedCommand, option
 
 TASKS, YOUNG = 100, 150  # test tasks; meta-steps below which the figures say little
 STEPS = {"protonet": 300, "finetune": 300}
@@ -65,23 +63,19 @@ def run(**arguments: Any) -> None:
 command = SectionedCommand(
     "demo",
     params=[
-        click.Option(
-            ["--out"],
+        option(
+            "--out",
+            "Folder for the figure and the runs.",
             default="demo",
             metavar="DIR",
-            show_default=True,
-            help="Folder for the figure and the runs.",
         ),
-        click.Option(
-            ["--scale"],
+        option(
+            "--scale",
+            "Factor of the length of training.",
             type=Number(0.01, 100),
             default=1.0,
-            show_default=True,
-            help="Factor of the length of training.",
         ),
-        click.Option(
-            ["--seed"], type=SEED, default=0, show_default=True, help="Random seed."
-        ),
+        option("--seed", "Random seed.", type=SEED, default=0),
     ],
     callback=run,
     help="Meta-train a prototypical network, and train features for fine-tuning, on "

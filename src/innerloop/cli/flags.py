@@ -66,6 +66,13 @@ class SectionedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def option(name: str, text: str, dest: str | None = None, **kwargs: Any) -> Flag:
+    """A flag of a command itself; its default is shown."""
+    shown = kwargs.get("default") is not None and not kwargs.get("is_flag")
+    names = [dest, name] if dest else [name]
+    return Flag(names, help=text, show_default=shown, **kwargs)
+
+
 def flag(
     option: Option,
     section: str,

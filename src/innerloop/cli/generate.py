@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import SEED, RunFolder, SectionedCommand, reader_of
+from innerloop.cli.flags import SEED, RunFolder, SectionedCommand, option, reader_of
 from innerloop.engine.errors import InnerloopError
 
 SHEET = "sheet.png"
@@ -57,27 +57,23 @@ command = SectionedCommand(
     "generate",
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
-        click.Option(
-            ["--support"],
+        option(
+            "--support", "The examples: DIR/CLASS/IMAGE.", required=True, metavar="DIR"
+        ),
+        option(
+            "--out",
+            "Where the images go: DIR/CLASS/generated-1.png, and a contact sheet.",
             required=True,
             metavar="DIR",
-            help="The examples: DIR/CLASS/IMAGE.",
         ),
-        click.Option(
-            ["--out"],
-            required=True,
-            metavar="DIR",
-            help="Where the images go: DIR/CLASS/generated-1.png, and a contact sheet.",
-        ),
-        click.Option(
-            ["--count"],
+        option(
+            "--count",
+            "Images of each class.",
             type=click.IntRange(1, 10**6),
             default=10,
-            show_default=True,
-            help="Images of each class.",
         ),
-        click.Option(["--device"], default="cpu", help="Where to compute."),
-        click.Option(["--seed"], type=SEED, default=0, help="Random seed."),
+        option("--device", "Where to compute.", default="cpu"),
+        option("--seed", "Random seed.", type=SEED, default=0),
     ],
     callback=run,
     help="Generate new images of new classes from a few examples, with a run of a "

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import SectionedCommand
+from innerloop.cli.flags import SectionedCommand, option
 
 KINDS = {
     "learners": "learner",
@@ -108,7 +108,7 @@ command = SectionedCommand(
     "list",
     params=[
         click.Argument(["name"], required=False),
-        click.Option(["as_json", "--json"], is_flag=True, help="Everything, as JSON."),
+        option("--json", "Everything, as JSON.", "as_json", is_flag=True),
     ],
     callback=run,
     help="List all learners, tasks, meta-gradients, evaluations and readers; or only "

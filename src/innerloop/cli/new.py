@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from innerloop.cli.flags import SectionedCommand, check_parent
+from innerloop.cli.flags import SectionedCommand, check_parent, option
 
 TEMPLATE = '''"""A template for a learner. Try it:
 
@@ -81,7 +81,7 @@ command = SectionedCommand(
     "new",
     params=[
         click.Argument(["name"], metavar="NAME"),
-        click.Option(["--out"], metavar="FILE", help="The file (default: NAME.py)."),
+        option("--out", "The file (default: NAME.py).", metavar="FILE"),
     ],
     callback=run,
     help="Write a file with a small working learner, as a template for your own.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, reader_of
+from innerloop.cli.flags import RunFolder, SectionedCommand, option, reader_of
 from innerloop.engine.errors import InnerloopError
 
 
@@ -54,31 +54,30 @@ command = SectionedCommand(
     "select",
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
-        click.Option(
-            ["--pool"],
+        option(
+            "--pool",
+            "The unlabeled images, anywhere below DIR.",
             required=True,
             metavar="DIR",
-            help="The unlabeled images, anywhere below DIR.",
         ),
-        click.Option(
-            ["--labeled"],
+        option(
+            "--labeled",
+            "The images that are labeled already: DIR/CLASS/IMAGE.",
             metavar="DIR",
-            help="The images that are labeled already: DIR/CLASS/IMAGE.",
         ),
-        click.Option(
-            ["--labels"],
+        option(
+            "--labels",
+            "How many images to choose.",
             type=click.IntRange(1, 10**6),
             default=5,
-            show_default=True,
-            help="How many images to choose.",
         ),
-        click.Option(
-            ["--strategy"],
-            metavar="NAME",
-            help="Another query strategy than the run's (see `innerloop list "
+        option(
+            "--strategy",
+            "Another query strategy than the run's (see `innerloop list "
             "activelearner`).",
+            metavar="NAME",
         ),
-        click.Option(["--device"], default="cpu", help="Where to compute."),
+        option("--device", "Where to compute.", default="cpu"),
     ],
     callback=run,
     help="Choose which images to label next, with a run of an active learner; prints "

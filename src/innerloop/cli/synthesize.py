@@ -6,9 +6,13 @@ import csv
 import io
 from typing import Any
 
-import click
-
-from innerloop.cli.flags import Number, RunFolder, SectionedCommand, check_parent
+from innerloop.cli.flags import (
+    Number,
+    RunFolder,
+    SectionedCommand,
+    check_parent,
+    option,
+)
 
 
 def run(**arguments: Any) -> None:
@@ -70,27 +74,25 @@ def run(**arguments: Any) -> None:
 command = SectionedCommand(
     "synthesize",
     params=[
-        click.Option(
-            ["--examples"],
+        option(
+            "--examples",
+            "A .csv with a column output, empty in the rows to fill; all other "
+            "columns are inputs.",
             required=True,
             metavar="FILE",
-            help="A .csv with a column output, empty in the rows to fill; all other "
-            "columns are inputs.",
         ),
-        click.Option(
-            ["--run"],
+        option(
+            "--run",
+            "A run of robustfill to guide the search (default: enumerate programs).",
             metavar="RUN",
             type=RunFolder(),
-            help="A run of robustfill to guide the search (default: enumerate "
-            "programs).",
         ),
-        click.Option(["--out"], metavar="FILE", help="A .csv with all rows, filled."),
-        click.Option(
-            ["--seconds"],
+        option("--out", "A .csv with all rows, filled.", metavar="FILE"),
+        option(
+            "--seconds",
+            "Processor time for the search.",
             type=Number(0, 1e6, min_open=True),
             default=10.0,
-            show_default=True,
-            help="Processor time for the search.",
         ),
     ],
     callback=run,

@@ -11,9 +11,9 @@ from innerloop.cli.derived import DerivedCommand, test_flags
 from innerloop.cli.flags import (
     SEED,
     SPLITS,
-    Flag,
     RunFolder,
     check_parent,
+    option,
     values_of,
 )
 from innerloop.engine.errors import InnerloopError
@@ -71,38 +71,34 @@ def run(**arguments: Any) -> None:
     to.print(f"stored in {stored}")
 
 
-def _flag(name: str, text: str, **kwargs: Any) -> Flag:
-    return Flag([name], help=text, show_default="default" in kwargs, **kwargs)
-
-
 command = DerivedCommand(
     "test",
     derive=test_flags,
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
-        _flag(
+        option(
             "--tasks", "Number of tasks.", type=click.IntRange(1, 10**7), default=1000
         ),
-        _flag("--on", "Another task source than in training.", metavar="TASKS"),
-        _flag(
+        option("--on", "Another task source than in training.", metavar="TASKS"),
+        option(
             "--split", "Split of the data.", type=click.Choice(SPLITS), default="test"
         ),
-        _flag(
+        option(
             "--steps",
             "Number of gradient steps, for learners that adapt by gradient descent; "
             "reports the score after each step.",
             type=click.IntRange(0, 10**6),
         ),
-        _flag(
+        option(
             "--precision",
             "Arithmetic.",
             type=click.Choice(["float32", "bf16"]),
             default="float32",
         ),
-        _flag("--device", "Where to compute.", default="cpu"),
-        _flag("--seed", "Seed of the tasks.", type=SEED, default=0),
-        _flag("--plot", "Draw predictions on a few tasks into FILE.", metavar="FILE"),
-        _flag("--json", "Also write the results to FILE.", metavar="FILE"),
+        option("--device", "Where to compute.", default="cpu"),
+        option("--seed", "Seed of the tasks.", type=SEED, default=0),
+        option("--plot", "Draw predictions on a few tasks into FILE.", metavar="FILE"),
+        option("--json", "Also write the results to FILE.", metavar="FILE"),
     ],
     callback=run,
     help="Measure a run on unseen tasks, and store the results in RUN/tests. "
