@@ -218,8 +218,8 @@ def test_meta_training_raises_the_reward_of_bandits() -> None:
     for _ in meta_train(
         learner,
         train,
-        steps=160,
-        batch=512,
+        steps=120,
+        batch=256,
         meta_gradient=move,
         optimizer=optimizer,
         clip=0.5,
