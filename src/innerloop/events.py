@@ -47,11 +47,14 @@ class Saved:
 
 @dataclass(frozen=True)
 class Finished:
-    """Training has ended; `notes` are warnings for the user."""
+    """Training has ended; `notes` are warnings for the user, `untestable` is why a
+    test needs other options than training, or empty.
+    """
 
     step: int
     seconds: float
     notes: tuple[str, ...]
+    untestable: str = ""
 
 
 Event = Started | Stepped | Validated | Saved | Finished

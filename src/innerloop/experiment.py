@@ -501,9 +501,18 @@ class Setup:
             copy_networks(learner, load(experiment.init_from), experiment.init_from)
         return learner
 
-    @cached_property
+    @property
     def validation(self) -> TaskDistribution | None:
         """Tasks to validate on, at most 20-way, or None where the data are too few."""
+        return self._validation[0]
+
+    @property
+    def no_validation(self) -> str:
+        """Why there are no tasks to validate on, or an empty string."""
+        return self._validation[1]
+
+    @cached_property
+    def _validation(self) -> tuple[TaskDistribution | None, str]:
         options = self.experiment.tasks.options
         source = find("tasks", self.experiment.tasks.name)
         fixed = self.learner.fixed_ways
@@ -518,10 +527,13 @@ class Setup:
                 wanted |= {"ways": ways, "queries": 5}
             sizes = probe.feasible(wanted)
             if fixed and sizes.get("ways") != wanted.get("ways"):
-                return None
-            return self.experiment.tasks_of("val", **sizes)
-        except InnerloopError:
-            return None
+                return None, (
+                    f"the validation split has {sizes['ways']} usable classes, and "
+                    f"the learner has {wanted['ways']} ways"
+                )
+            return self.experiment.tasks_of("val", **sizes), ""
+        except InnerloopError as error:
+            return None, str(error)
 
 
 def load(run: Path | str) -> Learner:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from innerloop.assembly import Choice, to_device
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.precision import Precision
 from innerloop.evaluation.few_shot import score_of
 from innerloop.events import (
@@ -150,7 +151,10 @@ class _Training:
             self.empty = True
         held_out = self.setup.validation
         self.unseen = held_out is not None and experiment.seen_classes(held_out) == 0
-        yield Started(self._describe(), self.setup.notes, self.step)
+        notes = self.setup.notes
+        if held_out is None:
+            notes = (*notes, f"not validated: {self.setup.no_validation}")
+        yield Started(self._describe(), notes, self.step)
         self.clock = time.monotonic() - self.elapsed
         if state is None:
             yield self._save()
@@ -309,7 +313,16 @@ class _Training:
                 "shorter "
                 "training may do as well"
             )
-        return Finished(self.step, time.monotonic() - self.clock, tuple(notes))
+        seconds = time.monotonic() - self.clock
+        return Finished(self.step, seconds, tuple(notes), self._untestable())
+
+    def _untestable(self) -> str:
+        """Why this run cannot be tested without further options, or an empty string."""
+        try:
+            self.experiment.test_tasks(self.learner)
+        except (InnerloopError, OSError) as error:
+            return str(error)
+        return ""
 
     def _save(self) -> Saved:
         cuda = torch.cuda.is_available()

@@ -68,27 +68,34 @@ def follow(events: Iterator[Event], out: str | Path) -> None:
                     f"stopped; the run is saved in {out}: add --resume to continue"
                 )
                 raise KeyboardInterrupt
-    to.print(f"saved in {out}; test it with: innerloop test {out}")
+    if view.untestable:
+        to.print(f"saved in {out}; to test it, choose other options: {view.untestable}")
+    else:
+        to.print(f"saved in {out}; test it with: innerloop test {out}")
 
 
 class _View:
     def __init__(self, to: Any, bar: Progress, shown: Any):
         self.to, self.bar, self.shown = to, bar, shown
         self.began, self.tasks, self.validated_on = time.monotonic(), 0, ""
-        self.estimated = False
+        self.estimated, self.untestable = False, ""
 
     def show(self, event: Event) -> None:
         shown: dict[type, Callable[[Any], None]] = {
             Started: self.started,
             Stepped: self.stepped,
             Validated: self.validated,
-            Finished: lambda event: self.lines(*event.notes),
+            Finished: self.finished,
         }
         shown.get(type(event), lambda event: None)(event)
 
     def started(self, event: Started) -> None:
         again = f" (resumed at step {event.step})" if event.step else ""
         self.lines(event.description + again, *event.notes)
+
+    def finished(self, event: Finished) -> None:
+        self.lines(*event.notes)
+        self.untestable = event.untestable
 
     def lines(self, *texts: str) -> None:
         for text in texts:

@@ -241,8 +241,8 @@ def meta_train(
             if not math.isfinite(loss + norm):
                 raise DivergenceError(
                     f"training diverged at step {index}: the loss is {loss}, the norm "
-                    f"of the meta-gradient {norm}; lower the learning rate, or clip "
-                    "the meta-gradient"
+                    f"of the meta-gradient {norm}; lower the learning rate or "
+                    "the step size of the inner loop"
                 )
             index += 1
             shown = index / steps if steps is not None else progress
