@@ -65,10 +65,11 @@ def main() -> None:
     for run in options.runs:
         learner = innerloop.load(run).eval()
         name = type(learner).__name__
+        accuracy, interval = recognized(learner, classifier, tasks)
+        spread = "" if interval is None else f" ± {interval:.2%}"
         print(
-            "{}: {:.2%} ± {:.2%} assigned to their class ({} tasks)".format(
-                name, *recognized(learner, classifier, tasks), options.tasks
-            ),
+            f"{name}: {accuracy:.2%}{spread} assigned to their class "
+            f"({options.tasks} tasks)",
             flush=True,
         )
         with torch.no_grad():
