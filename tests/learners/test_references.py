@@ -340,7 +340,7 @@ def test_the_steps_of_multi_step_can_be_none_and_loss_before_is_added(
     net, tasks = two_layers(), class_tasks()
     learner = MAML(net, 0.2, inner_steps=steps, multi_step=0.5, loss_before=before)
     learner.on_progress(0.0)
-    theta = list(net.parameters())
+    theta: list[Tensor] = list(net.parameters())
     start, *after = [unrolled(theta, 0.2, tasks, n) for n in range(steps + 1)]
     objective = sum(after) / steps if steps else start
     same_meta_gradient(learner, tasks, objective + before * start, theta)  # pyright: ignore[reportArgumentType]
