@@ -2,4 +2,4 @@
 
 from innerloop.engine.memory import tune_allocator
 
-tune_allocator()  # as the command line does; large learners take half the time
+tune_allocator()  # as the command line does, because large learners are slow otherwise

@@ -462,3 +462,19 @@ def test_validation_says_what_it_is_of_and_when_it_was_best(
     printed = capsys.readouterr().out
     assert "validation is on 50 3-way 1-shot tasks with 5 queries" in printed
     assert "validation was best at step 2 of 10" in printed
+
+
+def test_why_a_run_is_not_validated_and_cannot_be_tested_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = tmp_path / "texts.csv", tmp_path / "run"
+    file.write_text("text\npay my bill\nwhat is new\ncall me back\n")
+    assert cli("train finetune cloze --steps 1 --file", file, "--out", run) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not validated: cloze has only the split train, got 'val'" in said
+    assert "to test it, choose other options: cloze has only the split train" in said
+    assert "test it with" not in said
+    assert cli(f"{PROTO} --steps 1 --out", tmp_path / "proto") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "test it with: innerloop test" in said
+    assert "not validated" not in said

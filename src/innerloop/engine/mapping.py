@@ -80,8 +80,8 @@ def loops_on_cpu(layer: nn.Module) -> bool:
 
 @loops_on_cpu.register
 def _(layer: nn.Conv2d) -> bool:
-    # filters that differ from task to task make it a grouped convolution, which takes
-    # twice the time of a loop
+    # filters that differ from task to task make it a grouped convolution, which is
+    # slower than a loop
     return True
 
 
