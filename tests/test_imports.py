@@ -14,7 +14,7 @@ SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 # what each part of the package may import, beside itself
 BASE = {"engine", "measurements", "core"}
-THEORY = {*BASE, "nets", "programs", "readers", "metagrad", "learners"}
+THEORY = {*BASE, "encoders", "nets", "programs", "readers", "metagrad", "learners"}
 SOURCES = {*THEORY, "evaluation", "tasks", "rl"}
 CHOSEN = {*SOURCES, "registry", "runs"}
 USE = {*CHOSEN, "assembly", "events", "training", "experiment"}
@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "engine": set(),
     "measurements": {"engine"},
     "core": {"engine", "measurements"},
-    "nets": BASE,
+    "encoders": {"engine"},
+    "nets": {*BASE, "encoders"},
     "programs": BASE,
-    "readers": BASE,
+    "readers": {*BASE, "encoders"},
     "metagrad": {*BASE, "nets"},
     "learners": {*BASE, "nets", "programs", "metagrad"},
     "evaluation": THEORY,

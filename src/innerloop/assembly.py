@@ -14,10 +14,12 @@ from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
+from innerloop.encoders import split_name
 from innerloop.engine import options as typed
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.metagrad import MetaGradient
 from innerloop.readers.base import Reader
+from innerloop.readers.encoded import encoded_reader
 from innerloop.registry import Entry, entries, find
 from innerloop.runs import RunError
 
@@ -142,6 +144,27 @@ def choice_of(kind: Any, value: Any) -> Choice | None:
 
 def reader_choice(reader: Reader | None) -> Choice | None:
     return None if reader is None else Choice(reader.kind, reader.settings())
+
+
+def encoded_choice(learner: type[Learner], experiment: Any) -> Choice | None:
+    """The reader of the pretrained encoder that a network of the learner is named by,
+    or None.
+
+    Raises InnerloopError where networks name different ones.
+    """
+    options = experiment.learner.options
+    names = {
+        value
+        for network in learner.named_networks
+        if split_name(value := options.get(network))[0]
+    }
+    if not names:
+        return None
+    if len(names) > 1:
+        raise InnerloopError(
+            f"networks of one learner read the same inputs; got {', '.join(names)}"
+        )
+    return reader_choice(encoded_reader(names.pop(), experiment.tasks.options))
 
 
 def make_reader(choice: Choice | None) -> Reader | None:

@@ -27,6 +27,7 @@ from innerloop.assembly import (
     choose_meta_gradient,
     copy_networks,
     data_digest,
+    encoded_choice,
     fast_bf16,
     make_reader,
     preferred_sizes,
@@ -192,6 +193,13 @@ class Experiment:
         cls: type[Learner] = entry.factory
         inherited = Experiment.load(self.init_from).reader if self.init_from else None
         reader = self.reader or inherited
+        if (named := encoded_choice(cls, chosen)) is not None:
+            if inherited is not None and inherited != named:
+                raise InnerloopError(
+                    f"the run {self.init_from} reads its inputs in another way than "
+                    f"the encoder {named.options['encoder']}"
+                )
+            reader = named
         task_options, wanted = dict(chosen.tasks.options), chosen.meta_gradient
         check_required(source, task_options)
         if inherited is not None:

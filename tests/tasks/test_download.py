@@ -15,7 +15,8 @@ import pytest
 
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.tasks import download
-from innerloop.tasks.download import cache_folder, data_folder, fetch, replacing
+from innerloop.engine.folders import cache_folder, data_folder
+from innerloop.tasks.download import fetch, replacing
 
 CONTENT = b"official" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

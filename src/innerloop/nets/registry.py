@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
+from innerloop.encoders import split_name
+from innerloop.encoders.frozen import feature_count
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import from_file, is_in_file
@@ -41,12 +45,31 @@ def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class Beside(nn.Module):
+    """Two networks side by side: `first` on the first numbers of an input, and `second`
+    on the rest as an image; the outputs of each, scaled to length 1.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, image: TaskSpec):
+        super().__init__()
+        self.first, self.second, self.image = first, second, image
+
+    def forward(self, x: Tensor) -> Tensor:
+        split = x.shape[1] - self.image.x_size
+        outputs = (
+            self.first(x[:, :split]),
+            self.second(x[:, split:].unflatten(1, self.image.x_shape)),
+        )
+        return torch.cat([F.normalize(z.flatten(1), dim=-1) for z in outputs], 1)
+
+
 ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "conv4": lambda spec: Conv4(spec.x_shape),
     "conv6": lambda spec: Conv6(spec.x_shape),
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
+    "adapter": lambda spec: nn.Flatten(),
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
     "bert": bert,
 }
@@ -60,7 +83,8 @@ def encoder(
 ) -> nn.Module:
     """An encoder (n, *x_shape) to (n, features): `network`, a module or a name; by
     default a transformer for tokens, `image` for images and `vector` for other inputs.
-    `file.py:name` names a function of your own from the `TaskSpec` to a module.
+    `file.py:name` names a function of your own from the `TaskSpec` to a module. For the
+    vectors of a pretrained encoder, its name stands for an adapter on top of them.
 
     Raises InnerloopError for a name that does not exist or does not fit the inputs.
     """
@@ -68,6 +92,20 @@ def encoder(
         return network
     default = "transformer" if spec.vocabulary else image if spec.is_image else vector
     name = network or default
+    frozen, learned = split_name(name)
+    if frozen:
+        if not learned:
+            return ENCODERS["adapter"](spec)
+        size = spec.x_size - feature_count(frozen)
+        side = math.isqrt(max(size, 0) // 3)
+        if size != 3 * side**2 or not side:
+            raise InnerloopError(
+                f"{name} needs vectors of {frozen} with pixels beside them; got inputs "
+                f"of shape {spec.x_shape}"
+            )
+        image = TaskSpec(spec.kind, (3, side, side), spec.y_dim)
+        features = TaskSpec(spec.kind, (feature_count(frozen),), spec.y_dim)
+        return Beside(ENCODERS["adapter"](features), encoder(image, learned), image)
     if is_in_file(name):
         own = from_file(name)(spec)
         if not isinstance(own, nn.Module):

@@ -1,6 +1,7 @@
 """Readers: conversion of files and raw inputs to tensors."""
 
 from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.encoded import EncodedImages, EncodedTexts
 from innerloop.readers.image import ImageReader
 from innerloop.readers.molecule import MoleculeReader
 from innerloop.readers.table import TableReader
@@ -9,11 +10,20 @@ from innerloop.readers.text import TextReader
 # by the name that a run's experiment uses
 READERS: dict[str, type[Reader]] = {
     reader.kind: reader
-    for reader in (ImageReader, TextReader, TableReader, MoleculeReader)
+    for reader in (
+        ImageReader,
+        TextReader,
+        TableReader,
+        MoleculeReader,
+        EncodedImages,
+        EncodedTexts,
+    )
 }
 
 __all__ = [
     "READERS",
+    "EncodedImages",
+    "EncodedTexts",
     "ImageReader",
     "Inputs",
     "MoleculeReader",

@@ -106,8 +106,13 @@ class ImageReader(Reader):
         object.__setattr__(self, "size", sides)
 
     @property
-    def x_shape(self) -> tuple[int, int, int]:
+    def x_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
+        return self.image_shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image."""
         return (self.channels, *self.size)
 
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
@@ -177,11 +182,11 @@ class ImageReader(Reader):
         the indices of those that could not be read, with the reason. The tensor holds
         only the others.
         """
-        values = torch.empty((len(files), *self.x_shape), dtype=torch.uint8)
+        values = torch.empty((len(files), *self.image_shape), dtype=torch.uint8)
         unreadable, count = [], 0
         found = _mapped(self._try_file, files)
         with _quiet():
-            for i, (image, why) in enumerate(_with_progress(found, len(files))):
+            for i, (image, why) in enumerate(reading_progress(found, len(files))):
                 if image is None:
                     unreadable.append((i, why))
                 else:
@@ -329,11 +334,11 @@ class ImageReader(Reader):
                 "it must have the shape (height, width), (height, width, channels) or "
                 f"(channels, height, width); got {pixels.shape}"
             )
-        if floating and pixels.shape == self.x_shape:
+        if floating and pixels.shape == self.image_shape:
             unit = _unit(pixels.astype(np.float64), white)
             return torch.from_numpy(unit.astype(np.float32))
         if pixels.ndim == 3 and (
-            pixels.shape == self.x_shape or pixels.shape[2] not in (1, 2, 3, 4)
+            pixels.shape == self.image_shape or pixels.shape[2] not in (1, 2, 3, 4)
         ):
             pixels = pixels.transpose(1, 2, 0)
         if pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4):
@@ -580,17 +585,19 @@ def _mapped(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[An
         pool.shutdown(cancel_futures=True)
 
 
-def _with_progress(results: Iterable[Any], total: int) -> Iterable[Any]:
-    """The results, with a progress bar on a terminal where there are many."""
-    hidden = total < 500 or not sys.stderr.isatty()
-    console = Console(stderr=True)
+def reading_progress(
+    results: Iterable[Any], total: int, label: str = "reading images", least: int = 500
+) -> Iterable[Any]:
+    """The results, with a progress bar on a terminal where there are at least
+    `least`.
+    """
     return track(
         results,
-        "reading images",
+        label,
         total,
-        console=console,
+        console=Console(stderr=True),
         transient=True,
-        disable=hidden,
+        disable=total < least or not sys.stderr.isatty(),
     )
 
 

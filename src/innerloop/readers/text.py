@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,49 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class TextReader(Reader):
+class Texts(Reader):
+    """Texts from memory and files; a subclass turns them into tensors.
+
+    Args:
+        text_column: column of the texts in a file.
+        label_column: column of the labels in a file.
+    """
+
+    text_column: str = "text"
+    label_column: str = "label"
+
+    what: ClassVar[str] = "text"
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """The texts as inputs (n, *x_shape), and how many of them were cut."""
+
+    def read(self, path: Path | str, *, labels: bool) -> Inputs:
+        return self.from_sheet(read_sheet(path), labels=labels)
+
+    def from_sheet(self, sheet: Sheet, *, labels: bool) -> Inputs:
+        """What `read` returns, from a file that was read already."""
+        texts, known, unreadable = texts_of(
+            sheet, self.text_column, self.label_column, labels=labels
+        )
+        x, cut = self.encode(texts)
+        notes = list(sheet.notes)
+        if cut:
+            notes.append(
+                f"{cut:,} of {len(texts):,} texts are too long and were cut"
+            )
+        return Inputs(x, texts, known, unreadable, "; ".join(notes))
+
+    def convert(self, X: Any) -> Tensor:
+        """Inputs (n, *x_shape) from a list, an array or a data frame column of texts.
+
+        Raises InnerloopError for anything else, naming the entry that is no text.
+        """
+        return self.encode(texts_in(X, self.text_column))[0]
+
+
+@dataclass(frozen=True)
+class TextReader(Texts):
     """Texts: texts as byte-pair tokens.
 
     Reference: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare
@@ -41,14 +84,11 @@ class TextReader(Reader):
         label_column: column of the labels in a file.
     """
 
-    symbols: tuple[str, ...]
-    merges: tuple[tuple[str, str], ...]
+    symbols: tuple[str, ...] = ()
+    merges: tuple[tuple[str, str], ...] = ()
     length: int = 24
-    text_column: str = "text"
-    label_column: str = "label"
 
     kind: ClassVar[str] = "text"
-    what: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
         # they may come from JSON
@@ -113,7 +153,7 @@ class TextReader(Reader):
                     where[pair].add(i)
             del pairs[best]
         reader = cls(
-            symbols, tuple(merges), length or MAX_LENGTH, text_column, label_column
+            text_column, label_column, symbols, tuple(merges), length or MAX_LENGTH
         )
         if length is None and texts:
             sizes = [len(reader.tokens(text)) for text in texts]
@@ -152,31 +192,6 @@ class TextReader(Reader):
                 known[word] = parts
             found += parts
         return found
-
-    def read(self, path: Path | str, *, labels: bool) -> Inputs:
-        return self.from_sheet(read_sheet(path), labels=labels)
-
-    def from_sheet(self, sheet: Sheet, *, labels: bool) -> Inputs:
-        """What `read` returns, from a file that was read already."""
-        texts, known, unreadable = texts_of(
-            sheet, self.text_column, self.label_column, labels=labels
-        )
-        x, cut = self.encode(texts)
-        notes = list(sheet.notes)
-        if cut:
-            notes.append(
-                f"{cut:,} of {len(texts):,} texts have more than {self.length} tokens "
-                "and were cut"
-            )
-        return Inputs(x, texts, known, unreadable, "; ".join(notes))
-
-    def convert(self, X: Any) -> Tensor:
-        """Texts as token numbers (n, length): a list, an array or a data frame column
-        of texts.
-
-        Raises InnerloopError for anything else, naming the entry that is no text.
-        """
-        return self.encode(texts_in(X, self.text_column))[0]
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Token numbers (n, length), float32, 0 after the end of a text, and how many

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from innerloop.engine.errors import InnerloopFileError
-from innerloop.tasks.download import cache_folder, replacing
+from innerloop.engine.folders import cache_folder
+from innerloop.tasks.download import replacing
 
 MAX_BYTES = 4 * 2**30  # of all entries together; the oldest are removed
 Entry = tuple[dict[str, Tensor], dict[str, Any]]

@@ -13,29 +13,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.engine.folders import cache_folder, data_folder
 
 MAX_BYTES = 2**30  # of a download whose size is not known
 _BLOCK = 2**18
 _STALE = 24 * 3600.0  # seconds without a write
-
-
-def data_folder() -> Path:
-    """Where data is looked for: the environment variable INNERLOOP_DATA, else the
-    cache folder.
-    """
-    named = os.environ.get("INNERLOOP_DATA")
-    return Path(named).expanduser() if named else cache_folder()
-
-
-def cache_folder() -> Path:
-    """Where data is kept: INNERLOOP_CACHE, else innerloop/ in the user's cache
-    folder.
-    """
-    named = os.environ.get("INNERLOOP_CACHE")
-    if named:
-        return Path(named).expanduser()
-    user = Path(os.environ.get("XDG_CACHE_HOME", ""))  # empty or relative: ignored
-    return (user if user.is_absolute() else Path.home() / ".cache") / "innerloop"
 
 
 def fetch(

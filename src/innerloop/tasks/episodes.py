@@ -284,7 +284,9 @@ class Episodes(TaskDistribution):
         warp: Warp | None = None,
     ):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
-        self.groups, self.warp = groups, warp
+        self.groups = groups
+        # vectors of an encoder are not distorted
+        self.warp = warp if bank.values.dim() == 4 else None
         self.reader, self.note = bank.reader, bank.note
         if min(ways, shots, queries) < 1 or groups < 0:
             raise InnerloopError(

@@ -79,7 +79,7 @@ def _read_once(root: Path | str, reader: ImageReader) -> tuple[ClassBank, Tensor
         tensors["values"],
         data["counts"],
         names,
-        reader=ImageReader.from_settings(data["reader"]),
+        reader=type(reader).from_settings(data["reader"]),
         title=shown(Path(root)),
         note=note,
     )

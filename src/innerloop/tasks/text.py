@@ -19,7 +19,7 @@ from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
 from innerloop.readers.files import read_sheet, some
-from innerloop.readers.text import UNKNOWN, TextReader, texts_of
+from innerloop.readers.text import UNKNOWN, TextReader, Texts, texts_of
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import group_by_label
@@ -83,17 +83,18 @@ def _reader(
     texts: Iterable[str],
     text_column: str = "text",
     label_column: str = "label",
-) -> TextReader:
+) -> Texts:
     """The reader of an earlier run, if it fits, or one fitted to the texts."""
     if reader is None:
         return _fitted(tuple(texts), length, text_column, label_column)
-    if not isinstance(reader, TextReader):
+    if not isinstance(reader, Texts):
         raise InnerloopTypeError(
             f"these are texts, and the reader reads {reader.what}s"
         )
-    if length not in (None, reader.length):
+    if length is not None and (length,) != reader.x_shape:
         raise InnerloopError(
-            f"length must be {reader.length}, as in the run of the reader; got {length}"
+            f"length {length} does not fit the reader, whose inputs have the shape "
+            f"{reader.x_shape}"
         )
     return reader
 
@@ -159,10 +160,11 @@ def _training_requests() -> list[str]:
     ]
 
 
-def _note(cut: int, of: int, reader: TextReader) -> str:
+def _note(cut: int, of: int, reader: Texts) -> str:
     if not cut:
         return ""
-    return f"{cut:,} of {of:,} texts have more than {reader.length} tokens and were cut"
+    (length,) = reader.x_shape or (0,)
+    return f"{cut:,} of {of:,} texts have more than {length} tokens and were cut"
 
 
 @task_source
@@ -370,6 +372,8 @@ def cloze(
         notes += sheet.notes
         notes += [f"left out: {some(unreadable)}"] if unreadable else []
     fitted = _reader(reader, length, texts, text_column)
+    if not isinstance(fitted, TextReader):
+        raise InnerloopError("cloze hides tokens, and a pretrained encoder reads none")
     x, cut = fitted.encode(texts)
     notes += [note] if (note := _note(cut, len(x), fitted)) else []
     return Cloze(x, fitted, note="; ".join(notes))

@@ -1,0 +1,109 @@
+"""Frozen encoders: vectors that are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop.encoders import ENCODERS, JOIN, open_encoder
+from innerloop.encoders.base import PretrainedEncoder
+from innerloop.encoders.store import FeatureStore, rounded
+from innerloop.engine.errors import InnerloopError
+
+
+class FrozenEncoder:
+    """One pretrained encoder, or several joined by "+", that are never trained.
+
+    The vectors of each are scaled to a common length, times the `share` of the encoder,
+    and placed side by side; the root mean square of the result is 1.
+
+    Args:
+        name: the encoders.
+        weights: what their weights must be, as `weights_of` returns it, or () for those
+            that are installed.
+        reading: how items are read, which their vectors depend on too.
+        beside: an encoder whose vectors follow after the others, as they are.
+
+    Raises MissingPackageError where a package is not installed, and InnerloopError
+    where other weights are installed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: Sequence[str] = (),
+        reading: str = "",
+        beside: PretrainedEncoder | None = None,
+    ):
+        joined = [open_encoder(part) for part in name.split(JOIN)]
+        self.parts = [*joined, *([beside] if beside else [])]
+        self._joined = len(joined)
+        installed = weights_of(name)
+        for wanted, found in zip(weights, installed, strict=bool(weights)):
+            if wanted != found:
+                raise InnerloopError(
+                    f"the encoder needs the weights {wanted:.60}..., and installed are "
+                    f"{found:.60}...: install that version, or train again"
+                )
+        self.features = sum(part.features for part in joined)
+        self.x_size = sum(part.features for part in self.parts)
+        self._stores = [
+            FeatureStore(f"{part.weights} {reading}", part.features)
+            for part in self.parts
+        ]
+
+    def embed(
+        self,
+        contents: Sequence[bytes],
+        items: Callable[[list[int]], tuple[list[int], Any]],
+    ) -> tuple[Tensor, list[int]]:
+        """The vectors (m, x_size) of a batch of items that can be read, and the
+        indices of those that cannot.
+
+        Args:
+            contents: what an item is made of, in bytes; equal contents are embedded
+                once, and never again.
+            items: reads items by their indices; returns the indices that it could
+                read, and these items together.
+        """
+        keys = [hashlib.sha256(content).digest() for content in contents]
+        stored = [store.get(keys) for store in self._stores]
+        missing = [
+            i for i, key in enumerate(keys) if any(key not in found for found in stored)
+        ]
+        first = list({keys[i]: i for i in reversed(missing)}.values())
+        unreadable: set[bytes] = set()
+        if first:
+            read, batch = items(sorted(first))
+            unreadable = {keys[i] for i in first if i not in set(read)}
+            own = [keys[i] for i in read]
+            for part, store, found in zip(self.parts, self._stores, stored, strict=True):
+                if read:
+                    vectors = part.embed(batch)
+                    store.put(own, vectors)
+                    found |= dict(zip(own, rounded(vectors), strict=True))
+        kept = [i for i, key in enumerate(keys) if key not in unreadable]
+        failed = [i for i, key in enumerate(keys) if key in unreadable]
+        if not kept:
+            return torch.empty(0, self.x_size), failed
+        columns = [torch.stack([found[keys[i]] for i in kept]) for found in stored]
+        shares = [part.share for part in self.parts[: self._joined]]
+        scale = (self.features / sum(share**2 for share in shares)) ** 0.5
+        for place, share in enumerate(shares):
+            columns[place] = scale * share * F.normalize(columns[place], dim=-1)
+        return torch.cat(columns, 1), failed
+
+
+def weights_of(name: str) -> tuple[str, ...]:
+    """Name, version and SHA-256 of the installed weights of encoders."""
+    return tuple(str(open_encoder(part).weights) for part in name.split(JOIN))
+
+
+def feature_count(name: str) -> int:
+    """The length of the vectors of encoders that are joined by "+"."""
+    return sum(ENCODERS[part].features for part in name.split(JOIN))
