@@ -129,8 +129,6 @@ class ClassBank:
     def turned(self) -> ClassBank:
         """Every class at four quarter turns, each turn a class of its own and each
         turned group a group of its own.
-
-        Raises InnerloopError where the examples are not images.
         """
         return self._variants(
             {
@@ -142,8 +140,6 @@ class ClassBank:
     def mirrored(self) -> ClassBank:
         """Every class and its mirror image, each a class of its own, in groups of their
         own; for a bank that is not mirrored yet.
-
-        Raises InnerloopError where the examples are not images.
         """
         return self._variants({"": self.turns, "/mirrored": self.turns + 4})
 
@@ -151,12 +147,6 @@ class ClassBank:
         """All classes once for each entry: the ending of their names, and how they are
         turned (C,).
         """
-        if not self.has_images:
-            raise InnerloopError(
-                "only images can be rotated; the examples have the shape "
-                f"{tuple(self.values.shape[1:])}: choose classes without rotations "
-                "(for Omniglot, --protocol lake)"
-            )
         groups = int(self.groups.max()) + 1
         return replace(
             self,

@@ -73,7 +73,8 @@ def _bank(
     part: tuple[str, ...],
 ) -> ClassBank:
     about = [[file.name, size, time] for file, size, time in state]
-    key = [title, version, STROKE_MARGIN, reader.settings(), about, part]
+    settings = [reader.kind, reader.settings(), STROKE_MARGIN]
+    key = [title, version, settings, about, part]
     sources = [file for file, _, _ in state]
 
     def decoded() -> Entry:
@@ -116,8 +117,9 @@ def reading(archive: Path) -> Iterator[None]:
         *(OSError, ValueError, EOFError),
         *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
     ) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise InnerloopError(
-            f"cannot read {shown(archive)}: {error}; replace it by the official file"
+            f"cannot read {shown(archive)}: {why}; replace it by the official file"
         ) from error
 
 

@@ -90,6 +90,11 @@ def bank(
     background = int((full.groups < _BACKGROUND).sum())
     full = replace(full, title=f"the {split} split of Omniglot, {protocol}")
     if protocol == "vinyals":
+        if not full.has_images:
+            raise InnerloopError(
+                "the classes of the protocol vinyals are rotated images, and the "
+                "reader makes vectors: choose another protocol (--protocol lake)"
+            )
         name = {"train": "train" if holdout else "trainval"}.get(split, split)
         lists = fetch(
             "omniglot",
