@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -56,7 +57,10 @@ def drawn(label: int, number: int) -> np.ndarray:
 
 
 def write_archive(
-    folder: Path, arrays: dict[str, np.ndarray], training: int, mode: str = "w:gz"
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    training: int,
+    mode: Literal["w", "w:gz"] = "w:gz",
 ) -> None:
     """The archive in the official layout, in another order than that of the classes;
     arrays has the images (n, 32, 32, 3) of each class, training images first.
@@ -65,7 +69,7 @@ def write_archive(
     parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     for name, pixels in reversed(arrays.items()):
         group = next(i for i, g in enumerate(superclasses) if name in SUPERCLASSES[g])
-        labels = np.tile(np.uint8([group, CLASSES.index(name)]), (len(pixels), 1))
+        labels = np.full((len(pixels), 2), [group, CLASSES.index(name)], np.uint8)
         planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
         records = np.concatenate([labels, planes], 1)
         parts["train"].append(records[:training])
