@@ -30,7 +30,8 @@ from tests.fuzz.values import NAMES, NUMBERS, TEXTS
 
 # sources that download data, or take seconds to set up
 LARGE = (
-    *("omniglot", "clinc", "cloze", "tox21", "pools", "completion", "xor"),
+    *("omniglot", "cifar-fs", "fc100", "emoji"),
+    *("clinc", "cloze", "tox21", "pools", "completion", "xor"),
     *("mlp-omniglot", "mlp-digits", "half-cheetah", "string-programs"),
     *("list-programs", "strokes", "navigation", "mazes"),
 )

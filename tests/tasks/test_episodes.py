@@ -585,6 +585,24 @@ def test_an_elastic_warp_moves_places_of_one_image_apart_smoothly_and_not_far() 
     assert float(moved.diff(dim=3).abs().max()) < 0.3 * elastic
 
 
+def test_a_mirroring_warp_flips_half_of_the_images_left_to_right() -> None:
+    images = torch.rand(1, 3, 9, 7, generator=seeded()).repeat(100, 1, 1, 1)
+    warped = Warp(0, 0, 0, 0, 0, mirror=True)(images, seeded())
+    flips = [
+        torch.allclose(image, images[0].flip(2), atol=1e-5, rtol=0) for image in warped
+    ]
+    for image, flipped in zip(warped, flips, strict=True):
+        expected = images[0].flip(2) if flipped else images[0]
+        torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
+    assert 30 < sum(flips) < 70
+
+
+def test_a_warp_fills_with_black_or_continues_the_border() -> None:
+    white = torch.ones(50, 1, 9, 9)
+    assert float(Warp(shift=0.2)(white, seeded()).min()) == 0
+    assert float(Warp(shift=0.2, edge="border")(white, seeded()).min()) > 0.999
+
+
 def test_a_mirrored_class_is_the_class_flipped_and_then_turned() -> None:
     bank = pictures([2] * 3, [0, 0, 1]).turned().mirrored()
     assert len(bank) == len(set(bank.names)) == 24

@@ -2,12 +2,16 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import innerloop
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers import ImageReader
 from innerloop.tasks import Episodes, omniglot
 from innerloop.tasks.omniglot import bank
 from innerloop.tasks.splits import SPLITS
@@ -202,7 +206,7 @@ def test_a_second_process_reads_the_cache_and_decodes_nothing(
 ) -> None:
     names = bank("lake", "test").fingerprint()  # in the cache from here on
     module = sys.modules["innerloop.tasks.omniglot"]
-    module._load.cache_clear()
+    sys.modules["innerloop.tasks.images"]._bank.cache_clear()
 
     def read(*_: object) -> None:
         raise AssertionError("the archives were read")
@@ -216,6 +220,27 @@ def test_no_image_and_no_character_is_in_two_splits() -> None:
         splits = [bank(protocol, split, True) for split in SPLITS]  # pyright: ignore[reportArgumentType]
         for keys in ([b.item_keys() for b in splits], [b.class_keys() for b in splits]):
             assert len(frozenset.union(*keys)) == sum(map(len, keys))
+
+
+@dataclass(frozen=True)
+class Vectors(ImageReader):
+    """Images as vectors."""
+
+    kind = "vectors"
+
+    def pixels(self, files: Any, names: Any) -> tuple[torch.Tensor, Any]:
+        return torch.zeros(len(files), 8), []
+
+
+def test_a_reader_of_vectors_makes_upright_classes_of_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
+    tasks = omniglot("train", reader=Vectors())
+    assert (tasks.spec.x_shape, len(tasks.bank)) == ((8,), 964)
+    assert tasks.warp is None
+    with pytest.raises(InnerloopError, match="the reader makes vectors"):
+        omniglot("train", protocol="vinyals", reader=Vectors())
 
 
 def test_unknown_names_are_refused() -> None:

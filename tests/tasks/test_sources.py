@@ -24,7 +24,10 @@ GENERATED = (
     *("strokes", "sinusoid", "sums", "copy", "repeat-copy", "associative-recall"),
     *("gp-curves", "completion", "xor", "quadratics"),
 )
-FROM_DATA = ("omniglot", "folder", "pools", "mlp-digits", "mlp-omniglot")
+FROM_DATA = (
+    *("omniglot", "cifar-fs", "fc100", "emoji", "folder", "pools", "mlp-digits"),
+    "mlp-omniglot",
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -48,6 +48,15 @@ def test_a_known_split_stays_as_it_is() -> None:
     ]
 
 
+def test_a_split_may_have_other_shares() -> None:
+    letters = [f"{i}" for i in range(50)]
+    shares = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}
+    parts = [split_indices(letters, split, shares) for split in SPLITS]
+    assert [len(part) for part in parts] == [35, 5, 10]
+    assert sorted(i for part in parts for i in part) == list(range(50))
+    assert parts[2] == split_indices(letters, "test")
+
+
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="one of train, val, test; got 'dev'"):
         split_indices(["a"], "dev")

@@ -10,7 +10,9 @@ from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
 from innerloop.tasks.assay_table import molecules
+from innerloop.tasks.cifar import cifar_fs, fc100
 from innerloop.tasks.completion import completion
+from innerloop.tasks.emoji import emoji
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import folder
 from innerloop.tasks.function_sums import sums
@@ -28,6 +30,9 @@ from innerloop.tasks.xor import xor
 TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "strokes": strokes,
     "omniglot": omniglot,
+    "cifar-fs": cifar_fs,
+    "fc100": fc100,
+    "emoji": emoji,
     "sinusoid": sinusoid,
     "sums": sums,
     "folder": folder,
@@ -60,10 +65,13 @@ __all__ = [
     "Warp",
     "arrays",
     "associative_recall",
+    "cifar_fs",
     "clinc",
     "cloze",
     "completion",
     "copy",
+    "emoji",
+    "fc100",
     "folder",
     "gp_curves",
     "list_programs",

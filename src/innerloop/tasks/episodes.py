@@ -8,7 +8,7 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,11 @@ class ClassBank:
         return TaskSpec(
             "classes", tuple(self.values.shape[1:]), ways, vocabulary=vocabulary
         )
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the examples are images, which can be turned and distorted."""
+        return self.values.dim() == 4
 
     def class_keys(self) -> frozenset[str]:
         """A key of each class: a hash of its unturned examples in any order."""
@@ -174,6 +179,9 @@ class Warp:
         scale, shear, shift: of the affine map, as fractions.
         elastic: how far each of 4x4 control points moves beside the affine map, as a
             fraction of half the image; the image between them follows smoothly.
+        mirror: flip half of the images, left to right.
+        edge: what lies outside an image: "zeros" for black, or "border" for its
+            outermost pixels.
     """
 
     degrees: float = 7.0
@@ -181,6 +189,8 @@ class Warp:
     shear: float = 0.1
     shift: float = 0.06
     elastic: float = 0.1
+    mirror: bool = False
+    edge: Literal["zeros", "border"] = "zeros"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Images (n, channels, height, width), each distorted in its own way."""
@@ -196,9 +206,15 @@ class Warp:
         maps = torch.cat(
             [rotation @ skew, shift[:, :, None], elastic], -1
         )  # (n, 2, 19)
+        if self.mirror:
+            flipped = torch.randint(2, (len(images), 1), generator=generator)
+            maps[:, 0] *= 1 - 2 * flipped
         places = _fields(*images.shape[2:]) @ maps.mT  # (n, height * width, 2)
         return F.grid_sample(
-            images, places.view(-1, *images.shape[2:], 2), align_corners=False
+            images,
+            places.view(-1, *images.shape[2:], 2),
+            padding_mode=self.edge,
+            align_corners=False,
         )
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
-from innerloop.readers.image import STROKE_MARGIN, ImageReader, shown
-from innerloop.tasks.cache import Entry, cached
+from innerloop.readers.image import ImageReader
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import image_reader
+from innerloop.tasks.images import ImageFiles, distortion, read_once, reading
 from innerloop.tasks.splits import check_split, task_source
 
 READER = ImageReader(1, (28, 28), dark_background=True, normalize_strokes=True)
 Protocol = Literal["lake", "lake-minimal-1", "lake-minimal-2", "vinyals"]
 
-_VERSION = 1  # of the way in which the images are read
+_VERSION = 2  # of the way in which the images are read
+_BACKGROUND = 30  # alphabets in the first archive
 _URL = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/"
     "057f034baf2ecb8530bc5710e5a23584d2a519cc/python/"
@@ -54,60 +55,17 @@ _MINIMAL = {
 }
 
 
-@lru_cache(maxsize=2)
-def _load(
-    reader: ImageReader, archives: tuple[tuple[Path, int, int], ...]
-) -> tuple[ClassBank, dict[str, int], int]:
-    """All characters as one bank, in order of set and name; the index of each name; the
-    number of characters in the background set.
-    """
-    about = [[name.name, size, time] for name, size, time in archives]
-    key = ["omniglot", _VERSION, STROKE_MARGIN, reader.settings(), about]
-    files = [file for file, _, _ in archives]
-    tensors, data = cached("omniglot", key, lambda: _read(reader, files))
-    classes: list[str] = data["classes"]
-    groups = list(dict.fromkeys(name.split("/")[0] for name in classes))
-    bank = ClassBank.of(
-        tensors["images"],
-        data["counts"],
-        classes,
-        [groups.index(name.split("/")[0]) for name in classes],
-        reader,
-        "Omniglot",
-    )
-    return bank, {name: i for i, name in enumerate(classes)}, data["background"]
-
-
-def _read(reader: ImageReader, archives: list[Path]) -> Entry:
-    files, names, members, background = [], [], [], 0
+def _read(archives: Sequence[Path], _: Sequence[str]) -> ImageFiles:
+    found = ImageFiles([], [], [], [])
     for archive in archives:
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                for member in sorted(
-                    m for m in opened.namelist() if m.endswith(".png")
-                ):
-                    alphabet, character = member.split("/")[1:3]
-                    names.append(f"{alphabet}/{character}")
-                    members.append(member)
-                    files.append(io.BytesIO(opened.read(member)))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InnerloopError(
-                f"cannot read {shown(archive)}: {error}; replace it by the official "
-                "file"
-            ) from error
-        background = background or len(set(names))
-    images, unreadable = reader.pixels(files, members)
-    if unreadable:
-        index, why = unreadable[0]
-        raise InnerloopError(f"cannot read {members[index]} of Omniglot: {why}")
-    classes = dict.fromkeys(names, 0)
-    for name in names:
-        classes[name] += 1
-    return {"images": images}, {
-        "classes": list(classes),
-        "counts": list(classes.values()),
-        "background": background,
-    }
+        with reading(archive), zipfile.ZipFile(archive) as opened:
+            for member in sorted(m for m in opened.namelist() if m.endswith(".png")):
+                alphabet, character = member.split("/")[1:3]
+                found.files.append(io.BytesIO(opened.read(member)))
+                found.names.append(member)
+                found.classes.append(f"{alphabet}/{character}")
+                found.groups.append(alphabet)
+    return found
 
 
 def bank(
@@ -128,12 +86,15 @@ def bank(
         fetch("omniglot", name, _URL + name, checksum, size)
         for name, (checksum, size) in _ARCHIVES.items()
     ]
-    about = [(file, file.stat()) for file in archives]
-    full, index, background = _load(
-        reader, tuple((file, s.st_size, s.st_mtime_ns) for file, s in about)
-    )
+    full = read_once("Omniglot", _VERSION, _read, reader, archives)
+    background = int((full.groups < _BACKGROUND).sum())
     full = replace(full, title=f"the {split} split of Omniglot, {protocol}")
     if protocol == "vinyals":
+        if not full.has_images:
+            raise InnerloopError(
+                "the classes of the protocol vinyals are rotated images, and the "
+                "reader makes vectors: choose another protocol (--protocol lake)"
+            )
         name = {"train": "train" if holdout else "trainval"}.get(split, split)
         lists = fetch(
             "omniglot",
@@ -141,6 +102,7 @@ def bank(
             f"{_LISTS_URL}{name}.txt",
             _LISTS[name],
         )
+        index = {name: i for i, name in enumerate(full.names)}
         return full.turned().pick(
             [
                 index[line.rsplit("/", 1)[0]] + int(line[-3:]) // 90 * len(full)
@@ -210,7 +172,7 @@ def omniglot(
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)
     chosen = bank(protocol, split, holdout, image_reader(reader, default))
-    augment = split == "train" if augment is None else augment
-    if augment:
+    warp = distortion(chosen, split, augment, Warp())
+    if warp is not None:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
-    return Episodes(chosen, ways, shots, queries, groups, Warp() if augment else None)
+    return Episodes(chosen, ways, shots, queries, groups, warp)

@@ -51,9 +51,11 @@ def check_split(split: object) -> None:
         raise InnerloopError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
 
 
-def split_indices(names: Sequence[str], split: str) -> list[int]:
-    """The indices of the names that belong to a split: 64, 16 and 20 % of them, in an
-    order that is fixed by the names alone.
+def split_indices(
+    names: Sequence[str], split: str, shares: dict[str, tuple[float, float]] = SPLITS
+) -> list[int]:
+    """The indices of the names that belong to a split, by default 64, 16 and 20 % of
+    them, in an order that is fixed by the names alone.
 
     Raises InnerloopError for an unknown split.
     """
@@ -64,7 +66,7 @@ def split_indices(names: Sequence[str], split: str) -> list[int]:
             names[i].encode("utf-8", "surrogateescape")
         ).hexdigest(),
     )
-    low, high = (round(share * len(names)) for share in SPLITS[split])
+    low, high = (round(share * len(names)) for share in shares[split])
     return sorted(order[low:high])
 
 
