@@ -121,6 +121,11 @@ class ClassBank:
             names=tuple(self.names[i] for i in classes),
         )
 
+    @property
+    def holds_images(self) -> bool:
+        """Whether the examples are images, not feature vectors or token numbers."""
+        return self.values.ndim == 4
+
     def turned(self) -> ClassBank:
         """Every class at four quarter turns, each turn a class of its own and each
         turned group a group of its own.
@@ -142,6 +147,11 @@ class ClassBank:
         """All classes once for each entry: the ending of their names, and how they are
         turned (C,).
         """
+        if not self.holds_images:
+            raise InnerloopError(
+                "only images can be turned or mirrored; got inputs of shape "
+                f"{tuple(self.values.shape[1:])}: set augment to false"
+            )
         groups = int(self.groups.max()) + 1
         return replace(
             self,
@@ -290,6 +300,11 @@ class Episodes(TaskDistribution):
             raise InnerloopError(
                 "ways, shots and queries must be at least 1 and groups at least 0; got "
                 f"{ways}, {shots}, {queries} and {groups}"
+            )
+        if warp and not bank.holds_images:
+            raise InnerloopError(
+                "only images can be distorted; got inputs of shape "
+                f"{tuple(bank.values.shape[1:])}: set augment to false"
             )
         needed = shots + queries
         enough = [i for i, count in enumerate(bank.counts.tolist()) if count >= needed]

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, get_args
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
-from innerloop.readers.image import STROKE_MARGIN, ImageReader, shown
+from innerloop.readers.files import shown
+from innerloop.readers.image import STROKE_MARGIN, ImageReader
 from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
@@ -62,7 +63,7 @@ def _load(
     number of characters in the background set.
     """
     about = [[name.name, size, time] for name, size, time in archives]
-    key = ["omniglot", _VERSION, STROKE_MARGIN, reader.settings(), about]
+    key = ["omniglot", _VERSION, STROKE_MARGIN, reader.kind, reader.settings(), about]
     files = [file for file, _, _ in archives]
     tensors, data = cached("omniglot", key, lambda: _read(reader, files))
     classes: list[str] = data["classes"]
@@ -210,7 +211,8 @@ def omniglot(
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)
     chosen = bank(protocol, split, holdout, image_reader(reader, default))
-    augment = split == "train" if augment is None else augment
+    if augment is None:
+        augment = split == "train" and chosen.holds_images
     if augment:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
     return Episodes(chosen, ways, shots, queries, groups, Warp() if augment else None)
