@@ -3,13 +3,14 @@
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.image import ImageReader
 from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.sound import SoundReader
 from innerloop.readers.table import TableReader
-from innerloop.readers.text import TextReader
+from innerloop.readers.text import TextReader, Texts
 
 # by the name that a run's experiment uses
 READERS: dict[str, type[Reader]] = {
     reader.kind: reader
-    for reader in (ImageReader, TextReader, TableReader, MoleculeReader)
+    for reader in (ImageReader, TextReader, TableReader, MoleculeReader, SoundReader)
 }
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Inputs",
     "MoleculeReader",
     "Reader",
+    "SoundReader",
     "TableReader",
     "TextReader",
+    "Texts",
 ]

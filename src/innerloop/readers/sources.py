@@ -381,8 +381,8 @@ def _column(sheet: Sheet, names: Sequence[str], option: str) -> str:
 
 
 def _on_disk(folder: Path, text: str) -> File | str:
-    """The regular file at a path that is absolute or relative to the folder; backslashes
-    may separate folders.
+    """The regular file at a path that is absolute or relative to the folder; it may
+    have backslashes between folders.
     """
     for spelled in (text, text.replace("\\", "/")):
         file = folder / spelled
