@@ -25,30 +25,29 @@ RATE = 16_000  # samples a second of a waveform
 MIN_RATE, MAX_RATE = 1000, 768_000  # samples a second of a file
 MAX_CHANNELS = 64
 ZEROS = 12  # of the sinc function on either side, in resampling
-_BLOCK = 8192  # samples that are interpolated at once
+_BLOCK = 4096  # samples that are interpolated at once
 _CONVERT = "convert it to WAV, for example: ffmpeg -i {} sound.wav"
 _OTHER_SOUNDS = (
     *(".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma"),
     *(".aif", ".aiff", ".amr", ".webm", ".mp4"),
 )
-READABLE = ".wav; convert others, for example: ffmpeg -i sound.mp3 sound.wav"
 SOUNDS = FileKind(
     "sound",
     frozenset({".wav", ".wave"}),
-    READABLE,
+    ".wav",
     {s: f"{s} is not read: {_CONVERT.format('sound' + s)}" for s in _OTHER_SOUNDS},
     ("sound", "audio", "file", "path", "filename", "file_name"),
 )
 
 
 class Wave(NamedTuple):
-    """The first samples of a sound, (n,) mono float32, its samples a second, and the
-    number of samples in all.
+    """The first samples of a sound, (n,) mono float32, its samples a second, and how
+    many seconds it has in all.
     """
 
     samples: NDArray[np.float32]
     rate: int
-    total: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,6 @@ class SoundReader(Reader):
     Integer samples of 8, 16, 24 and 32 bits and floating point samples are read, at any
     rate. The channels are averaged. Samples lie between -1 and 1; a shorter sound is
     padded with silence at its end, a longer one is cut.
-
-    Reference: Smith 2002, "Digital audio resampling home page", CCRMA, Stanford
-    University.
 
     Args:
         seconds: the length of a waveform.
@@ -160,7 +156,7 @@ class SoundReader(Reader):
                 unreadable.append((i, (lines or [type(error).__name__])[0][:200]))
                 continue
             values[count] = self.fit(wave)
-            cut += wave.total > len(wave.samples)
+            cut += wave.seconds > self.seconds
             count += 1
         return values[:count], unreadable, cut
 
@@ -190,7 +186,7 @@ class SoundReader(Reader):
             rate, samples = sound if isinstance(sound, tuple) else (RATE, sound)
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise InnerloopError(_wrong_rate(rate))
-            return self.fit(Wave(_mono(samples), int(rate), len(samples)))
+            return self.fit(Wave(_mono(samples), int(rate), len(samples) / rate))
         except MemoryError:
             raise
         except Exception as error:
@@ -200,10 +196,12 @@ class SoundReader(Reader):
 
 def _several(X: Any) -> Iterator[Any]:
     """The single sounds of X; refuses one sound where several are expected."""
-    if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
-    one = isinstance(X, str | os.PathLike) or (isinstance(X, np.ndarray) and X.ndim < 2)
-    if one or not hasattr(X, "__len__"):
+    array = isinstance(X, np.ndarray | Tensor)
+    if (
+        not isinstance(X, Sequence | Tensor | np.ndarray)
+        or isinstance(X, str)
+        or (array and X.ndim < 2)
+    ):
         raise InnerloopTypeError(
             "X must be several sounds, such as a list of paths; pass [sound] for one"
         )
@@ -242,19 +240,18 @@ def read_wave(file: File, seconds: float = math.inf) -> Wave:
 
     Raises InnerloopError for a file that is damaged, cut off, or not WAV.
     """
-    with regular_file(file).open("rb") if isinstance(file, Path) else file.open() as f:
+    with _opened(file) as f:
         layout = _layout(f)
-        # half of the interpolation's filter reads beyond the end
+        # the filter of the last samples reads beyond the end
         margin = 2 * ZEROS * max(1.0, layout.rate / RATE)
-        wanted = min(layout.frames, math.ceil(min(seconds, 1e6) * layout.rate + margin))
-        raw = f.read(wanted * layout.width * layout.channels)
-    return Wave(
-        _mono(_samples(raw, layout)),
-        layout.rate,
-        layout.frames
-        if layout.frames > math.ceil(min(seconds, 1e6) * layout.rate)
-        else min(wanted, layout.frames),
-    )
+        wanted = min(layout.frames, seconds * layout.rate + margin)
+        raw = f.read(math.ceil(wanted) * layout.width * layout.channels)
+    whole = layout.frames / layout.rate
+    return Wave(_mono(_samples(raw, layout)), layout.rate, whole)
+
+
+def _opened(file: File) -> IO[bytes]:
+    return regular_file(file).open("rb") if isinstance(file, Path) else file.open()
 
 
 class _Layout(NamedTuple):
@@ -355,9 +352,7 @@ def _samples(raw: bytes, layout: _Layout) -> NDArray[Any]:
 
 def _seconds(file: File) -> float | None:
     try:
-        with (
-            regular_file(file).open("rb") if isinstance(file, Path) else file.open()
-        ) as f:
+        with _opened(file) as f:
             layout = _layout(f)
     except MemoryError:
         raise
@@ -377,17 +372,18 @@ def resampled(
     number = max(1, round(len(samples) * wanted / rate))
     cutoff = min(1.0, wanted / rate)  # relative to half of the old rate
     reach = math.ceil(ZEROS / cutoff)
-    padded = np.pad(samples, (reach, reach + 1)).astype(np.float64)
+    padded = np.pad(samples, (reach, reach + 1))
     taps = np.arange(-reach + 1, reach + 1)
     found = np.empty(number, np.float32)
     for begin in range(0, number, _BLOCK):
-        place = np.arange(begin, min(begin + _BLOCK, number)) * (rate / wanted)
-        place = np.minimum(place, len(samples) - 1)
-        first = np.floor(place).astype(np.int64)
-        distance = (place - first)[:, None] - taps  # (m, taps)
+        # in units of 1 / wanted of an old sample, exactly
+        place = np.arange(begin, min(begin + _BLOCK, number), dtype=np.int64) * rate
+        place = np.minimum(place, (len(samples) - 1) * wanted)
+        first, part = np.divmod(place, wanted)
+        parts, which = np.unique(part, return_inverse=True)  # few, as they repeat
+        distance = (parts / wanted)[:, None] - taps
         window = np.cos(np.clip(distance / reach, -1, 1) * (np.pi / 2)) ** 2
-        kernel = cutoff * np.sinc(cutoff * distance) * window
-        found[begin : begin + len(place)] = (
-            padded[first[:, None] + taps + reach] * kernel
-        ).sum(1)
+        kernels = (cutoff * np.sinc(cutoff * distance) * window).astype(np.float32)
+        around = padded[first[:, None] + taps + reach]  # (m, taps)
+        found[begin : begin + len(place)] = (around * kernels[which]).sum(1)
     return found

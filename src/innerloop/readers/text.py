@@ -258,8 +258,8 @@ class TextReader(Texts):
 
     def cut_note(self, cut: int, of: int) -> str:
         return (
-            f"{cut:,} of {of:,} texts have more than {self.length} tokens and were cut; "
-            "a run that is trained with a larger length reads more of them"
+            f"{cut:,} of {of:,} texts have more than {self.length} tokens and were "
+            "cut; a run that is trained with a larger length reads more of them"
         )
 
     def check_length(self, length: int | None) -> None:

@@ -69,8 +69,8 @@ def requests() -> dict[str, dict[str, list[str]]]:
 
 
 @lru_cache(maxsize=2)
-def _fitted(texts: tuple[str, ...], length: int | None, **columns: str) -> TextReader:
-    return TextReader.fitted(texts, length=length, **columns)
+def _fitted(texts: tuple[str, ...], length: int | None) -> TextReader:
+    return TextReader.fitted(texts, length=length)
 
 
 def _reader(
@@ -80,7 +80,7 @@ def _reader(
     with these columns.
     """
     if reader is None:
-        return _fitted(tuple(texts), length, **columns)
+        return _fitted(tuple(texts), length).with_columns(**columns)
     if not isinstance(reader, Texts):
         raise InnerloopTypeError(
             f"these are texts, and the reader reads {reader.what}s"
