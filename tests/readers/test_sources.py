@@ -98,7 +98,7 @@ def test_files_outside_of_class_folders_have_no_label(
 def test_labels_are_not_taken_from_file_names(tmp_path: Path, pack: Pack) -> None:
     files = {"cat_01.png": png(1), "dog_01.png": png(2)}
     data = pack(files, tmp_path / "data")
-    with pytest.raises(InnerloopError, match="no class folders.*file names") as raised:
+    with pytest.raises(InnerloopError, match=r"no class folders.*file names") as raised:
         READER.read(data, labels=True)
     text = str(raised.value).replace(str(tmp_path), "")
     assert "CLASS/image.png, a table with the columns image and label, or a" in text
@@ -155,7 +155,7 @@ def test_a_table_names_images_and_labels(tmp_path: Path) -> None:
     assert READER.read(table, labels=False).labels == found.labels
     table.write_text("image\na/1.png\n")
     assert READER.read(table, labels=False).labels is None
-    with pytest.raises(InnerloopError, match="no column label or class or y.*_column"):
+    with pytest.raises(InnerloopError, match=r"no column label or class or y.*_column"):
         READER.read(table, labels=True)
 
 
@@ -180,7 +180,7 @@ def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
     table = in_folder(TABLED, tmp_path) / "photos.csv"
     table.write_text(TABLE.replace("Image", "scan").replace("Class", "species"))
     with pytest.raises(
-        InnerloopError, match="no column image or file .*has scan, note.*image_column"
+        InnerloopError, match=r"no column image or file .*has scan, note.*image_column"
     ):
         READER.read(table, labels=True)
     reader = ImageReader(1, (4, 4), image_column="scan", label_column="species")
@@ -356,7 +356,7 @@ def test_names_that_macos_stores_without_a_flag_are_utf8(tmp_path: Path) -> None
     assert READER.read(path, labels=True).labels == ["زهور", "日本"]
 
 
-# ------------------------------------------------------------------ a reader of features
+# ------------------------------------------------------------------ features
 
 
 class Means(ImageReader):
