@@ -190,12 +190,13 @@ def folder(
     label_column: str | None = None,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Images: your own images, in class folders, a table of paths or an archive.
+    """Images: your own images, in class folders or a table.
 
-    These layouts are read: a folder ROOT/CLASS/image.png, where a class folder may hold
-    folders at any depth; a table (.csv, .tsv, .xlsx, .parquet, .json, .jsonl) with a
-    column of paths, absolute or relative to its folder, and a column of labels; a .zip,
-    .tar or .tar.gz of class folders, or of a table and images, without unpacking it.
+    folder    ROOT/CLASS/image.png, also in folders inside CLASS
+    table     columns of paths and labels: .csv, .tsv, .xlsx, .parquet, .json, .jsonl
+    archive   .zip, .tar or .tar.gz of class folders, or of a table and images
+
+    Paths in a table are absolute or relative to its folder. Archives are not unpacked.
 
     64 % of the classes are for training, 16 % for validation and 20 % for testing; the
     assignment depends only on their names. An image that is in two splits is used in

@@ -166,9 +166,9 @@ def text(
 ) -> Episodes:
     """Texts: your own labeled texts.
 
-    These layouts are read: a table with a header (.csv, .tsv, .txt, also as .gz, .xlsx
-    or .parquet) or of JSON objects (.json, .jsonl); a folder FILE/CLASS/text.txt with a
-    text in each file; a .zip, .tar or .tar.gz of either.
+    table     columns of texts and labels: .csv, .tsv, .xlsx, .parquet, .json, .jsonl
+    folder    FILE/CLASS/text.txt, one text in each file
+    archive   .zip, .tar or .tar.gz of one table or of class folders
 
     64, 16 and 20 % of the labels are for training, validation and testing; the
     assignment depends only on their names. A text that is repeated within a label is
