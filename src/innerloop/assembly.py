@@ -208,6 +208,8 @@ def check_reader_options(
 ) -> None:
     """Raises InnerloopError where options ask for another way of reading inputs."""
     for name, value in options.items():
+        if name.endswith("_column"):  # columns have nothing to do with networks
+            continue
         there = reader.options.get(name, value)
         sizes = there if isinstance(there, list | tuple) else [there]
         if any(size != value for size in sizes):

@@ -5,6 +5,7 @@ about files that cannot be read.
 import csv
 import gzip
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,58 @@ def test_parquet_files_are_read(tmp_path: Path) -> None:
     sheet = read_sheet(tmp_path / "a.parquet")
     assert (sheet.columns, sheet.lines) == (("size", "y"), [1, 2])
     assert sheet.rows == [[1.5, "a"], [None, "b"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"a": 1}\n{"a": }\n', "line 2, is not JSON"),
+        ('[{"a": 1}, {"a"', "is not JSON"),
+        ('[{"a": 1}', "is not JSON"),
+        ('{"a": 1}\n7\n', "line 2: expected a JSON object .*; got 7"),
+        ('["a"]', "line 1: expected a JSON object"),
+        ("[]", "no JSON objects"),
+        ("[" * 100_000, "cannot be read as a table"),
+        ('[{"a": ' + "9" * 5000 + "}]", "cannot be read as a table"),
+        ("", "is empty"),
+        ("ab\0\0b", "zero bytes"),
+    ],
+)
+def test_json_that_is_no_table_is_one_line(
+    tmp_path: Path, content: str, why: str
+) -> None:
+    with pytest.raises(InnerloopError, match=why) as raised:
+        read_sheet(write(tmp_path / "a.json", content))
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value).replace(str(tmp_path), "")) < 300
+
+
+def test_json_objects_may_have_different_keys(tmp_path: Path) -> None:
+    text = '{"text": "a", "n": 1}\n\n{"label": "b", "text": "\\ud83c"}\n'
+    sheet = read_sheet(write(tmp_path / "a.jsonl", text))
+    assert sheet.columns == ("text", "n", "label")
+    assert sheet.rows == [["a", 1, None], ["\ufffd", None, "b"]]
+    assert sheet.lines == [1, 3]
+
+
+def test_compressed_tables_that_grow_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [0] * 2000, "b": [0] * 2000})
+    frame.to_excel(tmp_path / "a.xlsx", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    monkeypatch.setattr(files, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(files, "MAX_CELLS", 3000)
+    for name, why in (
+        ("a.xlsx", "decompressed"),
+        ("a.parquet", "4,000 cells"),
+        ("a.jsonl", "4,000 cells"),
+    ):
+        with pytest.raises(InnerloopError, match=why):
+            read_sheet(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr("a.txt", "x")
+    with pytest.raises(InnerloopError, match="an archive and not a workbook"):
+        read_sheet(tmp_path / "a.zip")

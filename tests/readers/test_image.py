@@ -483,7 +483,7 @@ def test_all_unreadable_files_are_named_and_the_rest_is_read(tmp_path: Path) -> 
     assert "1 .txt" in found.note
     assert "images in folders inside the class folders: 1" in found.note
     query = GRAY.read(tmp_path, labels=False)
-    assert (query.names, query.labels) == (found.names, None)
+    assert (query.names, query.labels) == (found.names, found.labels)
     assert len(query.unreadable) == 4
     one = GRAY.read(tmp_path / "cats" / "1.png", labels=False)
     assert torch.equal(one.x, found.x[:1])

@@ -244,3 +244,33 @@ def test_frames_and_tensors_are_rows(tmp_path: Path) -> None:
         assert reader.convert(X).tolist() == expected
     pandas = pytest.importorskip("pandas")
     assert reader.convert(pandas.DataFrame({"b": [3], "a": [1]})).tolist() == expected
+
+
+def test_durations_are_numbers_of_days() -> None:
+    days = [datetime.timedelta(days) for days in (2, 0.5, 0)]
+    reader = TableReader.fitted({"wait": days}, standardize=False)
+    assert reader.convert({"wait": days}).tolist() == [[2], [0.5], [0]]
+    in_numpy = np.array([48, 12, 0], "timedelta64[h]")
+    assert torch.equal(
+        reader.convert({"wait": in_numpy}), reader.convert({"wait": days})
+    )
+    gap = np.array([48, "NaT"], "timedelta64[h]")
+    assert TableReader.fitted({"wait": gap}, standardize=False).columns[0].gaps
+
+
+def test_a_missing_column_says_what_it_is_for(tmp_path: Path) -> None:
+    reader = TableReader.fitted({"age": [1, 2], "size": [3, 4]})
+    (tmp_path / "a.csv").write_text("age,y\n1,a\n")
+    with pytest.raises(InnerloopError, match=r"no column .size.*takes features from"):
+        reader.read(tmp_path / "a.csv", labels=True)
+
+
+def test_json_objects_are_rows(tmp_path: Path) -> None:
+    rows = '{"age": 1, "city": "Rome", "y": "a"}\n{"age": null, "y": "b"}\n'
+    (tmp_path / "a.jsonl").write_text(rows)
+    reader = TableReader.fitted(
+        {"age": [0.0, None], "city": ["Rome", "Rome"]}, standardize=False
+    )
+    found = reader.read(tmp_path / "a.jsonl", labels=True)
+    assert found.x.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert found.labels == ["a", "b"]

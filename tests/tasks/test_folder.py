@@ -1,16 +1,22 @@
 """Episodes from folders of images, read once, and errors of folders without images."""
 
+import csv
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from innerloop.cli import main
 from innerloop.engine.errors import InnerloopError
+from innerloop.experiment import load
 from innerloop.readers import ImageReader
 from innerloop.tasks import folder
 from innerloop.tasks.folder import group_by_label, read_classes
@@ -345,3 +351,120 @@ def test_group_by_label_brings_examples_class_by_class() -> None:
         [1, 4, 0, 2, 5, 3],
         [2, 3, 1],
     )
+
+
+def as_table(root: Path, columns: str = "image,label") -> Path:
+    """A table of images that lie in one folder."""
+    lines = [columns]
+    for file in sorted(root.rglob("*.png"), reverse=True):
+        lines.append(f"{root.name}/{file.parent.name}/{file.name},{file.parent.name}")
+    table = root.parent / "photos.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def test_a_table_and_an_archive_are_the_same_tasks_as_folders(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "photos")
+    wanted = read_classes(root, GRAY)
+    for path in (as_table(root), Path(packed)):
+        bank = read_classes(path, GRAY)
+        assert (bank.names, bank.counts.tolist()) == (wanted.names, [3] * 10)
+        assert bank.class_keys() == wanted.class_keys()
+        tasks = folder("test", root=path, size=4, ways=2, queries=1)
+        assert tasks.item_keys() == folder("test", root=root, **SMALL).item_keys()
+
+
+def test_a_changed_label_or_archive_is_read_anew(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", 2)
+    table = as_table(root)
+    assert read_classes(table, GRAY).counts.tolist() == [3, 3]
+    text = table.read_text()
+    table.write_text(text.replace("/0.png,class0", "/0.png,class1", 1))
+    assert read_classes(table, GRAY).counts.tolist() == [2, 4]
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root)
+    assert int(read_classes(packed, GRAY).values.max()) == 12
+    Image.new("L", (8, 8), 250).save(root / "class1" / "2.png")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", root)
+    assert int(read_classes(packed, GRAY).values.max()) == 250
+
+
+def test_columns_of_a_table_of_images_are_options(tmp_path: Path) -> None:
+    table = as_table(fill(tmp_path / "photos"), "scan,species")
+    with pytest.raises(InnerloopError, match=r"no column image .*image_column"):
+        folder(root=table, **SMALL)
+    columns = {"image_column": "scan", "label_column": "species"}
+    tasks = folder(root=table, **SMALL, **columns)
+    assert len(tasks.bank) == 6
+    again = folder(root=table, reader=tasks.reader, ways=2, queries=1)
+    assert again.bank.names == tasks.bank.names
+
+
+@dataclass(frozen=True)
+class Features(ImageReader):
+    """Images as feature vectors, as from a pretrained encoder."""
+
+    kind = "features"
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (3,)
+
+    def pixels(self, files: Any, names: Any) -> Any:
+        images, unreadable = super().pixels(files, names)
+        return self.features(images.float() / 255), unreadable
+
+    def convert(self, X: Any) -> torch.Tensor:
+        return self.features(super().convert(X))
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        means = images.flatten(1).mean(1)
+        return torch.stack([means, -means, means**2], 1)
+
+
+def test_a_reader_of_features_makes_tasks_of_vectors(tmp_path: Path) -> None:
+    root = fill(tmp_path)
+    reader = Features(1, (4, 4))
+    pixels = read_classes(root, GRAY)
+    tasks = folder("train", root=root, reader=reader, ways=2, queries=1)
+    assert (tasks.spec.x_shape, tasks.warp) == ((3,), None)
+    assert tasks.reader == reader
+    assert tasks.sample(4, torch.Generator().manual_seed(0)).support.x.shape == (
+        4,
+        2,
+        3,
+    )
+    bank = read_classes(root, reader)
+    torch.testing.assert_close(
+        bank.values[:, 0], pixels.values.float().flatten(1).mean(1) / 255
+    )
+    with pytest.raises(InnerloopError, match="only images can be distorted"):
+        folder("train", root=root, reader=reader, ways=2, queries=1, augment=True)
+    with pytest.raises(InnerloopError, match="only images can be turned"):
+        bank.turned()
+    sys.modules["innerloop.tasks.folder"]._RECENT.clear()
+    assert torch.equal(read_classes(root, reader).values, bank.values)  # of the cache
+
+
+def test_layouts_go_from_train_to_adapt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = fill(tmp_path / "photos", 5, 4)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, "photos")
+    run, out = str(tmp_path / "run"), tmp_path / "out.csv"
+    sizes = ["--steps", "2", "--ways", "2", "--queries", "1", "--size", "8"]
+    source = ["train", "protonet", "folder", "--root", packed, "--all-classes"]
+    assert main([*source, *sizes, "--out", run]) == 0
+    assert load(run).reader == ImageReader(1, (8, 8))
+    table = as_table(root)
+    for query in (root, packed, table):
+        capsys.readouterr()
+        command = ["adapt", run, "--support", str(table), "--query", str(query)]
+        assert main([*command, "--out", str(out)]) == 0
+        assert "20 have the label" in capsys.readouterr().out
+        with out.open() as opened:
+            assert len(list(csv.DictReader(opened))) == 20
+    (root / "class4").rename(root / "unknown")  # no class of the support set
+    command = ["adapt", run, "--support", packed, "--query", str(root)]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "accuracy" not in capsys.readouterr().out

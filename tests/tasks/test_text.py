@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import shutil
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from innerloop.experiment import load
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.metagrad.meta_train import meta_train
 from innerloop.readers.table import TableReader
-from innerloop.readers.text import UNKNOWN, TextReader
+from innerloop.readers.text import UNKNOWN, TextReader, Texts
 from innerloop.tasks.text import DOMAINS, clinc, cloze, requests, text
 
 real = pytest.mark.skipif(
@@ -222,3 +225,83 @@ def test_cloze_names_the_lines_that_it_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / "texts.csv"
     file.write_text("id,text\n1,pay my bill\n2,\n3,what is new\n")
     assert "left out: line 3 has no text" in cloze(file=file).note
+
+
+def in_files(table: Path, root: Path) -> Path:
+    with table.open() as opened:
+        for i, row in enumerate(csv.DictReader(opened)):
+            (root / row["label"]).mkdir(parents=True, exist_ok=True)
+            (root / row["label"] / f"{i:03d}.txt").write_text(row["text"])
+    return root
+
+
+def test_texts_in_folders_and_archives_are_the_same_tasks(tmp_path: Path) -> None:
+    table = own_file(tmp_path)
+    root = in_files(table, tmp_path / "texts")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "texts")
+    wanted = text(file=table, ways=2, queries=1)
+    for path in (root, packed):
+        tasks = text(file=path, ways=2, queries=1)
+        assert tasks.bank.names == wanted.bank.names
+        assert torch.equal(tasks.bank.values, wanted.bank.values)
+    (root / "class0" / "zzz.txt").write_text("")
+    assert "class0/zzz.txt: it has no text" in text(file=root, queries=1).note
+    assert len(cloze(file=root).values) == 60
+    assert "zzz.txt" in cloze(file=root).note
+
+
+@dataclass(frozen=True)
+class Letters(Texts):
+    """Texts as counts of letters, as from a pretrained encoder."""
+
+    text_column: str = "text"
+    label_column: str = "label"
+    kind = "letters"
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (26,)
+
+    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
+        letters = [chr(97 + i) for i in range(26)]
+        counts = [[entry.count(letter) for letter in letters] for entry in texts]
+        return torch.tensor(counts).float(), 0
+
+    def cut_note(self, cut: int, of: int) -> str:
+        return ""
+
+
+def test_any_reader_of_texts_makes_tasks(tmp_path: Path) -> None:
+    file = own_file(tmp_path)
+    tasks = text(file=file, ways=2, queries=2, reader=Letters())
+    assert (tasks.spec.x_shape, tasks.spec.vocabulary) == ((26,), 0)
+    assert tasks.reader == Letters()
+    assert tasks.sample(3, torch.Generator().manual_seed(0)).query.x.shape == (3, 4, 26)
+    with pytest.raises(InnerloopError, match="length is an option of token readers"):
+        text(file=file, length=9, reader=Letters())
+    with pytest.raises(InnerloopTypeError, match=r"cloze hides tokens.*'letters'"):
+        cloze(file=file, reader=Letters())
+
+
+def test_a_reader_of_an_earlier_run_takes_other_columns(tmp_path: Path) -> None:
+    file = own_file(tmp_path)
+    reader = text(file=file, ways=2, queries=1).reader
+    file.write_text(file.read_text().replace("text,label", "review,stars", 1))
+    columns = {"text_column": "review", "label_column": "stars"}
+    tasks = text(file=file, ways=2, queries=1, reader=reader, **columns)
+    assert tasks.reader == replace(reader, **columns)
+    assert tasks.reader.read(file, labels=True).labels[0] == "class0"
+
+
+def test_a_run_may_begin_from_a_run_on_other_columns(tmp_path: Path) -> None:
+    file, run = own_file(tmp_path), str(tmp_path / "run")
+    sizes = ["--steps", "2", "--ways", "2", "--queries", "1"]
+    source = ["train", "protonet", "text", "--file", str(file)]
+    assert main([*source, *sizes, "--out", run]) == 0
+    file.write_text(file.read_text().replace("text,label", "review,stars", 1))
+    columns = ["--text-column", "review", "--label-column", "stars"]
+    again = [*source, *columns, "--steps", "2", "--init-from", run]
+    assert main([*again, "--out", str(tmp_path / "second")]) == 0
+    reader = load(tmp_path / "second").reader
+    assert (reader.text_column, reader.label_column) == ("review", "stars")
+    assert reader.merges == load(run).reader.merges

@@ -62,7 +62,7 @@ def run(**arguments: Any) -> int:
         f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
         f"classes, from {len(support.names)} examples: {out}"
     )
-    if query.labels is not None:
+    if query.labels is not None and set(query.labels) <= set(labels):
         pairs = zip(order[:, 0], query.labels, strict=True)
         right = sum(labels[place] == label for place, label in pairs)
         share = 100 * right / len(query.names)

@@ -4,8 +4,9 @@ from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.encoded import EncodedImages, EncodedTexts
 from innerloop.readers.image import ImageReader
 from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.sound import SoundReader
 from innerloop.readers.table import TableReader
-from innerloop.readers.text import TextReader
+from innerloop.readers.text import TextReader, Texts
 
 # by the name that a run's experiment uses
 READERS: dict[str, type[Reader]] = {
@@ -15,6 +16,7 @@ READERS: dict[str, type[Reader]] = {
         TextReader,
         TableReader,
         MoleculeReader,
+        SoundReader,
         EncodedImages,
         EncodedTexts,
     )
@@ -28,6 +30,8 @@ __all__ = [
     "Inputs",
     "MoleculeReader",
     "Reader",
+    "SoundReader",
     "TableReader",
     "TextReader",
+    "Texts",
 ]

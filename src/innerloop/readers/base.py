@@ -16,9 +16,11 @@ class Inputs:
 
     Args:
         x: inputs as the learner takes them, (n, *x_shape).
-        names: what each input is called in results: a file below the folder, a line
-            number, or the text itself; (n,).
-        labels: the label of each input, or None where they have none.
+        names: what each input is called in results: the path of a file in its folder,
+            table or archive, a line number, or the text itself; (n,).
+        labels: the label of each input, from a column or from the name of its folder,
+            or None where one has none. Of inputs that were read with `labels=False`
+            they may be none of the known classes.
         unreadable: inputs that could not be read and are left out, each as "name:
             reason".
         note: how they were read, where that is not obvious, in one sentence, or "".
@@ -37,7 +39,7 @@ class Reader(ABC):
 
     Class variables:
         kind: its name in the registry.
-        what: one input, in words: "image", "text" or "row".
+        what: one input, in words: "image", "text", "sound" or "row".
     """
 
     kind: ClassVar[str]
@@ -63,7 +65,8 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
-        """Read a folder or file; with `labels`, every input must have one.
+        """Read a folder, a file or an archive; with `labels`, every input must have
+        one.
 
         Raises InnerloopFileError for a missing path, and InnerloopError for a path that
         holds nothing readable, naming the file and the row.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -24,6 +25,7 @@ from innerloop.encoders.efficientnet import EfficientNet, Pixels
 from innerloop.encoders.frozen import FrozenEncoder, feature_count, weights_of
 from innerloop.engine.errors import InnerloopError
 from innerloop.readers.image import ImageReader, reading_progress
+from innerloop.readers.sources import File
 from innerloop.readers.text import Texts
 
 CHUNK = 32  # images in memory at once
@@ -76,7 +78,7 @@ class EncodedImages(ImageReader):
         return FrozenEncoder(self.encoder, self.weights, reading, beside)
 
     def pixels(
-        self, files: Sequence[Path | IO[bytes]], names: Sequence[str]
+        self, files: Sequence[File | IO[bytes]], names: Sequence[str]
     ) -> tuple[Tensor, list[tuple[int, str]]]:
         """The vectors (n, features) of the images of files, and the indices of those
         that could not be read, with the reason.
@@ -87,11 +89,9 @@ class EncodedImages(ImageReader):
             contents: dict[int, bytes] = {}
             for i, file in enumerate(files[begin : begin + CHUNK], begin):
                 try:
-                    contents[i] = (
-                        file.read_bytes() if isinstance(file, Path) else file.read()
-                    )
-                except OSError as error:
-                    unreadable.append((i, error.strerror or str(error)))
+                    contents[i] = _content(file)
+                except (OSError, InnerloopError) as error:
+                    unreadable.append((i, str(error)))
             places = list(contents)
 
             def decoded(
@@ -145,6 +145,9 @@ class EncodedTexts(Texts):
             where it is empty.
     """
 
+    text_column: str = "text"
+    label_column: str = "label"
+
     kind: ClassVar[str] = "encoded-texts"
     encoder: str = "minilm+words"
     weights: tuple[str, ...] = ()
@@ -175,7 +178,18 @@ class EncodedTexts(Texts):
         return torch.cat(found or [torch.empty(0, *self.x_shape)]), 0
 
 
+    def cut_note(self, cut: int, of: int) -> str:
+        return ""
+
+
 READER_OF = {"image": EncodedImages, "text": EncodedTexts}
+
+
+def _content(file: File | IO[bytes]) -> bytes:
+    """Raises OSError or InnerloopError for a file that cannot be read."""
+    if isinstance(file, Path) and not stat.S_ISREG(file.stat().st_mode):
+        raise InnerloopError("it is not a regular file")
+    return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def _check_encoder(reader: EncodedImages | EncodedTexts) -> None:

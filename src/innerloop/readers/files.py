@@ -7,15 +7,18 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import os
 import re
 import stat
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +29,11 @@ from innerloop.engine.errors import (
 )
 
 MAX_BYTES = 1 << 30  # of the text in a file, decompressed
+MAX_CELLS = 50_000_000  # of a workbook, a Parquet or a JSON file
+TABLE_SUFFIXES = (
+    *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xlsx", ".xlsm", ".parquet"),
+    *(".json", ".jsonl", ".ndjson"),
+)
 SHOWN = 5  # how many lines, names or cells an error or note lists
 DELIMITERS = (",", ";", "\t")
 _NO_DELIMITER = "\x1f"  # for files with one column
@@ -103,32 +111,45 @@ class Sheet:
         return found
 
 
-def read_sheet(path: Path | str, *, keep_blank: bool = False) -> Sheet:
+def read_sheet(
+    path: Path | str, *, keep_blank: bool = False, content: bytes | None = None
+) -> Sheet:
     """The rows of a delimited text file (`.csv`, `.tsv`, `.txt`, plain or as `.gz`),
-    the first sheet of an Excel workbook, or a Parquet file; its content decides which.
+    the first sheet of an Excel workbook, a Parquet file, or JSON objects: its content
+    decides which, but JSON has the suffix `.json`, `.jsonl` or `.ndjson`.
 
     The delimiter (`,`, `;` or tab) is the one under which most rows fit the header.
     Text is UTF-8, UTF-16 or UTF-32 by its byte order mark, else UTF-8, else cp1252.
 
     Rows of a text file without any content are left out, unless `keep_blank`.
 
+    `content` is read in place of the file, which then only gives the name.
+
     Raises:
         InnerloopFileError: the file is missing or not a regular file.
         MissingPackageError: openpyxl or pyarrow is needed.
         InnerloopError: the file cannot be decoded, or has no rows.
     """
-    path = regular_file(path)
-    with decoding(path, "a table"):
-        start = _head(path)
+    path = regular_file(path) if content is None else Path(path)
+    with (
+        decoding(path, "a table"),
+        path.open("rb") if content is None else io.BytesIO(content) as opened,
+    ):
+        start = opened.read(8)
+        opened.seek(0)
         if start.startswith(b"PK\x03\x04"):
-            return _named(path, *_workbook(path))
+            return _named(path, *_workbook(path, opened))
         if start.startswith(b"PAR1"):
-            return _named(path, *_parquet(path))
+            return _named(path, *_parquet(path, opened))
         if start.startswith(b"\xd0\xcf\x11\xe0"):
             raise InnerloopError(
                 f"{path} is a workbook of Excel 2003 or older: save it as .xlsx or .csv"
             )
-        return _delimited(path, start.startswith(b"\x1f\x8b"), keep_blank)
+        text, notes = _text_in(path, opened, start.startswith(b"\x1f\x8b"))
+        name = path.name.lower().removesuffix(".gz")
+        if name.endswith((".json", ".jsonl", ".ndjson")):
+            return _named(path, *_objects(path, text), notes)
+        return _delimited(path, text, notes, keep_blank)
 
 
 def read_npz(path: Path | str) -> dict[str, np.ndarray]:
@@ -192,25 +213,25 @@ def _unequal(value: Any) -> bool:
     return bool(value != value)
 
 
-def some(items: Iterable[Any]) -> str:
-    """A few of the items, and how many more there are."""
-    listed = [str(item)[:80] for item in items]
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+def some(items: Iterable[Any], number: int = SHOWN, width: int = 80) -> str:
+    """The first items, and how many more there are."""
+    listed = [str(item)[:width] for item in items]
+    more = len(listed) - number
+    return ", ".join(listed[:number]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def cells(number: int) -> str:
     return f"{number} cell{'s' if number != 1 else ''}"
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as opened:
-        return opened.read(8)
+def shown(path: Path | str) -> str:
+    """A path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _delimited(path: Path, compressed: bool, keep_blank: bool) -> Sheet:
-    with gzip.open(path) if compressed else path.open("rb") as opened:
-        raw = opened.read(MAX_BYTES + 1)
+def _text_in(path: Path, opened: IO[bytes], compressed: bool) -> tuple[str, list[str]]:
+    with gzip.open(opened) if compressed else opened as plain:
+        raw = plain.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise InnerloopError(
             f"{path} has more than {MAX_BYTES >> 20:,} MiB of text: use an .npz or "
@@ -218,7 +239,10 @@ def _delimited(path: Path, compressed: bool, keep_blank: bool) -> Sheet:
         )
     if not raw.strip():
         raise InnerloopError(f"{path} is empty")
-    text, notes = _decoded(path, raw)
+    return decoded(path, raw)
+
+
+def _delimited(path: Path, text: str, notes: list[str], keep_blank: bool) -> Sheet:
     delimiter = _delimiter(text)
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -238,7 +262,60 @@ def _delimited(path: Path, compressed: bool, keep_blank: bool) -> Sheet:
     return _named(path, rows, lines, notes)
 
 
-def _decoded(path: Path, raw: bytes) -> tuple[str, list[str]]:
+def _objects(path: Path, text: str) -> tuple[list[list[Any]], list[int]]:
+    """JSON objects, in a list or one after another, as rows below a header."""
+    decoder, objects, lines = json.JSONDecoder(), [], [0]
+    gap = re.compile(r"[\s,]*")
+    listed = text.lstrip().startswith("[")
+    place = text.index("[") + 1 if listed else 0
+    line, counted = 1, 0
+    while True:
+        place = gap.match(text, place).end()  # pyright: ignore[reportOptionalMemberAccess]
+        line, counted = line + text.count("\n", counted, place), place
+        if text[place : place + 1] == ("]" if listed else ""):
+            break
+        try:
+            found, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise InnerloopError(
+                f"{path}, line {error.lineno}, is not JSON: {error.msg}"
+            ) from error
+        if not isinstance(found, dict):
+            raise InnerloopError(
+                f"{path}, line {line}: expected a JSON object such as "
+                f'{{"text": "a text", "label": "a label"}}; got {found!r:.60}'
+            )
+        objects.append(found)
+        lines.append(line)
+    columns = list(dict.fromkeys(name for row in objects for name in row))
+    _check_cells(path, len(objects) * len(columns))
+    if not columns:
+        raise InnerloopError(f"{path} has no JSON objects with values")
+    rows = [[_printable(row.get(name)) for name in columns] for row in objects]
+    return [columns, *rows], lines
+
+
+def _printable(cell: Any) -> Any:
+    """A cell without halves of surrogate pairs, which no file can hold."""
+    if not isinstance(cell, str) or cell.isascii():
+        return cell
+    return cell.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check_cells(path: Path, number: int) -> None:
+    if number > MAX_CELLS:
+        raise InnerloopError(
+            f"{path} has {number:,} cells, more than the {MAX_CELLS:,} that are read: "
+            "use fewer rows"
+        )
+
+
+def decoded(path: Path | str, raw: bytes) -> tuple[str, list[str]]:
+    """The text of a file, UTF-8, UTF-16 or UTF-32 by its byte order mark, else UTF-8,
+    else cp1252, and a note where that was assumed.
+
+    Raises InnerloopError for bytes that are no text.
+    """
     for mark, encoding in (
         (b"\xef\xbb\xbf", "utf-8-sig"),
         (b"\xff\xfe\x00\x00", "utf-32"),
@@ -264,7 +341,10 @@ def _decoded(path: Path, raw: bytes) -> tuple[str, list[str]]:
                 f"{path} is encoded neither as UTF-8 (line {line}) nor as cp1252: save "
                 "it as UTF-8"
             ) from error
-        return text, [f"the text is not UTF-8 (line {line}) and was read as cp1252"]
+        return text, [
+            f"the text is not UTF-8 (line {line}) and was read as cp1252: save it as "
+            "UTF-8 if letters are wrong"
+        ]
 
 
 def _delimiter(text: str) -> str:
@@ -297,9 +377,20 @@ def _package(path: Path, name: str, what: str) -> Any:
         ) from error
 
 
-def _workbook(path: Path) -> tuple[list[list[Any]], list[int], list[str]]:
+def _workbook(
+    path: Path, opened: IO[bytes]
+) -> tuple[list[list[Any]], list[int], list[str]]:
     openpyxl = _package(path, "openpyxl", "an Excel workbook")
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    with zipfile.ZipFile(opened) as archive:
+        members = archive.infolist()
+    if not any(member.filename.startswith("xl/") for member in members):
+        raise InnerloopError(f"{path} is an archive and not a workbook")
+    if sum(member.file_size for member in members) > MAX_BYTES:
+        raise InnerloopError(
+            f"{path} has more than {MAX_BYTES >> 20:,} MiB when it is decompressed: "
+            "save it as .csv"
+        )
+    book = openpyxl.load_workbook(opened, read_only=True, data_only=True)
     try:
         sheets = book.worksheets
         rows, lines = [], []
@@ -318,8 +409,13 @@ def _workbook(path: Path) -> tuple[list[list[Any]], list[int], list[str]]:
     return rows, lines, [more] if len(sheets) > 1 else []
 
 
-def _parquet(path: Path) -> tuple[list[list[Any]], list[int], list[str]]:
-    table = _package(path, "pyarrow.parquet", "a Parquet file").read_table(path)
+def _parquet(
+    path: Path, opened: IO[bytes]
+) -> tuple[list[list[Any]], list[int], list[str]]:
+    parquet = _package(path, "pyarrow.parquet", "a Parquet file")
+    about = parquet.read_metadata(opened)
+    _check_cells(path, about.num_rows * about.num_columns)
+    table = parquet.read_table(opened)
     kept = [
         name for name in table.column_names if not name.startswith("__index_level_")
     ]

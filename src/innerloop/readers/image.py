@@ -9,13 +9,12 @@ import os
 import stat
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar, NamedTuple
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,28 +24,33 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from innerloop.engine.errors import (
-    InnerloopError,
-    InnerloopFileError,
-    InnerloopTypeError,
-)
+from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.readers.archives import Member
 from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.files import shown
+from innerloop.readers.sources import File, FileKind, Found, find
 
 STROKE_MARGIN = 1.12  # from the center to the edge, relative to the farthest stroke
 # the decoders that may run: never the programs that Pillow starts for other formats
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
-SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".gif"),
-    *(".tif", ".tiff", ".webp"),
-}
 READABLE = "PNG, JPEG, BMP, GIF, TIFF and WebP"
-# images of formats that are not read; each file is named, other files are counted
-_OTHER_IMAGES = {
+_OTHER_IMAGES = (
     *(".avif", ".heic", ".heif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".ico"),
     *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".tga", ".ppm", ".pgm", ".pbm"),
-}
+)
+IMAGES = FileKind(
+    "image",
+    frozenset(
+        {
+            *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".gif"),
+            *(".tif", ".tiff", ".webp"),
+        }
+    ),
+    READABLE,
+    {s: f"{s} is not read: convert it to PNG or JPEG" for s in _OTHER_IMAGES},
+    ("image", "file", "path", "filename", "file_name", "image_path"),
+)
 MAX_PIXELS = 89_478_485  # of one image; Pillow's limit for suspicious files
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 # values of white that cameras and scanners use: 8, 10, 12, 14, 16 and 31 bits
 _INTEGER_WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**31 - 1)
 _FLOAT_WHITES = (1.0, *_INTEGER_WHITES[:-1])
@@ -72,6 +76,9 @@ class ImageReader(Reader):
         integer_white: the value of white in integer images of more than 8 bits, such as
             4095 for 12 bits; None for the largest number of the pixel type.
         float_white: the value of white in floating point images; None for 1.
+        image_column: column of the paths in a table; None for image, file, path,
+            filename, file_name or image_path.
+        label_column: column of the labels in a table; None for label, class or y.
     """
 
     kind: ClassVar[str] = "image"
@@ -82,6 +89,8 @@ class ImageReader(Reader):
     normalize_strokes: bool = False
     integer_white: float | None = None
     float_white: float | None = None
+    image_column: str | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -106,33 +115,46 @@ class ImageReader(Reader):
         object.__setattr__(self, "size", sides)
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of a decoded image (channels, height, width)."""
+        return (self.channels, *self.size)
+
+    @property
     def x_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         return self.image_shape
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape of one image."""
-        return (self.channels, *self.size)
+    def scan(self, path: Path | str, *, labels: bool) -> Found:
+        """The image files of a data set, see `sources.find`."""
+        return find(
+            path,
+            IMAGES,
+            labels=labels,
+            file_column=self.image_column,
+            label_column=self.label_column,
+        )
 
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
-        """Read `PATH/CLASS/image`, or with `labels=False` an image file or the images
-        of a folder; images may lie in folders at any depth.
+        """Read a folder PATH/CLASS/image, a table with a column of paths, or an archive
+        of either; with `labels=False` also an image, or images at any depth.
 
         Files that cannot be read are left out and named in `unreadable`.
         """
-        found = scan(path, labels)
-        pixels, unreadable = self.pixels(found.files, found.names)
+        return self.read_found(path, self.scan(path, labels=labels))
+
+    def read_found(self, path: Path | str, found: Found) -> Inputs:
+        """What `read` returns, from the files that were found."""
+        values, unreadable = self.pixels(found.files, found.names)
         failed = {index for index, _ in unreadable}
         kept = [i for i in range(len(found.files)) if i not in failed]
         messages = tuple(f"{found.names[i]}: {why}" for i, why in unreadable)
         if not kept:
             raise InnerloopError(
-                f"{shown(path)} holds no image that can be read, {READABLE}"
-                + "".join(f"; {line}" for line in (*messages, *found.other)[:3])
+                f"{shown(path)} holds no image that can be read ({READABLE})"
+                + "".join(f"; {line[:160]}" for line in (*messages, *found.other)[:1])
             )
         return Inputs(
-            to_unit(pixels),
+            to_unit(values),
             [found.names[i] for i in kept],
             [found.labels[i] for i in kept] if found.labels else None,
             (*messages, *found.other),
@@ -154,7 +176,7 @@ class ImageReader(Reader):
             ]
         )
 
-    def for_data(self, paths: Sequence[Path]) -> ImageReader:
+    def for_data(self, files: Sequence[File]) -> Self:
         """The same reader, with the white of deep images (more than 8 bits, or floating
         point) fixed by training images: the smallest usual white that none of them
         exceeds.
@@ -164,7 +186,7 @@ class ImageReader(Reader):
             return self
         largest = {"I": 0.0, "F": 0.0}
         with _quiet():
-            for values in _mapped(_deep_maximum, paths):
+            for values in _mapped(_deep_maximum, files):
                 if values is not None:
                     largest[values[0]] = max(largest[values[0]], values[1])
         if integer is None and largest["I"]:
@@ -176,11 +198,11 @@ class ImageReader(Reader):
         return replace(self, integer_white=integer, float_white=floating)
 
     def pixels(
-        self, files: Sequence[Path | IO[bytes]], names: Sequence[str]
+        self, files: Sequence[File | IO[bytes]], names: Sequence[str]
     ) -> tuple[Tensor, list[tuple[int, str]]]:
-        """The images of files, in parallel, as bytes (n, channels, height, width); and
-        the indices of those that could not be read, with the reason. The tensor holds
-        only the others.
+        """The inputs from files (n, *x_shape), here bytes of images that are read in
+        parallel; and the indices of those that could not be read, with the reason. The
+        tensor holds only the others. A subclass may return features in float32.
         """
         values = torch.empty((len(files), *self.image_shape), dtype=torch.uint8)
         unreadable, count = [], 0
@@ -194,7 +216,7 @@ class ImageReader(Reader):
                     count += 1
         return values[:count], unreadable
 
-    def file(self, file: Path | IO[bytes]) -> Tensor:
+    def file(self, file: File | IO[bytes]) -> Tensor:
         """The image in a file as bytes (channels, height, width).
 
         Raises InnerloopError where it cannot be read.
@@ -206,7 +228,7 @@ class ImageReader(Reader):
             raise InnerloopError(f"cannot read {name} as an image: {why}")
         return image
 
-    def _try_file(self, file: Path | IO[bytes]) -> tuple[Tensor | None, str]:
+    def _try_file(self, file: File | IO[bytes]) -> tuple[Tensor | None, str]:
         """The image, or None and the reason why it cannot be read."""
         try:
             with _opened(file) as image:
@@ -350,105 +372,6 @@ class ImageReader(Reader):
         return to_unit(self.decode(Image.fromarray(np.ascontiguousarray(pixels))))
 
 
-class Found(NamedTuple):
-    """The images of a folder.
-
-    files, names: the files that are read and what they are called. labels: the class of
-    each, or None for images without classes. other: images that are not read, each as
-    "name: reason". note: which further files are left out.
-    """
-
-    files: list[Path]
-    names: list[str]
-    labels: list[str] | None
-    other: tuple[str, ...]
-    note: str
-
-
-def scan(path: Path | str, labels: bool) -> Found:
-    """Find `PATH/CLASS/image`, or with `labels=False` the image file PATH or the images
-    of the folder PATH; images may lie in folders at any depth.
-
-    Raises InnerloopFileError for a missing path and InnerloopError for a folder without
-    class folders, or a class folder without images.
-    """
-    path = Path(path)
-    if not labels and path.is_file():
-        return Found([path], [shown(path.name)], None, (), "")
-    if not path.is_dir():
-        raise InnerloopFileError(f"there is no folder {shown(path)}")
-    folders = sorted(
-        p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")
-    )
-    if labels and not folders:
-        raise InnerloopError(
-            f"{shown(path)} holds no class folders: put the images of each class into "
-            f"a folder of its own, {shown(path)}/CLASS/image.png"
-        )
-    classes = [shown(folder.name) for folder in folders]
-    if labels and len(classes) > 1 and {c.lower() for c in classes} <= _SPLIT_NAMES:
-        raise InnerloopError(
-            f"the folders in {shown(path)} are splits ({', '.join(classes)}), not "
-            f"classes: choose one of them, such as {shown(folders[0])}"
-        )
-    found = Found([], [], [] if labels else None, (), "")
-    skipped, deeper = Counter[str](), 0
-    for folder in folders if labels else [path]:
-        files, other, rest = _files(folder, path)
-        if labels and not files and not other:
-            raise InnerloopError(f"{shown(folder)} holds no images ({READABLE})")
-        found.files.extend(files)
-        found = found._replace(other=(*found.other, *other))
-        skipped += rest
-        if found.labels is not None:
-            found.labels.extend([shown(folder.name)] * len(files))
-            deeper += sum(file.parent != folder for file in files)
-    if not found.files and not found.other:
-        raise InnerloopError(f"{shown(path)} holds no images ({READABLE})")
-    notes = []
-    if deeper:
-        notes.append(f"images in folders inside the class folders: {deeper}")
-    if skipped:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in sorted(skipped.items()))
-        notes.append(f"files that are not images are left out: {kinds}")
-    names = [_below(file, path) for file in found.files]
-    return found._replace(names=names, note="; ".join(notes))
-
-
-def _files(folder: Path, root: Path) -> tuple[list[Path], list[str], Counter[str]]:
-    """The image files below a folder in order of name, the images of other formats as
-    "name: reason", and the suffixes of all other files. Hidden files do not count.
-    """
-    files, other, skipped = [], [], Counter[str]()
-
-    def refused(error: OSError) -> None:
-        where = _below(Path(str(error.filename)), root)
-        other.append(f"{where}: {error.strerror or 'it cannot be opened'}")
-
-    for where, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            file = Path(where, name)
-            suffix = file.suffix.lower()
-            if suffix in SUFFIXES:
-                files.append(file)
-            elif suffix in _OTHER_IMAGES:
-                why = f"{suffix} is not read: convert it to PNG or JPEG"
-                other.append(f"{_below(file, root)}: {why}")
-            else:
-                skipped[shown(suffix) or "without a suffix"] += 1
-    return files, other, skipped
-
-
-def shown(path: Path | str) -> str:
-    """A path as text that can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _below(file: Path, root: Path) -> str:
-    return shown(file.relative_to(root).as_posix())
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No warnings of decoders: what cannot be read is named."""
@@ -457,7 +380,9 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _opened(file: Path | IO[bytes]) -> Image.Image:
+def _opened(file: File | IO[bytes]) -> Image.Image:
+    if isinstance(file, Member):
+        file = file.open()
     if isinstance(file, Path) and not stat.S_ISREG(os.stat(file).st_mode):
         raise InnerloopError("it is not a regular file")
     image = Image.open(file, formats=FORMATS)
@@ -529,7 +454,7 @@ def _around_strokes(
     return ImageOps.expand(image, margin), (left, top, left + 2 * half, top + 2 * half)
 
 
-def _deep_maximum(file: Path) -> tuple[str, float] | None:
+def _deep_maximum(file: File) -> tuple[str, float] | None:
     """The largest value of an image of more than 8 bits, after "I" or "F" for integers
     or floating point numbers; None for other images and for unreadable ones.
     """

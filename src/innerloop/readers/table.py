@@ -68,7 +68,8 @@ class Column:
 
     Args:
         name: its name in the header.
-        kind: "numbers" and "dates" (days since 1970) become one feature, standardized;
+        kind: "numbers" (durations in days) and "dates" (days since 1970) become one
+            feature, standardized;
             "words" become a feature of 0 and 1 for each word in `words`; "unused"
             columns become none.
         style: of numbers, whether the decimal sign is a "point" or a "comma"; of dates,
@@ -299,8 +300,9 @@ class TableReader(Reader):
         elif (place := sheet.find(self.label_column)) is not None:
             known = [label_text(row[place]) for row in sheet.rows]
             known = known if all(known) else None
+        hint = "; the reader takes features from this column"
         x, errors, misfits = self._encode(
-            {c.name: sheet.column(c.name) for c in self._used}, len(sheet.rows)
+            {c.name: sheet.column(c.name, hint) for c in self._used}, len(sheet.rows)
         )
         if errors and labels:
             found = some(f"line {sheet.lines[i]}: {why}" for i, why in errors.items())
@@ -525,7 +527,7 @@ def _word(cell: Any) -> str:
     """A cell of a column of words: `1` and `1.0` are the same word, and so are `True`
     and `TRUE`.
     """
-    text = str(cell).strip()
+    text = label_text(cell)
     if whole := _WHOLE.fullmatch(text):
         return whole[1]
     return text.lower() if text.lower() in ("true", "false") else text
@@ -541,6 +543,10 @@ def _number(cell: Any, style: str) -> float | None:
         raise InnerloopTypeError(f"a table cannot hold complex numbers; got {cell!r}")
     if isinstance(cell, bool | np.bool_):
         return None
+    if isinstance(cell, np.timedelta64):
+        cell = cell.astype("timedelta64[us]").item()
+    if isinstance(cell, datetime.timedelta):
+        return cell / datetime.timedelta(days=1)
     if isinstance(cell, numbers.Real | Decimal):
         return float(cell)
     if not isinstance(cell, str):

@@ -1,16 +1,16 @@
-"""Texts to token numbers."""
+"""Texts from tables, folders and archives, and as token numbers."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,48 +18,95 @@ from torch import Tensor
 
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import check_options
+from innerloop.readers.archives import is_archive, read_archive
 from innerloop.readers.base import Inputs, Reader
-from innerloop.readers.files import Sheet, label_text, read_sheet, some
+from innerloop.readers.files import (
+    MAX_BYTES,
+    Sheet,
+    decoded,
+    label_text,
+    read_sheet,
+    regular_file,
+    shown,
+    some,
+)
+from innerloop.readers.sources import (
+    File,
+    FileKind,
+    find,
+    is_table,
+    surrounding,
+    table_of,
+)
 
 UNKNOWN = 1  # the number of unknown tokens; 0 is padding
 MIN_LENGTH, MAX_LENGTH = 8, 128  # of a length chosen from texts
 MAX_WORDS = 100_000  # whose tokens are kept in memory
+MAX_TEXT = 1 << 24  # bytes of a text in a file of its own
+_DOCUMENTS = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".htm", ".eml", ".msg")
+TEXTS = FileKind(
+    "text",
+    frozenset({".txt"}),
+    ".txt",
+    {suffix: f"{suffix} is not read: save it as .txt" for suffix in _DOCUMENTS},
+)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-@dataclass(frozen=True)
 class Texts(Reader):
-    """Texts from memory and files; a subclass turns them into tensors.
+    """The base class of readers of texts: a subclass says in `encode` what becomes of a
+    text. It is a frozen dataclass with the fields of this class.
 
     Args:
-        text_column: column of the texts in a file.
-        label_column: column of the labels in a file.
+        text_column: column of the texts in a table.
+        label_column: column of the labels in a table.
     """
 
-    text_column: str = "text"
-    label_column: str = "label"
+    text_column: str
+    label_column: str
 
     what: ClassVar[str] = "text"
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """The texts as inputs (n, *x_shape), and how many of them were cut."""
+        """Inputs (n, *x_shape) from texts, and how many texts were cut."""
+
+    @abstractmethod
+    def cut_note(self, cut: int, of: int) -> str:
+        """That `cut` of so many texts were cut, and what to do to read all of them."""
+
+    def check_length(self, length: int | None) -> None:
+        """Raises InnerloopError where `length` is not None, or not the reader's."""
+        if length is not None:
+            raise InnerloopError(
+                f"length is an option of token readers; got {length} with the reader "
+                f"{self.kind!r}: leave it out"
+            )
+
+    def with_columns(self, **columns: str) -> Self:
+        """The same reader for a table with other column names."""
+        if all(getattr(self, name) == column for name, column in columns.items()):
+            return self
+        return replace(self, **columns)  # pyright: ignore[reportArgumentType]
 
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
-        return self.from_sheet(read_sheet(path), labels=labels)
+        """Read a table, a folder PATH/CLASS/text.txt, or an archive of either; with
+        `labels=False` also .txt files at any depth.
+        """
+        return self._inputs(
+            read_texts(path, self.text_column, self.label_column, labels=labels)
+        )
 
     def from_sheet(self, sheet: Sheet, *, labels: bool) -> Inputs:
-        """What `read` returns, from a file that was read already."""
-        texts, known, unreadable = texts_of(
-            sheet, self.text_column, self.label_column, labels=labels
+        """What `read` returns, from a table that was read already."""
+        return self._inputs(
+            _in_sheet(sheet, self.text_column, self.label_column, labels=labels)
         )
-        x, cut = self.encode(texts)
-        notes = list(sheet.notes)
-        if cut:
-            notes.append(
-                f"{cut:,} of {len(texts):,} texts are too long and were cut"
-            )
-        return Inputs(x, texts, known, unreadable, "; ".join(notes))
+
+    def _inputs(self, found: FoundTexts) -> Inputs:
+        x, cut = self.encode(found.texts)
+        notes = [*found.notes, *([self.cut_note(cut, len(x))] if cut else [])]
+        return Inputs(x, found.names, found.labels, found.unreadable, "; ".join(notes))
 
     def convert(self, X: Any) -> Tensor:
         """Inputs (n, *x_shape) from a list, an array or a data frame column of texts.
@@ -84,9 +131,11 @@ class TextReader(Texts):
         label_column: column of the labels in a file.
     """
 
-    symbols: tuple[str, ...] = ()
-    merges: tuple[tuple[str, str], ...] = ()
+    symbols: tuple[str, ...]
+    merges: tuple[tuple[str, str], ...]
     length: int = 24
+    text_column: str = "text"
+    label_column: str = "label"
 
     kind: ClassVar[str] = "text"
 
@@ -153,7 +202,7 @@ class TextReader(Texts):
                     where[pair].add(i)
             del pairs[best]
         reader = cls(
-            text_column, label_column, symbols, tuple(merges), length or MAX_LENGTH
+            symbols, tuple(merges), length or MAX_LENGTH, text_column, label_column
         )
         if length is None and texts:
             sizes = [len(reader.tokens(text)) for text in texts]
@@ -176,8 +225,10 @@ class TextReader(Texts):
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of a text; one that begins a word begins with a space."""
+        return list(self._each(text))
+
+    def _each(self, text: str) -> Iterator[str]:
         ranks, known = self._ranks, self._known_words
-        found: list[str] = []
         for word in _words(text):
             parts = known.get(word)
             if parts is None:
@@ -190,8 +241,7 @@ class TextReader(Texts):
                 if len(known) >= MAX_WORDS:
                     known.clear()
                 known[word] = parts
-            found += parts
-        return found
+            yield from parts
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """Token numbers (n, length), float32, 0 after the end of a text, and how many
@@ -199,18 +249,129 @@ class TextReader(Texts):
         """
         rows, cut = torch.zeros(len(texts), self.length), 0
         for row, text in zip(rows, texts, strict=True):
-            tokens = self.tokens(text)
+            tokens = list(islice(self._each(text), self.length + 1))
             cut += len(tokens) > self.length
             known = [self._numbers.get(token, UNKNOWN) for token in tokens]
             known = known[: self.length]
             row[: len(known)] = torch.tensor(known, dtype=torch.float32)
         return rows, cut
 
+    def cut_note(self, cut: int, of: int) -> str:
+        return (
+            f"{cut:,} of {of:,} texts have more than {self.length} tokens and were "
+            "cut; a run that is trained with a larger length reads more of them"
+        )
+
+    def check_length(self, length: int | None) -> None:
+        if length not in (None, self.length):
+            raise InnerloopError(
+                f"length must be {self.length}, as in the run of the reader; got "
+                f"{length}"
+            )
+
     def settings(self) -> dict[str, Any]:
         return super().settings() | {
             "symbols": list(self.symbols),
             "merges": [list(pair) for pair in self.merges],
         }
+
+
+class FoundTexts(NamedTuple):
+    """Texts, what each is called in results, the label of each or None where they have
+    none, what cannot be read, each as "name: reason", and how they were read.
+    """
+
+    texts: list[str]
+    names: list[str]
+    labels: list[str] | None
+    unreadable: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_texts(
+    path: Path | str, text_column: str, label_column: str, *, labels: bool
+) -> FoundTexts:
+    """The texts of a table, of a folder PATH/CLASS/text.txt, or of an archive of
+    either; without `labels` also of .txt files at any depth.
+
+    Texts in files are named by the file, texts in a table by themselves. Without
+    `labels`, the labels are those of the table or of the folders, where every text has
+    one.
+    """
+    path = Path(path)
+    if not (path.is_dir() or is_archive(path)):
+        sheet = read_sheet(path)
+    else:
+        sheet = None if path.is_dir() else _only_table(path)
+        if sheet is None:
+            return _in_files(path, labels)
+    return _in_sheet(sheet, text_column, label_column, labels=labels)
+
+
+def _only_table(path: Path) -> Sheet | None:
+    """The table in an archive, or None for an archive of texts in files."""
+    archive = read_archive(path)
+    around = len(surrounding(archive, TEXTS.suffixes))
+    tables = [m for m in archive.members if is_table(m.parts[around:])]
+    texts = any(m.name.lower().endswith(".txt") for m in archive.members)
+    return table_of(tables[0]) if len(tables) == 1 and not texts else None
+
+
+def _in_files(path: Path, labels: bool) -> FoundTexts:
+    found = find(path, TEXTS, labels=labels)
+    texts: dict[int, str] = {}
+    unreadable, other_encoding, total = list(found.other), [], 0
+    for i, (file, name) in enumerate(zip(found.files, found.names, strict=True)):
+        try:
+            raw = _content(file)
+            text, assumed = decoded(name, raw)
+        except Exception as error:  # of an archive, whatever its decoder raises
+            reason = getattr(error, "strerror", None) or str(error)
+            reason = reason.removeprefix(name).strip() or type(error).__name__
+            unreadable.append(f"{name}: {' '.join(reason.split())[:160]}")
+            continue
+        total += len(raw)
+        if total > MAX_BYTES:
+            raise InnerloopError(
+                f"{shown(path)} has more than {MAX_BYTES >> 20:,} MiB of text: use "
+                "fewer texts"
+            )
+        if text.strip():
+            texts[i] = text.strip()
+        else:
+            unreadable.append(f"{name}: it has no text")
+        other_encoding += [name] if assumed else []
+    if not texts:
+        raise InnerloopError(
+            f"{shown(path)} holds no text that can be read: {some(unreadable, 1, 160)}"
+        )
+    notes = [found.note] if found.note else []
+    if other_encoding:
+        notes.append(
+            f"texts that are not UTF-8 and were read as cp1252: {some(other_encoding)}"
+        )
+    return FoundTexts(
+        list(texts.values()),
+        [found.names[i] for i in texts],
+        None if found.labels is None else [found.labels[i] for i in texts],
+        tuple(unreadable),
+        tuple(notes),
+    )
+
+
+def _content(file: File) -> bytes:
+    with regular_file(file).open("rb") if isinstance(file, Path) else file.open() as f:
+        raw = f.read(MAX_TEXT + 1)
+    if len(raw) > MAX_TEXT:
+        raise InnerloopError(f"it has more than {MAX_TEXT >> 20} MiB of text")
+    return raw
+
+
+def _in_sheet(
+    sheet: Sheet, text_column: str, label_column: str, *, labels: bool
+) -> FoundTexts:
+    texts, known, unreadable = texts_of(sheet, text_column, label_column, labels=labels)
+    return FoundTexts(texts, texts, known, unreadable, sheet.notes)
 
 
 def texts_in(X: Any, column: str) -> list[str]:

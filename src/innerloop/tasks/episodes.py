@@ -147,6 +147,11 @@ class ClassBank:
         """All classes once for each entry: the ending of their names, and how they are
         turned (C,).
         """
+        if not self.has_images:
+            raise InnerloopError(
+                "only images can be turned or mirrored; got inputs of shape "
+                f"{tuple(self.values.shape[1:])}: set augment to false"
+            )
         groups = int(self.groups.max()) + 1
         return replace(
             self,
@@ -300,14 +305,17 @@ class Episodes(TaskDistribution):
         warp: Warp | None = None,
     ):
         self.bank, self.ways, self.shots, self.queries = bank, ways, shots, queries
-        self.groups = groups
-        # vectors of an encoder are not distorted
-        self.warp = warp if bank.values.dim() == 4 else None
+        self.groups, self.warp = groups, warp
         self.reader, self.note = bank.reader, bank.note
         if min(ways, shots, queries) < 1 or groups < 0:
             raise InnerloopError(
                 "ways, shots and queries must be at least 1 and groups at least 0; got "
                 f"{ways}, {shots}, {queries} and {groups}"
+            )
+        if warp and not bank.has_images:
+            raise InnerloopError(
+                "only images can be distorted; got inputs of shape "
+                f"{tuple(bank.values.shape[1:])}: set augment to false"
             )
         needed = shots + queries
         enough = [i for i, count in enumerate(bank.counts.tolist()) if count >= needed]

@@ -1,4 +1,4 @@
-"""Images in folders, one folder for each class."""
+"""Users' own images, in class folders, tables of paths or archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
 from innerloop.readers.base import Reader
-from innerloop.readers.image import Found, ImageReader, scan, shown
+from innerloop.readers.files import shown
+from innerloop.readers.image import ImageReader
+from innerloop.readers.sources import Found, stamp
 from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.splits import (
@@ -47,26 +49,27 @@ def image_reader(reader: Reader | None, default: ImageReader) -> ImageReader:
 
 
 def read_classes(root: Path | str, reader: ImageReader) -> ClassBank:
-    """All images `ROOT/CLASS/image` as a bank of classes, in order of name.
+    """All images of a folder `ROOT/CLASS/image`, a table of paths or an archive as a
+    bank of classes, in order of name.
 
-    The files are decoded once: the bank stays in memory and in the cache folder, and is
+    The files are read once: the bank stays in memory and in the cache folder, and is
     made anew when a file changes. Files that cannot be read are left out and named in
     the bank's `note`.
 
-    Raises InnerloopFileError for a missing folder and InnerloopError for one without
-    class folders, or for a class without an image that can be read.
+    Raises InnerloopFileError for a missing path and InnerloopError for one without
+    classes, or for a class without an image that can be read.
     """
     return _read_once(root, reader)[0]
 
 
 def _read_once(root: Path | str, reader: ImageReader) -> tuple[ClassBank, Tensor]:
     """The bank, and the number of the last split in which each image occurs."""
-    found = scan(root, labels=True)
+    found = _by_class(reader.scan(root, labels=True))
     state = _state(found)
     if (state, reader) in _RECENT:
         _RECENT.move_to_end((state, reader))
         return _RECENT[state, reader]
-    key = ["images", _VERSION, reader.settings(), state]
+    key = ["images", _VERSION, reader.kind, reader.settings(), state]
     tensors, data = cached("images", key, lambda: _read(found, reader))
     names: list[str] = data["names"]
     note: str = data["note"]
@@ -89,16 +92,23 @@ def _read_once(root: Path | str, reader: ImageReader) -> tuple[ClassBank, Tensor
     return bank, tensors["last"]
 
 
+def _by_class(found: Found) -> Found:
+    """The files class by class, in order of name."""
+    labels = found.labels or []
+    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    return found._replace(
+        files=[found.files[i] for i in order],
+        names=[found.names[i] for i in order],
+        labels=[labels[i] for i in order],
+    )
+
+
 def _state(found: Found) -> str:
-    """A hash of paths, sizes and times of change of files."""
-    state = hashlib.sha256("\n".join([*found.other, found.note]).encode())
+    """A hash of labels, and of paths, sizes and times of change of files."""
+    about = [*found.names, *(found.labels or ()), *found.other, found.note]
+    state = hashlib.sha256("\n".join(about).encode(errors="backslashreplace"))
     for file in found.files:
-        try:
-            about = file.stat()
-            line = f"{about.st_size} {about.st_mtime_ns} "
-        except OSError:  # such as a link to nowhere
-            line = "? "
-        state.update(line.encode() + bytes(file.absolute()) + b"\n")
+        state.update(stamp(file))
     return state.hexdigest()
 
 
@@ -176,16 +186,24 @@ def folder(
     normalize_strokes: bool = False,
     augment: bool | None = None,
     all_classes: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Images in folders: your own images, one folder for each class.
+    """Images: your own images, in class folders or a table.
+
+    folder    ROOT/CLASS/image.png, also in folders inside CLASS
+    table     columns of paths and labels: .csv, .tsv, .xlsx, .parquet, .json, .jsonl
+    archive   .zip, .tar or .tar.gz of class folders, or of a table and images
+
+    Paths in a table are absolute or relative to its folder. Archives are not unpacked.
 
     64 % of the classes are for training, 16 % for validation and 20 % for testing; the
     assignment depends only on their names. An image that is in two splits is used in
     the later one only.
 
     Args:
-        root: the folder with the class folders, ROOT/CLASS/image.png.
+        root: the folder with the class folders, the table or the archive.
         ways: classes in a task.
         shots: support examples of each class.
         queries: query examples of each class.
@@ -193,17 +211,25 @@ def folder(
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: for drawings: light strokes on a dark background, centered
             and scaled to fill the image.
-        augment: small random distortions of images; by default in training only.
+        augment: small random distortions of images; by default in training only, and
+            never where the reader gives feature vectors.
         all_classes: use all classes in every split, to adapt to other classes later;
             validation and test then do not measure the learning of new classes.
+        image_column: column of the paths in a table; by default image, file, path,
+            filename, file_name or image_path.
+        label_column: column of the labels in a table; by default label, class or y.
         reader: how images are read, in place of size, channels and normalize_strokes.
     """
     default = ImageReader(channels, (size, size), normalize_strokes, normalize_strokes)
-    bank, last = _read_once(root, image_reader(reader, default))
+    chosen = image_reader(reader, default)
+    columns = {"image_column": image_column, "label_column": label_column}
+    chosen = replace(chosen, **{k: v for k, v in columns.items() if v is not None})
+    bank, last = _read_once(root, chosen)
     if not all_classes:
         title = f"the {split} split of {bank.title} ({split_sizes(bank.names)} classes)"
         bank = replace(_distinct(bank, last, split), title=title)
-    augment = split == "train" if augment is None else augment
+    if augment is None:
+        augment = split == "train" and bank.has_images
     return Episodes(bank, ways, shots, queries, 0, Warp() if augment else None)
 
 

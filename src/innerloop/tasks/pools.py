@@ -165,7 +165,7 @@ def pools(
         of: source of the images.
         protocol: splits of Omniglot, see `omniglot`.
         holdout: keep the validation classes of Omniglot out of training.
-        root: a folder of your own images, ROOT/CLASS/image.png, in place of `of`.
+        root: your own images, as for `folder`, in place of `of`.
         size: height and width to which images are scaled, in pixels.
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: center the strokes and scale them to fill the image; None for

@@ -1,4 +1,4 @@
-"""Few-shot text classification: CLINC150, and your own files."""
+"""Few-shot text classification: CLINC150, and users' own texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
-from innerloop.readers.files import read_sheet, some
-from innerloop.readers.text import UNKNOWN, TextReader, Texts, texts_of
+from innerloop.readers.files import some
+from innerloop.readers.text import UNKNOWN, TextReader, Texts, read_texts
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import group_by_label
@@ -69,34 +69,24 @@ def requests() -> dict[str, dict[str, list[str]]]:
 
 
 @lru_cache(maxsize=2)
-def _fitted(
-    texts: tuple[str, ...], length: int | None, text_column: str, label_column: str
-) -> TextReader:
-    return TextReader.fitted(
-        texts, length=length, text_column=text_column, label_column=label_column
-    )
+def _fitted(texts: tuple[str, ...], length: int | None) -> TextReader:
+    return TextReader.fitted(texts, length=length)
 
 
 def _reader(
-    reader: Reader | None,
-    length: int | None,
-    texts: Iterable[str],
-    text_column: str = "text",
-    label_column: str = "label",
+    reader: Reader | None, length: int | None, texts: Iterable[str], **columns: str
 ) -> Texts:
-    """The reader of an earlier run, if it fits, or one fitted to the texts."""
+    """The reader of an earlier run, if it fits, or one fitted to the texts, for a table
+    with these columns.
+    """
     if reader is None:
-        return _fitted(tuple(texts), length, text_column, label_column)
+        return _fitted(tuple(texts), length).with_columns(**columns)
     if not isinstance(reader, Texts):
         raise InnerloopTypeError(
             f"these are texts, and the reader reads {reader.what}s"
         )
-    if length is not None and (length,) != reader.x_shape:
-        raise InnerloopError(
-            f"length {length} does not fit the reader, whose inputs have the shape "
-            f"{reader.x_shape}"
-        )
-    return reader
+    reader.check_length(length)
+    return reader.with_columns(**columns)
 
 
 @task_source
@@ -145,7 +135,7 @@ def clinc(
         [group for _, group in chosen.values()],
         fitted,
         f"{split} intents of CLINC150",
-        _note(cut, len(x), fitted),
+        fitted.cut_note(cut, len(x)) if cut else "",
     )
     return Episodes(bank, ways, shots, queries, groups)
 
@@ -158,13 +148,6 @@ def _training_requests() -> list[str]:
         for texts in found[domain].values()
         for text in texts
     ]
-
-
-def _note(cut: int, of: int, reader: Texts) -> str:
-    if not cut:
-        return ""
-    (length,) = reader.x_shape or (0,)
-    return f"{cut:,} of {of:,} texts have more than {length} tokens and were cut"
 
 
 @task_source
@@ -181,32 +164,36 @@ def text(
     all_classes: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
-    """Text file: your own labeled texts, as tokens.
+    """Texts: your own labeled texts.
 
-    The file has a header: .csv, .tsv, .txt (also as .gz), .xlsx or .parquet. 64, 16 and
-    20 % of the labels are for training, validation and testing; the assignment depends
-    only on their names. A text that is repeated within a label is used once. A text
-    that is in two splits is used in the later one only, so that no test text is used
-    for training.
+    table     columns of texts and labels: .csv, .tsv, .xlsx, .parquet, .json, .jsonl
+    folder    FILE/CLASS/text.txt, one text in each file
+    archive   .zip, .tar or .tar.gz of one table or of class folders
+
+    64, 16 and 20 % of the labels are for training, validation and testing; the
+    assignment depends only on their names. A text that is repeated within a label is
+    used once. A text that is in two splits is used in the later one only, so that no
+    test text is used for training.
 
     Args:
-        file: the file.
-        text_column: column of the texts.
-        label_column: column of the labels.
+        file: the table, the folder or the archive.
+        text_column: column of the texts in a table.
+        label_column: column of the labels in a table.
         ways: classes in a task.
         shots: support texts of each class.
         queries: query texts of each class.
         length: tokens of a text, longer ones are cut; by default one and a half times
-            the 95th percentile of the training texts, from 8 to 128.
+            the 95th percentile of the training texts, from 8 to 128. Only for readers
+            of tokens.
         all_classes: use all classes in every split, to adapt to other classes later;
             validation and test then do not measure the learning of new classes.
         reader: the reader of an earlier run; by default one is fitted to the training
             texts.
     """
-    sheet = read_sheet(file)
-    texts, labels, _ = texts_of(sheet, text_column, label_column, labels=True)
+    found = read_texts(file, text_column, label_column, labels=True)
+    texts, labels, notes = found.texts, found.labels, list(found.notes)
     assert labels is not None
-    notes = list(sheet.notes)
+    notes += [f"left out: {some(found.unreadable)}"] if found.unreadable else []
     names = sorted(set(labels))
     parts = ("train",) if all_classes else tuple(SPLITS)
     split_of = dict.fromkeys(names, "train") | {
@@ -230,11 +217,11 @@ def text(
             for t, label in zip(texts, labels, strict=True)
             if split_of[label] == "train"
         ),
-        text_column,
-        label_column,
+        text_column=text_column,
+        label_column=label_column,
     )
     x, cut = fitted.encode(texts)
-    notes += [note] if (note := _note(cut, len(x), fitted)) else []
+    notes += [fitted.cut_note(cut, len(x))] if cut else []
     names, order, counts = group_by_label(labels)
     source = Path(file).name
     title = f"{split} classes of {source}"
@@ -367,13 +354,16 @@ def cloze(
     if file is None:
         texts = _training_requests()
     else:
-        sheet = read_sheet(file)
-        texts, _, unreadable = texts_of(sheet, text_column, "label", labels=False)
-        notes += sheet.notes
-        notes += [f"left out: {some(unreadable)}"] if unreadable else []
-    fitted = _reader(reader, length, texts, text_column)
+        found = read_texts(file, text_column, "label", labels=False)
+        texts, left_out = found.texts, found.unreadable
+        notes += found.notes
+        notes += [f"left out: {some(left_out)}"] if left_out else []
+    fitted = _reader(reader, length, texts, text_column=text_column)
     if not isinstance(fitted, TextReader):
-        raise InnerloopError("cloze hides tokens, and a pretrained encoder reads none")
+        raise InnerloopTypeError(
+            "cloze hides tokens, which need a token reader; got the reader "
+            f"{fitted.kind!r}: train on the tasks clinc or text"
+        )
     x, cut = fitted.encode(texts)
-    notes += [note] if (note := _note(cut, len(x), fitted)) else []
+    notes += [fitted.cut_note(cut, len(x))] if cut else []
     return Cloze(x, fitted, note="; ".join(notes))
