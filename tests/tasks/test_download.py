@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
-from innerloop.tasks import download
 from innerloop.engine.folders import cache_folder, data_folder
+from innerloop.tasks import download
 from innerloop.tasks.download import fetch, replacing
 
 CONTENT = b"official" * 1000

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,90 +10,118 @@ import click
 from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent, option
 from innerloop.engine.errors import InnerloopError
 
+COLUMNS = ("text_column", "image_column", "smiles_column", "label_column")
+
 
 def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
-    from innerloop.cli.spreadsheet import harmless
-    from innerloop.estimators import FewShotClassifier
-    from innerloop.experiment import load
-    from innerloop.runs import RunError, write_atomically
+    from innerloop.labeling import label, untrained
+    from innerloop.runs import write_atomically
 
-    to = console()
-    out = check_parent(arguments["out"])
-    learner = load(arguments["run"]).to(check_device(arguments["device"]))
-    reader, spec = learner.reader, learner.spec
-    if reader is None or spec is None or spec.kind != "classes":
-        raise RunError(
-            f"{arguments['run']} was not trained on classes of images, texts or rows: "
-            "use FewShotClassifier or FewShotRegressor in Python"
-        )
-    support = reader.read(arguments["support"], labels=True)
-    query = reader.read(arguments["query"], labels=False)
+    out, page = check_parent(arguments["out"]), check_parent(arguments["report"])
+    folder = arguments["sort_into"]
+    if out is page is folder is None:
+        raise InnerloopError("name a file for the labels: --out labels.csv")
+    columns = {n: arguments[n] for n in COLUMNS if arguments[n] is not None}
+    if arguments["run"] is None:
+        learner = untrained(arguments["support"], arguments["encoder"], columns)
+    else:
+        learner = _trained(arguments["run"], arguments["encoder"], columns)
+    learner = learner.to(check_device(arguments["device"]))
+    support = learner.reader.read(arguments["support"], labels=True)
+    query = learner.reader.read(arguments["query"], labels=False)
     problems = [*support.unreadable, *query.unreadable]
     if problems and arguments["strict"]:
         raise InnerloopError(f"{len(problems)} inputs cannot be read: {problems[0]}")
     if not query.names:
         raise InnerloopError(f"{arguments['query']} holds nothing to label")
-    classifier = FewShotClassifier(learner).fit(support, support.labels)
-    probabilities = classifier.predict_proba(query)
-    memory = io.StringIO()
-    writer = csv.writer(memory)
-    writer.writerow(
-        [
-            *({"image": "file"}.get(reader.what, reader.what), "label", "probability"),
-            *("second_label", "second_probability"),
-        ]
-    )
-    labels = [str(label) for label in classifier.classes_]
-    order = (-probabilities).argsort(1, kind="stable")[:, :2]
-    for name, row, places in zip(query.names, probabilities, order, strict=True):
-        cells = [(harmless(labels[i]), f"{row[i]:.4f}") for i in places]
-        writer.writerow([harmless(name), *cells[0], *cells[1]])
-    assert out is not None
-    content = memory.getvalue().encode("utf-8", "surrogateescape")
-    write_atomically(out, content)
+    found = label(learner, support, query)
+    if folder is not None:
+        found.sort_into(Path(folder))
+    for file, content in ((page, found.page), (out, found.table)):
+        if file is not None:
+            write_atomically(file, content().encode("utf-8", "surrogateescape"))
+    to = console()
     for note in filter(None, (support.note, query.note)):
         to.print(note)
     for problem in problems:
         console(stderr=True).print(f"left out: {problem}")
-    to.print(
-        f"labeled {len(query.names)} {reader.what}s with {len(classifier.classes_)} "
-        f"classes, from {len(support.names)} examples: {out}"
-    )
-    if query.labels is not None and set(query.labels) <= set(labels):
-        pairs = zip(order[:, 0], query.labels, strict=True)
-        right = sum(labels[place] == label for place, label in pairs)
-        share = 100 * right / len(query.names)
-        to.print(
-            f"accuracy {share:.1f} %: {right} of {len(query.names)} have the label "
-            f"that {arguments['query']} gives them"
-        )
+    to.print(found.summary())
+    to.print(f"written: {', '.join(str(f) for f in (out, page, folder) if f)}")
     return 1 if problems else 0
+
+
+def _trained(folder: Path, encoder: str | None, columns: dict[str, str]) -> Any:
+    """The learner of a run, with a reader for these columns."""
+    from dataclasses import fields, replace
+
+    from innerloop.experiment import load
+    from innerloop.runs import RunError
+
+    if encoder is not None:
+        raise InnerloopError(
+            f"{folder} has its own encoder: leave out RUN, or --encoder"
+        )
+    learner = load(folder)
+    if learner.reader is None or learner.spec is None or learner.spec.kind != "classes":
+        raise RunError(
+            f"{folder} was not trained on classes of images, texts or rows: "
+            "use FewShotClassifier or FewShotRegressor in Python"
+        )
+    known = {field.name for field in fields(learner.reader)}
+    for name in columns:
+        if name not in known:
+            raise InnerloopError(
+                f"{folder} reads {learner.reader.what}s, which have no "
+                f"--{name.replace('_', '-')}"
+            )
+    learner.reader = replace(learner.reader, **columns)
+    return learner
 
 
 command = SectionedCommand(
     "adapt",
     params=[
-        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        click.Argument(["run"], metavar="[RUN]", type=RunFolder(), required=False),
         option(
             "--support",
-            "The labeled examples: a folder DIR/CLASS/IMAGE, or a table with the "
-            "columns text and label, or y.",
+            "The labeled examples: a folder DIR/CLASS/FILE of images or texts, an "
+            "archive of it, or a table with the columns text, image or smiles, and "
+            "label.",
             required=True,
             metavar="PATH",
         ),
         option(
             "--query",
-            "What to label: images anywhere below a folder, or a table.",
+            "What to label: files anywhere below a folder, an archive, or a table.",
             required=True,
             metavar="PATH",
         ),
+        option("--out", "A .csv with the three most probable labels.", metavar="FILE"),
         option(
-            "--out",
-            "A .csv with the two most probable labels of each input.",
-            required=True,
+            "--sort-into",
+            "A new folder: copies the files of images into DIR/LABEL/.",
+            metavar="DIR",
+        ),
+        option(
+            "--report",
+            "A page in HTML: the inputs, their labels and the most similar examples.",
             metavar="FILE",
+        ),
+        option(
+            "--encoder",
+            "Without RUN: the pretrained encoder, see `innerloop list encoders`; by "
+            "default those for the kind of data that are installed.",
+            metavar="NAME",
+        ),
+        *(
+            option(
+                f"--{name.replace('_', '-')}",
+                f"The column of the {name.split('_')[0]}s of a table.",
+                metavar="NAME",
+            )
+            for name in COLUMNS
         ),
         option(
             "--strict",
@@ -105,6 +132,7 @@ command = SectionedCommand(
         option("--device", "Where to compute.", default="cpu"),
     ],
     callback=run,
-    help="Learn new classes from labeled examples with a trained run, and label other "
-    "images, texts or rows.",
+    help="Learn new classes from labeled examples, and label other images, texts or "
+    "rows. Without RUN, by a pretrained encoder and no training; with it, by what was "
+    "meta-trained in that run folder.",
 )

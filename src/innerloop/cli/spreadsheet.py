@@ -48,19 +48,6 @@ def cell_text(cell: object) -> str:
     return cell if isinstance(cell, str) else label_text(cell)
 
 
-def harmless(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: one that would be is preceded by
-    an apostrophe, numbers are not.
-    """
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return "'" + text
-    return text
-
-
 def certainty(
     examples: int,
     fits: int,

@@ -22,10 +22,10 @@ def run(**arguments: Any) -> None:
         OUTPUT,
         SHOWN,
         certainty,
-        harmless,
         nothing,
         read_rows,
     )
+    from innerloop.readers.files import harmless
     from innerloop.runs import write_atomically
     from innerloop.synthesis import synthesize
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.efficientnet import EfficientNet
 from innerloop.encoders.texts import MiniLM, WordLlama

@@ -93,7 +93,7 @@ class EfficientNetLite0(nn.Module):
         self.stem = Convolution(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(blocks)
         self.top = Convolution(channels, FEATURES)
-        self.to(memory_format=torch.channels_last)
+        nn.Module.to(self, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x * 255 - 127) / 128

@@ -82,7 +82,9 @@ class FrozenEncoder:
             read, batch = items(sorted(first))
             unreadable = {keys[i] for i in first if i not in set(read)}
             own = [keys[i] for i in read]
-            for part, store, found in zip(self.parts, self._stores, stored, strict=True):
+            for part, store, found in zip(
+                self.parts, self._stores, stored, strict=True
+            ):
                 if read:
                     vectors = part.embed(batch)
                     store.put(own, vectors)

@@ -55,7 +55,9 @@ class FeatureStore:
                     some = keys[begin : begin + _AT_ONCE]
                     marks = ",".join("?" * len(some))
                     found |= {
-                        key: torch.from_numpy(np.frombuffer(value, "<f2").copy()).float()
+                        key: torch.from_numpy(
+                            np.frombuffer(value, "<f2").copy()
+                        ).float()
                         for key, value in connection.execute(
                             f"select key, value from vectors where key in ({marks})",
                             list(some),
@@ -73,17 +75,20 @@ class FeatureStore:
         """Store vectors (n, features)."""
         values = vectors.to(torch.float16).numpy().astype("<f2")
         most = MAX_BYTES // (2 * self.features)
-        with suppress(sqlite3.Error, OSError):
-            with closing(self._connect()) as connection, connection:
-                connection.executemany(
-                    "insert or ignore into vectors values (?, ?)",
-                    [(k, v.tobytes()) for k, v in zip(keys, values, strict=True)],
-                )
-                connection.execute(
-                    "delete from vectors where rowid <= "
-                    "(select max(rowid) from vectors) - ?",
-                    (most,),
-                )
+        with (
+            suppress(sqlite3.Error, OSError),
+            closing(self._connect()) as connection,
+            connection,
+        ):
+            connection.executemany(
+                "insert or ignore into vectors values (?, ?)",
+                [(k, v.tobytes()) for k, v in zip(keys, values, strict=True)],
+            )
+            connection.execute(
+                "delete from vectors where rowid <= "
+                "(select max(rowid) from vectors) - ?",
+                (most,),
+            )
 
 
 def rounded(vectors: Tensor) -> Tensor:

@@ -103,9 +103,9 @@ def encoder(
                 f"{name} needs vectors of {frozen} with pixels beside them; got inputs "
                 f"of shape {spec.x_shape}"
             )
-        image = TaskSpec(spec.kind, (3, side, side), spec.y_dim)
+        pixels = TaskSpec(spec.kind, (3, side, side), spec.y_dim)
         features = TaskSpec(spec.kind, (feature_count(frozen),), spec.y_dim)
-        return Beside(ENCODERS["adapter"](features), encoder(image, learned), image)
+        return Beside(ENCODERS["adapter"](features), encoder(pixels, learned), pixels)
     if is_in_file(name):
         own = from_file(name)(spec)
         if not isinstance(own, nn.Module):

@@ -24,6 +24,8 @@ class Inputs:
         unreadable: inputs that could not be read and are left out, each as "name:
             reason".
         note: how they were read, where that is not obvious, in one sentence, or "".
+        files: the file of each input, where inputs are files: a `Path`, or a `Member`
+            of an archive.
     """
 
     x: Tensor
@@ -31,6 +33,7 @@ class Inputs:
     labels: list[str] | None = None
     unreadable: tuple[str, ...] = ()
     note: str = ""
+    files: tuple[Any, ...] = ()
 
 
 class Reader(ABC):

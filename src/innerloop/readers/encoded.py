@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from innerloop.encoders import (
@@ -52,6 +53,7 @@ class EncodedImages(ImageReader):
     """
 
     kind: ClassVar[str] = "encoded-images"
+    smaller = larger = Image.Resampling.BICUBIC
     size: tuple[int, int] = (EfficientNet.size, EfficientNet.size)
     encoder: str = "efficientnet"
     beside: int = 0
@@ -86,37 +88,36 @@ class EncodedImages(ImageReader):
         found, unreadable = [], []
         chunks = range(0, len(files), CHUNK)
         for begin in reading_progress(chunks, len(chunks), "embedding images", 4):
-            contents: dict[int, bytes] = {}
-            for i, file in enumerate(files[begin : begin + CHUNK], begin):
-                try:
-                    contents[i] = _content(file)
-                except (OSError, InnerloopError) as error:
-                    unreadable.append((i, str(error)))
-            places = list(contents)
-
-            def decoded(
-                wanted: list[int],
-                places: list[int] = places,
-                contents: dict[int, bytes] = contents,
-            ) -> tuple[list[int], Tensor]:
-                chosen = [places[i] for i in wanted]
-                streams = [io.BytesIO(contents[i]) for i in chosen]
-                images, failed = ImageReader.pixels(
-                    self, streams, [names[i] for i in chosen]
-                )
-                unreadable.extend((chosen[i], why) for i, why in failed)
-                bad = {i for i, _ in failed}
-                return [w for i, w in enumerate(wanted) if i not in bad], images
-
-            vectors, failed = self._frozen.embed(list(contents.values()), decoded)
-            known = {i for i, _ in unreadable}
-            unreadable += [  # equal to another file that cannot be read
-                (places[i], "a copy of an image that cannot be read")
-                for i in failed
-                if places[i] not in known
-            ]
+            chosen = slice(begin, begin + CHUNK)
+            vectors, problems = self._chunk(files[chosen], names[chosen])
             found.append(vectors)
-        return torch.cat(found or [torch.empty(0, *self.x_shape)]), sorted(unreadable)
+            unreadable += [(begin + i, why) for i, why in problems]
+        return torch.cat(found or [torch.empty(0, *self.x_shape)]), unreadable
+
+    def _chunk(
+        self, files: Sequence[File | IO[bytes]], names: Sequence[str]
+    ) -> tuple[Tensor, list[tuple[int, str]]]:
+        contents: dict[int, bytes] = {}
+        problems: dict[int, str] = {}
+        for i, file in enumerate(files):
+            try:
+                contents[i] = _content(file)
+            except (OSError, InnerloopError) as error:
+                problems[i] = str(error)
+        places = list(contents)
+
+        def decoded(wanted: list[int]) -> tuple[list[int], Tensor]:
+            chosen = [places[w] for w in wanted]
+            streams = [io.BytesIO(contents[i]) for i in chosen]
+            images, bad = ImageReader.pixels(self, streams, [names[i] for i in chosen])
+            problems.update((chosen[i], why) for i, why in bad)
+            failed = {i for i, _ in bad}
+            return [w for i, w in enumerate(wanted) if i not in failed], images
+
+        vectors, failed = self._frozen.embed(list(contents.values()), decoded)
+        for w in failed:  # a copy of another file is not decoded
+            problems.setdefault(places[w], "a copy of an image that cannot be read")
+        return vectors, sorted(problems.items())
 
     def convert(self, X: Any) -> Tensor:
         """Images as vectors (n, features); X as for `ImageReader.convert`."""
@@ -176,7 +177,6 @@ class EncodedTexts(Texts):
                 )[0]
             )
         return torch.cat(found or [torch.empty(0, *self.x_shape)]), 0
-
 
     def cut_note(self, cut: int, of: int) -> str:
         return ""

@@ -468,3 +468,16 @@ def _named(
     if dropped:
         body = [[row[i] for i in kept] for row in body]
     return Sheet(path, tuple(names), body, places, tuple(malformed), tuple(notes))
+
+
+def harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: one that would be is preceded by
+    an apostrophe, numbers are not.
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text

@@ -4,6 +4,7 @@ folders and for arrays in memory.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -83,6 +84,9 @@ class ImageReader(Reader):
 
     kind: ClassVar[str] = "image"
     what: ClassVar[str] = "image"
+    # how images are scaled to a smaller and to a larger size
+    smaller: ClassVar[Image.Resampling] = Image.Resampling.BOX
+    larger: ClassVar[Image.Resampling] = Image.Resampling.BILINEAR
     channels: int = 3
     size: tuple[int, int] = (84, 84)
     dark_background: bool = False
@@ -159,6 +163,7 @@ class ImageReader(Reader):
             [found.labels[i] for i in kept] if found.labels else None,
             (*messages, *found.other),
             found.note,
+            tuple(found.files[i] for i in kept),
         )
 
     def convert(self, X: Any) -> Tensor:
@@ -263,9 +268,7 @@ class ImageReader(Reader):
         else:
             image = image.resize(
                 (width, height),
-                Image.Resampling.BOX
-                if image.width > width
-                else Image.Resampling.BILINEAR,
+                self.smaller if image.width > width else self.larger,
             )
         pixels = np.array(image)
         return torch.from_numpy(
@@ -393,6 +396,21 @@ def _opened(file: File | IO[bytes]) -> Image.Image:
             f"{MAX_PIXELS:,} that are allowed"
         )
     return image
+
+
+def thumbnail(file: File | IO[bytes], side: int) -> bytes:
+    """The image in a file as a JPEG of at most `side` pixels in height and width; a
+    gray one where it cannot be read.
+    """
+    memory = io.BytesIO()
+    try:
+        with _quiet(), _opened(file) as opened:
+            image = _upright(opened).convert("RGB")
+            image.thumbnail((side, side))
+    except Exception:  # decoders raise whatever they like
+        image = Image.new("RGB", (side, side), "gray")
+    image.save(memory, "JPEG", quality=80)
+    return memory.getvalue()
 
 
 def _reason(error: Exception) -> str:

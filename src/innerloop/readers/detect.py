@@ -1,0 +1,105 @@
+"""Which reader suits data that no run was trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from innerloop.engine.errors import InnerloopError
+from innerloop.readers.archives import is_archive, read_archive
+from innerloop.readers.base import Reader
+from innerloop.readers.encoded import encoded_reader, usual_reader
+from innerloop.readers.files import TABLE_SUFFIXES, Sheet, read_sheet, shown
+from innerloop.readers.image import IMAGES
+from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.sound import SOUNDS
+from innerloop.readers.sources import LABEL_COLUMNS
+from innerloop.readers.table import TableReader
+from innerloop.readers.text import TEXTS
+
+KINDS = (IMAGES, SOUNDS, TEXTS)
+MOST = 100_000  # files that are counted
+
+
+def reader_for(
+    path: Path | str, encoder: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Reader:
+    """A reader for labeled data: a pretrained encoder for images and texts, a
+    fingerprint for molecules, and standardized columns for other tables.
+
+    Args:
+        path: a folder, an archive or a table, as for `Reader.read`.
+        encoder: a pretrained encoder by name; by default those that are installed.
+        settings: fields of the reader, among others that do not matter.
+
+    Raises InnerloopFileError for a missing path, MissingPackageError where the package
+    of an encoder is not installed, and InnerloopError for data of no known kind.
+    """
+    settings = dict(settings or {})
+    what = kind_of(path, settings)
+    sheet = None
+    if str(path).lower().endswith(TABLE_SUFFIXES):
+        sheet = read_sheet(path)
+        settings.setdefault("label_column", _first(sheet, LABEL_COLUMNS) or "label")
+    if encoder is not None:
+        return encoded_reader(encoder, settings)
+    if what in ("image", "text", "sound"):
+        return usual_reader(what, settings)
+    if what == "molecule":
+        own = ("smiles_column", "label_column")
+        return MoleculeReader(**{n: settings[n] for n in own if n in settings})
+    assert sheet is not None
+    label = settings["label_column"]
+    cells = {n: sheet.column(n) for n in sheet.columns if n.lower() != label.lower()}
+    return TableReader.fitted(cells, label_column=label)
+
+
+def kind_of(path: Path | str, settings: Mapping[str, Any]) -> str:
+    """What one item of a data set is: "image", "text", "sound", "molecule" or "row"."""
+    path = Path(path)
+    if path.is_dir():
+        names = [file.name for file, _ in zip(path.rglob("*"), range(MOST))]
+        return _most(path, names)
+    if is_archive(path):
+        return _most(path, [member.parts[-1] for member in read_archive(path).members])
+    if path.name.lower().endswith(TABLE_SUFFIXES):
+        return _kind_of_rows(read_sheet(path), settings)
+    return _most(path, [path.name])
+
+
+def _most(path: Path, names: list[str]) -> str:
+    counts = Counter(
+        kind.what
+        for name in names
+        for kind in KINDS
+        if PurePath(name).suffix.lower() in kind.suffixes
+    )
+    if not counts:
+        raise InnerloopError(
+            f"{shown(path)} holds no images, texts or sounds: expected a folder "
+            "CLASS/FILE, a table or an archive"
+        )
+    return counts.most_common(1)[0][0]
+
+
+def _kind_of_rows(sheet: Sheet, settings: Mapping[str, Any]) -> str:
+    if _first(sheet, [settings.get("text_column", "text")]):
+        return "text"
+    if _first(sheet, [settings.get("smiles_column", "smiles")]):
+        return "molecule"
+    for kind in (IMAGES, SOUNDS):
+        wanted = settings.get(f"{kind.what}_column")
+        column = _first(sheet, [wanted] if wanted else kind.columns)
+        suffixes = kind.suffixes | kind.refused.keys()
+        if column and any(
+            PurePath(str(cell)).suffix.lower() in suffixes
+            for cell in sheet.column(column)[:50]
+        ):
+            return kind.what
+    return "row"
+
+
+def _first(sheet: Sheet, names: Any) -> str | None:
+    return next((n for n in names if n and sheet.find(n) is not None), None)
