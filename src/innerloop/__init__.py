@@ -71,7 +71,7 @@ _HOMES = {
         "PromptTuning",
     ),
     "innerloop.learners.synthesis": ("DeepCoder", "RobustFill"),
-    "innerloop.learners.transfer": ("FineTune", "MetaTransfer", "Scratch"),
+    "innerloop.learners.transfer": ("FineTune", "MetaTransfer", "Probe", "Scratch"),
     "innerloop.estimators": ("FewShotClassifier", "FewShotRegressor"),
     "innerloop.evaluation.clustering": ("adjusted_rand_index", "cluster"),
     "innerloop.assembly": ("Choice",),

@@ -80,6 +80,14 @@ def smallest(source: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**sizes, **options}
 
 
+def probed(source: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of training for tasks of another split, which may have fewer classes:
+    with the smallest ways and queries.
+    """
+    kept = {n: v for n, v in options.items() if n not in ("ways", "queries")}
+    return smallest(source, kept)
+
+
 def choose_meta_gradient(
     learner: type[Learner], tasks: TaskDistribution, wanted: Choice | None
 ) -> tuple[str, MetaGradient]:

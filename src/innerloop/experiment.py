@@ -31,6 +31,7 @@ from innerloop.assembly import (
     fast_bf16,
     make_reader,
     preferred_sizes,
+    probed,
     reader_choice,
     reader_fits,
     smallest,
@@ -400,7 +401,8 @@ class Experiment:
         base = absolute_paths(source, {**kept, **given})
         check_required(source, base)
         fixed = self.spec.y_dim if learner.fixed_ways else None
-        probe = build_tasks(source, split, smallest(source, base), self.reader)
+        smaller = {**probed(source, base), **{n: base[n] for n in given}}
+        probe = build_tasks(source, split, smaller, self.reader)
         if not self.spec.same_inputs(probe.spec):
             raise InnerloopError(
                 f"this {self.learner.name} was trained for {self.spec}, but "
@@ -526,7 +528,7 @@ class Setup:
         fixed = self.learner.fixed_ways
         try:
             probe = build_tasks(
-                source, "val", smallest(source, options), self.experiment.reader
+                source, "val", probed(source, options), self.experiment.reader
             )
             wanted = {n: options[n] for n in SIZES if n in options}
             if "ways" in wanted:

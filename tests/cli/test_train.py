@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import innerloop
 from innerloop.assembly import copy_networks
@@ -478,3 +479,20 @@ def test_why_a_run_is_not_validated_and_cannot_be_tested_is_said(
     said = " ".join(capsys.readouterr().out.split())
     assert "test it with: innerloop test" in said
     assert "not validated" not in said
+
+
+def test_training_with_more_ways_than_other_splits_have_is_validated_and_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = tmp_path / "images", tmp_path / "run"
+    for c in range(50):
+        (root / f"{c}").mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8), 5 * c + i).save(root / f"{c}" / f"{i}.png")
+    line = "train protonet folder --ways 25 --queries 2 --encoder conv4 --steps 1"
+    assert cli(f"{line} --size 8 --root", root, "--out", run) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "validation is on 50 8-way 1-shot tasks with 2 queries" in said
+    assert "test it with: innerloop test" in said
+    assert cli("test --tasks 2", run) == 0
+    assert "accuracy" in capsys.readouterr().out

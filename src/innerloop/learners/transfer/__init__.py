@@ -4,6 +4,7 @@ without meta-learning.
 
 from innerloop.learners.transfer.finetune import FineTune
 from innerloop.learners.transfer.meta_transfer import MetaTransfer
+from innerloop.learners.transfer.probe import Probe
 from innerloop.learners.transfer.scratch import Scratch
 
-__all__ = ["FineTune", "MetaTransfer", "Scratch"]
+__all__ = ["FineTune", "MetaTransfer", "Probe", "Scratch"]
