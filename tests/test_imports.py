@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "estimators": {*THEORY, *USE},
     "optimizer": {*THEORY, *USE},
     "synthesis": {*THEORY, *USE},
-    "cli": {*USE, "estimators", "synthesis", "testing"},
+    "labeling": {*THEORY, *USE, "estimators"},
+    "cli": {*USE, "estimators", "labeling", "synthesis", "testing"},
     "__main__": {"cli"},
     "__init__": set(),
 }

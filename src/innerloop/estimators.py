@@ -8,6 +8,7 @@ import copy
 import hashlib
 import inspect
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -35,7 +37,10 @@ from innerloop.engine.errors import (
 from innerloop.engine.options import Count, checked
 from innerloop.experiment import Choice, load, make_reader
 from innerloop.learners.metric.protonet import ProtoNet
-from innerloop.readers.base import Inputs
+from innerloop.learners.transfer.probe import Probe
+from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.encoded import encoded_reader, usual_reader
+from innerloop.readers.image import IMAGES
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -62,6 +67,12 @@ class _FewShot:
     ):
         self.learner = learner
         self.chunk = chunk
+
+    def _suiting(self, X: Any) -> Learner | None:
+        """The learner to use where none was passed: an untrained one for images and
+        texts, None for arrays.
+        """
+        return None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -93,14 +104,14 @@ class _FewShot:
         """Whether the learner was passed in and may be in use elsewhere."""
         return isinstance(self.learner, Learner)
 
-    def _resolve(self) -> Learner | None:
-        """The learner in evaluation mode, None where there is none.
+    def _resolve(self, X: Any = None) -> Learner | None:
+        """The learner for inputs X in evaluation mode, None where there is none.
 
         Raises InnerloopError for one that cannot be used here.
         """
         checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
         if self.learner is None:
-            return None
+            return self._suiting(X)
         if self._shared:
             learner = _in_evaluation_mode(self.learner)  # pyright: ignore[reportArgumentType]
         else:
@@ -363,9 +374,14 @@ class FewShotClassifier(_FewShot):
     folder is not shared.
 
     Args:
-        learner: a meta-trained learner, a run folder, or None for the nearest class
-            mean of the raw inputs.
+        learner: a meta-trained learner, a run folder, or None: for images and texts
+            `Probe` on the vectors of a pretrained encoder, which needs no training; for
+            arrays of numbers the nearest class mean.
         chunk: number of inputs that are predicted at once.
+        encoder: where `learner` is None, the pretrained encoder of images or texts, see
+            `innerloop list encoders`; by default those that are installed. Images are
+            lists of paths or Pillow images, and bytes (n, height, width, 3); texts are
+            lists, arrays or data frame columns of texts.
 
     Attributes after `fit`: `classes_`, the sorted labels (n_classes,); `state_`, the
     learner's state.
@@ -374,6 +390,22 @@ class FewShotClassifier(_FewShot):
     kind = "classes"
     classes_: NDArray[Any]
     _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        learner: Learner | Path | str | None = None,
+        *,
+        chunk: Count = 512,
+        encoder: str | None = None,
+    ):
+        super().__init__(learner, chunk=chunk)
+        self.encoder = encoder
+
+    def _suiting(self, X: Any) -> Learner | None:
+        if self.encoder is not None:
+            return untrained(encoded_reader(self.encoder))
+        what = _kind_of(X)
+        return None if what is None else untrained(usual_reader(what))
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.
@@ -386,7 +418,7 @@ class FewShotClassifier(_FewShot):
         learner; the estimator is then as it was.
         """
         with _evaluating():
-            learner = self._resolve()
+            learner = self._resolve(X)
             reader = _reader(learner, _column_names(X))
             x = self._inputs(X, reader, _like(learner), _shape(learner))
             labels = _labels(y, len(x))
@@ -550,6 +582,38 @@ class FewShotRegressor(_FewShot):
             RegressorTags(),
             input_tags=InputTags(three_d_array=True),
         )
+
+
+def untrained(reader: Reader) -> Learner:
+    """A classifier of what a reader reads that needs no training: `Probe` on its
+    vectors.
+    """
+    shape = reader.x_shape
+    assert shape is not None
+    learner = Probe.build(TaskSpec("classes", shape, 2))
+    learner.reader = reader
+    return learner
+
+
+def _kind_of(X: Any) -> str | None:
+    """ "image" or "text", or None for what else a classifier takes."""
+    if isinstance(X, np.ndarray | Tensor):
+        bytes_ = str(X.dtype) in ("uint8", "torch.uint8")
+        if bytes_ and X.ndim == 4 and 3 in (X.shape[1], X.shape[3]):
+            return "image"
+        if not isinstance(X, np.ndarray) or X.dtype.kind not in "OUT" or X.ndim != 1:
+            return None
+    if isinstance(X, Inputs | str | bytes) or hasattr(X, "columns"):
+        return None
+    if not hasattr(X, "__len__") or not hasattr(X, "__iter__") or not len(X):
+        return None
+    items = list(X)
+    if all(isinstance(item, Image.Image | os.PathLike) for item in items):
+        return "image"
+    if not all(isinstance(item, str) for item in items):
+        return None
+    images = all(Path(t).suffix.lower() in IMAGES.suffixes for t in items)
+    return "image" if images and all(map(os.path.isfile, items)) else "text"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from innerloop.core.learner import Learner
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
-from innerloop.estimators import FewShotClassifier
+from innerloop.estimators import FewShotClassifier, untrained
 from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.detect import reader_for
 from innerloop.readers.files import harmless
 from innerloop.readers.image import ImageReader, thumbnail
 
@@ -154,7 +156,8 @@ class Labeling:
             wrong = self.correct is not None and own != self.labels[i]
             mark = f'<p class="wrong">its label is {escape(own)}</p>' if wrong else ""
             examples = "".join(
-                self._shown(self.support, int(j)) for j in (near[i] if near is not None else ())
+                self._shown(self.support, int(j))
+                for j in (near[i] if near is not None else ())
             )
             rows.append(
                 f"<tr><td>{self._shown(self.query, i)}</td><td><b>"
@@ -163,7 +166,9 @@ class Labeling:
             )
         more = len(self.query.names) - len(rows)
         note = f"<p>{more} more are in the table of labels only.</p>" if more else ""
-        return _PAGE.format(summary=escape(self.summary()), rows="".join(rows), note=note)
+        return _PAGE.format(
+            summary=escape(self.summary()), rows="".join(rows), note=note
+        )
 
     def summary(self) -> str:
         """What was done, in one or two sentences."""
@@ -191,7 +196,8 @@ class Labeling:
                 f'<figure><img alt="{name}" title="{name}" '
                 f'src="{_picture(inputs.files[i])}">{caption}</figure>'
             )
-        return f"<figure><blockquote>{name}</blockquote>{caption if label else ''}</figure>"
+        caption = caption if label else ""
+        return f"<figure><blockquote>{name}</blockquote>{caption}</figure>"
 
 
 def label(
@@ -207,7 +213,7 @@ def label(
 
     Raises InnerloopError where there are fewer than two classes.
     """
-    classifier = FewShotClassifier(learner).fit(support, support.labels)
+    classifier = FewShotClassifier(learner).fit(support, support.labels or [])
     probabilities = classifier.predict_proba(query)
     return Labeling(
         learner.reader,
@@ -219,9 +225,18 @@ def label(
     )
 
 
+def untrained_for(
+    path: Path | str, encoder: str | None, settings: Mapping[str, Any]
+) -> Learner:
+    """A classifier without training for labeled data, see `reader_for`."""
+    return untrained(reader_for(path, encoder, settings))
+
+
 def _folder_name(label: str) -> str:
     """A label as the name of a folder."""
-    name = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in label)
+    name = "".join(
+        "_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in label
+    )
     return name.strip(". ")[:100] or "_"
 
 
@@ -264,7 +279,8 @@ li i {{ position: absolute; left: 0; top: 0; bottom: 0; background: var(--bar);
 .wrong {{ color: #c33; margin: 0 }}
 </style>
 <h1>Labels</h1><p>{summary}</p>
-<table><tr><th>Input</th><th>Most probable classes</th><th>Most similar examples</th></tr>
+<table><tr><th>Input</th><th>Most probable classes</th>
+<th>Most similar examples</th></tr>
 {rows}</table>{note}
 </html>
 """

@@ -16,7 +16,7 @@ COLUMNS = ("text_column", "image_column", "smiles_column", "label_column")
 def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
-    from innerloop.labeling import label, untrained
+    from innerloop.labeling import label, untrained_for
     from innerloop.runs import write_atomically
 
     out, page = check_parent(arguments["out"]), check_parent(arguments["report"])
@@ -25,7 +25,7 @@ def run(**arguments: Any) -> int:
         raise InnerloopError("name a file for the labels: --out labels.csv")
     columns = {n: arguments[n] for n in COLUMNS if arguments[n] is not None}
     if arguments["run"] is None:
-        learner = untrained(arguments["support"], arguments["encoder"], columns)
+        learner = untrained_for(arguments["support"], arguments["encoder"], columns)
     else:
         learner = _trained(arguments["run"], arguments["encoder"], columns)
     learner = learner.to(check_device(arguments["device"]))

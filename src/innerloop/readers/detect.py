@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,7 +25,9 @@ MOST = 100_000  # files that are counted
 
 
 def reader_for(
-    path: Path | str, encoder: str | None = None, settings: Mapping[str, Any] | None = None
+    path: Path | str,
+    encoder: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Reader:
     """A reader for labeled data: a pretrained encoder for images and texts, a
     fingerprint for molecules, and standardized columns for other tables.
@@ -60,8 +63,7 @@ def kind_of(path: Path | str, settings: Mapping[str, Any]) -> str:
     """What one item of a data set is: "image", "text", "sound", "molecule" or "row"."""
     path = Path(path)
     if path.is_dir():
-        names = [file.name for file, _ in zip(path.rglob("*"), range(MOST))]
-        return _most(path, names)
+        return _most(path, [file.name for file in islice(path.rglob("*"), MOST)])
     if is_archive(path):
         return _most(path, [member.parts[-1] for member in read_archive(path).members])
     if path.name.lower().endswith(TABLE_SUFFIXES):
