@@ -142,6 +142,7 @@ def bank(
             f"{_LISTS_URL}{name}.txt",
             _LISTS[name],
         )
+        full.augments(True, split)  # its classes are turned images
         return full.turned().pick(
             [
                 index[line.rsplit("/", 1)[0]] + int(line[-3:]) // 90 * len(full)
@@ -211,8 +212,7 @@ def omniglot(
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)
     chosen = bank(protocol, split, holdout, image_reader(reader, default))
-    if augment is None:
-        augment = split == "train" and chosen.holds_images
+    augment = chosen.augments(augment, split)
     if augment:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
     return Episodes(chosen, ways, shots, queries, groups, Warp() if augment else None)
