@@ -122,7 +122,7 @@ def test_one_folder_around_an_archive_does_not_count(
 
 @PACKED
 def test_hidden_files_of_archives_do_not_count(tmp_path: Path, pack: Pack) -> None:
-    hidden = ("__MACOSX/cats/._1.png", "cats/._1.png", ".git/x.png", "cats/.DS_Store")
+    hidden = ("__MACOSX/x/1.png", "cats/._1.png", ".git/x.png", "cats/.DS_Store")
     files = photos("photos/") | dict.fromkeys(hidden, b"\0\5\x16\7")
     found = READER.read(pack(files, tmp_path / "data"), labels=True)
     assert (found.labels, found.unreadable) == (["cats", "cats", "dogs"], ())

@@ -21,7 +21,6 @@ from innerloop.tasks.episodes import Episodes, Warp
 from innerloop.tasks.folder import image_reader
 from innerloop.tasks.images import (
     ImageFiles,
-    distortion,
     read_once,
     reading,
     tar_members,
@@ -181,7 +180,7 @@ def _episodes(
         classes,
     )
     bank = replace(bank, title=f"the {split} split of {title}")
-    warp = distortion(bank, split, augment, _WARP)
+    warp = _WARP if bank.augments(augment, split) else None
     return Episodes(bank, ways, shots, queries, groups, warp)
 
 

@@ -16,7 +16,7 @@ from innerloop.readers.image import ImageReader, shown
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import Episodes, Warp
 from innerloop.tasks.folder import image_reader
-from innerloop.tasks.images import ImageFiles, distortion, read_once, tar_members
+from innerloop.tasks.images import ImageFiles, read_once, tar_members
 from innerloop.tasks.splits import split_indices, task_source
 
 _VERSION = 1  # of the way in which the images are read
@@ -139,5 +139,5 @@ def emoji(
         (split,),
     )
     bank = replace(bank, title=f"the {split} split of Emoji")
-    warp = distortion(bank, split, augment, _WARP)
+    warp = _WARP if bank.augments(augment, split) else None
     return Episodes(bank, ways, shots, queries, groups, warp)

@@ -126,6 +126,18 @@ class ClassBank:
             names=tuple(self.names[i] for i in classes),
         )
 
+    def augments(self, augment: bool | None, split: str) -> bool:
+        """Whether images are distorted: by default those of the training split.
+
+        Raises InnerloopError where the examples are no images and `augment` is true.
+        """
+        if augment and not self.has_images:
+            raise InnerloopError(
+                "only images can be distorted or turned; the reader gives inputs of "
+                f"shape {tuple(self.values.shape[1:])}: set augment to false"
+            )
+        return self.has_images and split == "train" if augment is None else augment
+
     def turned(self) -> ClassBank:
         """Every class at four quarter turns, each turn a class of its own and each
         turned group a group of its own.
@@ -147,11 +159,6 @@ class ClassBank:
         """All classes once for each entry: the ending of their names, and how they are
         turned (C,).
         """
-        if not self.has_images:
-            raise InnerloopError(
-                "only images can be turned or mirrored; got inputs of shape "
-                f"{tuple(self.values.shape[1:])}: set augment to false"
-            )
         groups = int(self.groups.max()) + 1
         return replace(
             self,
@@ -311,11 +318,6 @@ class Episodes(TaskDistribution):
             raise InnerloopError(
                 "ways, shots and queries must be at least 1 and groups at least 0; got "
                 f"{ways}, {shots}, {queries} and {groups}"
-            )
-        if warp and not bank.has_images:
-            raise InnerloopError(
-                "only images can be distorted; got inputs of shape "
-                f"{tuple(bank.values.shape[1:])}: set augment to false"
             )
         needed = shots + queries
         enough = [i for i, count in enumerate(bank.counts.tolist()) if count >= needed]

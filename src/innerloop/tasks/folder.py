@@ -228,9 +228,8 @@ def folder(
     if not all_classes:
         title = f"the {split} split of {bank.title} ({split_sizes(bank.names)} classes)"
         bank = replace(_distinct(bank, last, split), title=title)
-    if augment is None:
-        augment = split == "train" and bank.has_images
-    return Episodes(bank, ways, shots, queries, 0, Warp() if augment else None)
+    warp = Warp() if bank.augments(augment, split) else None
+    return Episodes(bank, ways, shots, queries, 0, warp)
 
 
 def group_by_label(labels: list[str]) -> tuple[list[str], Tensor, list[int]]:

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 from innerloop.engine.errors import InnerloopError
 from innerloop.readers.image import STROKE_MARGIN, ImageReader, shown
 from innerloop.tasks.cache import Entry, cached
-from innerloop.tasks.episodes import ClassBank, Warp
+from innerloop.tasks.episodes import ClassBank
 
 
 class ImageFiles(NamedTuple):
@@ -135,13 +135,3 @@ def tar_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes
             if wanted(member.name) and (content := opened.extractfile(member)):
                 found[member.name] = content.read()
     return found
-
-
-def distortion(
-    bank: ClassBank, split: str, augment: bool | None, warp: Warp
-) -> Warp | None:
-    """The distortion of the images of a split, by default in training only; None where
-    the examples are not images but feature vectors.
-    """
-    augment = split == "train" if augment is None else augment
-    return warp if augment and bank.has_images else None

@@ -16,7 +16,7 @@ from innerloop.readers.image import ImageReader
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import ClassBank, Episodes, Warp
 from innerloop.tasks.folder import image_reader
-from innerloop.tasks.images import ImageFiles, distortion, read_once, reading
+from innerloop.tasks.images import ImageFiles, read_once, reading
 from innerloop.tasks.splits import check_split, task_source
 
 READER = ImageReader(1, (28, 28), dark_background=True, normalize_strokes=True)
@@ -172,7 +172,7 @@ def omniglot(
     """
     default = ImageReader(channels, (size, size), True, normalize_strokes)
     chosen = bank(protocol, split, holdout, image_reader(reader, default))
-    warp = distortion(chosen, split, augment, Warp())
+    warp = Warp() if chosen.augments(augment, split) else None
     if warp is not None:
         chosen = (chosen if protocol == "vinyals" else chosen.turned()).mirrored()
     return Episodes(chosen, ways, shots, queries, groups, warp)
