@@ -12,6 +12,7 @@ from innerloop.core.task import TaskSpec
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import from_file, is_in_file
+from innerloop.nets.adapter import adapter
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.text import TextEncoder
 from innerloop.nets.transformers import bert
@@ -47,6 +48,7 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
+    "adapter": adapter,
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
     "bert": bert,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ def equiangular(count: int) -> Tensor:
 class CAML(FeatureLearner):
     """CAML: a non-causal transformer over the support set and one query.
 
-    token of an example = [W f(x_i); code of its label], of a query = [W f(x); u]; all
-    examples attend to each other, a query to the examples and itself; score of class k
-    = inner product of its code and V h(query)
+    token of an example = [W f(x_i); sqrt(most) code of its label], of a query = [W
+    f(x); u]; all examples attend to each other, a query to the examples and itself;
+    score of class k = inner product of its code and V h(query)
 
     Reference: Fifty, Duan, Junkins, Amid, Leskovec, Ré and Thrun 2024, "Context-aware
     meta-learning", arXiv:2310.10971, section 4.
@@ -45,7 +45,8 @@ class CAML(FeatureLearner):
     labels. Differs from the paper: the examples do not attend to the query, so that a
     support set is read once for all queries; scores are inner products with the codes
     instead of the outputs of a head for a fixed number of ways; the transformer is
-    smaller; and f is trained too, unless it is frozen as in the paper.
+    smaller; queries and keys start with equal projections, so that examples attend to
+    similar ones at first; and f is trained too, unless it is frozen as in the paper.
 
     State: the codes of the classes (ways, most), and the keys and values (n, width) of
     the examples in every layer.
@@ -86,6 +87,9 @@ class CAML(FeatureLearner):
         self.blocks = nn.ModuleList(
             AttentionBlock(self.width, self.heads) for _ in range(self.layers)
         )
+        for block in self.blocks:  # at first, examples attend to similar ones
+            queries, keys, _ = cast(nn.Linear, block.projections).weight.data.chunk(3)
+            keys.copy_(queries)
         self.head = nn.Sequential(
             LayerNorm(self.width), nn.Linear(self.width, self.most)
         )
@@ -109,7 +113,8 @@ class CAML(FeatureLearner):
 
     def learned(self, z: Tensor, y: Tensor) -> State:
         codes = self._codes_of(class_means(z, y))
-        h = torch.cat([z, (y @ codes).to(z.dtype)], 1)  # (n, width)
+        labels = self.most**0.5 * y @ codes  # as large as the features
+        h = torch.cat([z, labels.to(z.dtype)], 1)  # (n, width)
         visible = torch.ones(1, len(h), dtype=torch.bool, device=z.device)
         kept = []
         for block in self.blocks:
