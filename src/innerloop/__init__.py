@@ -39,6 +39,7 @@ _HOMES = {
     "innerloop.learners.class_incremental": ("OML",),
     "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
     "innerloop.learners.memory": (
+        "CAML",
         "LSTM",
         "MANN",
         "NEAT",

@@ -16,6 +16,7 @@ from innerloop.encoders.frozen import feature_count
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import from_file, is_in_file
+from innerloop.nets.adapter import Adapter, adapter
 from innerloop.nets.conv import Conv4, Conv6
 from innerloop.nets.text import TextEncoder
 from innerloop.nets.transformers import bert
@@ -47,7 +48,8 @@ def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
 
 class Beside(nn.Module):
     """Two networks side by side: `first` on the first numbers of an input, and `second`
-    on the rest as an image; the outputs of each, scaled to length 1.
+    on the rest as an image; the outputs of each, scaled to equal lengths, together as
+    long as those of an `Adapter`.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module, image: TaskSpec):
@@ -60,7 +62,8 @@ class Beside(nn.Module):
             self.first(x[:, :split]),
             self.second(x[:, split:].unflatten(1, self.image.x_shape)),
         )
-        return torch.cat([F.normalize(z.flatten(1), dim=-1) for z in outputs], 1)
+        parts = [F.normalize(z.flatten(1), dim=-1) for z in outputs]
+        return Adapter.length / len(parts) ** 0.5 * torch.cat(parts, 1)
 
 
 ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
@@ -69,7 +72,7 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
-    "adapter": lambda spec: nn.Flatten(),
+    "adapter": adapter,
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
     "bert": bert,
 }

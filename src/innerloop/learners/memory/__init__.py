@@ -2,6 +2,7 @@
 external memory, not in weights.
 """
 
+from innerloop.learners.memory.caml import CAML
 from innerloop.learners.memory.in_context import InContext
 from innerloop.learners.memory.lstm import LSTM
 from innerloop.learners.memory.mann import MANN
@@ -10,4 +11,4 @@ from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
 from innerloop.learners.memory.rl2 import RL2
 
-__all__ = ["LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"]
+__all__ = ["CAML", "LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"]
