@@ -55,6 +55,16 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "activelearner": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],
     "prompttuning": [{}, {"start": "words"}],
+    "probe": [
+        {},
+        {"head": "mean"},
+        {"head": "ridge"},
+        {"head": "logistic"},
+        {"head": "mahalanobis"},
+        {"transductive": True},
+        {"encoder": "mlp"},
+        {"encoder": "mlp", "head": "mahalanobis"},
+    ],
 }
 
 

@@ -10,9 +10,10 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -34,7 +35,8 @@ from innerloop.engine.errors import (
     InnerloopFileError,
     InnerloopTypeError,
 )
-from innerloop.engine.options import Count, checked
+from innerloop.engine.options import Count, Fraction, checked
+from innerloop.evaluation.held_out import prediction_sets, rejection_threshold
 from innerloop.experiment import Choice, load, make_reader
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.transfer.probe import Probe
@@ -96,8 +98,11 @@ class _FewShot:
         return self
 
     def __repr__(self) -> str:
-        learner = type(self.learner).__name__ if self._shared else repr(self.learner)
-        return f"{type(self).__name__}(learner={learner}, chunk={self.chunk!r})"
+        shown = {name: repr(value) for name, value in self.get_params().items()}
+        if self._shared:
+            shown["learner"] = type(self.learner).__name__
+        arguments = ", ".join(f"{name}={value}" for name, value in shown.items())
+        return f"{type(self).__name__}({arguments})"
 
     @property
     def _shared(self) -> bool:
@@ -211,13 +216,15 @@ class _FewShot:
     def _outputs(self, X: Any) -> Tensor:
         """The learner's outputs (n, out_dim), in double precision."""
         self._check_fitted()
+        return self._by_chunks(partial(self._learner.predict, self.state_), X).double()
+
+    def _by_chunks(self, function: Callable[[Tensor], Tensor], X: Any) -> Tensor:
+        """`function` of the inputs (n, *x_shape), chunk by chunk."""
         checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
-        learner = self._learner
-        like = _like(learner)
+        like = _like(self._learner)
         x = self._inputs(X, self._reader, like, tuple(self._support.x.shape[1:]))
-        parts = x.split(len(x) if learner.transductive else self.chunk)
-        outputs = [learner.predict(self.state_, part.to(like)).cpu() for part in parts]
-        return torch.cat(outputs).double()
+        parts = x.split(len(x) if self._learner.transductive else self.chunk)
+        return torch.cat([function(part.to(like)).cpu() for part in parts])
 
     def _check_predictions(self, values: Tensor) -> NDArray[np.float64]:
         """Raises DivergenceError for predictions that are not finite."""
@@ -305,7 +312,11 @@ class _FewShot:
         learner, reader = self._learner, self._reader
         content = {
             "estimator": type(self).__name__,
-            "chunk": self.chunk,
+            "parameters": {
+                name: value
+                for name, value in self.get_params().items()
+                if name != "learner"
+            },
             "learner": None,
             "targets": self._saved_targets(),
         }
@@ -346,7 +357,9 @@ class _FewShot:
             learner.load_state_dict(weights, assign=True)
             if "reader" in content:
                 learner.reader = make_reader(Choice(**content["reader"]))
-        self = cls(learner, chunk=content["chunk"])
+        # files of earlier versions hold nothing but the chunk
+        saved = content.get("parameters") or {"chunk": content["chunk"]}
+        self = cls(learner, **saved)
         support = Examples(tensors["support.x"], tensors["support.y"])
         with _evaluating():
             learner = self._resolve()
@@ -378,17 +391,24 @@ class FewShotClassifier(_FewShot):
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
             arrays of numbers the nearest class mean.
         chunk: number of inputs that are predicted at once.
+<<<<<<< HEAD
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
             lists of paths or Pillow images, and bytes (n, height, width, 3); texts are
             lists, arrays or data frame columns of texts.
+=======
+        reject: share of examples of the classes that may be rejected wrongly: `predict`
+            returns None for inputs that are too unlike all classes. It needs two
+            examples of a class. None rejects nothing.
+>>>>>>> probe
 
     Attributes after `fit`: `classes_`, the sorted labels (n_classes,); `state_`, the
-    learner's state.
+    learner's state; `threshold_`, the novelty above which an input is rejected.
     """
 
     kind = "classes"
     classes_: NDArray[Any]
+    threshold_: float
     _estimator_type = "classifier"
 
     def __init__(
@@ -396,6 +416,7 @@ class FewShotClassifier(_FewShot):
         learner: Learner | Path | str | None = None,
         *,
         chunk: Count = 512,
+<<<<<<< HEAD
         encoder: str | None = None,
     ):
         super().__init__(learner, chunk=chunk)
@@ -406,6 +427,12 @@ class FewShotClassifier(_FewShot):
             return untrained(encoded_reader(self.encoder))
         what = _kind_of(X)
         return None if what is None else untrained(usual_reader(what))
+=======
+        reject: Fraction | None = None,
+    ):
+        super().__init__(learner, chunk=chunk)
+        self.reject = reject
+>>>>>>> probe
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.
@@ -435,8 +462,31 @@ class FewShotClassifier(_FewShot):
                     f"{classes.tolist()[0]!r}"
                 )
             targets = F.one_hot(torch.from_numpy(places), len(classes)).float()
+            if self.reject is not None and targets.sum(0).max() < 2:
+                raise InnerloopError(
+                    "reject needs at least two examples of a class; got one of each"
+                )
             self._adapt(learner, reader, x, targets, classes_=classes)
         return self
+
+    def _adapt(
+        self, learner: Learner | None, reader: Any, x: Tensor, y: Tensor, **fitted: Any
+    ) -> None:
+        name = type(self).__name__
+        checked(type(self).__init__, {"reject": self.reject}, name)
+        super()._adapt(learner, reader, x, y, **fitted)
+        self.threshold_ = float("inf")
+        if self.reject is not None:
+            support = self._examples()
+            threshold = rejection_threshold(self._learner, support, self.reject)
+            self.threshold_ = float(threshold)
+
+    def _examples(self) -> Examples:
+        """The support set as the learner reads it."""
+        (x, y), like = self._support, _like(self._learner)
+        spec = self._learner.spec
+        room = spec.y_dim - y.shape[1] if spec and self._learner.fixed_ways else 0
+        return Examples(x.to(like), F.pad(y, (0, room)).to(like))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities (m, n_classes), columns in the order of `classes_`."""
@@ -446,9 +496,37 @@ class FewShotClassifier(_FewShot):
             return self._check_predictions(self._learner.likelihood.mean(outputs))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Labels (m,)."""
+        """Labels (m,); with `reject` an array of objects, in which None stands for none
+        of the classes.
+        """
         probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(-1)]
+        labels = self.classes_[probabilities.argmax(-1)]
+        if self.reject is None:
+            return labels
+        labels = labels.astype(object)
+        labels[self.novelty(X) > self.threshold_] = None
+        return labels
+
+    def predict_sets(self, X: Any, error: Fraction = 0.1) -> NDArray[np.bool_]:
+        """Which labels (m, n_classes) may be the true one, in the order of `classes_`:
+        `classes_[row]` holds it for about a share of 1 - `error` of new examples that
+        are distributed as those of `fit`. With few examples, all labels may.
+
+        By cross-validation+, see `innerloop.evaluation.held_out.prediction_sets`.
+        """
+        self._check_fitted()
+        with _evaluating():
+            predictor = partial(
+                prediction_sets, self._learner, self._examples(), error=error
+            )
+            return self._by_chunks(predictor, X)[:, : len(self.classes_)].numpy()
+
+    def novelty(self, X: Any) -> NDArray[np.float64]:
+        """How unlike all classes the inputs are (m,); larger values are more unlike."""
+        self._check_fitted()
+        with _evaluating():
+            values = self._by_chunks(partial(self._learner.novelty, self.state_), X)
+            return self._check_predictions(values.double()[:, None])[:, 0]
 
     def score(self, X: Any, y: ArrayLike | Tensor) -> float:
         """The accuracy on labeled examples."""

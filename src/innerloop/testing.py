@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class Blobs(TaskDistribution):
 
     def __init__(self, spec: TaskSpec, shots: int = 2, queries: int = 3):
         self.spec, self.shots, self.queries = spec, shots, queries
+
+    def with_ways(self, ways: int) -> Blobs:
+        """The same tasks with another number of classes."""
+        return Blobs(replace(self.spec, y_dim=ways), self.shots, self.queries)
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         spec = self.spec

@@ -169,6 +169,12 @@ class Learner(nn.Module, ABC):
         """
         yield self.adapt(support)
 
+    def novelty(self, state: State, x: Tensor) -> Tensor:
+        """How unlike all classes of the support set each of x (m, *x_shape) is, (m,);
+        larger values are more unlike: by default minus the largest output.
+        """
+        return -self.predict(state, x).amax(-1)
+
     def set_steps(self, steps: int) -> None:
         """Change the number of gradient steps of `adapt`.
 

@@ -437,6 +437,10 @@ class Episodes(TaskDistribution):
         turns = self.bank.turns[classes][:, None].expand_as(rows)
         return self.examples(rows, turns, generator)
 
+    def with_ways(self, ways: int) -> Episodes:
+        """The same episodes with another number of classes."""
+        return self.reshaped(ways, self.shots, self.queries)
+
     def reshaped(self, ways: int, shots: int, queries: int) -> Episodes:
         """Episodes of another size from the same classes."""
         return Episodes(

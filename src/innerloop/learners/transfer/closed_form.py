@@ -97,7 +97,7 @@ def nearest_mean(design: Design, strength: float) -> Fit:
     scores = scores * squares.clamp_min(1e-12).rsqrt()
     loo = torch.where(y > 0.5, left_out[:, None], scores)
     weight = F.normalize(sums, dim=-1)
-    return Fit({"weight": weight}, loo, z.new_tensor(15.0))
+    return Fit({"weight": weight}, loo, z.new_tensor(14.0))
 
 
 def ridge(design: Design, strength: float) -> Fit:
@@ -110,7 +110,7 @@ def ridge(design: Design, strength: float) -> Fit:
     h = share * lever[:, None]
     fitted = design.rows @ solution
     loo = (fitted - h * y) / (1 - h).clamp_min(1e-9)
-    scale = 15 * (1 + strength) * design.shots**-0.3
+    scale = 14 * (1 + strength) * design.shots**-0.25
     return Fit({"weight": design.weight(solution)}, loo, scale)
 
 
@@ -133,9 +133,20 @@ def logistic(design: Design, strength: float) -> Fit:
     cost = curvature.numel() * design.rows.shape[1] ** 2
     if cost > MOST:  # one for all classes
         curvature = curvature.mean(-1, keepdim=True)
-    lever = torch.stack([design.leverage(c, strength) for c in curvature.T], -1)
-    loo = fitted - lever * share * (y - p) / (1 - curvature * lever).clamp_min(1e-9)
-    scale = 6 * (strength / 0.1) ** 0.3 * design.shots**-0.38
+    curvature = curvature.expand_as(p)
+    residual = share * (y - p)
+    others = y @ (design.counts - 1).clamp_min(1)  # (n,) examples of the same class
+    columns, left, lever = [], None, None
+    for k in range(y.shape[1]):
+        if left is None or cost <= MOST:
+            left = design.rows @ design.inverse(curvature[:, k], strength)
+            lever = left.diagonal() if design.dual else (left * design.z).sum(-1)
+        own = lever * residual[:, k]
+        mates = ((left @ design.right(y * residual[:, k : k + 1])) * y).sum(-1) - own
+        move = mates / others - own
+        columns.append(move / (1 - curvature[:, k] * lever).clamp_min(1e-9))
+    loo = fitted + torch.stack(columns, -1)
+    scale = 7.6 * (strength / 0.1) ** 0.3 * design.shots**-0.25 * y.shape[1] ** -0.2
     return Fit({"weight": design.weight(solution)}, loo, scale)
 
 
@@ -197,7 +208,7 @@ def mahalanobis(design: Design, strength: float) -> Fit:
         distance = head.products(k, offset, offset)
         distance = distance + change * head.products(k, gap, offset).square()
         columns.append(distance * torch.where(y[:, k] > 0.5, grown**2, 1))
-    scale = 15 * strength * design.shots**0.35
+    scale = 14 * strength * design.shots**0.35
     return Fit(head._asdict(), -0.5 * torch.stack(columns, -1), scale)
 
 

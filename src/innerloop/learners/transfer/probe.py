@@ -21,7 +21,7 @@ from innerloop.learners.transfer.closed_form import HEADS, Design, Fit, scores
 from innerloop.nets.registry import encoder
 
 STRENGTHS = {"mean": 1.0, "ridge": 1.0, "logistic": 0.1, "mahalanobis": 0.1}
-AVERAGED = ("mean", "logistic")  # the heads of "auto"
+AVERAGED = ("ridge", "logistic")  # the heads of "auto"
 SPREAD = 0.3  # standard deviation of the logarithm of the scale around its usual value
 REFINEMENTS = 10  # of transductive predictions
 
@@ -45,7 +45,7 @@ class Probe(FeatureLearner):
 
     The scale of the scores has a log-normal prior, the same for all tasks, and is
     updated by the likelihood of leave-one-out predictions (with the center fixed) for
-    the examples of classes with at least two. The head "auto" is the average of "mean"
+    the examples of classes with at least two. The head "auto" is the average of "ridge"
     and "logistic", weighted by the same likelihood.
 
     State: the center (d,) and the weights of the head.
@@ -102,6 +102,9 @@ class Probe(FeatureLearner):
             if self.transductive:
                 state |= {"support": exact, "labels": labels}
             return {name: value.to(z.dtype) for name, value in state.items()}
+
+    def novelty(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
+        return -self.predict(state, x).logsumexp(-1)
 
     def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
         head = dict(state)
