@@ -391,16 +391,13 @@ class FewShotClassifier(_FewShot):
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
             arrays of numbers the nearest class mean.
         chunk: number of inputs that are predicted at once.
-<<<<<<< HEAD
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
             lists of paths or Pillow images, and bytes (n, height, width, 3); texts are
             lists, arrays or data frame columns of texts.
-=======
         reject: share of examples of the classes that may be rejected wrongly: `predict`
             returns None for inputs that are too unlike all classes. It needs two
             examples of a class. None rejects nothing.
->>>>>>> probe
 
     Attributes after `fit`: `classes_`, the sorted labels (n_classes,); `state_`, the
     learner's state; `threshold_`, the novelty above which an input is rejected.
@@ -416,23 +413,18 @@ class FewShotClassifier(_FewShot):
         learner: Learner | Path | str | None = None,
         *,
         chunk: Count = 512,
-<<<<<<< HEAD
         encoder: str | None = None,
+        reject: Fraction | None = None,
     ):
         super().__init__(learner, chunk=chunk)
         self.encoder = encoder
+        self.reject = reject
 
     def _suiting(self, X: Any) -> Learner | None:
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
         what = _kind_of(X)
         return None if what is None else untrained(usual_reader(what))
-=======
-        reject: Fraction | None = None,
-    ):
-        super().__init__(learner, chunk=chunk)
-        self.reject = reject
->>>>>>> probe
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.

@@ -43,6 +43,7 @@ class Labeling:
         classes: the classes.
         probabilities: of every class (m, classes).
         rejected: which inputs are like none of the classes (m,).
+        sets: which classes an input may have (m, classes), or None.
     """
 
     reader: Reader
@@ -51,6 +52,7 @@ class Labeling:
     classes: list[str]
     probabilities: NDArray[np.float64]
     rejected: NDArray[np.bool_]
+    sets: NDArray[np.bool_] | None = None
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -82,15 +84,20 @@ class Labeling:
         memory = io.StringIO()
         writer = csv.writer(memory)
         header = [f"{word}{n}" for word in _WORDS for n in ("label", "probability")]
-        writer.writerow([what or self.reader.what, *header[: 2 * count]])
-        for name, label, row, places in zip(
-            self.query.names, self.labels, self.probabilities, self.order, strict=True
-        ):
+        last = [] if self.sets is None else ["possible_labels"]
+        writer.writerow([what or self.reader.what, *header[: 2 * count], *last])
+        possible = [
+            [self.classes[i] for i in np.flatnonzero(row)]
+            for row in (self.sets if self.sets is not None else ())
+        ] or [[]] * len(self.query.names)
+        columns = (self.query.names, self.labels, self.probabilities, self.order)
+        for name, label, row, places, maybe in zip(*columns, possible, strict=True):
             cells: list[str] = []
             for rank, i in enumerate(places[:count]):
                 text = label if rank == 0 else self.classes[i]
                 cells += [harmless(text), f"{row[i]:.4f}"]
-            writer.writerow([harmless(name), *cells])
+            ending = [harmless("; ".join(maybe))] if last else []
+            writer.writerow([harmless(name), *cells, *ending])
         return memory.getvalue()
 
     def sort_into(self, folder: Path) -> int:
@@ -204,24 +211,36 @@ def label(
     learner: Learner,
     support: Inputs,
     query: Inputs,
+    reject: float | None = None,
+    error: float | None = None,
 ) -> Labeling:
     """Learn the classes of labeled examples, and label other inputs.
 
     Args:
         learner: a learner with a reader.
         support, query: what its reader read; the examples have labels.
+        reject: the share of inputs of the classes that may be rejected wrongly; None
+            rejects nothing.
+        error: the share of inputs whose set of possible labels may lack the true one;
+            None makes no sets.
 
     Raises InnerloopError where there are fewer than two classes.
     """
-    classifier = FewShotClassifier(learner).fit(support, support.labels or [])
+    classifier = FewShotClassifier(learner, reject=reject)
+    classifier.fit(support, support.labels or [])
     probabilities = classifier.predict_proba(query)
+    rejected = np.zeros(len(probabilities), bool)
+    if reject is not None:
+        rejected = classifier.novelty(query) > classifier.threshold_
+    sets = None if error is None else classifier.predict_sets(query, error)
     return Labeling(
         learner.reader,
         support,
         query,
         [str(name) for name in classifier.classes_],
         probabilities,
-        np.zeros(len(probabilities), bool),
+        rejected,
+        sets,
     )
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent, option
+from innerloop.cli.flags import (
+    Number,
+    RunFolder,
+    SectionedCommand,
+    check_parent,
+    option,
+)
 from innerloop.engine.errors import InnerloopError
 
 COLUMNS = ("text_column", "image_column", "smiles_column", "label_column")
@@ -36,7 +42,7 @@ def run(**arguments: Any) -> int:
         raise InnerloopError(f"{len(problems)} inputs cannot be read: {problems[0]}")
     if not query.names:
         raise InnerloopError(f"{arguments['query']} holds nothing to label")
-    found = label(learner, support, query)
+    found = label(learner, support, query, arguments["reject"], arguments["sets"])
     if folder is not None:
         found.sort_into(Path(folder))
     for file, content in ((page, found.page), (out, found.table)):
@@ -122,6 +128,20 @@ command = SectionedCommand(
                 metavar="NAME",
             )
             for name in COLUMNS
+        ),
+        option(
+            "--reject",
+            "Label as (none) what is like none of the classes, so that this share of "
+            "the inputs of the classes is rejected wrongly, such as 0.05.",
+            type=Number(0, 1),
+            metavar="SHARE",
+        ),
+        option(
+            "--sets",
+            "A column with all labels that are possible, which lacks the true one for "
+            "about this share of the inputs, such as 0.1.",
+            type=Number(0, 1),
+            metavar="SHARE",
         ),
         option(
             "--strict",
