@@ -35,7 +35,10 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "reader": (("innerloop.readers", "READERS"),),
     "evaluation": (("innerloop.evaluation", "EVALUATIONS"),),
+    "encoder": (("innerloop.encoders", "ENCODERS"),),
 }
+# kinds whose names are read by packages that this module imports
+SHARED = ("encoder",)
 IN_WORDS = {"tasks": "task source"}
 _added: dict[tuple[str, str], Callable[..., Any]] = {}
 
@@ -212,7 +215,8 @@ def _learner_options(learner: Any) -> dict[str, typed.Option]:
 
 
 OPTIONS_OF: dict[str, Callable[[Any], dict[str, typed.Option]]] = {
-    "learner": _learner_options
+    "learner": _learner_options,
+    "encoder": lambda encoder: {},
 }
 
 
@@ -240,6 +244,9 @@ def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
     taken = entries(kind).get(name)
     if taken is not None and taken.factory is not factory:
         raise InnerloopError(f"there is already a {kind} called {name!r}")
+    if kind in SHARED:
+        module, attribute = SOURCES[kind][0]
+        getattr(importlib.import_module(module), attribute)[name] = factory
     _added[kind, name] = factory
 
 

@@ -64,11 +64,11 @@ class FeatureStore:
                         )
                         if len(value) == 2 * self.features
                     }
-        except sqlite3.DatabaseError:
+        except (sqlite3.OperationalError, OSError):
+            pass  # it is locked, or cannot be read
+        except sqlite3.DatabaseError:  # it is damaged
             with suppress(OSError):
                 self.file.unlink()
-        except OSError:
-            pass
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Tensor) -> None:
