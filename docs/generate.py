@@ -223,12 +223,8 @@ def reference(kind: str, title: str, introduction: str) -> str:
     lines = [f"# {title}", "", introduction, ""]
     for name, entry in entries(kind).items():  # pyright: ignore[reportArgumentType]
         lines += [f"## {name}", "", escaped(sentence(entry)), "", *theory(entry)]
-        if kind == "encoder":
-            lines += [
-                f"- {fact}: {escaped(text)}"
-                for fact, text in entry.factory.facts().items()
-            ]
-            lines += [""]
+        if facts := entry.facts:
+            lines += [*(f"- {n}: {escaped(text)}" for n, text in facts.items()), ""]
         if entry.options:
             lines += [*option_table(entry.options), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -265,8 +261,8 @@ def pages() -> dict[Path, str]:
         "| `minilm+words` | the vectors of both, side by side |\n"
         "| `efficientnet+conv6` | with a learned network beside it (images) |\n"
         "| `minilm:all` | the pretrained network is trained further, all weights |\n"
-        "| `models/bert` | frozen, from a folder with a path that has a `/` in it; also "
-        "`models/bert:all` |\n\n"
+        "| `models/bert` | frozen, from a folder: a path with a `/` in it |\n"
+        "| `models/bert:all` | the same, trained further |\n\n"
         "A folder holds a transformers model: `config.json`, `*.safetensors`, and "
         "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
         "`preprocessor_config.json` for images (the pooled output).",

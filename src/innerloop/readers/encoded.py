@@ -227,8 +227,8 @@ class EncodedTexts(Encoded, Texts):
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # less padding
         chunks = [order[i : i + TEXTS] for i in range(0, len(order), TEXTS)]
         for chunk in in_time(chunks, "embedding texts"):
-            some: list[str] = [texts[i] for i in chunk]
-            contents = [text.encode("utf-8", "surrogatepass") for text in some]
+            some = [texts[i] for i in chunk]
+            contents = [str(text).encode("utf-8", "surrogatepass") for text in some]
             x[chunk] = self._frozen.embed(
                 contents, lambda places, some=some: (places, [some[i] for i in places])
             )[0]
@@ -497,7 +497,7 @@ def _trained_reader(name: str, settings: Mapping[str, Any]) -> Reader:
     """A reader for the network of an encoder that is trained further."""
     encoder = open_encoder(name)
     if encoder.what == "text":
-        known = {"length": min(encoder.length, LENGTH)}
+        known: dict[str, Any] = {"length": min(encoder.length, LENGTH)}
         known |= _known(EncoderTokens, settings)
         return EncoderTokens(encoder=name, weights=weights_of(name), **known)
     if encoder.what == "image":
