@@ -24,6 +24,7 @@ from innerloop.engine.errors import (
 )
 
 LENGTH = 512  # most tokens at once
+WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")  # as models name their features
 BATCH = 8  # images at once
 
 
@@ -43,7 +44,8 @@ class FolderEncoder(PretrainedEncoder):
     def __init__(self, name: str, config: dict[str, Any]):
         super().__init__(name)
         self.folder = Path(name)
-        sizes = [config.get("hidden_size"), *config.get("hidden_sizes", [])[-1:]]
+        sizes = [config.get(key) for key in WIDTHS]
+        sizes += config.get("hidden_sizes", [])[-1:]  # of stages
         self.features = next((s for s in sizes if isinstance(s, int)), 0)
         if not self.features:
             raise InnerloopError(

@@ -488,7 +488,8 @@ def encoded_reader(name: str, settings: Mapping[str, Any] | None = None) -> Read
                 f"encoder; use {frozen}"
             )
         known["beside"] = known.pop("size", BESIDE)
-    if size := max(encoder.size for encoder in encoders):
+    if issubclass(cls, EncodedImages):
+        size = max(encoder.size for encoder in encoders) or EfficientNet.size
         known.setdefault("size", (size, size))
     return cls(encoder=frozen, weights=weights_of(frozen), **known)
 
