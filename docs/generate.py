@@ -1,5 +1,5 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
-an index), docs/tasks.md and docs/meta_gradients.md.
+an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -223,6 +223,8 @@ def reference(kind: str, title: str, introduction: str) -> str:
     lines = [f"# {title}", "", introduction, ""]
     for name, entry in entries(kind).items():  # pyright: ignore[reportArgumentType]
         lines += [f"## {name}", "", escaped(sentence(entry)), "", *theory(entry)]
+        if facts := entry.facts:
+            lines += [*(f"- {n}: {escaped(text)}" for n, text in facts.items()), ""]
         if entry.options:
             lines += [*option_table(entry.options), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -247,6 +249,23 @@ def pages() -> dict[Path, str]:
         "A meta-gradient computes the change of the meta-parameters in a meta-step. "
         "Choose one with `innerloop train ... --meta-gradient NAME`, or with "
         "`meta_train(..., meta_gradient=...)` in Python.",
+    )
+    found[DOCS / "encoders.md"] = reference(
+        "encoder",
+        "Pretrained encoders",
+        "Networks that others have trained, from packages and folders on your machine; "
+        "innerloop never downloads weights. Choose one with `--encoder NAME`, or with "
+        "`FewShotClassifier(encoder=NAME)` in Python:\n\n"
+        "| name | meaning |\n|---|---|\n"
+        "| `efficientnet` | frozen: every item is read as a vector, once |\n"
+        "| `minilm+words` | the vectors of both, side by side |\n"
+        "| `efficientnet+conv6` | with a learned network beside it (images) |\n"
+        "| `minilm:all` | the pretrained network is trained further, all weights |\n"
+        "| `models/bert` | frozen, from a folder: a path with a `/` in it |\n"
+        "| `models/bert:all` | the same, trained further |\n\n"
+        "A folder holds a transformers model: `config.json`, `*.safetensors`, and "
+        "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
+        "`preprocessor_config.json` for images (the pooled output).",
     )
     return found
 

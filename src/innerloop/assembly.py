@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
-from innerloop.encoders import split_name
+from innerloop.encoders import split_name, trained_part
 from innerloop.engine import options as typed
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.metagrad import MetaGradient
@@ -158,19 +158,25 @@ def encoded_choice(learner: type[Learner], experiment: Any) -> Choice | None:
     """The reader of the pretrained encoder that a network of the learner is named by,
     or None.
 
-    Raises InnerloopError where networks name different ones.
+    Raises InnerloopError where networks name different ones, and for tasks whose inputs
+    no reader makes.
     """
-    options = experiment.learner.options
+    options, source = experiment.learner.options, experiment.tasks.name
     names = {
         value
         for network in learner.named_networks
-        if split_name(value := options.get(network))[0]
+        if split_name(value := options.get(network))[0] or trained_part(value)
     }
     if not names:
         return None
     if len(names) > 1:
         raise InnerloopError(
             f"networks of one learner read the same inputs; got {', '.join(names)}"
+        )
+    if "reader" not in typed.options(find("tasks", source).factory):
+        raise InnerloopError(
+            f"{names.pop()} reads images, texts or sounds, and {source} makes its own "
+            "inputs: choose another encoder"
         )
     return reader_choice(encoded_reader(names.pop(), experiment.tasks.options))
 

@@ -35,7 +35,10 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "reader": (("innerloop.readers", "READERS"),),
     "evaluation": (("innerloop.evaluation", "EVALUATIONS"),),
+    "encoder": (("innerloop.encoders", "ENCODERS"),),
 }
+# kinds whose names are read by packages that this module imports
+SHARED = ("encoder",)
 IN_WORDS = {"tasks": "task source"}
 _added: dict[tuple[str, str], Callable[..., Any]] = {}
 
@@ -194,6 +197,16 @@ class Entry:
             return citation("Reference: " + self.preset.reference)
         return citation(self.docstring)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What to print beside the docstring."""
+        return FACTS_OF[self.kind](self.factory) if self.kind in FACTS_OF else {}
+
+    @property
+    def status(self) -> dict[str, str]:
+        """What holds for this machine only."""
+        return STATUS_OF[self.kind](self.factory) if self.kind in STATUS_OF else {}
+
     def check(self, values: dict[str, Any]) -> dict[str, Any]:
         """`values` as options. Raises InnerloopError for an unknown one or a bad
         value.
@@ -212,7 +225,15 @@ def _learner_options(learner: Any) -> dict[str, typed.Option]:
 
 
 OPTIONS_OF: dict[str, Callable[[Any], dict[str, typed.Option]]] = {
-    "learner": _learner_options
+    "learner": _learner_options,
+    "encoder": lambda encoder: {},
+}
+# what to print beside the docstring; and what holds for this machine only
+FACTS_OF: dict[str, Callable[[Any], dict[str, str]]] = {
+    "encoder": lambda encoder: encoder.facts()
+}
+STATUS_OF: dict[str, Callable[[Any], dict[str, str]]] = {
+    "encoder": lambda encoder: encoder.status()
 }
 
 
@@ -240,6 +261,9 @@ def register(kind: str, name: str, factory: Callable[..., Any]) -> None:
     taken = entries(kind).get(name)
     if taken is not None and taken.factory is not factory:
         raise InnerloopError(f"there is already a {kind} called {name!r}")
+    if kind in SHARED:
+        module, attribute = SOURCES[kind][0]
+        getattr(importlib.import_module(module), attribute)[name] = factory
     _added[kind, name] = factory
 
 

@@ -16,6 +16,7 @@ KINDS = {
     "meta-gradients": "meta-gradient",
     "evaluations": "evaluation",
     "readers": "reader",
+    "encoders": "encoder",
 }
 WIDTH = 80
 
@@ -86,6 +87,10 @@ def _section(title: str, found: list[dict[str, Any]]) -> None:
 
 def _describe(entry: Any) -> None:
     print(entry.title if entry.preset else entry.docstring)
+    if facts := {**entry.facts, **entry.status}:
+        print()
+        for name, text in facts.items():
+            print(f"{name}: {text}")
     if entry.preset is not None:
         preset = entry.preset
         shown = [f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items()]
@@ -111,6 +116,7 @@ command = SectionedCommand(
         option("--json", "Everything, as JSON.", "as_json", is_flag=True),
     ],
     callback=run,
-    help="List all learners, tasks, meta-gradients, evaluations and readers; or only "
-    f"NAME, one of {', '.join(KINDS)}; or describe one entry, such as protonet.",
+    help="List all learners, tasks, meta-gradients, evaluations, readers and "
+    f"pretrained encoders; or only NAME, one of {', '.join(KINDS)}; or describe one "
+    "entry, such as protonet.",
 )

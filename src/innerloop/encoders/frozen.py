@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop.encoders import ENCODERS, JOIN, open_encoder
+from innerloop.encoders import open_encoder, parts_of
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.store import FeatureStore, rounded
 from innerloop.engine.errors import InnerloopError
@@ -40,16 +41,10 @@ class FrozenEncoder:
         reading: str = "",
         beside: PretrainedEncoder | None = None,
     ):
-        joined = [open_encoder(part) for part in name.split(JOIN)]
+        joined = [open_encoder(part) for part in parts_of(name)]
         self.parts = [*joined, *([beside] if beside else [])]
         self._joined = len(joined)
-        installed = weights_of(name)
-        for wanted, found in zip(weights, installed, strict=bool(weights)):
-            if wanted != found:
-                raise InnerloopError(
-                    f"the encoder needs the weights {wanted:.60}..., and installed are "
-                    f"{found:.60}...: install that version, or train again"
-                )
+        check_weights(weights, weights_of(name))
         self.features = sum(part.features for part in joined)
         self.x_size = sum(part.features for part in self.parts)
         self._stores = [
@@ -103,9 +98,21 @@ class FrozenEncoder:
 
 def weights_of(name: str) -> tuple[str, ...]:
     """Name, version and SHA-256 of the installed weights of encoders."""
-    return tuple(str(open_encoder(part).weights) for part in name.split(JOIN))
+    return tuple(str(open_encoder(part).weights) for part in parts_of(name))
+
+
+def check_weights(wanted: Sequence[str], installed: Sequence[str]) -> None:
+    """Raises InnerloopError where other weights are installed than are wanted; () wants
+    any.
+    """
+    for old, new in zip_longest(wanted, installed, fillvalue="none"):
+        if wanted and old != new:
+            raise InnerloopError(
+                f"the encoder needs the weights {old:.60}..., and installed are "
+                f"{new:.60}...: install that version, or train again"
+            )
 
 
 def feature_count(name: str) -> int:
     """The length of the vectors of encoders that are joined by "+"."""
-    return sum(ENCODERS[part].features for part in name.split(JOIN))
+    return sum(open_encoder(part).features for part in parts_of(name))

@@ -14,6 +14,7 @@ from torch import Tensor
 from innerloop.engine.folders import cache_folder
 
 MAX_BYTES = 2**30  # of the vectors of one encoder; the oldest are removed
+TIMEOUT = 30  # seconds to wait for another process that writes
 _AT_ONCE = 500  # keys in one query
 
 
@@ -34,7 +35,7 @@ class FeatureStore:
 
     def _connect(self) -> sqlite3.Connection:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.file, timeout=30)
+        connection = sqlite3.connect(self.file, timeout=TIMEOUT)
         try:
             connection.execute(
                 "create table if not exists vectors (key blob unique, value blob)"
@@ -64,11 +65,11 @@ class FeatureStore:
                         )
                         if len(value) == 2 * self.features
                     }
-        except sqlite3.DatabaseError:
+        except (sqlite3.OperationalError, OSError):
+            pass  # it is locked, or cannot be read
+        except sqlite3.DatabaseError:  # it is damaged
             with suppress(OSError):
                 self.file.unlink()
-        except OSError:
-            pass
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Tensor) -> None:

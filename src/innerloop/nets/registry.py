@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
-from innerloop.encoders import split_name
+from innerloop.encoders import open_encoder, split_name, trained_part
 from innerloop.encoders.frozen import feature_count
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
@@ -87,7 +87,8 @@ def encoder(
     """An encoder (n, *x_shape) to (n, features): `network`, a module or a name; by
     default a transformer for tokens, `image` for images and `vector` for other inputs.
     `file.py:name` names a function of your own from the `TaskSpec` to a module. For the
-    vectors of a pretrained encoder, its name stands for an adapter on top of them.
+    vectors of a pretrained encoder, its name stands for an adapter on top of them;
+    "minilm:all" is the pretrained network itself.
 
     Raises InnerloopError for a name that does not exist or does not fit the inputs.
     """
@@ -95,6 +96,14 @@ def encoder(
         return network
     default = "transformer" if spec.vocabulary else image if spec.is_image else vector
     name = network or default
+    if (part := trained_part(name)) is not None:
+        pretrained = open_encoder(part)
+        if not pretrained.takes(spec.x_shape, spec.vocabulary):
+            raise InnerloopError(
+                f"{name} needs {pretrained.what}s as its own reader makes them; got "
+                f"inputs of shape {spec.x_shape} with {spec.vocabulary} tokens"
+            )
+        return pretrained.network()
     frozen, learned = split_name(name)
     if frozen:
         if not learned:

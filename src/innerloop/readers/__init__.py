@@ -1,7 +1,12 @@
 """Readers: conversion of files and raw inputs to tensors."""
 
 from innerloop.readers.base import Inputs, Reader
-from innerloop.readers.encoded import EncodedImages, EncodedTexts
+from innerloop.readers.encoded import (
+    EncodedImages,
+    EncodedSounds,
+    EncodedTexts,
+    EncoderTokens,
+)
 from innerloop.readers.image import ImageReader
 from innerloop.readers.molecule import MoleculeReader
 from innerloop.readers.sound import SoundReader
@@ -19,13 +24,17 @@ READERS: dict[str, type[Reader]] = {
         SoundReader,
         EncodedImages,
         EncodedTexts,
+        EncodedSounds,
+        EncoderTokens,
     )
 }
 
 __all__ = [
     "READERS",
     "EncodedImages",
+    "EncodedSounds",
     "EncodedTexts",
+    "EncoderTokens",
     "ImageReader",
     "Inputs",
     "MoleculeReader",

@@ -89,7 +89,7 @@ class SoundReader(Reader):
         """The same reader, with seconds that suit training sounds: their 95th
         percentile, rounded up to a tenth, from 0.5 to 10.
         """
-        seconds = [s for file in files if (s := _seconds(file)) is not None]
+        seconds = [s for file in files if (s := seconds_of(file)) is not None]
         if not seconds:
             return self
         suited = math.ceil(10 * float(np.percentile(seconds, 95)) - 1e-6) / 10
@@ -135,6 +135,7 @@ class SoundReader(Reader):
             [found.labels[i] for i in kept] if found.labels else None,
             (*messages, *found.other),
             "; ".join(notes),
+            tuple(found.files[i] for i in kept),
         )
 
     def waveforms(
@@ -160,11 +161,14 @@ class SoundReader(Reader):
             count += 1
         return values[:count], unreadable, cut
 
+    def resampled(self, wave: Wave) -> Tensor:
+        """A sound as a waveform of at most the reader's length."""
+        values = torch.from_numpy(resampled(wave.samples, wave.rate, RATE))
+        return values[: self.wave_shape[0]]
+
     def fit(self, wave: Wave) -> Tensor:
         """A sound as a waveform of the reader's length."""
-        values = torch.from_numpy(resampled(wave.samples, wave.rate, RATE))
-        row = torch.zeros(self.wave_shape)
-        values = values[: len(row)]
+        values, row = self.resampled(wave), torch.zeros(self.wave_shape)
         row[: len(values)] = values
         return row
 
@@ -175,18 +179,28 @@ class SoundReader(Reader):
 
         Raises InnerloopError for what it cannot read, naming the input.
         """
-        return torch.stack(
-            [self._one(x, f"X[{place}]") for place, x in enumerate(_several(X))]
-        )
+        waves = self.resampled_all(X)
+        rows = torch.zeros(len(waves), *self.wave_shape)
+        for row, wave in zip(rows, waves, strict=True):
+            row[: len(wave)] = wave
+        return rows
+
+    def resampled_all(self, X: Any) -> list[Tensor]:
+        """The sounds of X, as for `convert`, as waveforms of at most the reader's
+        length.
+        """
+        return [self._one(x, f"X[{place}]") for place, x in enumerate(_several(X))]
 
     def _one(self, sound: Any, name: str) -> Tensor:
         try:
             if isinstance(sound, str | os.PathLike):
-                return self.fit(read_wave(regular_file(Path(sound)), self.seconds))
+                wave = read_wave(regular_file(Path(sound)), self.seconds)
+                return self.resampled(wave)
             rate, samples = sound if isinstance(sound, tuple) else (RATE, sound)
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise InnerloopError(_wrong_rate(rate))
-            return self.fit(Wave(_mono(samples), int(rate), len(samples) / rate))
+            wave = Wave(_mono(samples), int(rate), len(samples) / rate)
+            return self.resampled(wave)
         except MemoryError:
             raise
         except Exception as error:
@@ -350,7 +364,8 @@ def _samples(raw: bytes, layout: _Layout) -> NDArray[Any]:
     return values.reshape(-1, layout.channels)
 
 
-def _seconds(file: File) -> float | None:
+def seconds_of(file: File) -> float | None:
+    """How long a WAV file is; None where it cannot be read."""
     try:
         with _opened(file) as f:
             layout = _layout(f)
