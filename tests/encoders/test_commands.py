@@ -93,17 +93,11 @@ def test_a_run_on_vectors_is_trained_tested_and_adapted(
     stored = json.loads((out / "experiment.json").read_text())["experiment"]
     assert stored["reader"]["options"]["weights"] == [str(Colors("colors").weights)]
     assert stored["spec"]["x_shape"] == [6]
-    assert run("test", out, "--ways 2 --n 3") == 0
-    data = (
-        "--support",
-        pictures,
-        "--query",
-        pictures,
-        "--out",
-        tmp_path / "labels.csv",
-    )
+    assert run("test", out, "--ways 2 --tasks 3") == 0
+    table = tmp_path / "labels.csv"
+    data = ("--support", pictures, "--query", pictures, "--out", table)
     assert run("adapt", out, *data) == 0
-    assert all(right == label for right, label in labels(tmp_path / "labels.csv"))
+    assert all(right == label for right, label in labels(table))
     assert Colors.seen == 48  # in all
     monkeypatch.setattr(Colors, "files", ("_pytest/__init__.py",))
     encoders._opened.cache_clear()
@@ -127,13 +121,15 @@ def test_a_folder_with_a_relative_path_is_found_from_anywhere(
     assert run("adapt", out, data) == 0
 
 
-@pytest.mark.parametrize("learner", ["finetune --adapted last", "maml", "protonet"])
+@pytest.mark.parametrize(
+    "learner", ["finetune --adapted last", "maml --head prototype", "protonet"]
+)
 def test_a_pretrained_network_of_texts_is_trained_further(
     learner: str, bert: Path, requests: Path, tmp_path: Path
 ) -> None:
     out, steps = tmp_path / "run", "--inner-steps 2 " * ("protonet" not in learner)
     sizes = "--ways 2 --shots 1 --queries 2 " * ("finetune" not in learner)
-    named = "--net" if learner == "maml" else "--encoder"
+    named = "--net" if learner.startswith("maml") else "--encoder"
     line = f"train {learner} text --file {requests} --length 8 --steps 2 {steps}{sizes}"
     assert run(f"{line}{named} {bert}:all --out {out}") == 0
     learner_ = innerloop.load(out)

@@ -146,7 +146,7 @@ class PretrainedEncoder(ABC):
 
 def _located(package: Distribution, end: str) -> Path:
     for file in package.files or ():
-        if file.as_posix().endswith(end):
+        if f"/{file.as_posix()}".endswith(f"/{end}"):
             path = Path(str(package.locate_file(file)))
             if path.is_file():
                 return path

