@@ -54,8 +54,10 @@ class PretrainedEncoder(ABC):
         modules: other modules that it imports.
         files: the files that are used, by the end of their paths in the package.
         license: what the package states.
+        version: changes when the vectors of the same weights do.
     """
 
+    version: ClassVar[int] = 1
     what: ClassVar[str]
     features: int
     share: ClassVar[float] = 1.0

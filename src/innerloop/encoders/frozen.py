@@ -48,7 +48,7 @@ class FrozenEncoder:
         self.features = sum(part.features for part in joined)
         self.x_size = sum(part.features for part in self.parts)
         self._stores = [
-            FeatureStore(f"{part.weights} {reading}", part.features)
+            FeatureStore(f"{part.weights} {part.version} {reading}", part.features)
             for part in self.parts
         ]
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -73,18 +73,25 @@ class TextEncoder(PretrainedEncoder):
 
 
 class MeanOfTokens(nn.Module):
-    """The mean of a transformer's outputs over the tokens: numbers (n, length), as of
-    `TextEncoder`, to features.
+    """The mean of a transformer's outputs over the tokens and its last layers: numbers
+    (n, length), as of `TextEncoder`, to features.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, layers: int = 1):
         super().__init__()
-        self.model = model
+        self.model, self.layers = model, layers
+
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The outputs for every token (n, length, features)."""
+        found = self.model(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True
+        )
+        return torch.stack(found.hidden_states[-self.layers :]).mean(0)
 
     def forward(self, x: Tensor) -> Tensor:
         mask = (x > 0).long()
         ids = (x.long() - 1).clamp(min=0)
-        states = self.model(input_ids=ids, attention_mask=mask)[0]
+        states = self.states(ids, mask)
         total = (states * mask[..., None]).sum(1)
         return total / mask.sum(1, keepdim=True).clamp(min=1)
 
@@ -106,10 +113,12 @@ class MeanOfVectors(nn.Module):
 
 
 class TransformerTexts(TextEncoder):
-    """The mean of a transformer's outputs over the tokens. A text that is longer than
-    `length` is read in parts, whose means are averaged by their numbers of tokens.
+    """The mean of a transformer's outputs over the tokens, and over the last `layers`
+    layers. A text that is longer than `length` is read in parts, whose means are
+    averaged by their numbers of tokens.
     """
 
+    layers: ClassVar[int] = 1
     modules = ("transformers", "tokenizers")
 
     @property
@@ -124,8 +133,8 @@ class TransformerTexts(TextEncoder):
         return encoded.ids[: text[0]], encoded.ids[text[1] :]
 
     @cached_property
-    def _model(self) -> nn.Module:
-        return self.network().model
+    def _network(self) -> MeanOfTokens:
+        return self.network()
 
     def embed(self, items: Sequence[str]) -> Tensor:
         """Vectors (n, features) of texts."""
@@ -145,7 +154,7 @@ class TransformerTexts(TextEncoder):
                 [torch.ones_like(row) for row in chosen], batch_first=True
             )
             with torch.inference_mode():
-                states = self._model(input_ids=x, attention_mask=mask)[0]
+                states = self._network.states(x, mask)
                 total = (states * mask[..., None]).sum(1)  # (batch, features)
             at = torch.tensor([owners[i] for i in batch])
             sums.index_add_(0, at, total.clone())
@@ -156,14 +165,14 @@ class TransformerTexts(TextEncoder):
         self.installed()
         model, _ = load_model(self.model_folder)
         model.pooler = None  # it is not used  # pyright: ignore[reportArgumentType]
-        return MeanOfTokens(model)
+        return MeanOfTokens(model, self.layers)
 
 
 class MiniLM(TransformerTexts):
     """MiniLM-L6: English texts, a transformer for sentence similarity.
 
-    The mean of the outputs over the tokens. A text of more than 254 tokens is read in
-    parts, whose means are averaged by their numbers of tokens.
+    The mean of the outputs of the last two layers over the tokens. A text of more than
+    254 tokens is read in parts, whose means are averaged by their numbers of tokens.
 
     Reference: Wang, Wei, Dong, Bao, Yang and Zhou 2020, "MiniLM: deep self-attention
     distillation for task-agnostic compression of pre-trained transformers",
@@ -178,6 +187,8 @@ class MiniLM(TransformerTexts):
     files = ("model/model.safetensors", "model/config.json", "model/tokenizer.json")
     license = "MIT (package), Apache-2.0 (model)"
     length = 256
+    layers = 2  # chosen on the training domains of CLINC150
+    version = 2
 
     @property
     def model_folder(self) -> Path:
