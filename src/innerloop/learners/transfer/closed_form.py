@@ -110,7 +110,7 @@ def ridge(design: Design, strength: float) -> Fit:
     h = share * lever[:, None]
     fitted = design.rows @ solution
     loo = (fitted - h * y) / (1 - h).clamp_min(1e-9)
-    scale = 14 * (1 + strength) * design.shots**-0.25
+    scale = 15 * (1 + strength) * design.shots**-0.3
     return Fit({"weight": design.weight(solution)}, loo, scale)
 
 
@@ -146,7 +146,7 @@ def logistic(design: Design, strength: float) -> Fit:
         move = mates / others - own
         columns.append(move / (1 - curvature[:, k] * lever).clamp_min(1e-9))
     loo = fitted + torch.stack(columns, -1)
-    scale = 7.6 * (strength / 0.1) ** 0.3 * design.shots**-0.25 * y.shape[1] ** -0.2
+    scale = 7.8 * (strength / 0.1) ** 0.3 * design.shots**-0.25 * y.shape[1] ** -0.2
     return Fit({"weight": design.weight(solution)}, loo, scale)
 
 

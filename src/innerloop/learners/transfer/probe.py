@@ -24,6 +24,7 @@ STRENGTHS = {"mean": 1.0, "ridge": 1.0, "logistic": 0.1, "mahalanobis": 0.1}
 AVERAGED = ("ridge", "logistic")  # the heads of "auto"
 SPREAD = 0.3  # standard deviation of the logarithm of the scale around its usual value
 REFINEMENTS = 10  # of transductive predictions
+SHARPNESS = 10.0  # scale of their cosine similarities
 
 
 class Probe(FeatureLearner):
@@ -128,12 +129,13 @@ def calibrated(fit: Fit, design: Design) -> tuple[Tensor, Tensor]:
     leave-one-out scores.
     """
     known = design.share * (design.y @ design.counts > 1.5)  # (n,)
-    steps = torch.linspace(-1.5, 1.5, 31, dtype=fit.loo.dtype, device=fit.loo.device)
+    steps = torch.linspace(-3, 1, 41, dtype=fit.loo.dtype, device=fit.loo.device)
     fits = [
         known @ (design.y * (fit.scale * step.exp() * fit.loo).log_softmax(-1)).sum(-1)
         for step in steps
     ]
-    log_posterior = torch.stack(fits) - (steps / SPREAD).square() / 2
+    up, down = steps.clamp_min(0) / SPREAD, steps.clamp_max(0) / SPREAD
+    log_posterior = torch.stack(fits) - up.square() / 2 + down
     mean = log_posterior.softmax(0) @ steps
     return fit.scale * mean.exp(), log_posterior.logsumexp(0)
 
@@ -147,5 +149,5 @@ def refined(outputs: Tensor, support: Tensor, y: Tensor, z: Tensor) -> Tensor:
     support, z = unit(support - center), unit(z - center)
     for _ in range(REFINEMENTS):
         means = unit(y.T @ support + outputs.softmax(-1).T @ z)
-        outputs = 15 * z @ means.T
+        outputs = SHARPNESS * z @ means.T
     return outputs
