@@ -12,12 +12,13 @@ from torch import Tensor
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.readers.files import Sheet, label_text, read_sheet, some
-from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.molecule import FINGERPRINT, MoleculeReader
 from innerloop.tasks.molecules import (
     Assays,
     Molecules,
     Protocol,
-    computed,
+    fingerprints_of,
+    keys_of,
     split_molecules,
 )
 from innerloop.tasks.splits import split_indices, split_sizes, task_source
@@ -38,6 +39,7 @@ def molecules(
     task_column: str = "task",
     molecules: Protocol = "disjoint",
     all_assays: bool = False,
+    fingerprint: str = FINGERPRINT,
 ) -> Assays:
     """Your molecules: is a molecule active in an assay of your table?
 
@@ -65,6 +67,8 @@ def molecules(
             training uses results of the test molecules in other assays.
         all_assays: use all assays in every split; then validation and test measure new
             molecules, not new assays.
+        fingerprint: "ecfp", "count", "fcfp", "atompair", "torsion", "maccs",
+            "descriptors", or several joined by "+".
     """
     sheet = read_sheet(file)
     sheet.check()
@@ -76,8 +80,10 @@ def molecules(
             f"or the columns {task_column} and {LABEL}, is needed; it has "
             f"{some(sheet.columns)}"
         )
-    x, keys, scaffolds = computed(smiles)
-    whole = Molecules(x, results, tuple(keys), tuple(scaffolds)).distinct()
+    keys, scaffolds = keys_of(smiles)
+    reader = MoleculeReader(smiles_column=smiles_column, fingerprint=fingerprint)
+    x = fingerprints_of(smiles, reader)
+    whole = Molecules(x, results, keys, scaffolds).distinct()
     names = sorted(results)
     chosen = range(len(names)) if all_assays else split_indices(names, split)
     if not chosen:
@@ -98,7 +104,7 @@ def molecules(
         tuple(names[i] for i in chosen),
         shots,
         queries,
-        MoleculeReader(smiles_column=smiles_column),
+        reader,
         "; ".join(notes),
         tuple(_key(names[i], whole) for i in chosen),
     )

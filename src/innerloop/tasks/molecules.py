@@ -9,7 +9,6 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +17,8 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.readers.files import decoding
 from innerloop.readers.molecule import (
-    BITS,
-    RADIUS,
+    FINGERPRINT,
     MoleculeReader,
-    fingerprints,
     structure_keys,
 )
 from innerloop.tasks.cache import Entry, cached
@@ -50,6 +47,8 @@ _URL, _SHA256 = (
     "48b34e4e59a2bae6f95734cd206c1869ab355f50a5e50bb7371a21f861d5e297",
 )
 
+VERSION = 2  # of the files in the cache folder
+
 Protocol = Literal["disjoint", "scaffold", "shared"]
 
 
@@ -57,7 +56,7 @@ class Molecules(NamedTuple):
     """Molecules and what was measured of them.
 
     Args:
-        x: fingerprints (n, bits) of zeros and ones, as bytes.
+        x: fingerprints (n, features); bits and counts are bytes.
         results: by assay, 1 for active, 0 for inactive and NaN where there is no result
             (n,).
         keys, scaffolds: keys of the structures and of their scaffolds, "" for what
@@ -198,8 +197,8 @@ class Assays(TaskDistribution):
         return frozenset(self.molecules.keys)
 
 
-@lru_cache(maxsize=1)
-def tox21_molecules() -> Molecules:
+@lru_cache(maxsize=2)
+def tox21_molecules(fingerprint: str = FINGERPRINT) -> Molecules:
     """Tox21 as in its file. Fingerprints and keys are computed once and kept in the
     cache folder.
 
@@ -217,22 +216,31 @@ def tox21_molecules() -> Molecules:
             for name in names
         }
         smiles = [row["smiles"] for row in rows]
-    x, keys, scaffolds = computed(smiles)
-    return Molecules(x, results, tuple(keys), tuple(scaffolds))
+    x = fingerprints_of(smiles, MoleculeReader(fingerprint=fingerprint))
+    return Molecules(x, results, *keys_of(smiles))
 
 
-def computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
-    """Fingerprints, keys and scaffold keys, from the cache where it has them."""
+def fingerprints_of(smiles: list[str], reader: MoleculeReader) -> Tensor:
+    """The fingerprints (n, features) of SMILES, from the cache where it has them."""
 
     def compute() -> Entry:
-        x, _ = fingerprints(smiles)
-        bits = torch.from_numpy(np.packbits(x, axis=1))
-        scaffolds = structure_keys(smiles, scaffold=True)
-        return {"bits": bits}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+        return {"x": torch.from_numpy(reader.fingerprints(smiles)[0])}, {}
 
-    tensors, data = cached("molecules", [RADIUS, BITS, smiles], compute)
-    bits = np.unpackbits(tensors["bits"].numpy(), axis=1, count=BITS)
-    return torch.from_numpy(bits), data["keys"], data["scaffolds"]
+    how = [VERSION, reader.fingerprint, reader.radius, reader.bits]
+    return cached("fingerprints", [how, smiles], compute)[0]["x"]
+
+
+def keys_of(smiles: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of structures and of their scaffolds, from the cache where it has
+    them.
+    """
+
+    def compute() -> Entry:
+        scaffolds = structure_keys(smiles, scaffold=True)
+        return {}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+
+    data = cached("structures", [VERSION, smiles], compute)[1]
+    return tuple(data["keys"]), tuple(data["scaffolds"])
 
 
 def hash_share(key: str) -> float:
@@ -241,8 +249,8 @@ def hash_share(key: str) -> float:
 
 
 @lru_cache(maxsize=2)
-def _split(protocol: Protocol) -> dict[str, Molecules]:
-    return split_molecules(tox21_molecules().distinct(), protocol)
+def _split(protocol: Protocol, fingerprint: str) -> dict[str, Molecules]:
+    return split_molecules(tox21_molecules(fingerprint).distinct(), protocol)
 
 
 def split_molecules(whole: Molecules, protocol: Protocol) -> dict[str, Molecules]:
@@ -269,6 +277,7 @@ def tox21(
     queries: Count = 32,
     holdout: bool = False,
     molecules: Protocol = "disjoint",
+    fingerprint: str = FINGERPRINT,
 ) -> Assays:
     """Tox21: toxicity assays; which molecules are active?
 
@@ -300,13 +309,18 @@ def tox21(
             other ring systems; molecules without rings are split one by one. "shared"
             is the published protocol: all molecules in all splits, so that training
             uses results of the test molecules in other assays.
+        fingerprint: "ecfp", "count", "fcfp", "atompair", "torsion", "maccs",
+            "descriptors", or several joined by "+".
     """
     shared = molecules == "shared"
-    chosen = tox21_molecules() if shared else _split(molecules)[split]
+    chosen = (
+        tox21_molecules(fingerprint)
+        if shared
+        else _split(molecules, fingerprint)[split]
+    )
     names = ASSAYS[split]
     if split == "train" and holdout:
         names = tuple(name for name in names if name not in ASSAYS["val"])
     note = "training uses results of the test molecules in other assays"
-    return Assays(
-        chosen, names, shots, queries, MoleculeReader(), note if shared else ""
-    )
+    reader = MoleculeReader(fingerprint=fingerprint)
+    return Assays(chosen, names, shots, queries, reader, note if shared else "")
