@@ -7,14 +7,18 @@ import gzip
 import hashlib
 from collections import defaultdict
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
+from innerloop.evaluation.few_shot import evaluate
+from innerloop.measurements import Report, Table, TestPlan
 from innerloop.readers.files import decoding
 from innerloop.readers.molecule import (
     FINGERPRINT,
@@ -24,6 +28,7 @@ from innerloop.readers.molecule import (
 from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import random_subset
+from innerloop.tasks.ranking import compared
 from innerloop.tasks.splits import task_source
 
 ASSAYS = {  # nine train and three test, as in Altae-Tran et al. 2017
@@ -77,9 +82,14 @@ class Molecules(NamedTuple):
             tuple(self.scaffolds[i] for i in places),
         )
 
-    def distinct(self) -> Molecules:
-        """Each structure once, with the results of all its rows; an assay in which they
-        disagree has no result.
+    def measured(self, name: str) -> Tensor:
+        """The indices of the molecules with a result in an assay, and with a key."""
+        known = torch.tensor([bool(key) for key in self.keys], dtype=torch.bool)
+        return (known & ~self.results[name].isnan()).nonzero()[:, 0]
+
+    def distinct(self, *, average: bool = False) -> Molecules:
+        """Each structure once, with the results of all its rows. Where they disagree,
+        there is no result; with `average`, their mean.
         """
         rows: dict[str, list[int]] = defaultdict(list)
         for i, key in enumerate(self.keys):
@@ -90,8 +100,9 @@ class Molecules(NamedTuple):
             if len(some) == 1:
                 continue
             for name, values in self.results.items():
-                known = {v for v in values[some].tolist() if v == v}
-                merged = known.pop() if len(known) == 1 else float("nan")
+                known = [v for v in values[some].tolist() if v == v]
+                agree = bool(known) and (average or len(set(known)) == 1)
+                merged = sum(known) / len(known) if agree else float("nan")
                 first.results[name][place] = merged
         return first
 
@@ -189,6 +200,20 @@ class Assays(TaskDistribution):
     def feasible(self, preferred: dict[str, int]) -> dict[str, int]:
         shots = min(10, self.most - 1)
         return {"shots": shots, "queries": min(32, self.most - shots)}
+
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
+        """How well the learner ranks molecules, beside methods that learn from the
+        support set alone, on the same tasks; the scores of `meta_test` follow.
+        """
+        table = Table("ranking of molecules", compared(learner, self, plan))
+        found = evaluate(learner, self, plan)
+        notes = [
+            f"the tasks are of {len(self.names)} assays: the intervals say nothing "
+            "about other assays"
+        ]
+        if find_spec("sklearn") is None:
+            notes.append("no random forest: pip install scikit-learn to see it")
+        return Report((table, *found.tables), (*found.notes, *notes), found.context)
 
     def class_keys(self) -> frozenset[str]:
         return frozenset(f"assay {name}" for name in self.assay_keys)
