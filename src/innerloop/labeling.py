@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from innerloop.core.learner import Learner
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.engine.scores import roc_auc
 from innerloop.estimators import FewShotClassifier, untrained
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import reader_for
@@ -76,13 +78,17 @@ class Labeling:
         return sum(a == b for a, b in zip(self.labels, own, strict=True))
 
     def table(self) -> str:
-        """A CSV table: the inputs, each with its most probable classes."""
+        """A CSV table: the inputs, each with its most probable classes, and for readers
+        of what is ranked the probability of every class.
+        """
         what = {"image": "file", "sound": "file"}.get(self.reader.what)
         count = min(GUESSES, len(self.classes))
         memory = io.StringIO()
         writer = csv.writer(memory)
         header = [f"{word}{n}" for word in _WORDS for n in ("label", "probability")]
-        writer.writerow([what or self.reader.what, *header[: 2 * count]])
+        ranked = self.classes if self.reader.ranked else []
+        header = [*header[: 2 * count], *(f"probability_of_{c}" for c in ranked)]
+        writer.writerow([what or self.reader.what, *map(harmless, header)])
         for name, label, row, places in zip(
             self.query.names, self.labels, self.probabilities, self.order, strict=True
         ):
@@ -90,6 +96,7 @@ class Labeling:
             for rank, i in enumerate(places[:count]):
                 text = label if rank == 0 else self.classes[i]
                 cells += [harmless(text), f"{row[i]:.4f}"]
+            cells += [f"{p:.6f}" for p in row[: len(ranked)]]
             writer.writerow([harmless(name), *cells])
         return memory.getvalue()
 
@@ -182,6 +189,12 @@ class Labeling:
                 f" Accuracy {share:.1f} %: {self.correct} of {len(self.query.names)} "
                 "have the label that they came with."
             )
+            if self.reader.ranked and len(self.classes) == 2:
+                second = torch.tensor(
+                    [label == self.classes[1] for label in self.query.labels or []]
+                )
+                area = roc_auc(torch.from_numpy(self.probabilities[:, 1]), second)
+                text += f" ROC-AUC {float(area):.3f}."
         if self.rejected.any():
             text += f" {int(self.rejected.sum())} are like none of the classes."
         return text

@@ -55,6 +55,8 @@ class MoleculeReader(Reader):
 
     kind: ClassVar[str] = "molecule"
     what: ClassVar[str] = "molecule"
+    head: ClassVar[str] = "mahalanobis"
+    ranked: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -67,7 +69,11 @@ class MoleculeReader(Reader):
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
         sheet = read_sheet(path)
         smiles, known, unreadable = texts_of(
-            sheet, self.smiles_column, self.label_column, labels=labels
+            sheet,
+            self.smiles_column,
+            self.label_column,
+            labels=labels,
+            hint="; smiles_column and label_column name others",
         )
         x, valid = self.fingerprints(smiles)
         kept = np.flatnonzero(valid).tolist()
