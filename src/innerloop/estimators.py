@@ -660,7 +660,7 @@ def untrained(reader: Reader) -> Learner:
     """
     shape = reader.x_shape
     assert shape is not None
-    learner = Probe.build(TaskSpec("classes", shape, 2))
+    learner = Probe.build(TaskSpec("classes", shape, 2), head=reader.head)
     learner.reader = reader
     return learner
 

@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from innerloop.core.learner import Learner
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
+from innerloop.engine.scores import roc_auc
 from innerloop.estimators import FewShotClassifier, untrained
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import reader_for
@@ -78,26 +80,29 @@ class Labeling:
         return sum(a == b for a, b in zip(self.labels, own, strict=True))
 
     def table(self) -> str:
-        """A CSV table: the inputs, each with its most probable classes."""
+        """A CSV table: the inputs, each with its most probable classes, and for readers
+        of what is ranked the probability of every class.
+        """
         what = {"image": "file", "sound": "file"}.get(self.reader.what)
         count = min(GUESSES, len(self.classes))
         memory = io.StringIO()
         writer = csv.writer(memory)
         header = [f"{word}{n}" for word in _WORDS for n in ("label", "probability")]
-        last = [] if self.sets is None else ["possible_labels"]
-        writer.writerow([what or self.reader.what, *header[: 2 * count], *last])
-        possible = [
-            [self.classes[i] for i in np.flatnonzero(row)]
-            for row in (self.sets if self.sets is not None else ())
-        ] or [[]] * len(self.query.names)
+        ranked = self.classes if self.reader.ranked else []
+        header = [*header[: 2 * count], *(f"probability_of_{c}" for c in ranked)]
+        header += [] if self.sets is None else ["possible_labels"]
+        writer.writerow([what or self.reader.what, *map(harmless, header)])
         columns = (self.query.names, self.labels, self.probabilities, self.order)
-        for name, label, row, places, maybe in zip(*columns, possible, strict=True):
+        for i, (name, label, row, places) in enumerate(zip(*columns, strict=True)):
             cells: list[str] = []
-            for rank, i in enumerate(places[:count]):
-                text = label if rank == 0 else self.classes[i]
-                cells += [harmless(text), f"{row[i]:.4f}"]
-            ending = [harmless("; ".join(maybe))] if last else []
-            writer.writerow([harmless(name), *cells, *ending])
+            for rank, c in enumerate(places[:count]):
+                text = label if rank == 0 else self.classes[c]
+                cells += [harmless(text), f"{row[c]:.4f}"]
+            cells += [f"{p:.6f}" for p in row[: len(ranked)]]
+            if self.sets is not None:
+                possible = [self.classes[c] for c in np.flatnonzero(self.sets[i])]
+                cells.append(harmless("; ".join(possible)))
+            writer.writerow([harmless(name), *cells])
         return memory.getvalue()
 
     def sort_into(self, folder: Path) -> int:
@@ -189,6 +194,12 @@ class Labeling:
                 f" Accuracy {share:.1f} %: {self.correct} of {len(self.query.names)} "
                 "have the label that they came with."
             )
+            if self.reader.ranked and len(self.classes) == 2:
+                second = torch.tensor(
+                    [label == self.classes[1] for label in self.query.labels or []]
+                )
+                area = roc_auc(torch.from_numpy(self.probabilities[:, 1]), second)
+                text += f" ROC-AUC {float(area):.3f}."
         if self.rejected.any():
             text += f" {int(self.rejected.sum())} are like none of the classes."
         return text

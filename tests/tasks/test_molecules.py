@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.scores import roc_auc
-from innerloop.readers.molecule import MoleculeReader, fingerprints, structure_keys
+from innerloop.readers.molecule import MoleculeReader, structure_keys
 from innerloop.tasks.molecules import (
     ASSAYS,
     SHARES,
@@ -122,8 +122,8 @@ def test_smiles_are_read(tmp_path: Path) -> None:
     file.write_bytes(gzip.compress(b"SMILES;label\nOCC;a\nC1CC;b\n"))
     inputs = reader.read(file, labels=False)
     assert (inputs.names, inputs.labels) == ([ETHANOL], ["a"])
-    assert inputs.unreadable == ("C1CC: not a valid SMILES",)
-    with pytest.raises(InnerloopError, match="C1CC: not a valid SMILES"):
+    assert inputs.unreadable == ("line 3: C1CC is not a valid SMILES",)
+    with pytest.raises(InnerloopError, match="line 3: C1CC is not a valid SMILES"):
         reader.read(file, labels=True)
 
 
@@ -168,7 +168,7 @@ def test_no_smiles_of_tox21_is_in_two_splits() -> None:
     file = Path(os.environ["INNERLOOP_DATA"]) / "tox21" / "tox21.csv.gz"
     with gzip.open(file, "rt") as opened:
         smiles = [row["smiles"] for row in csv.DictReader(opened)][:1500]
-    _, valid = fingerprints(smiles)
+    _, valid = MoleculeReader().fingerprints(smiles)
     assert valid.sum() > 1490
     splits: dict[str, set[str]] = {}
     tasks = {part: tox21(part).item_keys() for part in SPLITS}

@@ -118,7 +118,8 @@ command = SectionedCommand(
         option(
             "--encoder",
             "Without RUN: the pretrained encoder, see `innerloop list encoders`; by "
-            "default those for the kind of data that are installed.",
+            "default those for the kind of data that are installed. For molecules, the "
+            "fingerprint [default: ecfp+descriptors].",
             metavar="NAME",
         ),
         *(

@@ -25,3 +25,21 @@ def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
     pairs = positive.sum() * negative[-1]
     area = torch.where(pairs > 0, won / pairs.clamp_min(1e-30), 0.5)
     return area.to(scores.dtype)
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    """The area under the precision-recall curve as average precision: the mean over the
+    positive examples of the share of positives among the examples with at least their
+    score. Of a random order it is the share of positives.
+
+    scores (m,), positive (m,) zeros and ones. 0 where none is positive. Works under
+    vmap.
+    """
+    positive = positive.double()
+    ordered, order = scores.sort(descending=True)
+    found = positive[order].cumsum(0)  # (m,)
+    # the examples with at least the score of each
+    count = torch.searchsorted(-ordered, -scores.contiguous(), right=True)
+    precision = found[count - 1] / count
+    area = (positive * precision).sum() / positive.sum().clamp_min(1e-30)
+    return area.to(scores.dtype)

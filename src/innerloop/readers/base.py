@@ -43,10 +43,15 @@ class Reader(ABC):
     Class variables:
         kind: its name in the registry.
         what: one input, in words: "image", "text", "sound" or "row".
+        head: the head of `Probe` that suits its vectors without training.
+        ranked: whether inputs are usually ranked by the probability of a class, so that
+            tables of labels have a column for every class.
     """
 
     kind: ClassVar[str]
     what: ClassVar[str]
+    head: ClassVar[str] = "auto"
+    ranked: ClassVar[bool] = False
 
     @property
     def vocabulary(self) -> int:

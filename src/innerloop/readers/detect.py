@@ -22,6 +22,8 @@ from innerloop.readers.text import TEXTS
 
 KINDS = (IMAGES, SOUNDS, TEXTS)
 MOST = 100_000  # files that are counted
+ACTIVITY_COLUMNS = ("active", "activity", "outcome")  # of molecules
+UNTRAINED = "ecfp+descriptors"  # the fingerprint of molecules without a run
 
 
 def reader_for(
@@ -34,7 +36,8 @@ def reader_for(
 
     Args:
         path: a folder, an archive or a table, as for `Reader.read`.
-        encoder: a pretrained encoder by name; by default those that are installed.
+        encoder: a pretrained encoder by name; by default those that are installed. For
+            molecules, a fingerprint of `MoleculeReader`.
         settings: fields of the reader, among others that do not matter.
 
     Raises InnerloopFileError for a missing path, MissingPackageError where the package
@@ -45,14 +48,21 @@ def reader_for(
     sheet = None
     if str(path).lower().endswith(TABLE_SUFFIXES):
         sheet = read_sheet(path)
-        settings.setdefault("label_column", _first(sheet, LABEL_COLUMNS) or "label")
+        if what != "molecule":
+            first = _first(sheet, LABEL_COLUMNS)
+            settings.setdefault("label_column", first or "label")
+    if what == "molecule":
+        assert sheet is not None
+        columns = _smiles_column(sheet, settings), _label_column(sheet, settings)
+        return MoleculeReader(
+            smiles_column=columns[0] or "smiles",
+            label_column=columns[1],
+            fingerprint=encoder or UNTRAINED,
+        )
     if encoder is not None:
         return encoded_reader(encoder, settings)
     if what in ("image", "text", "sound"):
         return usual_reader(what, settings)
-    if what == "molecule":
-        own = ("smiles_column", "label_column")
-        return MoleculeReader(**{n: settings[n] for n in own if n in settings})
     assert sheet is not None
     label = settings["label_column"]
     cells = {n: sheet.column(n) for n in sheet.columns if n.lower() != label.lower()}
@@ -89,7 +99,7 @@ def _most(path: Path, names: list[str]) -> str:
 def _kind_of_rows(sheet: Sheet, settings: Mapping[str, Any]) -> str:
     if _first(sheet, [settings.get("text_column", "text")]):
         return "text"
-    if _first(sheet, [settings.get("smiles_column", "smiles")]):
+    if _smiles_column(sheet, settings):
         return "molecule"
     for kind in (IMAGES, SOUNDS):
         wanted = settings.get(f"{kind.what}_column")
@@ -101,6 +111,22 @@ def _kind_of_rows(sheet: Sheet, settings: Mapping[str, Any]) -> str:
         ):
             return kind.what
     return "row"
+
+
+def _smiles_column(sheet: Sheet, settings: Mapping[str, Any]) -> str | None:
+    """The column of SMILES: the one of `settings`, "smiles", or the first whose name
+    contains that word.
+    """
+    if (wanted := settings.get("smiles_column")) is not None:
+        return _first(sheet, [wanted])
+    named = [name for name in sheet.columns if "smiles" in name.casefold()]
+    return _first(sheet, ["smiles", *named])
+
+
+def _label_column(sheet: Sheet, settings: Mapping[str, Any]) -> str:
+    if (wanted := settings.get("label_column")) is not None:
+        return wanted
+    return _first(sheet, [*LABEL_COLUMNS, *ACTIVITY_COLUMNS]) or "label"
 
 
 def _first(sheet: Sheet, names: Any) -> str | None:

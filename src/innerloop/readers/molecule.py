@@ -15,52 +15,80 @@ from torch import Tensor
 from innerloop.engine.errors import InnerloopError, MissingPackageError
 from innerloop.engine.options import Count, CountOrZero, check_options
 from innerloop.readers.base import Inputs, Reader
-from innerloop.readers.files import read_sheet, some
+from innerloop.readers.files import label_text, read_sheet, some
+from innerloop.readers.fingerprints import computed, parts_of, size_of
 from innerloop.readers.text import texts_in, texts_of
 
-RADIUS, BITS = 2, 2048
+RADIUS, BITS, FINGERPRINT = 2, 2048, "ecfp"
 
 
 @dataclass(frozen=True)
 class MoleculeReader(Reader):
-    """Molecules: SMILES as extended-connectivity fingerprints of 0 and 1.
+    """Molecules: SMILES as fingerprints or descriptors.
 
-    Bit i is 1 where the molecule has an atom neighborhood with the hash i. Radius 2
-    with 2,048 bits is the usual ECFP4. Fingerprints do not show stereochemistry.
+    "ecfp" (the default): bit i is 1 where the molecule has an atom neighborhood with
+    the hash i; radius 2 with 2,048 bits is the usual ECFP4. "count" has the number of
+    these neighborhoods instead. "fcfp" are the bits of pharmacophoric atom types.
+    "atompair" and "torsion" are counts of atom pairs and of topological torsions,
+    hashed to as many numbers. "maccs" are the 167 public MACCS keys. "descriptors" are
+    66 physicochemical descriptors (size, rings, log P, polar surface, partial charges),
+    standardized by constants. Names joined by "+" stand side by side, scaled to the
+    same usual length. None of them shows stereochemistry.
 
     Reference: Rogers and Hahn 2010, "Extended-connectivity fingerprints", Journal of
     Chemical Information and Modeling 50(5).
 
     Args:
         radius: number of bonds from the center of a neighborhood to its edge.
-        bits: length of the fingerprint.
+        bits: length of a hashed fingerprint.
         smiles_column: column of the SMILES in a file.
         label_column: column of the labels in a file.
+        fingerprint: "ecfp", "count", "fcfp", "atompair", "torsion", "maccs",
+            "descriptors", or several joined by "+".
     """
 
     radius: CountOrZero = RADIUS
     bits: Count = BITS
     smiles_column: str = "smiles"
     label_column: str = "label"
+    fingerprint: str = FINGERPRINT
 
     kind: ClassVar[str] = "molecule"
     what: ClassVar[str] = "molecule"
+    head: ClassVar[str] = "mahalanobis"
+    ranked: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_options(self)
+        parts_of(self.fingerprint)
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        return (self.bits,)
+        return (size_of(self.fingerprint, self.bits),)
 
     def read(self, path: Path | str, *, labels: bool) -> Inputs:
         sheet = read_sheet(path)
         smiles, known, unreadable = texts_of(
-            sheet, self.smiles_column, self.label_column, labels=labels
+            sheet,
+            self.smiles_column,
+            self.label_column,
+            labels=labels,
+            hint="; smiles_column and label_column name others",
         )
-        x, valid = fingerprints(smiles, self.radius, self.bits)
+        x, valid = self.fingerprints(smiles)
         kept = np.flatnonzero(valid).tolist()
-        bad = [f"{smiles[i]}: not a valid SMILES" for i in np.flatnonzero(~valid)]
+        # rows without a SMILES are in `unreadable` already
+        lines = [
+            line
+            for line, cell in zip(
+                sheet.lines, sheet.column(self.smiles_column), strict=True
+            )
+            if label_text(cell)
+        ]
+        bad = [
+            f"line {lines[i]}: {smiles[i]} is not a valid SMILES"
+            for i in np.flatnonzero(~valid)
+        ]
         if (labels and bad) or not kept:
             raise InnerloopError(f"{sheet.path}: {some(bad)}")
         return Inputs(
@@ -72,36 +100,30 @@ class MoleculeReader(Reader):
         )
 
     def convert(self, X: Any) -> Tensor:
-        """Fingerprints (n, bits) of a list, an array or a data frame column of SMILES.
+        """Fingerprints (n, features) of a list, an array or a data frame column of
+        SMILES.
 
         Raises InnerloopError for an entry that is not a valid SMILES.
         """
         smiles = texts_in(X, self.smiles_column)
-        x, valid = fingerprints(smiles, self.radius, self.bits)
+        x, valid = self.fingerprints(smiles)
         if not valid.all():
             bad = [f"X[{i}] {smiles[i]!r}" for i in np.flatnonzero(~valid)]
             raise InnerloopError(f"not a valid SMILES: {some(bad)}")
         return torch.from_numpy(x).float()
 
+    def fingerprints(
+        self, smiles: Sequence[str]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Fingerprints (n, features), and which SMILES are valid (n,); the others are
+        zeros. Bits and counts are bytes.
 
-def fingerprints(
-    smiles: Sequence[str], radius: int = RADIUS, bits: int = BITS
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Fingerprints (n, bits), and which SMILES are valid (n,); the others are 0.
-
-    Raises MissingPackageError where rdkit is not installed.
-    """
-    rdkit()
-    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-
-    generator = GetMorganGenerator(radius=radius, fpSize=bits)
-    x = np.zeros((len(smiles), bits), np.uint8)
-    valid = np.zeros(len(smiles), np.bool_)
-    for i, text in enumerate(smiles):
-        if (molecule := parse(text)) is not None:
-            x[i] = generator.GetFingerprintAsNumPy(molecule)
-            valid[i] = True
-    return x, valid
+        Raises MissingPackageError where rdkit is not installed.
+        """
+        molecules = [parse(text) for text in smiles]
+        valid = np.array([molecule is not None for molecule in molecules], np.bool_)
+        x = computed(molecules, self.fingerprint, self.radius, self.bits)
+        return x, valid
 
 
 def structure_keys(smiles: Sequence[str], *, scaffold: bool = False) -> list[str]:

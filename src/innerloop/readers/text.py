@@ -397,7 +397,12 @@ def texts_in(X: Any, column: str) -> list[str]:
 
 
 def texts_of(
-    sheet: Sheet, text_column: str, label_column: str, *, labels: bool
+    sheet: Sheet,
+    text_column: str,
+    label_column: str,
+    *,
+    labels: bool,
+    hint: str = "; text_column and label_column name others",
 ) -> tuple[list[str], list[str] | None, tuple[str, ...]]:
     """The texts of a file, their labels, and the lines that cannot be read. With
     `labels`, every line must have a text and a label; without, there are labels where
@@ -406,7 +411,6 @@ def texts_of(
     Raises InnerloopError for a missing column, and for lines that cannot be read: all
     of them or, with `labels`, any.
     """
-    hint = "; text_column and label_column name others"
     cells = sheet.column(text_column, hint)
     texts = [label_text(cell) for cell in cells]
     known: list[str] | None = None

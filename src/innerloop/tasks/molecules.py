@@ -7,26 +7,28 @@ import gzip
 import hashlib
 from collections import defaultdict
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
+from innerloop.evaluation.few_shot import evaluate
+from innerloop.measurements import Report, Table, TestPlan
 from innerloop.readers.files import decoding
 from innerloop.readers.molecule import (
-    BITS,
-    RADIUS,
+    FINGERPRINT,
     MoleculeReader,
-    fingerprints,
     structure_keys,
 )
 from innerloop.tasks.cache import Entry, cached
 from innerloop.tasks.download import fetch
 from innerloop.tasks.episodes import random_subset
+from innerloop.tasks.ranking import compared
 from innerloop.tasks.splits import task_source
 
 ASSAYS = {  # nine train and three test, as in Altae-Tran et al. 2017
@@ -50,6 +52,8 @@ _URL, _SHA256 = (
     "48b34e4e59a2bae6f95734cd206c1869ab355f50a5e50bb7371a21f861d5e297",
 )
 
+VERSION = 2  # of the files in the cache folder
+
 Protocol = Literal["disjoint", "scaffold", "shared"]
 
 
@@ -57,7 +61,7 @@ class Molecules(NamedTuple):
     """Molecules and what was measured of them.
 
     Args:
-        x: fingerprints (n, bits) of zeros and ones, as bytes.
+        x: fingerprints (n, features); bits and counts are bytes.
         results: by assay, 1 for active, 0 for inactive and NaN where there is no result
             (n,).
         keys, scaffolds: keys of the structures and of their scaffolds, "" for what
@@ -78,9 +82,14 @@ class Molecules(NamedTuple):
             tuple(self.scaffolds[i] for i in places),
         )
 
-    def distinct(self) -> Molecules:
-        """Each structure once, with the results of all its rows; an assay in which they
-        disagree has no result.
+    def measured(self, name: str) -> Tensor:
+        """The indices of the molecules with a result in an assay, and with a key."""
+        known = torch.tensor([bool(key) for key in self.keys], dtype=torch.bool)
+        return (known & ~self.results[name].isnan()).nonzero()[:, 0]
+
+    def distinct(self, *, average: bool = False) -> Molecules:
+        """Each structure once, with the results of all its rows. Where they disagree,
+        there is no result; with `average`, their mean.
         """
         rows: dict[str, list[int]] = defaultdict(list)
         for i, key in enumerate(self.keys):
@@ -91,8 +100,9 @@ class Molecules(NamedTuple):
             if len(some) == 1:
                 continue
             for name, values in self.results.items():
-                known = {v for v in values[some].tolist() if v == v}
-                merged = known.pop() if len(known) == 1 else float("nan")
+                known = [v for v in values[some].tolist() if v == v]
+                agree = bool(known) and (average or len(set(known)) == 1)
+                merged = sum(known) / len(known) if agree else float("nan")
                 first.results[name][place] = merged
         return first
 
@@ -191,6 +201,20 @@ class Assays(TaskDistribution):
         shots = min(10, self.most - 1)
         return {"shots": shots, "queries": min(32, self.most - shots)}
 
+    def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
+        """How well the learner ranks molecules, beside methods that learn from the
+        support set alone, on the same tasks; the scores of `meta_test` follow.
+        """
+        table = Table("ranking of molecules", compared(learner, self, plan))
+        found = evaluate(learner, self, plan)
+        notes = [
+            f"the tasks are of {len(self.names)} assays: the intervals say nothing "
+            "about other assays"
+        ]
+        if find_spec("sklearn") is None:
+            notes.append("no random forest: pip install scikit-learn to see it")
+        return Report((table, *found.tables), (*found.notes, *notes), found.context)
+
     def class_keys(self) -> frozenset[str]:
         return frozenset(f"assay {name}" for name in self.assay_keys)
 
@@ -198,8 +222,8 @@ class Assays(TaskDistribution):
         return frozenset(self.molecules.keys)
 
 
-@lru_cache(maxsize=1)
-def tox21_molecules() -> Molecules:
+@lru_cache(maxsize=2)
+def tox21_molecules(fingerprint: str = FINGERPRINT) -> Molecules:
     """Tox21 as in its file. Fingerprints and keys are computed once and kept in the
     cache folder.
 
@@ -217,22 +241,31 @@ def tox21_molecules() -> Molecules:
             for name in names
         }
         smiles = [row["smiles"] for row in rows]
-    x, keys, scaffolds = computed(smiles)
-    return Molecules(x, results, tuple(keys), tuple(scaffolds))
+    x = fingerprints_of(smiles, MoleculeReader(fingerprint=fingerprint))
+    return Molecules(x, results, *keys_of(smiles))
 
 
-def computed(smiles: list[str]) -> tuple[Tensor, list[str], list[str]]:
-    """Fingerprints, keys and scaffold keys, from the cache where it has them."""
+def fingerprints_of(smiles: list[str], reader: MoleculeReader) -> Tensor:
+    """The fingerprints (n, features) of SMILES, from the cache where it has them."""
 
     def compute() -> Entry:
-        x, _ = fingerprints(smiles)
-        bits = torch.from_numpy(np.packbits(x, axis=1))
-        scaffolds = structure_keys(smiles, scaffold=True)
-        return {"bits": bits}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+        return {"x": torch.from_numpy(reader.fingerprints(smiles)[0])}, {}
 
-    tensors, data = cached("molecules", [RADIUS, BITS, smiles], compute)
-    bits = np.unpackbits(tensors["bits"].numpy(), axis=1, count=BITS)
-    return torch.from_numpy(bits), data["keys"], data["scaffolds"]
+    how = [VERSION, reader.fingerprint, reader.radius, reader.bits]
+    return cached("fingerprints", [how, smiles], compute)[0]["x"]
+
+
+def keys_of(smiles: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of structures and of their scaffolds, from the cache where it has
+    them.
+    """
+
+    def compute() -> Entry:
+        scaffolds = structure_keys(smiles, scaffold=True)
+        return {}, {"keys": structure_keys(smiles), "scaffolds": scaffolds}
+
+    data = cached("structures", [VERSION, smiles], compute)[1]
+    return tuple(data["keys"]), tuple(data["scaffolds"])
 
 
 def hash_share(key: str) -> float:
@@ -241,8 +274,8 @@ def hash_share(key: str) -> float:
 
 
 @lru_cache(maxsize=2)
-def _split(protocol: Protocol) -> dict[str, Molecules]:
-    return split_molecules(tox21_molecules().distinct(), protocol)
+def _split(protocol: Protocol, fingerprint: str) -> dict[str, Molecules]:
+    return split_molecules(tox21_molecules(fingerprint).distinct(), protocol)
 
 
 def split_molecules(whole: Molecules, protocol: Protocol) -> dict[str, Molecules]:
@@ -269,6 +302,7 @@ def tox21(
     queries: Count = 32,
     holdout: bool = False,
     molecules: Protocol = "disjoint",
+    fingerprint: str = FINGERPRINT,
 ) -> Assays:
     """Tox21: toxicity assays; which molecules are active?
 
@@ -300,13 +334,18 @@ def tox21(
             other ring systems; molecules without rings are split one by one. "shared"
             is the published protocol: all molecules in all splits, so that training
             uses results of the test molecules in other assays.
+        fingerprint: "ecfp", "count", "fcfp", "atompair", "torsion", "maccs",
+            "descriptors", or several joined by "+".
     """
     shared = molecules == "shared"
-    chosen = tox21_molecules() if shared else _split(molecules)[split]
+    chosen = (
+        tox21_molecules(fingerprint)
+        if shared
+        else _split(molecules, fingerprint)[split]
+    )
     names = ASSAYS[split]
     if split == "train" and holdout:
         names = tuple(name for name in names if name not in ASSAYS["val"])
     note = "training uses results of the test molecules in other assays"
-    return Assays(
-        chosen, names, shots, queries, MoleculeReader(), note if shared else ""
-    )
+    reader = MoleculeReader(fingerprint=fingerprint)
+    return Assays(chosen, names, shots, queries, reader, note if shared else "")
