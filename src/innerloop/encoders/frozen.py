@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +16,18 @@ from innerloop.encoders import ENCODERS, JOIN, open_encoder
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.store import FeatureStore, rounded
 from innerloop.engine.errors import InnerloopError
+
+_stored_only: ContextVar[bool] = ContextVar("stored_only", default=False)
+
+
+@contextmanager
+def stored_only() -> Iterator[None]:
+    """Within this context, items that were not embedded before raise InnerloopError."""
+    token = _stored_only.set(True)
+    try:
+        yield
+    finally:
+        _stored_only.reset(token)
 
 
 class FrozenEncoder:
@@ -78,6 +92,8 @@ class FrozenEncoder:
         ]
         first = list({keys[i]: i for i in reversed(missing)}.values())
         unreadable: set[bytes] = set()
+        if first and _stored_only.get():
+            raise InnerloopError(f"{len(first)} items were not embedded before")
         if first:
             read, batch = items(sorted(first))
             unreadable = {keys[i] for i in first if i not in set(read)}

@@ -1,0 +1,426 @@
+"""What was measured, as an answer: tables, a recommendation, commands and a page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from innerloop.advice.candidates import NEW, Candidate
+from innerloop.advice.data import LabeledData
+from innerloop.advice.diagnosis import Diagnosis, forecast
+from innerloop.advice.scoring import Block, Key, Scores, is_tied
+from innerloop.measurements import Measurement, Report, Row, Table
+from innerloop.readers.image import ImageReader, thumbnail
+
+TOP = 10  # rows of a table of pairs or items
+PICTURES = 4  # of a pair of classes
+SIDE = 96  # pixels of a picture
+WIDE = 70  # letters of an item's name
+
+
+@dataclass
+class Record:
+    """The scores of a candidate by shots."""
+
+    candidate: Candidate
+    blocks: dict[int, dict[Key, Block]] = field(default_factory=dict)
+
+    @property
+    def shots(self) -> list[int]:
+        return sorted(self.blocks)
+
+    def has(self, shots: int, key: Key) -> bool:
+        return key in self.blocks.get(shots, {})
+
+    def scores(self, shots: int) -> Scores:
+        return Scores(self.blocks.get(shots, {}))
+
+    def add(self, shots: int, key: Key, block: Block) -> None:
+        self.blocks.setdefault(shots, {})[key] = block
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy over the numbers of shots."""
+        found = [self.scores(k).estimate().mean for k in self.shots]
+        return sum(found) / max(len(found), 1)
+
+
+Records = Mapping[str, Record]
+
+
+def best_of(records: Records, shots: int) -> Record | None:
+    """The most accurate candidate; the simplest of those that are equal."""
+    known = [r for r in records.values() if shots in r.blocks]
+    return max(known, key=lambda r: r.scores(shots).estimate().mean, default=None)
+
+
+def verdicts(records: Records, shots: int) -> dict[str, str]:
+    """ "best", "tied" or "worse" by candidate: tied where the difference to the best on
+    the same tasks is not outside its 95 % interval.
+    """
+    best = best_of(records, shots)
+    if best is None:
+        return {}
+    top = best.scores(shots)
+    found = {}
+    for name, record in records.items():
+        if record is best:
+            found[name] = "best"
+        elif shots in record.blocks:
+            tied = is_tied(top.minus(record.scores(shots)))
+            found[name] = "tied" if tied else "worse"
+    return found
+
+
+def simplest(records: Records) -> Record | None:
+    """The first candidate that is the best or tied with it at most numbers of shots."""
+    shots = sorted({k for record in records.values() for k in record.blocks})
+    found = [verdicts(records, k) for k in shots]
+
+    def wins(record: Record) -> int:
+        name = record.candidate.name
+        return sum(one.get(name) in ("best", "tied") for one in found)
+
+    known = [r for r in records.values() if r.blocks]
+    return max(known, key=wins, default=None)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer to which classifier to use.
+
+    Args:
+        data: the labeled items.
+        ways: classes in a task.
+        records: the candidates on tasks of all classes, the simplest first.
+        held_out: those that were trained on a part of the classes, and the untrained,
+            on tasks of the other classes.
+        curve: one candidate by examples per class.
+        diagnosis: what leave-one-out predictions say, or None.
+        distances: known task sources and how far they are, the nearest first.
+        notes: what was left out, and why.
+    """
+
+    data: LabeledData
+    ways: int
+    records: Records
+    held_out: Records
+    curve: Record
+    diagnosis: Diagnosis | None
+    distances: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def recommended(self) -> Candidate:
+        """The simplest candidate that is tied with the best. One that was trained on a
+        part of the classes is recommended where it is better than that, outside the
+        interval, on all held-out tasks.
+        """
+        chosen = simplest(self.records)
+        if chosen is None:  # nothing could be measured
+            return next(iter(self.records.values())).candidate
+        name = chosen.candidate.name
+        trained = [
+            r for r in self.held_out.values() if r.candidate.trained and r.blocks
+        ]
+        for record in sorted(trained, key=lambda r: -r.mean):
+            rival = self.held_out.get(name)
+            gains = [
+                record.scores(k).minus(rival.scores(k)) if rival else None
+                for k in record.shots
+            ]
+            if all(g and not is_tied(g) and g.mean > 0 for g in gains):
+                return record.candidate
+        return chosen.candidate
+
+    # ------------------------------------------------------------------ tables
+
+    def report(self) -> Report:
+        """All tables, and the recommendation with its commands."""
+        tables = [
+            self._compared(f"accuracy on {self._tasks()} of your classes", self.records)
+        ]
+        if any(r.candidate.trained for r in self.held_out.values()):
+            tables.append(
+                self._compared(
+                    f"accuracy on {self._tasks()} of classes that were not trained on",
+                    self.held_out,
+                )
+            )
+        tables += [self._curve(), *self._diagnosed(), self._near()]
+        context = {
+            "recommended": self.recommended.name,
+            "commands": list(self.recommended.commands(self.data)),
+            "encoder": self.data.encoder,
+            "classes": len(self.data.classes),
+            "items": len(self.data.names),
+        }
+        notes = (*self._explained(), *self.notes, *self._next())
+        return Report(tuple(t for t in tables if t.rows), notes, context)
+
+    def _tasks(self) -> str:
+        return f"{min(self.ways, len(self.data.classes))}-way tasks"
+
+    def _compared(self, title: str, records: Records) -> Table:
+        shots = sorted({k for record in records.values() for k in record.blocks})
+        found = {k: verdicts(records, k) for k in shots}
+        known = [r for r in records.values() if r.blocks]
+        rows = []
+        for record in sorted(known, key=lambda r: -r.mean):
+            name = record.candidate.name
+            marks: dict[str, Any] = {f"at {k}": found[k].get(name, "") for k in shots}
+            values = []
+            for k in record.shots:
+                scores = record.scores(k)
+                label = f"{k} shot{'s' if k > 1 else ''}"
+                values.append(
+                    Measurement.of(label, scores.estimate(), len(scores), "%")
+                )
+            rows.append(Row({"candidate": name, **marks}, tuple(values)))
+        return Table(title, tuple(rows))
+
+    def _curve(self) -> Table:
+        rows, before = [], None
+        for k in self.curve.shots:
+            scores = self.curve.scores(k)
+            estimate = scores.estimate()
+            values = [Measurement.of("accuracy", estimate, len(scores), "%")]
+            gain = None if before is None else scores.minus(before)
+            if gain is not None:
+                values.append(Measurement.of("gain", gain, len(scores), "%"))
+            rows.append(Row({"examples per class": k}, tuple(values)))
+            before = scores
+        return Table(f"learning curve of {self.curve.candidate.name}", tuple(rows))
+
+    def _diagnosed(self) -> list[Table]:
+        found = self.diagnosis
+        if found is None:
+            return []
+        names, labels = self.data.classes, self.data.labels
+        confusions = tuple(
+            Row(
+                {
+                    "class": names[c.first],
+                    "other class": names[c.second],
+                    "confused": c.count,
+                    "of": c.of,
+                },
+                (),
+            )
+            for c in found.confusions[:TOP]
+        )
+        doubts = tuple(
+            Row(
+                {
+                    "item": self._name(d.item),
+                    "label": names[int(labels[d.item])],
+                    "looks like": names[d.other],
+                },
+                (
+                    Measurement("probability of label", d.own, unit="%"),
+                    Measurement("of the other", d.probability, unit="%"),
+                ),
+            )
+            for d in found.doubts[:TOP]
+        )
+        copies = tuple(
+            Row(
+                {
+                    "item": self._name(c.first),
+                    "label": names[int(labels[c.first])],
+                    "nearly the same": self._name(c.second),
+                    "its label": names[int(labels[c.second])],
+                },
+                (),
+            )
+            for c in found.copies[:TOP]
+        )
+        what = self.data.what
+        return [
+            Table("pairs of classes that are confused (leave-one-out)", confusions),
+            Table(f"{what}s whose label looks wrong", doubts),
+            Table(f"nearly the same {what} in two classes", copies),
+        ]
+
+    def _near(self) -> Table:
+        rows = [
+            Row({"tasks": name}, (Measurement("distance", far),))
+            for name, far in self.distances
+        ]
+        return Table("known tasks, by distance to your data", tuple(rows))
+
+    def _name(self, item: int) -> str:
+        name = " ".join(self.data.names[item].split())
+        return name if len(name) <= WIDE else name[: WIDE - 3] + "..."
+
+    # ------------------------------------------------------------------ words
+
+    def _explained(self) -> list[str]:
+        """What the tables say, in sentences."""
+        lines = []
+        measured = [r for r in self.records.values() if r.blocks]
+        if measured:
+            count = min(len(r.scores(k)) for r in measured for k in r.shots)
+            lines.append(
+                f"± is a 95 % interval for other tasks and for other {self.data.what}s "
+                f"of these classes; at least {count} tasks for each candidate. best: "
+                "the most accurate; tied: not worse than the best, outside the "
+                "interval of the difference on the same tasks."
+            )
+        else:
+            lines.append("No candidate was measured, so this advice is a guess.")
+        found = self.diagnosis
+        if found is not None and (accuracy := found.accuracy) is not None:
+            lines.append(
+                f"Among all {len(self.data.classes)} classes at once, each example "
+                f"predicted from all others: accuracy {100 * accuracy:.1f} % of "
+                f"{found.items:,} {self.data.what}s (ridge, leave-one-out)."
+            )
+        return [*lines, *self._more_examples(), *self._training()]
+
+    def _more_examples(self) -> list[str]:
+        shots = self.curve.shots
+        if len(shots) < 2:
+            return []
+        scores = {k: self.curve.scores(k) for k in shots}
+        last = scores[shots[-1]].minus(scores[shots[-2]])
+        usual = int(self.data.bank.counts.median())
+        found = forecast({k: s.estimate() for k, s in scores.items()}, last, usual)
+        if found is None or last is None:
+            return []
+        gain = 100 * (found.error - found.doubled)
+        text = (
+            f"More examples: a power law of the error (exponent {found.slope:.2f}) "
+            f"expects {100 * found.error:.1f} % error with {found.shots} examples per "
+            f"class, and {100 * found.doubled:.1f} % with {2 * found.shots}"
+        )
+        if not found.gain:
+            return [
+                f"{text}; but from {shots[-2]} to {shots[-1]} examples the gain is not "
+                "outside its interval, so more of them will hardly help."
+            ]
+        worth = "worth it" if gain >= 1 else "a small gain"
+        return [f"{text}: {gain:.1f} points, {worth}."]
+
+    def _training(self) -> list[str]:
+        """Whether training helped, on the same tasks as without."""
+        chosen = simplest(self.records)
+        if chosen is None:
+            return []
+        lines = []
+        for records in (self.records, self.held_out):
+            rival = records.get(chosen.candidate.name)
+            for record in records.values():
+                if not record.candidate.trained or rival is None or record is rival:
+                    continue
+                parts = []
+                for k in record.shots:
+                    gain = record.scores(k).minus(rival.scores(k))
+                    if gain is not None:
+                        value = Measurement.of("", gain, 1, "%")
+                        sign = "+" if gain.mean > 0 else ""
+                        known = (
+                            "not clear"
+                            if is_tied(gain)
+                            else ("helps" if gain.mean > 0 else "hurts")
+                        )
+                        shown = f"{k} shot{'s' if k > 1 else ''}"
+                        parts.append(f"{shown} {sign}{value} ({known})")
+                if parts:
+                    lines.append(
+                        f"Training, {record.candidate.name}, against "
+                        f"{chosen.candidate.name}: {', '.join(parts)}."
+                    )
+        return lines
+
+    def _next(self) -> list[str]:
+        chosen = self.recommended
+        lines = [f"Use {chosen.name}."]
+        commands = chosen.commands(self.data)
+        if not commands:
+            return [*lines, "There is no command for it: use Python."]
+        where = "a folder, a table or an archive"
+        lines.append(f"Next ({NEW} is {where} to label):")
+        lines += [f"  {command}" for command in commands]
+        if self.data.path is None:
+            lines.append("DATA is where these classes are stored.")
+        if chosen.trained and not chosen.source:
+            lines.append(
+                "The gain was measured on classes that were not trained on: expect it "
+                "for classes that you add later. For the classes trained on, no figure "
+                "above says how accurate it is."
+            )
+        return lines
+
+    # ------------------------------------------------------------------ page
+
+    def page(self) -> str:
+        """A page in HTML, complete in itself: the tables, and what is confused or
+        doubtful as pictures or texts.
+        """
+        report = self.report()
+        parts = []
+        for note in self._next():
+            code = note.startswith("  ")
+            tag = "pre" if code else "p"
+            parts.append(f"<{tag}>{escape(note.strip())}</{tag}>")
+        for table in report.tables:
+            parts.append(table._repr_html_())
+        parts += [f"<p>{escape(n)}</p>" for n in (*self._explained(), *self.notes)]
+        found = self.diagnosis
+        if found is not None:
+            names, labels = self.data.classes, self.data.labels
+            for c in found.confusions[:TOP]:
+                shown = "".join(map(self._shown, c.items[:PICTURES]))
+                parts.append(
+                    f"<h3>{escape(names[c.first])} or {escape(names[c.second])}: "
+                    f"{c.count} of {c.of}</h3>{shown}"
+                )
+            if found.doubts:
+                parts.append("<h2>Labels that look wrong</h2>")
+            parts += [
+                f"<p>{self._shown(d.item)} labeled "
+                f"{escape(names[int(labels[d.item])])}, looks like "
+                f"{escape(names[d.other])}</p>"
+                for d in found.doubts[:TOP]
+            ]
+        return _PAGE.format(body="\n".join(parts))
+
+    def _shown(self, item: int) -> str:
+        """An item as HTML: a picture or its text."""
+        data = self.data
+        label = escape(data.classes[int(data.labels[item])])
+        name = escape(data.names[item])
+        if data.files and isinstance(data.bank.reader, ImageReader):
+            content = base64.b64encode(thumbnail(data.files[item], SIDE)).decode()
+            body = f'<img alt="{name}" src="data:image/jpeg;base64,{content}">'
+        else:
+            body = f"<blockquote>{name}</blockquote>"
+        return f"<figure>{body}<figcaption>{label}</figcaption></figure>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Advice</title>
+<meta name="viewport" content="width=device-width">
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
+  padding: 0 1rem }}
+table {{ border-collapse: collapse; margin: 1.5rem 0 }}
+caption {{ text-align: left; font-weight: 600; padding: .3rem 0 }}
+td, th {{ border-top: 1px solid #8884; padding: .3rem .8rem .3rem 0;
+  text-align: left }}
+figure {{ display: inline-block; margin: 0 .5rem .5rem 0; max-width: 16rem;
+  vertical-align: top }}
+figcaption {{ font-size: 12px; opacity: .75 }}
+img {{ width: 96px; height: 96px; object-fit: cover; border-radius: 6px }}
+blockquote {{ margin: 0 }}
+pre {{ overflow-x: auto; padding: .6rem; background: #8882 }}
+</style>
+<h1>Advice</h1>
+{body}
+</html>
+"""

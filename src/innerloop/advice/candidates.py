@@ -1,0 +1,119 @@
+"""What advice compares."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from innerloop.advice.data import LabeledData
+from innerloop.advice.scoring import NearestNeighbor
+from innerloop.core.learner import Learner
+from innerloop.core.task import TaskSpec
+from innerloop.registry import find
+
+# the task source of the user's own items, and its option for the path
+OWN = {"image": ("folder", "root"), "text": ("text", "file"), "row": ("arrays", "file")}
+NEW = "NEW"  # in commands, what is to be labeled
+RUN = "runs/advised"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that could classify the user's items. The simplest to use come first in
+    a list of them.
+
+    Args:
+        name: in tables.
+        learner: its name in the registry, or "" for the nearest neighbor.
+        options: the learner's options.
+        raw: whether it reads the items as they are, not their vectors.
+        trained: whether it is meta-trained before.
+        slow: whether it takes gradient steps in every task.
+        source: the known task source that it is trained on, or "" for the user's own
+            classes.
+    """
+
+    name: str
+    learner: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    raw: bool = False
+    trained: bool = False
+    slow: bool = False
+    source: str = ""
+
+    def build(self, spec: TaskSpec) -> Learner:
+        if not self.learner:
+            return NearestNeighbor()
+        return find("learner", self.learner).factory.build(spec, **self.options)
+
+    def commands(self, data: LabeledData) -> tuple[str, ...]:
+        """The command lines that label new items by it; none where there is no command
+        for it.
+        """
+        where = str(data.path) if data.path else "DATA"
+        flags = [w for n, v in data.columns.items() for w in (_flag(n), v)]
+        adapt = ["--support", where, "--query", NEW, "--out", "labels.csv", *flags]
+        if self.learner == "probe" and not (set(self.options) - {"encoder"}):
+            named = ["--encoder", data.encoder] if data.encoder else []
+            return (_line("adapt", *adapt, *named),)
+        if not self.learner or data.what not in OWN:
+            return ()
+        options = [w for n, v in self.options.items() for w in (_flag(n), str(v))]
+        task, root = OWN[data.what]
+        if self.source:
+            tasks = [self.source]
+        else:
+            tasks = [task, _flag(root), where, "--all-classes", *flags]
+        length = ["--minutes", "10"] if self.trained else ["--steps", "1"]
+        return (
+            _line("train", self.learner, *tasks, *options, *length, "--out", RUN),
+            _line("adapt", RUN, *adapt),
+        )
+
+
+def candidates(data: LabeledData) -> list[Candidate]:
+    """The candidates for these data, the simplest to use first."""
+    encoder = {"encoder": data.encoder} if data.encoder else {}
+    known = f"{data.encoder} + " if data.encoder else ""
+    found = [Candidate(f"{known}probe", "probe", encoder)]
+    found += [
+        Candidate(f"{known}probe, head {head}", "probe", {**encoder, "head": head})
+        for head in ("mean", "ridge", "logistic", "mahalanobis")
+    ]
+    plain = "nearest neighbor on pixels" if data.what == "image" else "nearest neighbor"
+    plain = f"{plain} on words" if data.what == "text" else plain
+    found.append(Candidate(plain, "", raw=data.raw is not None))
+    flat = encoder or {"encoder": "flatten"}
+    adapted = {"adapted": "all"} if data.encoder else {}
+    found.append(
+        Candidate(
+            f"{known}finetune",
+            "finetune",
+            {**flat, "head": "cosine", **adapted},
+            slow=True,
+        )
+    )
+    return found
+
+
+def trained_candidates(data: LabeledData, source: str = "") -> list[Candidate]:
+    """Those that are meta-trained: on some of the user's classes, or on a known task
+    source.
+    """
+    encoder = {"encoder": data.encoder} if data.encoder else {}
+    known = f"{data.encoder} + " if data.encoder else ""
+    on = f"trained on {source}" if source else "trained on other classes of yours"
+    return [
+        Candidate(f"{known}{name}, {on}", name, encoder, trained=True, source=source)
+        for name in ("protonet", "r2d2")
+    ]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _line(*words: str) -> str:
+    return " ".join(["innerloop", *map(shlex.quote, words)])
