@@ -26,7 +26,7 @@ from innerloop.advice.data import (
     usable,
 )
 from innerloop.advice.diagnosis import Diagnosis, diagnose
-from innerloop.advice.scoring import Draws, fewer_shots, measure
+from innerloop.advice.scoring import Draws, fewer_shots, joined, measure, split
 from innerloop.advice.sources import Source, distance, known_sources, sample
 from innerloop.assembly import choose_meta_gradient, training_config
 from innerloop.core.learner import Learner
@@ -42,10 +42,12 @@ FEWEST = 10  # classes, to train on some of them
 FOLDS = 4  # at most
 STEPS = 300  # of a training
 SHORTEST = 30  # steps of a training that is worth it
+TIMED = 4  # steps before a training, to know how long it takes
+FEW = 5  # tasks at once, of candidates that are slow
 BLOCKS = 8  # of tasks, for a candidate
 MORE = 40  # blocks where there is time
 # when each part must have ended, as a share of the time
-PARTS = {"untrained": 0.3, "slow": 0.4, "curve": 0.5, "source": 0.65, "trained": 0.95}
+PARTS = {"untrained": 0.25, "slow": 0.3, "curve": 0.42, "source": 0.6, "trained": 0.95}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ class Advisor:
         yield from self._measure(quick, BLOCKS, "untrained")
         yield from self._look_at_data()
         yield from self._measure(slow, BLOCKS, "slow")
+        self.notes += [
+            f"no time for {r.candidate.name}: use more --minutes"
+            for r in slow
+            if not r.blocks
+        ]
         yield from self._learning_curve()
         yield from self._sources()
         yield from self._train()
@@ -224,14 +231,17 @@ class Advisor:
                     if self.left(part) < 0 and number:
                         return
                     if self.left("trained") < 0:
-                        self.notes.append(f"no time for {record.candidate.name}")
                         return
                     learner = self._learner(record.candidate, drawn.episodes.ways)
-                    values = self._values(record.candidate)
-                    record.add(
-                        shots, key, measure(learner, values, drawn.block(number))
-                    )
-                    yield self._step(f"{record.candidate.name}, {shots} shots")
+                    values, parts = self._values(record.candidate), []
+                    size = FEW if record.candidate.slow else drawn.size
+                    for task in split(drawn.block(number), size):
+                        if parts and self.left(part) < 0:
+                            break
+                        parts.append(measure(learner, values, task))
+                        yield self._step(f"{record.candidate.name}, {shots} shots")
+                    else:
+                        record.add(shots, key, joined(parts))
 
     def _look_at_data(self) -> Iterator[Step]:
         self.diagnosis = diagnose(self.data, self.plan.seed)
@@ -301,12 +311,9 @@ class Advisor:
             )
 
         first = {n: t.clone() for n, t in learner.state_dict().items()}
-        for _ in loop(1):  # the first step is slower than the others
-            pass
-        begin = time.monotonic()
-        for _ in loop(2):
-            pass
-        each = (time.monotonic() - begin) / 2
+        # the first step is slower than the others, and so is what follows the last
+        times = [time.monotonic() for _ in loop(1 + TIMED)]
+        each = (times[-1] - times[0]) / TIMED
         learner.load_state_dict(first)
         torch.manual_seed(seed)
         steps = min(STEPS, int(seconds / max(each, 1e-9)))

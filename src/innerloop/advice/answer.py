@@ -140,8 +140,12 @@ class Advice:
 
     def report(self) -> Report:
         """All tables, and the recommendation with its commands."""
+        known = self.data.encoder
+        vectors = f", vectors of {known}" if known else ""
         tables = [
-            self._compared(f"accuracy on {self._tasks()} of your classes", self.records)
+            self._compared(
+                f"accuracy on {self._tasks()} of your classes{vectors}", self.records
+            )
         ]
         if any(r.candidate.trained for r in self.held_out.values()):
             tables.append(
@@ -171,11 +175,11 @@ class Advice:
         rows = []
         for record in sorted(known, key=lambda r: -r.mean):
             name = record.candidate.name
-            marks: dict[str, Any] = {f"at {k}": found[k].get(name, "") for k in shots}
+            marks: dict[str, Any] = {_shots(k): found[k].get(name, "") for k in shots}
             values = []
             for k in record.shots:
                 scores = record.scores(k)
-                label = f"{k} shot{'s' if k > 1 else ''}"
+                label = f"accuracy, {_shots(k)}"
                 values.append(
                     Measurement.of(label, scores.estimate(), len(scores), "%")
                 )
@@ -327,8 +331,7 @@ class Advice:
                             if is_tied(gain)
                             else ("helps" if gain.mean > 0 else "hurts")
                         )
-                        shown = f"{k} shot{'s' if k > 1 else ''}"
-                        parts.append(f"{shown} {sign}{value} ({known})")
+                        parts.append(f"{_shots(k)} {sign}{value} ({known})")
                 if parts:
                     lines.append(
                         f"Training, {record.candidate.name}, against "
@@ -338,7 +341,7 @@ class Advice:
 
     def _next(self) -> list[str]:
         chosen = self.recommended
-        lines = [f"Use {chosen.name}."]
+        lines = [f"Use {chosen.name}.", *self._gain_over_default(chosen)]
         commands = chosen.commands(self.data)
         if not commands:
             return [*lines, "There is no command for it: use Python."]
@@ -354,6 +357,25 @@ class Advice:
                 "above says how accurate it is."
             )
         return lines
+
+    def _gain_over_default(self, chosen: Candidate) -> list[str]:
+        """How much better it is than what `innerloop adapt` does without options."""
+        usual = next(iter(self.records.values()))
+        held_out = self.held_out if chosen.name in self.held_out else self.records
+        record = {**held_out, **self.records}.get(chosen.name)
+        rival = {**self.records, **held_out}.get(usual.candidate.name)
+        if record is None or rival is None or chosen is usual.candidate:
+            return []
+        gains = {k: record.scores(k).minus(rival.scores(k)) for k in record.shots}
+        parts = [
+            f"{Measurement.of('', gain, 1, '%')} at {_shots(k)}"
+            for k, gain in gains.items()
+            if gain is not None
+        ]
+        return [
+            f"Its gain over {usual.candidate.name}, which needs no options: "
+            f"{', '.join(parts)}."
+        ]
 
     # ------------------------------------------------------------------ page
 
@@ -400,6 +422,10 @@ class Advice:
         else:
             body = f"<blockquote>{name}</blockquote>"
         return f"<figure>{body}<figcaption>{label}</figcaption></figure>"
+
+
+def _shots(number: int) -> str:
+    return f"{number} shot{'s' if number > 1 else ''}"
 
 
 _PAGE = """<!doctype html>

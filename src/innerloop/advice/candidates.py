@@ -76,25 +76,23 @@ class Candidate:
 def candidates(data: LabeledData) -> list[Candidate]:
     """The candidates for these data, the simplest to use first."""
     encoder = {"encoder": data.encoder} if data.encoder else {}
-    known = f"{data.encoder} + " if data.encoder else ""
-    found = [Candidate(f"{known}probe", "probe", encoder)]
+    found = [Candidate("probe", "probe", encoder)]
     found += [
-        Candidate(f"{known}probe, head {head}", "probe", {**encoder, "head": head})
+        Candidate(f"probe, head {head}", "probe", {**encoder, "head": head})
         for head in ("mean", "ridge", "logistic", "mahalanobis")
     ]
-    plain = "nearest neighbor on pixels" if data.what == "image" else "nearest neighbor"
-    plain = f"{plain} on words" if data.what == "text" else plain
+    plain = {
+        "image": "nearest neighbor on pixels",
+        "text": "nearest neighbor on words",
+    }.get(data.what, "nearest neighbor")
     found.append(Candidate(plain, "", raw=data.raw is not None))
     flat = encoder or {"encoder": "flatten"}
-    adapted = {"adapted": "all"} if data.encoder else {}
-    found.append(
-        Candidate(
-            f"{known}finetune",
-            "finetune",
-            {**flat, "head": "cosine", **adapted},
-            slow=True,
-        )
-    )
+    cosine = {**flat, "head": "cosine"}
+    found.append(Candidate("finetune", "finetune", cosine))
+    if data.encoder:
+        name = "finetune, with an adapter"
+        options = {**cosine, "adapted": "all"}
+        found.append(Candidate(name, "finetune", options, slow=True))
     return found
 
 
@@ -103,10 +101,9 @@ def trained_candidates(data: LabeledData, source: str = "") -> list[Candidate]:
     source.
     """
     encoder = {"encoder": data.encoder} if data.encoder else {}
-    known = f"{data.encoder} + " if data.encoder else ""
-    on = f"trained on {source}" if source else "trained on other classes of yours"
+    on = f"trained on {source}" if source else "trained on other classes"
     return [
-        Candidate(f"{known}{name}, {on}", name, encoder, trained=True, source=source)
+        Candidate(f"{name}, {on}", name, encoder, trained=True, source=source)
         for name in ("protonet", "r2d2")
     ]
 

@@ -129,6 +129,9 @@ def read_labeled(
     """
     path, columns = Path(path), dict(columns or {})
     reader = reader_for(path, encoder, columns)
+    label_column = getattr(reader, "label_column", None)
+    if label_column not in (None, "label"):
+        columns["label_column"] = label_column
     found = reader.read(path, labels=True)
     raw = _raw(path, reader, found)
     labels = found.labels or []

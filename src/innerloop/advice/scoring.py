@@ -79,6 +79,23 @@ def measure(learner: Learner, values: Tensor, drawn: Task) -> Block:
     return Block(right.double().mean(-1), sums[0], sums[1])
 
 
+def split(tasks: Task, size: int) -> list[Task]:
+    """A batch of tasks in batches of at most `size`."""
+    columns = (part.split(size) for examples in tasks for part in examples)
+    return [
+        Task(Examples(x, y), Examples(query_x, query_y))
+        for x, y, query_x, query_y in zip(*columns, strict=True)
+    ]
+
+
+def joined(blocks: list[Block]) -> Block:
+    """Blocks of different tasks as one."""
+    accuracy, right, seen = zip(*blocks, strict=True)
+    return Block(
+        torch.cat(accuracy), torch.stack(right).sum(0), torch.stack(seen).sum(0)
+    )
+
+
 def fewer_shots(drawn: Task, shots: int) -> Task:
     """The same tasks with the first support examples of each class only."""
     x, y = drawn.support
@@ -144,9 +161,7 @@ class Scores:
 
 def _by_item(blocks: Iterable[Block]) -> Tensor:
     """The share of right predictions of every item that was predicted."""
-    blocks = list(blocks)
-    seen = torch.stack([block.seen for block in blocks]).sum(0)
-    right = torch.stack([block.right for block in blocks]).sum(0)
+    _, right, seen = joined(list(blocks))
     return (right / seen.clamp_min(1))[seen > 0].double()
 
 
