@@ -293,7 +293,14 @@ class Advisor:
         learner = candidate.build(probe.spec)
         defaults = learner.defaults
         sizes = {n: vars(defaults)[n] for n in ("ways", "shots", "queries", "groups")}
-        tasks = Episodes(bank, **probe.feasible(sizes))
+        sizes = probe.feasible(sizes)
+        tasks = Episodes(
+            bank,
+            sizes["ways"],
+            sizes["shots"],
+            sizes["queries"],
+            sizes.get("groups", 0),
+        )
         name, rule = choose_meta_gradient(type(learner), tasks, None)
         config = training_config(type(learner), name, rule, {})
 

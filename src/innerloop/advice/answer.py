@@ -15,6 +15,7 @@ from innerloop.advice.scoring import Block, Key, Scores, is_tied
 from innerloop.measurements import Measurement, Report, Row, Table
 from innerloop.readers.image import ImageReader, thumbnail
 
+ENOUGH = 100  # tasks, to be the best
 TOP = 10  # rows of a table of pairs or items
 PICTURES = 4  # of a pair of classes
 SIDE = 96  # pixels of a picture
@@ -52,14 +53,24 @@ Records = Mapping[str, Record]
 
 
 def best_of(records: Records, shots: int) -> Record | None:
-    """The most accurate candidate; the simplest of those that are equal."""
+    """The most accurate candidate, the simplest of those that are equal; among those
+    that were tested on enough tasks, and by the tasks that two of them share.
+    """
     known = [r for r in records.values() if shots in r.blocks]
-    return max(known, key=lambda r: r.scores(shots).estimate().mean, default=None)
+    most = max((len(r.scores(shots)) for r in known), default=0)
+    known = [r for r in known if len(r.scores(shots)) >= min(ENOUGH, most)]
+    best = None
+    for record in known:
+        gain = best and record.scores(shots).minus(best.scores(shots))
+        if best is None or (gain and gain.mean > 0):
+            best = record
+    return best
 
 
 def verdicts(records: Records, shots: int) -> dict[str, str]:
-    """ "best", "tied" or "worse" by candidate: tied where the difference to the best on
-    the same tasks is not outside its 95 % interval.
+    """ "best", "tied", "worse" or "better" by candidate: tied where the difference to
+    the best on the same tasks is not outside its 95 % interval; better only one that
+    was tested on few tasks.
     """
     best = best_of(records, shots)
     if best is None:
@@ -70,8 +81,9 @@ def verdicts(records: Records, shots: int) -> dict[str, str]:
         if record is best:
             found[name] = "best"
         elif shots in record.blocks:
-            tied = is_tied(top.minus(record.scores(shots)))
-            found[name] = "tied" if tied else "worse"
+            gap = top.minus(record.scores(shots))
+            outside = "worse" if gap is not None and gap.mean > 0 else "better"
+            found[name] = "tied" if is_tied(gap) else outside
     return found
 
 
@@ -82,7 +94,7 @@ def simplest(records: Records) -> Record | None:
 
     def wins(record: Record) -> int:
         name = record.candidate.name
-        return sum(one.get(name) in ("best", "tied") for one in found)
+        return sum(one.get(name) in ("best", "tied", "better") for one in found)
 
     known = [r for r in records.values() if r.blocks]
     return max(known, key=wins, default=None)
@@ -157,7 +169,7 @@ class Advice:
         tables += [self._curve(), *self._diagnosed(), self._near()]
         context = {
             "recommended": self.recommended.name,
-            "commands": list(self.recommended.commands(self.data)),
+            "commands": [n.strip() for n in self._next() if n.startswith("  ")],
             "encoder": self.data.encoder,
             "classes": len(self.data.classes),
             "items": len(self.data.names),
@@ -209,7 +221,7 @@ class Advice:
                 {
                     "class": names[c.first],
                     "other class": names[c.second],
-                    "confused": c.count,
+                    "confused": c.times,
                     "of": c.of,
                 },
                 (),
@@ -344,7 +356,17 @@ class Advice:
         lines = [f"Use {chosen.name}.", *self._gain_over_default(chosen)]
         commands = chosen.commands(self.data)
         if not commands:
-            return [*lines, "There is no command for it: use Python."]
+            known = {
+                name: record
+                for name, record in self.records.items()
+                if record.candidate.commands(self.data)
+            }
+            other = (simplest(known) or next(iter(known.values()))).candidate
+            lines.append(
+                f"No command labels by it. The best that a command labels by is "
+                f"{other.name}."
+            )
+            commands = other.commands(self.data)
         where = "a folder, a table or an archive"
         lines.append(f"Next ({NEW} is {where} to label):")
         lines += [f"  {command}" for command in commands]
@@ -399,7 +421,7 @@ class Advice:
                 shown = "".join(map(self._shown, c.items[:PICTURES]))
                 parts.append(
                     f"<h3>{escape(names[c.first])} or {escape(names[c.second])}: "
-                    f"{c.count} of {c.of}</h3>{shown}"
+                    f"{c.times} of {c.of}</h3>{shown}"
                 )
             if found.doubts:
                 parts.append("<h2>Labels that look wrong</h2>")

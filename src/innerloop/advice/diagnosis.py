@@ -40,7 +40,7 @@ class Confusion(NamedTuple):
 
     first: int
     second: int
-    count: int
+    times: int
     of: int
     items: tuple[int, ...]
 
@@ -116,7 +116,7 @@ def diagnose(data: LabeledData, seed: int = 0) -> Diagnosis:
     return Diagnosis(
         1 - float(wrong.sum()) / float((~alone).sum()),
         int((~alone).sum()),
-        tuple(sorted(confusions, key=lambda c: -c.count)),
+        tuple(sorted(confusions, key=lambda c: -c.times)),
         tuple(doubts),
         copies,
     )

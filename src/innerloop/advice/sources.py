@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -93,12 +93,7 @@ class _Noted(Texts):
     text_column: str = "text"
     label_column: str = "label"
 
-    def __post_init__(self) -> None:
-        self.__dict__["texts"] = []
-
-    @property
-    def texts(self) -> list[str]:
-        return self.__dict__["texts"]
+    texts: list[str] = field(default_factory=list)
 
     def encode(self, texts: Any) -> tuple[Tensor, int]:
         begin = len(self.texts)

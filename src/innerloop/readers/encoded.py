@@ -19,6 +19,7 @@ from innerloop.encoders import (
     ENCODERS,
     JOIN,
     is_pretrained,
+    open_encoder,
     split_name,
     usual_encoder,
 )
@@ -220,6 +221,8 @@ def encoded_reader(
     for texts with a learned network.
     """
     frozen, learned = split_name(name)
+    if not frozen:
+        open_encoder(name)  # raises InnerloopError
     cls = READER_OF[ENCODERS[frozen.split(JOIN)[0]].what]
     own = {e.name for e in fields(cls)}
     known = {n: v for n, v in (settings or {}).items() if n in own}
