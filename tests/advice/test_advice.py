@@ -79,6 +79,13 @@ class FakeImages(FakeTexts):
 
 
 @pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tasks and steps, so that all is done long before the time is over."""
+    for name, value in {"BLOCKS": 2, "MORE": 3, "STEPS": 30, "TIMED": 1}.items():
+        monkeypatch.setattr(f"innerloop.advice.advisor.{name}", value)
+
+
+@pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(ENCODERS):
         monkeypatch.delitem(ENCODERS, name)
@@ -280,7 +287,7 @@ def test_advice_on_texts_answers_everything(
 ) -> None:
     file = texts(tmp_path / "mails.csv", 12, 8)
     page, out = tmp_path / "page.html", tmp_path / "advice.json"
-    words = ("--minutes", 0.1, "--ways", 3, "--shots", 1, 2, "--report", page)
+    words = ("--minutes", 30, "--ways", 3, "--shots", 1, 2, "--report", page)
     code, text, error = run(capsys, "--data", file, *words, "--json", out)
     assert (code, error) == (0, "")
     for expected in ("learning curve", "Use ", "innerloop adapt", "nearest neighbor"):
@@ -311,7 +318,7 @@ def test_the_commands_that_are_recommended_run(
 
 def test_trained_candidates_are_tested_on_classes_they_did_not_see() -> None:
     bank = vectors(12, 10, 0.8)
-    advisor = Advisor(LabeledData.of(bank), Plan(minutes=1.0, ways=3, shots=(1,)))
+    advisor = Advisor(LabeledData.of(bank), Plan(minutes=30, ways=3, shots=(1,)))
     steps = 0
     for step in advisor._train():
         steps += "step" in step.text
@@ -359,7 +366,7 @@ def test_an_interrupted_advice_answers_with_what_is_known() -> None:
 def test_few_data_have_an_honest_answer(sizes: list[int], expected: str) -> None:
     values = torch.randn(sum(sizes), 12, generator=torch.Generator().manual_seed(0))
     bank = ClassBank.of(values, sizes, [f"c{i}" for i in range(len(sizes))])
-    text = str(advise(bank, minutes=0.02).report())
+    text = str(advise(bank, minutes=30).report())
     assert expected in text
     assert "Use probe" in text
 
@@ -405,7 +412,7 @@ def test_advice_on_images_shows_pictures(tmp_path: Path) -> None:
     data = read_labeled(tmp_path / "signs")
     assert data.raw is not None
     assert data.raw.values.shape == (15, 3, 32, 32)
-    advice = advise(data, minutes=0.05, shots=[1])
+    advice = advise(data, minutes=30, shots=[1])
     assert "nearest neighbor on pixels" in str(advice.report())
     if advice.diagnosis is not None and advice.diagnosis.confusions:
         assert "data:image/jpeg" in advice.page()
@@ -422,7 +429,7 @@ def test_advice_on_rows_has_no_encoder(tmp_path: Path) -> None:
     data = read_labeled(file)
     assert data.encoder is None
     assert data.raw is None
-    advice = advise(data, minutes=0.05, shots=[1])
+    advice = advise(data, minutes=30, shots=[1])
     (command,) = Candidate("probe", "probe").commands(data)
     assert "--label-column class" in command
     assert "--encoder" not in command

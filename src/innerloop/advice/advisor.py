@@ -145,6 +145,8 @@ class Advisor:
             if not r.blocks
         ]
         yield from self._learning_curve()
+        if self.curve.candidate.name and len(self.curve.blocks) < 2:
+            self.notes.append("no time for a learning curve: use more --minutes")
         yield from self._sources()
         yield from self._train()
         yield from self._measure(quick, MORE, "trained")
@@ -228,9 +230,7 @@ class Advisor:
                     key = (ALL, number)
                     if record.has(shots, key):
                         continue
-                    if self.left(part) < 0 and number:
-                        return
-                    if self.left("trained") < 0:
+                    if self.left(part) < 0 and (number or part != "untrained"):
                         return
                     learner = self._learner(record.candidate, drawn.episodes.ways)
                     values, parts = self._values(record.candidate), []
@@ -272,7 +272,7 @@ class Advisor:
         learner = self._learner(chosen, ways)
         for number in range(BLOCKS):
             for k in points:
-                if self.left("curve") < 0 and number:
+                if self.left("curve") < 0:
                     return
                 # the same queries, and nested support sets
                 tasks = fewer_shots(drawn.block(number), k)
@@ -379,7 +379,8 @@ class Advisor:
     ) -> Iterator[Step]:
         """The tasks of held-out classes, for a trained learner and the untrained."""
         counts = self.data.bank.counts[classes]
-        rivals = [r.candidate for r in self.records.values() if not r.candidate.slow]
+        known = [r.candidate for r in self.records.values()]
+        rivals = [c for c in known if not c.slow and not c.trained]
         for shots in self.shots:
             if not usable(counts, self.plan.ways, shots)[0]:
                 continue

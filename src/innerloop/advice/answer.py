@@ -195,7 +195,9 @@ class Advice:
                 values.append(
                     Measurement.of(label, scores.estimate(), len(scores), "%")
                 )
-            rows.append(Row({"candidate": name, **marks}, tuple(values)))
+            count = max(len(record.scores(k)) for k in record.shots)
+            labels = {"candidate": name, **marks, "tasks": count}
+            rows.append(Row(labels, tuple(values)))
         return Table(title, tuple(rows))
 
     def _curve(self) -> Table:
@@ -279,12 +281,10 @@ class Advice:
         lines = []
         measured = [r for r in self.records.values() if r.blocks]
         if measured:
-            count = min(len(r.scores(k)) for r in measured for k in r.shots)
             lines.append(
                 f"± is a 95 % interval for other tasks and for other {self.data.what}s "
-                f"of these classes; at least {count} tasks for each candidate. best: "
-                "the most accurate; tied: not worse than the best, outside the "
-                "interval of the difference on the same tasks."
+                "of these classes. best: the most accurate; tied: its difference to "
+                "the best, on the same tasks, is within the 95 % interval."
             )
         else:
             lines.append("No candidate was measured, so this advice is a guess.")
@@ -382,11 +382,10 @@ class Advice:
 
     def _gain_over_default(self, chosen: Candidate) -> list[str]:
         """How much better it is than what `innerloop adapt` does without options."""
-        usual = next(iter(self.records.values()))
-        held_out = self.held_out if chosen.name in self.held_out else self.records
-        record = {**held_out, **self.records}.get(chosen.name)
-        rival = {**self.records, **held_out}.get(usual.candidate.name)
-        if record is None or rival is None or chosen is usual.candidate:
+        usual = next(iter(self.records.values())).candidate
+        pool = self.records if chosen.name in self.records else self.held_out
+        record, rival = pool.get(chosen.name), pool.get(usual.name)
+        if record is None or rival is None or record is rival:
             return []
         gains = {k: record.scores(k).minus(rival.scores(k)) for k in record.shots}
         parts = [
@@ -395,8 +394,7 @@ class Advice:
             if gain is not None
         ]
         return [
-            f"Its gain over {usual.candidate.name}, which needs no options: "
-            f"{', '.join(parts)}."
+            f"Its gain over {usual.name}, which needs no options: {', '.join(parts)}."
         ]
 
     # ------------------------------------------------------------------ page
