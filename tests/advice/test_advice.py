@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from innerloop.advice import Advisor, LabeledData, Plan, advise, read_labeled
-from innerloop.advice.answer import Record, best_of, simplest, verdicts
+from innerloop.advice.answer import Advice, Record, best_of, simplest, verdicts
 from innerloop.advice.candidates import Candidate
 from innerloop.advice.data import word_weights
 from innerloop.advice.diagnosis import diagnose, forecast, probabilities
@@ -195,7 +195,7 @@ def test_the_simplest_candidate_that_is_tied_is_recommended() -> None:
         "best": record("best", better),
     }
     assert verdicts(records, 1) == {"bad": "worse", "simple": "tied", "best": "best"}
-    found = simplest(records)
+    found = simplest(records, 1)
     assert found is not None
     assert found.candidate.name == "simple"
 
@@ -208,6 +208,22 @@ def test_few_tasks_do_not_make_the_best() -> None:
     best = best_of(records, 1)
     assert best is not None
     assert best.candidate.name == "known"
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.1, "protonet"), (0.0, "probe")])
+def test_training_is_recommended_only_where_it_helps(
+    gain: float, expected: str
+) -> None:
+    noise = torch.rand(100, generator=torch.Generator().manual_seed(0)) * 0.1
+    probe = record("probe", (0.7 + noise).tolist())
+    trained = record("protonet", (0.7 + gain + noise).tolist())
+    trained.candidate = Candidate("protonet", "protonet", trained=True)
+    data = LabeledData.of(vectors(12, 4))
+    held_out = {"probe": probe, "protonet": trained}
+    nothing = Record(probe.candidate)
+    advice = Advice(data, 5, {"probe": probe}, held_out, nothing, None, (), ())
+    assert advice.recommended(1).name == expected
+    assert f"Use {expected}." in str(advice.report())
 
 
 # ---------------------------------------------------------------------- diagnosis

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from innerloop.advice.answer import Advice, Record, simplest
+from innerloop.advice.answer import Advice, Record
 from innerloop.advice.candidates import (
     OWN,
     Candidate,
@@ -247,12 +247,6 @@ class Advisor:
         self.diagnosis = diagnose(self.data, self.plan.seed)
         yield self._step("leave-one-out predictions")
 
-    def best(self) -> Candidate:
-        """The simplest untrained candidate that is tied with the best."""
-        found = simplest(self.records)
-        assert found is not None
-        return found.candidate
-
     def _learning_curve(self) -> Iterator[Step]:
         counts = self.data.bank.counts
         room = int(counts.double().quantile(0.2)) - 1
@@ -264,7 +258,7 @@ class Advisor:
             return
         # the same classes, with as many queries, at every point
         classes = (counts > points[-1]).nonzero()[:, 0].tolist()
-        chosen = self.best()
+        chosen = self.advice().untrained(self.shots[-1])
         self.curve.candidate = chosen
         bank = self.index.pick(classes)
         ways, queries = usable(bank.counts, self.plan.ways, points[-1])

@@ -12,7 +12,7 @@ from innerloop.advice.candidates import NEW, Candidate
 from innerloop.advice.data import LabeledData
 from innerloop.advice.diagnosis import Diagnosis, forecast
 from innerloop.advice.scoring import Block, Key, Scores, is_tied
-from innerloop.measurements import Measurement, Report, Row, Table
+from innerloop.measurements import Estimate, Measurement, Report, Row, Table
 from innerloop.readers.image import ImageReader, thumbnail
 
 ENOUGH = 100  # tasks, to be the best
@@ -87,17 +87,20 @@ def verdicts(records: Records, shots: int) -> dict[str, str]:
     return found
 
 
-def simplest(records: Records) -> Record | None:
-    """The first candidate that is the best or tied with it at most numbers of shots."""
-    shots = sorted({k for record in records.values() for k in record.blocks})
-    found = [verdicts(records, k) for k in shots]
+def simplest(records: Records, shots: int) -> Record | None:
+    """The first candidate that is the best or tied with it."""
+    found = verdicts(records, shots)
+    good = ("best", "tied", "better")
+    return next((records[n] for n, verdict in found.items() if verdict in good), None)
 
-    def wins(record: Record) -> int:
-        name = record.candidate.name
-        return sum(one.get(name) in ("best", "tied", "better") for one in found)
 
-    known = [r for r in records.values() if r.blocks]
-    return max(known, key=wins, default=None)
+def gain_at(records: Records, name: str, rival: str, shots: int) -> Estimate | None:
+    """How much more accurate a candidate is than another, or None where they share no
+    tasks.
+    """
+    if name not in records or rival not in records or name == rival:
+        return None
+    return records[name].scores(shots).minus(records[rival].scores(shots))
 
 
 @dataclass(frozen=True)
@@ -126,27 +129,36 @@ class Advice:
     notes: tuple[str, ...]
 
     @property
-    def recommended(self) -> Candidate:
+    def shots(self) -> list[int]:
+        """The numbers of shots that were measured."""
+        return sorted({k for record in self.records.values() for k in record.blocks})
+
+    @property
+    def usual(self) -> Candidate:
+        """What `innerloop adapt` uses without options."""
+        return next(iter(self.records.values())).candidate
+
+    def untrained(self, shots: int) -> Candidate:
+        """The simplest untrained candidate that is tied with the best of them."""
+        known = {n: r for n, r in self.records.items() if not r.candidate.trained}
+        found = simplest(known, shots)
+        return found.candidate if found else self.usual
+
+    def recommended(self, shots: int) -> Candidate:
         """The simplest candidate that is tied with the best. One that was trained on a
-        part of the classes is recommended where it is better than that, outside the
-        interval, on all held-out tasks.
+        part of the classes is recommended where it is better than that on the others,
+        outside the interval.
         """
-        chosen = simplest(self.records)
-        if chosen is None:  # nothing could be measured
-            return next(iter(self.records.values())).candidate
-        name = chosen.candidate.name
-        trained = [
-            r for r in self.held_out.values() if r.candidate.trained and r.blocks
-        ]
-        for record in sorted(trained, key=lambda r: -r.mean):
-            rival = self.held_out.get(name)
-            gains = [
-                record.scores(k).minus(rival.scores(k)) if rival else None
-                for k in record.shots
-            ]
-            if all(g and not is_tied(g) and g.mean > 0 for g in gains):
-                return record.candidate
-        return chosen.candidate
+        found = simplest(self.records, shots)
+        chosen = found.candidate if found else self.usual
+        trained = {n: r for n, r in self.held_out.items() if r.candidate.trained}
+        best = simplest(trained, shots)
+        if best is None:
+            return chosen
+        name = best.candidate.name
+        gain = gain_at(self.held_out, name, self.untrained(shots).name, shots)
+        better = gain is not None and not is_tied(gain) and gain.mean > 0
+        return best.candidate if better else chosen
 
     # ------------------------------------------------------------------ tables
 
@@ -168,7 +180,7 @@ class Advice:
             )
         tables += [self._curve(), *self._diagnosed(), self._near()]
         context = {
-            "recommended": self.recommended.name,
+            "recommended": {str(k): self.recommended(k).name for k in self.shots},
             "commands": [n.strip() for n in self._next() if n.startswith("  ")],
             "encoder": self.data.encoder,
             "classes": len(self.data.classes),
@@ -323,37 +335,59 @@ class Advice:
 
     def _training(self) -> list[str]:
         """Whether training helped, on the same tasks as without."""
-        chosen = simplest(self.records)
-        if chosen is None:
-            return []
         lines = []
         for records in (self.records, self.held_out):
-            rival = records.get(chosen.candidate.name)
-            for record in records.values():
-                if not record.candidate.trained or rival is None or record is rival:
+            for name, record in records.items():
+                if not record.candidate.trained:
                     continue
                 parts = []
                 for k in record.shots:
-                    gain = record.scores(k).minus(rival.scores(k))
+                    rival = self.untrained(k).name
+                    gain = gain_at(records, name, rival, k)
                     if gain is not None:
-                        value = Measurement.of("", gain, 1, "%")
-                        sign = "+" if gain.mean > 0 else ""
-                        known = (
-                            "not clear"
-                            if is_tied(gain)
-                            else ("helps" if gain.mean > 0 else "hurts")
+                        outside = "helps" if gain.mean > 0 else "hurts"
+                        known = "not clear" if is_tied(gain) else outside
+                        parts.append(
+                            f"{_shown(gain)} at {_shots(k)} against {rival} ({known})"
                         )
-                        parts.append(f"{_shots(k)} {sign}{value} ({known})")
                 if parts:
-                    lines.append(
-                        f"Training, {record.candidate.name}, against "
-                        f"{chosen.candidate.name}: {', '.join(parts)}."
-                    )
+                    lines.append(f"Training: {name}: {'; '.join(parts)}.")
         return lines
 
     def _next(self) -> list[str]:
-        chosen = self.recommended
-        lines = [f"Use {chosen.name}.", *self._gain_over_default(chosen)]
+        """What to use, and the commands for it."""
+        chosen: dict[Candidate, list[int]] = {}
+        for k in self.shots:
+            found = self.recommended(k)
+            chosen.setdefault(found, []).append(k)
+        lines = [f"{NEW} is a folder, a table or an archive to label."]
+        if self.data.path is None:
+            lines.append("DATA is where these classes are stored.")
+        if not chosen:
+            return [*lines, *self._use(self.usual, [], "")]
+        for candidate, shots in chosen.items():
+            words = " and ".join(map(_shots, shots)) if len(chosen) > 1 else ""
+            lines += self._use(candidate, shots, words)
+        return lines
+
+    def _use(self, chosen: Candidate, shots: list[int], words: str) -> list[str]:
+        """That a candidate is to be used, and how."""
+        use = f"With {words}, use" if words else "Use"
+        lines = [f"{use} {chosen.name}."]
+        pool = self.records if chosen.name in self.records else self.held_out
+        gains = {k: gain_at(pool, chosen.name, self.usual.name, k) for k in shots}
+        parts = [f"{_shown(g)} at {_shots(k)}" for k, g in gains.items() if g]
+        if parts:
+            lines.append(
+                f"Its gain over {self.usual.name}, which needs no run: "
+                f"{', '.join(parts)}."
+            )
+        if chosen.trained and not chosen.source:
+            lines.append(
+                "The gain was measured on classes that were not trained on: expect it "
+                "for classes that you add later. How accurate it is on the classes "
+                "that it is trained on, no figure above says."
+            )
         commands = chosen.commands(self.data)
         if not commands:
             known = {
@@ -361,41 +395,14 @@ class Advice:
                 for name, record in self.records.items()
                 if record.candidate.commands(self.data)
             }
-            other = (simplest(known) or next(iter(known.values()))).candidate
+            found = simplest(known, shots[-1]) if shots else None
+            other = found.candidate if found else next(iter(known.values())).candidate
             lines.append(
-                f"No command labels by it. The best that a command labels by is "
-                f"{other.name}."
+                "No command labels by it. The best of those that have one is "
+                f"{other.name}:"
             )
             commands = other.commands(self.data)
-        where = "a folder, a table or an archive"
-        lines.append(f"Next ({NEW} is {where} to label):")
-        lines += [f"  {command}" for command in commands]
-        if self.data.path is None:
-            lines.append("DATA is where these classes are stored.")
-        if chosen.trained and not chosen.source:
-            lines.append(
-                "The gain was measured on classes that were not trained on: expect it "
-                "for classes that you add later. For the classes trained on, no figure "
-                "above says how accurate it is."
-            )
-        return lines
-
-    def _gain_over_default(self, chosen: Candidate) -> list[str]:
-        """How much better it is than what `innerloop adapt` does without options."""
-        usual = next(iter(self.records.values())).candidate
-        pool = self.records if chosen.name in self.records else self.held_out
-        record, rival = pool.get(chosen.name), pool.get(usual.name)
-        if record is None or rival is None or record is rival:
-            return []
-        gains = {k: record.scores(k).minus(rival.scores(k)) for k in record.shots}
-        parts = [
-            f"{Measurement.of('', gain, 1, '%')} at {_shots(k)}"
-            for k, gain in gains.items()
-            if gain is not None
-        ]
-        return [
-            f"Its gain over {usual.name}, which needs no options: {', '.join(parts)}."
-        ]
+        return [*lines, *(f"  {command}" for command in commands)]
 
     # ------------------------------------------------------------------ page
 
@@ -442,6 +449,11 @@ class Advice:
         else:
             body = f"<blockquote>{name}</blockquote>"
         return f"<figure>{body}<figcaption>{label}</figcaption></figure>"
+
+
+def _shown(gain: Estimate) -> str:
+    """A difference of accuracies in points."""
+    return f"{100 * gain.mean:+.2f} ± {100 * (gain.interval or 0):.2f} points"
 
 
 def _shots(number: int) -> str:

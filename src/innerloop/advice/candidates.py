@@ -16,7 +16,6 @@ from innerloop.registry import find
 # the task source of the user's own items, and its option for the path
 OWN = {"image": ("folder", "root"), "text": ("text", "file"), "row": ("arrays", "file")}
 NEW = "NEW"  # in commands, what is to be labeled
-RUN = "runs/advised"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Candidate:
 
     name: str
     learner: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     raw: bool = False
     trained: bool = False
     slow: bool = False
@@ -66,10 +65,11 @@ class Candidate:
             tasks = [self.source]
         else:
             tasks = [task, _flag(root), where, "--all-classes", *flags]
+        run = f"runs/{self.learner}"
         length = ["--minutes", "10"] if self.trained else ["--steps", "1"]
         return (
-            _line("train", self.learner, *tasks, *options, *length, "--out", RUN),
-            _line("adapt", RUN, *adapt),
+            _line("train", self.learner, *tasks, *options, *length, "--out", run),
+            _line("adapt", run, *adapt),
         )
 
 
