@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "optimizer": {*THEORY, *USE},
     "synthesis": {*THEORY, *USE},
     "labeling": {*THEORY, *USE, "estimators"},
-    "cli": {*USE, "estimators", "labeling", "synthesis", "testing"},
+    "advice": {*THEORY, *USE},
+    "cli": {*USE, "advice", "estimators", "labeling", "synthesis", "testing"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "meta-train a learner into a run folder",
     "test": "measure a run on unseen tasks",
     "adapt": "learn new classes from examples and label other inputs",
+    "advise": "find out what suits your own classes best",
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",
     "synthesize": "infer the program that fills a column of a table",

@@ -97,6 +97,13 @@ class PretrainedEncoder(ABC):
         """
         return not vocabulary and len(x_shape) == 3 and x_shape[0] == 3
 
+    @property
+    def identity(self) -> str:
+        """Name, version and SHA-256 of the installed weights, and the version of the
+        vectors.
+        """
+        return f"{self.weights} {self.version}"
+
     @cached_property
     def weights(self) -> Weights:
         """The installed weights.

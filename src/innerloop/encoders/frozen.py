@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import zip_longest
 from typing import Any
 
@@ -15,6 +17,18 @@ from innerloop.encoders import open_encoder, parts_of
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.store import FeatureStore, rounded
 from innerloop.engine.errors import InnerloopError
+
+_stored_only: ContextVar[bool] = ContextVar("stored_only", default=False)
+
+
+@contextmanager
+def stored_only() -> Iterator[None]:
+    """Within this context, items that were not embedded before raise InnerloopError."""
+    token = _stored_only.set(True)
+    try:
+        yield
+    finally:
+        _stored_only.reset(token)
 
 
 class FrozenEncoder:
@@ -48,7 +62,7 @@ class FrozenEncoder:
         self.features = sum(part.features for part in joined)
         self.x_size = sum(part.features for part in self.parts)
         self._stores = [
-            FeatureStore(f"{part.weights} {part.version} {reading}", part.features)
+            FeatureStore(f"{part.identity} {reading}", part.features)
             for part in self.parts
         ]
 
@@ -73,6 +87,8 @@ class FrozenEncoder:
         ]
         first = list({keys[i]: i for i in reversed(missing)}.values())
         unreadable: set[bytes] = set()
+        if first and _stored_only.get():
+            raise InnerloopError(f"{len(first)} items were not embedded before")
         if first:
             read, batch = items(sorted(first))
             unreadable = {keys[i] for i in first if i not in set(read)}
@@ -97,8 +113,8 @@ class FrozenEncoder:
 
 
 def weights_of(name: str) -> tuple[str, ...]:
-    """Name, version and SHA-256 of the installed weights of encoders."""
-    return tuple(str(open_encoder(part).weights) for part in parts_of(name))
+    """What identifies the vectors of encoders with the installed weights."""
+    return tuple(open_encoder(part).identity for part in parts_of(name))
 
 
 def check_weights(wanted: Sequence[str], installed: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,6 +19,17 @@ from innerloop.engine.folders import cache_folder, data_folder
 MAX_BYTES = 2**30  # of a download whose size is not known
 _BLOCK = 2**18
 _STALE = 24 * 3600.0  # seconds without a write
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within this context, `fetch` downloads nothing."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
 
 
 def fetch(
@@ -44,6 +56,8 @@ def fetch(
         if _matches(target, checksum):
             return target
         target.unlink()
+    if _offline.get():
+        raise InnerloopFileError(f"its data are not on this machine: {data}/{relative}")
     with replacing(target) as partial:
         try:
             _download(url, partial, size)
