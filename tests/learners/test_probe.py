@@ -155,9 +155,7 @@ def test_mapped_is_looped_with_uneven_classes(head: str, counts: list[int]) -> N
         return learner.predict(learner.adapt(support), x)
 
     mapped = torch.vmap(answers)(support, query)
-    looped = [
-        answers(Examples(support.x[i], support.y[i]), query[i]) for i in range(3)
-    ]
+    looped = [answers(Examples(support.x[i], support.y[i]), query[i]) for i in range(3)]
     assert bool(mapped.isfinite().all())
     close(mapped, torch.stack(looped), 1e-4)
 
@@ -209,9 +207,7 @@ def test_confidence_follows_accuracy_of_easy_and_hard_tasks(noise: float) -> Non
 def test_other_queries_help_a_transductive_probe_and_change_no_other() -> None:
     scores_of = {}
     for transductive in (False, True):
-        learner = Probe.build(
-            TaskSpec("classes", (30,), 5), transductive=transductive
-        )
+        learner = Probe.build(TaskSpec("classes", (30,), 5), transductive=transductive)
         assert learner.transductive is transductive
         correct = []
         for seed in range(30):
