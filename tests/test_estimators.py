@@ -23,6 +23,7 @@ from innerloop import (
     FewShotClassifier,
     FewShotRegressor,
     MetaSGD,
+    Probe,
     ProtoNet,
     readers,
 )
@@ -111,8 +112,14 @@ def test_check_estimator() -> None:
 def test_parameters_and_repr() -> None:
     learner = ProtoNet.build(ROWS)
     classifier = FewShotClassifier(learner, chunk=7)
-    assert classifier.get_params() == {"learner": learner, "chunk": 7}
-    assert repr(classifier) == "FewShotClassifier(learner=ProtoNet, chunk=7)"
+    assert classifier.get_params() == {
+        "learner": learner,
+        "chunk": 7,
+        "reject": None,
+    }
+    assert repr(classifier) == (
+        "FewShotClassifier(learner=ProtoNet, chunk=7, reject=None)"
+    )
     assert repr(FewShotRegressor("runs/x")) == (
         "FewShotRegressor(learner='runs/x', chunk=512)"
     )
@@ -889,3 +896,61 @@ def test_a_learner_without_a_spec_says_what_inputs_are() -> None:
     photographs = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(InnerloopError, match=r"Images are \(n, channels, height"):
         FewShotClassifier(learner).fit(photographs, [0, 1, 0, 1])
+
+
+def spread(noise: float = 0.2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs of three classes and of one that is not among them, and labels."""
+    generator = np.random.default_rng(0)
+    centers = 3 * np.eye(4, 6)
+    at = np.repeat(np.arange(4), 12)
+    x = centers[at] + noise * generator.normal(size=(48, 6))
+    return x[:36], np.array(["ant", "bee", "cat"])[at[:36]], x[36:]
+
+
+@pytest.mark.parametrize("learner", [None, "probe"])
+def test_rejected_inputs_have_the_label_none(learner: str | None) -> None:
+    x, y, unknown = spread()
+    built = Probe.build(TaskSpec("classes", (6,), 3)) if learner else None
+    classifier = FewShotClassifier(built, reject=0.1).fit(x[::2], y[::2])
+    labels = classifier.predict(x[1::2])
+    assert labels.dtype == object
+    assert (labels == y[1::2]).mean() > 0.8
+    assert all(label is None for label in classifier.predict(unknown))
+    assert classifier.novelty(unknown).min() > classifier.novelty(x[1::2]).mean()
+    plain = FewShotClassifier(built).fit(x[::2], y[::2])
+    assert plain.threshold_ == float("inf")
+    assert set(plain.predict(unknown)) <= {"ant", "bee", "cat"}
+
+
+def test_a_saved_estimator_rejects_the_same(tmp_path: Path) -> None:
+    x, y, unknown = spread()
+    classifier = FewShotClassifier(reject=0.1).fit(x, y)
+    classifier.save(tmp_path)
+    twin = FewShotClassifier.load(tmp_path)
+    assert twin.reject == 0.1
+    assert twin.threshold_ == classifier.threshold_
+    assert all(label is None for label in twin.predict(unknown))
+
+
+def test_rejecting_needs_two_examples_and_a_share() -> None:
+    x, y, _ = spread()
+    with pytest.raises(InnerloopError, match="at least two examples of a class"):
+        FewShotClassifier(reject=0.1).fit(x[::12], y[::12])
+    with pytest.raises(InnerloopError, match="reject of FewShotClassifier must be"):
+        FewShotClassifier(reject=2).fit(x, y)
+
+
+def test_sets_of_labels_hold_the_true_one() -> None:
+    x, y, _ = spread(noise=1.5)
+    classifier = FewShotClassifier(Probe.build(TaskSpec("classes", (6,), 3)))
+    sets = classifier.fit(x[::2], y[::2]).predict_sets(x[1::2], error=0.2)
+    assert sets.shape == (18, 3)
+    assert sets.dtype == bool
+    assert sets.any(1).all()
+    held = [
+        label in classifier.classes_[row]
+        for label, row in zip(y[1::2], sets, strict=True)
+    ]
+    assert np.mean(held) > 0.6
+    with pytest.raises(InnerloopError, match="error"):
+        classifier.predict_sets(x, error=-1)

@@ -470,7 +470,7 @@ class FewShotClassifier(_FewShot):
         self.threshold_ = float("inf")
         if self.reject is not None:
             support = self._examples()
-            threshold = rejection_threshold(self._learner, support, self.reject)
+            threshold = rejection_threshold(self._learner, support, rate=self.reject)
             self.threshold_ = float(threshold)
 
     def _examples(self) -> Examples:

@@ -86,13 +86,13 @@ class Calibration(Evaluation):
         error = expected_calibration_error(*flat, self.bins)
         of = {"n": plan.n, "transductive": learner.transductive}
         means = [
-            Measurement.of(name, Estimate.of(values), unit=unit, **of)
-            for name, values, unit in (
-                ("mean confidence", confidence.mean(1), "%"),
-                ("accuracy", correct.mean(1), "%"),
-                ("Brier score", brier, ""),
+            Measurement.of(name, Estimate.of(values), unit="%", **of)
+            for name, values in (
+                ("mean confidence", confidence.mean(1)),
+                ("accuracy", correct.mean(1)),
             )
         ]
+        means.append(Measurement.of("Brier score", Estimate.of(brier), **of))
         first = Measurement("expected calibration error", error, unit="%", **of)
         bins = []
         for i, (count, total, hits) in enumerate(

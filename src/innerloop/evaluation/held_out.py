@@ -58,12 +58,18 @@ def held_out(learner: Learner, support: Examples, folds: int = FOLDS) -> HeldOut
         known.append((y[k::folds] @ y[kept].sum(0)) > 0.5)
         states.append(state)
     back = [i // folds + sum(len(p) for p in outputs[: i % folds]) for i in range(n)]
-    parts = (torch.cat(values)[back] for values in (outputs, novelty, known))
-    return HeldOut(y, *parts, fold, states)
+    return HeldOut(
+        y=y,
+        outputs=torch.cat(outputs)[back],
+        novelty=torch.cat(novelty)[back],
+        known=torch.cat(known)[back],
+        fold=fold,
+        states=states,
+    )
 
 
 def rejection_threshold(
-    learner: Learner, support: Examples, rate: Fraction = 0.05
+    learner: Learner, support: Examples, *, rate: Fraction = 0.05
 ) -> Tensor:
     """The novelty above which an example is rejected as none of the classes, so that
     about `rate` of the examples of the classes are rejected wrongly; a scalar.
@@ -81,7 +87,7 @@ def rejection_threshold(
 
 
 def prediction_sets(
-    learner: Learner, support: Examples, x: Tensor, error: Fraction = 0.1
+    learner: Learner, support: Examples, x: Tensor, *, error: Fraction = 0.1
 ) -> Tensor:
     """Which labels (m, ways) cannot be excluded for x (m, *x_shape); the most likely
     one never is.

@@ -77,7 +77,7 @@ class OpenSet(Evaluation):
                 "unknown rejected": share(novelty > threshold, unknown),
             }
             if len(support.y) > ways:
-                own = rejection_threshold(learner, support, 1 - self.kept)
+                own = rejection_threshold(learner, support, rate=1 - self.kept)
                 found |= {
                     "known rejected by the support threshold": share(
                         novelty > own, 1 - unknown
