@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from innerloop.advice import Advisor, LabeledData, Plan, advise, read_labeled
 from innerloop.advice.answer import Advice, Record, best_of, simplest, verdicts
-from innerloop.advice.candidates import Candidate
+from innerloop.advice.candidates import Candidate, trained_candidates
 from innerloop.advice.data import word_weights
 from innerloop.advice.diagnosis import diagnose, forecast, probabilities
 from innerloop.advice.scoring import (
@@ -31,6 +32,7 @@ from innerloop.advice.scoring import (
 )
 from innerloop.advice.sources import distance, known_sources
 from innerloop.cli import main
+from innerloop.core.learner import Learner
 from innerloop.core.task import Examples
 from innerloop.encoders import ENCODERS, PretrainedEncoder
 from innerloop.encoders.base import Weights
@@ -301,7 +303,7 @@ def test_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_advice_on_texts_answers_everything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = texts(tmp_path / "mails.csv", 12, 8)
+    file = texts(tmp_path / "mails.csv", 6, 8)
     page, out = tmp_path / "page.html", tmp_path / "advice.json"
     words = ("--minutes", 30, "--ways", 3, "--shots", 1, 2, "--report", page)
     code, text, error = run(capsys, "--data", file, *words, "--json", out)
@@ -311,7 +313,7 @@ def test_advice_on_texts_answers_everything(
     report = Report.from_dict(json.loads(out.read_text()))
     names = [row.labels["candidate"] for row in report.tables[0].rows]
     assert {"probe", "probe, head mean", "nearest neighbor on words"} <= set(names)
-    assert report.context["classes"] == 12
+    assert report.context["classes"] == 6
     assert report.context["encoder"] == "fake-texts"
     assert "<table>" in page.read_text()
 
@@ -332,22 +334,42 @@ def test_the_commands_that_are_recommended_run(
         assert (tmp_path / "labels.csv").is_file()
 
 
-def test_trained_candidates_are_tested_on_classes_they_did_not_see() -> None:
+def test_trained_candidates_are_tested_on_classes_they_did_not_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bank = vectors(12, 10, 0.8)
     advisor = Advisor(LabeledData.of(bank), Plan(minutes=30, ways=3, shots=(1,)))
-    steps = 0
-    for step in advisor._train():
-        steps += "step" in step.text
-        if advisor.folds:
-            break
-    assert steps
-    trained = [r for r in advisor.held_out.values() if r.candidate.trained]
-    assert trained
-    rival = advisor.held_out["probe"]
-    for found in trained:
-        assert found.blocks[1].keys() <= rival.blocks[1].keys()  # paired
-    seen = next(iter(trained[0].blocks[1].values())).seen
-    assert 0 < int((seen.view(12, 10).sum(1) > 0).sum()) <= 4  # of one part
+    trained_on: dict[str, list[set[str]]] = {}
+
+    def instead(
+        candidate: Candidate, classes: ClassBank, seconds: float, seed: int
+    ) -> Iterator[Learner]:
+        trained_on.setdefault(candidate.name, []).append(set(classes.names))
+        yield Probe.build(bank.spec(2))
+
+    monkeypatch.setattr(advisor, "_trained", instead)
+    assert len(list(advisor._train())) > 0
+    assert len(trained_on) == 2
+    for name, parts in trained_on.items():
+        blocks = advisor.held_out[name].blocks[1]
+        assert blocks.keys() <= advisor.held_out["probe"].blocks[1].keys()  # paired
+        tested: set[str] = set()
+        for (fold, _), block in blocks.items():
+            places = (block.seen.view(12, 10).sum(1) > 0).nonzero()[:, 0].tolist()
+            names = {bank.names[i] for i in places}
+            assert names.isdisjoint(parts[fold])
+            tested |= names
+        assert tested == set(bank.names)  # each class is held out once
+
+
+def test_a_training_has_the_steps_that_there_is_time_for() -> None:
+    bank = vectors(12, 10, 0.8)
+    advisor = Advisor(LabeledData.of(bank), Plan(minutes=30, ways=3, shots=(1,)))
+    candidate = trained_candidates(advisor.data)[0]
+    *steps, learner = advisor._trained(candidate, bank, 1e6, 0)
+    assert len(steps) == 30
+    assert isinstance(learner, Learner)
+    assert list(advisor._trained(candidate, bank, 1e-6, 0)) == [None]
 
 
 def test_equal_seeds_have_equal_answers() -> None:

@@ -359,10 +359,12 @@ class Advisor:
                     else:
                         found = event
                 if found is None:
-                    done = f"{fold} of {folds} parts" if fold else "any"
                     self.notes.append(
-                        f"no time to train {candidate.name.split(',')[0]} on {done} of "
-                        "your classes: use more --minutes"
+                        f"time to hold out only {fold} of {folds} parts of your "
+                        "classes: use more --minutes"
+                        if fold
+                        else "no time to train on a part of your classes: use more "
+                        "--minutes"
                     )
                     return
                 yield from self._on_held_out(candidate, found, fold, held_out)
