@@ -15,13 +15,15 @@ class Adapter(nn.Module):
     """A linear map of vectors that starts at the identity: (n, *x_shape) to (n,
     features), vectors of length 8.
 
-    z = 8 u / |u|, u = x + W x, x scaled to length 1 and W = 0 at first
+    z = 8 u / |u|, u = x + W x / sqrt(features), x scaled to length 1 and W = 0 at
+    first
 
     Without training, an angle between outputs is that between inputs, so that a
     prototypical network with it predicts the nearest class mean of the frozen vectors.
     The length is that of `TextEncoder`, at which a distance, a step of an inner loop
-    and a ridge penalty have their usual sizes. Weight decay pulls the map back to the
-    identity. In training mode, Gaussian noise is added to the inputs; it keeps the map
+    and a ridge penalty have their usual sizes. The division by sqrt(features) keeps the
+    steps of Adam small, which would otherwise move a wide map far in a few steps. In
+    training mode, Gaussian noise is added to the inputs; it keeps the map
     from fitting directions in which the training classes hardly differ.
 
     Args:
@@ -31,7 +33,7 @@ class Adapter(nn.Module):
 
     length = 8.0
 
-    def __init__(self, features: int, noise: float = 1.0):
+    def __init__(self, features: int, noise: float = 0.5):
         super().__init__()
         self.noise = noise
         self.weight = nn.Parameter(torch.zeros(features, features))
