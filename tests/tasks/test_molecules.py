@@ -125,7 +125,7 @@ def test_learners_are_tested_beside_baselines_on_the_same_tasks() -> None:
             found = model.predict_proba(task.query.x.numpy())[:, 1]
             expected.append(roc_auc_score(task.query.y[:, 1].numpy(), found))
     assert rows["random forest"].values[0].mean == pytest.approx(np.mean(expected))
-    assert "the tasks are of 1 assays" in report.notes[-1]
+    assert "the same 1 classes: the intervals say nothing" in report.notes[-1]
 
 
 def test_structures_are_used_once() -> None:

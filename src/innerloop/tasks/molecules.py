@@ -207,10 +207,12 @@ class Assays(TaskDistribution):
         """
         table = Table("ranking of molecules", compared(learner, self, plan))
         found = evaluate(learner, self, plan)
-        notes = [
-            f"the tasks are of {len(self.names)} assays: the intervals say nothing "
-            "about other assays"
-        ]
+        notes = []
+        if len(self.names) > self.spec.y_dim:  # else `found` says so
+            notes.append(
+                f"all tasks are of the same {len(self.names)} assays: the intervals "
+                "say nothing about other assays"
+            )
         if find_spec("sklearn") is None:
             notes.append("no random forest: pip install scikit-learn to see it")
         return Report((table, *found.tables), (*found.notes, *notes), found.context)
