@@ -3,8 +3,8 @@ and with unseen molecules.
 
 Prints a Markdown table of the area under the ROC curve on unseen assays: each learner
 after the same training time, at its best step on the validation split (other assays,
-and other molecules where they are split), beside a random forest on the support set
-alone.
+and other molecules where they are split), beside a random forest, ridge regression, a
+quadratic probe and the nearest class mean, each on the support set alone.
 
     INNERLOOP_DATA=... python benchmarks/molecules.py --minutes 3
 """
@@ -17,11 +17,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Task
 from innerloop.engine.scores import roc_auc
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML
@@ -29,6 +27,7 @@ from innerloop.learners.optimization.r2d2 import R2D2
 from innerloop.measurements import Estimate
 from innerloop.metagrad.meta_train import build_optimizer, meta_train, warmup_cosine
 from innerloop.tasks.molecules import Assays, Protocol, tox21
+from innerloop.tasks.ranking import baselines
 
 SHOTS, QUERIES, BATCH = 10, 32, 8
 LEARNERS: dict[str, Callable[[Assays], Learner]] = {
@@ -38,8 +37,15 @@ LEARNERS: dict[str, Callable[[Assays], Learner]] = {
 }
 
 
-def tasks_of(split: str, protocol: Protocol) -> Assays:
-    return tox21(split, shots=SHOTS, queries=QUERIES, holdout=True, molecules=protocol)
+def tasks_of(split: str, protocol: Protocol, fingerprint: str) -> Assays:
+    return tox21(
+        split,
+        shots=SHOTS,
+        queries=QUERIES,
+        holdout=True,
+        molecules=protocol,
+        fingerprint=fingerprint,
+    )
 
 
 def scores(learner: Learner, tasks: Assays, n: int, seed: int) -> Tensor:
@@ -54,18 +60,12 @@ def scores(learner: Learner, tasks: Assays, n: int, seed: int) -> Tensor:
     return torch.stack(found)
 
 
-def forest(task: Task) -> Tensor:
-    """The same of a random forest that learns from the support set."""
-    model = RandomForestClassifier(100, random_state=0)
-    model.fit(task.support.x.numpy(), task.support.y.argmax(-1).numpy())
-    active = torch.from_numpy(model.predict_proba(task.query.x.numpy())[:, 1])
-    return roc_auc(active, task.query.y[:, 1])
-
-
-def trained(name: str, protocol: Protocol, minutes: float, seed: int) -> Learner:
+def trained(
+    name: str, protocol: Protocol, fingerprint: str, minutes: float, seed: int
+) -> Learner:
     """A learner at its best step on the validation split."""
     torch.manual_seed(seed)
-    tasks, val = tasks_of("train", protocol), tasks_of("val", protocol)
+    tasks, val = (tasks_of(part, protocol, fingerprint) for part in ("train", "val"))
     learner = LEARNERS[name](tasks)
     config = replace(learner.defaults, batch=BATCH)
     best, kept = 0.0, learner.state_dict()
@@ -105,16 +105,23 @@ def main() -> None:
     parser.add_argument(
         "--molecules", nargs="*", default=["disjoint", "scaffold", "shared"]
     )
+    parser.add_argument("--fingerprint", default="ecfp")
     chosen = parser.parse_args()
     print("| learner | molecules | ROC-AUC |\n| --- | --- | --- |", flush=True)
     for protocol in chosen.molecules:
-        test = tasks_of("test", protocol)
+        test = tasks_of("test", protocol, chosen.fingerprint)
         generator = torch.Generator().manual_seed(0)
         drawn = test.sample(chosen.tasks, generator).unbind()
-        of_forest = torch.stack([forest(task) for task in drawn])
-        rows = {"random forest on the support set": of_forest}
+        rows = {
+            name: torch.stack(
+                [roc_auc(method(task), task.query.y[:, 1]) for task in drawn]
+            )
+            for name, method in baselines().items()
+        }
         for name in chosen.learners:
-            learner = trained(name, protocol, chosen.minutes, chosen.seed)
+            learner = trained(
+                name, protocol, chosen.fingerprint, chosen.minutes, chosen.seed
+            )
             rows[name] = scores(learner, test, chosen.tasks, 0)
         for name, values in rows.items():
             mean, interval = Estimate.of(values)

@@ -86,9 +86,9 @@ def learner_on(data: Data, learner: Any) -> Contender:
         ways = int(y.max()) + 1
         examples = Examples(data.vectors[support], F.one_hot(y, ways).float())
         with torch.no_grad():
-            return learner.predict(
-                learner.adapt(examples), data.vectors[query]
-            ).argmax(-1)
+            return learner.predict(learner.adapt(examples), data.vectors[query]).argmax(
+                -1
+            )
 
     return label
 

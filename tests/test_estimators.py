@@ -115,10 +115,11 @@ def test_parameters_and_repr() -> None:
     assert classifier.get_params() == {
         "learner": learner,
         "chunk": 7,
+        "encoder": None,
         "reject": None,
     }
     assert repr(classifier) == (
-        "FewShotClassifier(learner=ProtoNet, chunk=7, reject=None)"
+        "FewShotClassifier(learner=ProtoNet, chunk=7, encoder=None, reject=None)"
     )
     assert repr(FewShotRegressor("runs/x")) == (
         "FewShotRegressor(learner='runs/x', chunk=512)"

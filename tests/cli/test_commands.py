@@ -19,7 +19,7 @@ from PIL import Image
 
 import innerloop
 from innerloop.cli import main
-from innerloop.registry import PRESETS, entries
+from innerloop.registry import PRESETS, SOURCES, entries
 from innerloop.runs import Run, RunError
 from tests.cli.conftest import SMALL, cli
 
@@ -383,10 +383,7 @@ def test_list_cite_and_completion(
     assert cli("list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    everything = sum(
-        len(entries(kind))
-        for kind in ("learner", "tasks", "meta-gradient", "evaluation", "reader")
-    )
+    everything = sum(len(entries(kind)) for kind in SOURCES if kind != "likelihood")
     assert len([line for line in lines if line[:2] == "  "]) == everything + len(
         PRESETS
     )

@@ -91,7 +91,7 @@ def test_a_run_on_vectors_is_trained_tested_and_adapted(
     small = "--encoder colors --ways 2 --shots 1 --queries 2 --steps 2"
     assert run("train protonet folder --root", pictures, small, "--out", out) == 0
     stored = json.loads((out / "experiment.json").read_text())["experiment"]
-    assert stored["reader"]["options"]["weights"] == [str(Colors("colors").weights)]
+    assert stored["reader"]["options"]["weights"] == [Colors("colors").identity]
     assert stored["spec"]["x_shape"] == [6]
     assert run("test", out, "--ways 2 --tasks 3") == 0
     table = tmp_path / "labels.csv"

@@ -11,7 +11,7 @@ from innerloop.learners import FAMILIES, LEARNERS
 from innerloop.testing import Blobs
 
 # the learners whose classes say that they draw while they train
-DRAWS = {"NP", "ANP", "Versa", "MetaGAN", "MetaVAE", "ActiveLearner"}
+DRAWS = {"CAML", "NP", "ANP", "Versa", "MetaGAN", "MetaVAE", "ActiveLearner"}
 FOUND = [
     getattr(FAMILIES[family], name)
     for family in ("memory", "neural processes", "amortized", "generative", "active")

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+import innerloop
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.scores import roc_auc
+from innerloop.engine.scores import average_precision, roc_auc
+from innerloop.evaluation.few_shot import chunks
+from innerloop.measurements import TestPlan
 from innerloop.readers.molecule import MoleculeReader, structure_keys
 from innerloop.tasks.molecules import (
     ASSAYS,
@@ -40,6 +44,18 @@ def test_roc_auc_is_scikit_learns() -> None:
             roc_auc_score(positive.numpy(), scores.numpy())
         )
     assert float(roc_auc(scores, torch.ones(30))) == 0.5
+
+
+def test_average_precision_is_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        scores = torch.randint(0, 6, (30,), generator=generator).float()  # with ties
+        positive = (torch.rand(30, generator=generator) < 0.4).float()
+        assert float(average_precision(scores, positive)) == pytest.approx(
+            average_precision_score(positive.numpy(), scores.numpy())
+        )
+    assert float(average_precision(scores, torch.zeros(30))) == 0
+    assert float(average_precision(torch.zeros(4), torch.eye(4)[0])) == 0.25
 
 
 def test_a_task_is_of_one_assay_and_its_sides_are_disjoint() -> None:
@@ -73,6 +89,45 @@ def test_a_task_is_of_one_assay_and_its_sides_are_disjoint() -> None:
     assert "1 assays with fewer than 7 of a class unused" in tasks.describe()
 
 
+def test_learners_are_tested_beside_baselines_on_the_same_tasks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    active = torch.arange(200) % 2
+    x = torch.randn(200, 8, generator=generator)
+    x[:, 0] += 1.5 * active  # the first feature says which are active
+    keys = tuple(map(str, range(200)))
+    molecules = Molecules(x, {"a": active.float()}, keys, keys)
+    tasks = Assays(molecules, ("a",), shots=10, queries=20)
+    learner = innerloop.ProtoNet.build(tasks.spec, encoder="flatten")
+    plan = TestPlan(n=30, seed=3, labels={"shots": 10})
+    report = tasks.evaluate(learner, plan)
+    rows = {row.labels["method"]: row for row in report.tables[0].rows}
+    methods = ["ProtoNet", "class means", "ridge regression", "quadratic probe"]
+    assert list(rows) == [*methods, "random forest"]
+    own = {m.name: m for m in rows["ProtoNet"].values}
+    assert report.tables[1].rows[0].values[2].name == "roc_auc"
+    few_shot = {m.name: m.mean for m in report.tables[1].rows[0].values}
+    assert own["roc_auc"].mean == pytest.approx(few_shot["roc_auc"])  # the same tasks
+    for name, row in rows.items():
+        assert row.labels["shots"] == 10
+        area, above, *lead = row.values
+        assert 0.65 < area.mean < 0.95
+        assert area.interval is not None
+        assert 0.1 < above.mean < 0.5  # half of the molecules are active
+        assert bool(lead) == (name != "ProtoNet")
+        for difference in lead:
+            assert difference.name == "roc_auc of ProtoNet minus this"
+            assert difference.mean == pytest.approx(own["roc_auc"].mean - area.mean)
+    expected = []
+    for batch in chunks(learner, tasks, 30, 25, plan.generator()):
+        for task in batch.unbind():
+            model = RandomForestClassifier(100, random_state=0)
+            model.fit(task.support.x.numpy(), task.support.y[:, 1].numpy())
+            found = model.predict_proba(task.query.x.numpy())[:, 1]
+            expected.append(roc_auc_score(task.query.y[:, 1].numpy(), found))
+    assert rows["random forest"].values[0].mean == pytest.approx(np.mean(expected))
+    assert "the same 1 classes: the intervals say nothing" in report.notes[-1]
+
+
 def test_structures_are_used_once() -> None:
     x = torch.arange(5)[:, None]
     nan = float("nan")
@@ -88,6 +143,8 @@ def test_structures_are_used_once() -> None:
     torch.testing.assert_close(
         found.results["b"], torch.tensor([nan, 1.0]), equal_nan=True
     )
+    averaged = Molecules(x, results, keys, keys).distinct(average=True)
+    assert averaged.results["b"].tolist() == [0.5, 1]
 
 
 def test_a_structure_is_a_molecule_without_stereochemistry_and_salt() -> None:
@@ -135,6 +192,9 @@ def test_tox21_splits_by_assay() -> None:
     assert not set(ASSAYS["train"]) & set(ASSAYS["test"])
     assert len(tox21("train", holdout=True).names) == 7
     assert not tox21("train").class_keys() & tox21("test").class_keys()
+    described = tox21("test", fingerprint="maccs")
+    assert described.spec.x_shape == (167,)
+    assert described.item_keys() == tox21("test").item_keys()
     shared = tox21("test", molecules="shared")
     assert int(shared.kinds[1, 1].sum()) == 936  # active in SR-MMP
     assert "results of the test molecules" in shared.note

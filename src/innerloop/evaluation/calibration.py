@@ -42,7 +42,7 @@ def expected_calibration_error(
 
 
 class Calibration(Evaluation):
-    """Calibration: whether predicted probabilities are the observed frequencies.
+    """Calibration: are predicted probabilities the observed frequencies?
 
     The expected calibration error is that of the predictions of all tasks together, not
     a mean over tasks. The Brier score is the squared distance between probabilities and

@@ -14,7 +14,7 @@ from innerloop.readers.base import Reader
 from innerloop.readers.encoded import encoded_reader, usual_reader
 from innerloop.readers.files import TABLE_SUFFIXES, Sheet, read_sheet, shown
 from innerloop.readers.image import IMAGES
-from innerloop.readers.molecule import MoleculeReader
+from innerloop.readers.molecule import BEST, MoleculeReader
 from innerloop.readers.sound import SOUNDS
 from innerloop.readers.sources import LABEL_COLUMNS
 from innerloop.readers.table import TableReader
@@ -23,7 +23,6 @@ from innerloop.readers.text import TEXTS
 KINDS = (IMAGES, SOUNDS, TEXTS)
 MOST = 100_000  # files that are counted
 ACTIVITY_COLUMNS = ("active", "activity", "outcome")  # of molecules
-UNTRAINED = "ecfp+descriptors"  # the fingerprint of molecules without a run
 
 
 def reader_for(
@@ -57,7 +56,7 @@ def reader_for(
         return MoleculeReader(
             smiles_column=columns[0] or "smiles",
             label_column=columns[1],
-            fingerprint=encoder or UNTRAINED,
+            fingerprint=encoder or BEST,
         )
     if encoder is not None:
         return encoded_reader(encoder, settings)

@@ -140,9 +140,9 @@ def _counted(made: Any) -> Callable[[Any], NDArray[Any]]:
 
 
 def _maccs(radius: int, bits: int) -> Callable[[Any], NDArray[Any]]:
-    from rdkit.Chem.MACCSkeys import GenMACCSKeys
+    from rdkit.Chem.rdMolDescriptors import GetMACCSKeysFingerprint
 
-    return lambda molecule: np.array(GenMACCSKeys(molecule), np.uint8)
+    return lambda molecule: np.array(list(GetMACCSKeysFingerprint(molecule)), np.uint8)
 
 
 def raw_descriptors(molecule: Any) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,8 +43,8 @@ def random_forest(task: Task) -> Tensor:
     support, query = task.support, task.query.x
     model = RandomForestClassifier(TREES, random_state=0)
     model.fit(support.x.flatten(1).cpu().numpy(), support.y.argmax(-1).cpu().numpy())
-    found = model.predict_proba(query.flatten(1).cpu().numpy())[:, 1]
-    return torch.from_numpy(found).to(query)
+    found = np.asarray(model.predict_proba(query.flatten(1).cpu().numpy()))
+    return torch.from_numpy(found[:, 1]).to(query)
 
 
 def baselines() -> dict[str, Method]:

@@ -28,7 +28,7 @@ SHARPNESS = 10.0  # scale of their cosine similarities
 
 
 class Probe(FeatureLearner):
-    """Probe: a classifier on fixed features, fitted in closed form and calibrated.
+    """Probe: a calibrated classifier on fixed features, in closed form.
 
     z = (f(x) - c) / |f(x) - c|, c the mean of the class means of f;
     outputs = scale * head(z), with the scale from leave-one-out predictions
