@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import brier_score_loss
 from torch import Tensor
 
-from innerloop import ProtoNet, Task, TaskSpec
+from innerloop import ProtoNet, TaskSpec
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
