@@ -10,6 +10,11 @@ import click
 from innerloop.cli.adapt import COLUMNS
 from innerloop.cli.flags import SEED, Number, SectionedCommand, check_parent, option
 
+DATA = "Labeled examples: a folder DIR/CLASS/FILE, an archive of it, or a table."
+SHOTS = "Examples of each class, one or several numbers."
+MINUTES = "How long to measure, after the items are embedded."
+MINUTE = Number(0, 10**6, min_open=True)
+
 
 def run(**arguments: Any) -> None:
     from rich.progress import BarColumn, Progress, TextColumn
@@ -27,13 +32,8 @@ def run(**arguments: Any) -> None:
         read_labeled(arguments["data"], arguments["encoder"], columns), plan
     )
     to = console()
-    bar = Progress(
-        BarColumn(bar_width=16),
-        TextColumn("{task.percentage:>3.0f} % of the time  {task.description}"),
-        console=to,
-        disable=not to.is_terminal,
-        transient=True,
-    )
+    words = TextColumn("{task.percentage:>3.0f} % of the time  {task.description}")
+    bar = Progress(BarColumn(16), words, console=to, disable=not to.is_terminal)
     shown = bar.add_task("", total=1.0)
     with stop_signals() as caught, bar:
         for step in advisor.run():
@@ -44,10 +44,8 @@ def run(**arguments: Any) -> None:
     advice = advisor.advice()
     report = advice.report()
     print_report(report, to)
-    for file, content in (
-        (page, advice.page),
-        (out, lambda: json.dumps(report.as_dict(), indent=2)),
-    ):
+    contents = {page: advice.page, out: lambda: json.dumps(report.as_dict(), indent=2)}
+    for file, content in contents.items():
         if file is not None:
             write_atomically(file, content().encode("utf-8", "surrogateescape"))
             to.print(f"written: {file}")
@@ -67,27 +65,10 @@ class _Command(SectionedCommand):
 command = _Command(
     "advise",
     params=[
-        option(
-            "--data",
-            "Labeled examples: a folder DIR/CLASS/FILE of images or texts, an archive "
-            "of it, or a table.",
-            required=True,
-            metavar="PATH",
-        ),
-        option(
-            "--minutes",
-            "How long to measure, after the items are embedded.",
-            type=Number(0, 10**6, min_open=True),
-            default=5.0,
-        ),
+        option("--data", DATA, required=True, metavar="PATH"),
+        option("--minutes", MINUTES, type=MINUTE, default=5.0),
         option("--ways", "Classes in a task.", type=int, default=5),
-        option(
-            "--shots",
-            "Examples of each class, one or several numbers.",
-            type=int,
-            multiple=True,
-            default=(1, 5),
-        ),
+        option("--shots", SHOTS, type=int, multiple=True, default=(1, 5)),
         option("--encoder", "A pretrained encoder.", metavar="NAME"),
         option("--report", "A page in HTML with pictures.", metavar="FILE"),
         option("--json", "The tables as JSON.", metavar="FILE"),
