@@ -179,12 +179,12 @@ def test_an_interval_covers_other_items_not_only_other_tasks() -> None:
 
 
 def record(name: str, accuracies: list[float], items: int = 200) -> Record:
-    """A candidate with these accuracies on tasks, items alike."""
+    """A candidate with these accuracies on single tasks, items alike."""
     found = Record(Candidate(name, "probe"))
-    values = torch.tensor(accuracies, dtype=torch.float64)
-    seen = torch.ones(items)
-    right = (torch.arange(items) < values.mean() * items).float()
-    found.add(1, (-1, 0), Block(values, right, seen))
+    for i, accuracy in enumerate(accuracies):
+        right = (torch.arange(items) < accuracy * items).float()
+        value = torch.tensor([accuracy], dtype=torch.float64)
+        found.add(1, (-1, i), Block(value, right, torch.ones(items)))
     return found
 
 

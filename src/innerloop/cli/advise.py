@@ -14,6 +14,7 @@ DATA = "Labeled examples: a folder DIR/CLASS/FILE, an archive of it, or a table.
 SHOTS = "Examples of each class, one or several numbers."
 MINUTES = "How long to measure, after the items are embedded."
 MINUTE = Number(0, 10**6, min_open=True)
+FLAGS = [f"--{name.replace('_', '-')}" for name in COLUMNS]
 
 
 def run(**arguments: Any) -> None:
@@ -26,11 +27,9 @@ def run(**arguments: Any) -> None:
 
     page, out = check_parent(arguments["report"]), check_parent(arguments["json"])
     columns = {n: arguments[n] for n in COLUMNS if arguments[n] is not None}
-    numbers = ("minutes", "ways", "shots", "seed")
-    plan = Plan(**{name: arguments[name] for name in numbers})
-    advisor = Advisor(
-        read_labeled(arguments["data"], arguments["encoder"], columns), plan
-    )
+    plan = Plan(**{n: arguments[n] for n in ("minutes", "ways", "shots", "seed")})
+    data = read_labeled(arguments["data"], arguments["encoder"], columns)
+    advisor = Advisor(data, plan)
     to = console()
     words = TextColumn("{task.percentage:>3.0f} % of the time  {task.description}")
     bar = Progress(BarColumn(16), words, console=to, disable=not to.is_terminal)
@@ -72,10 +71,7 @@ command = _Command(
         option("--encoder", "A pretrained encoder.", metavar="NAME"),
         option("--report", "A page in HTML with pictures.", metavar="FILE"),
         option("--json", "The tables as JSON.", metavar="FILE"),
-        *(
-            option(f"--{n.replace('_', '-')}", "A column of a table.", metavar="NAME")
-            for n in COLUMNS
-        ),
+        *(option(f, "A column of a table.", metavar="NAME") for f in FLAGS),
         option("--seed", "Random seed.", type=SEED, default=0),
     ],
     callback=run,
