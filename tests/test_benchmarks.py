@@ -31,6 +31,7 @@ SMALLEST = {
     "learners.py": "--minutes 0.01 --tasks 2 --only ProtoNet MAML --out {out}",
     "molecules.py": "--minutes 0.01 --tasks 20 --learners protonet "
     "--molecules scaffold",
+    "own_data.py": "texts --encoder words --tasks 2 --setfit-tasks 1",
     "optimizers.py": "--quadratics {quadratics} --digits {digits} --functions 2 "
     "--plot {out}/figure.png",
     "sampling.py": "--rounds 1",
@@ -46,7 +47,10 @@ RUNS = {
     "digits": "l2o mlp-digits --inner-steps 3 --batch 2",
     "modular": "modular sums",
 }
-REAL_DATA = ("baselines.py", "learners.py", "molecules.py", "sheets.py", "curves.py")
+REAL_DATA = (
+    *("baselines.py", "learners.py", "molecules.py", "sheets.py", "curves.py"),
+    "own_data.py",
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from innerloop import Examples, Probe, TaskSpec
-from innerloop.learners.transfer.closed_form import (
+from innerloop.learners.closed_form import (
     HEADS,
     Design,
     logistic,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.advice.data import LabeledData
-from innerloop.learners.transfer.closed_form import HEADS, Design
+from innerloop.learners.closed_form import HEADS, Design
 from innerloop.learners.transfer.probe import STRENGTHS, calibrated, unit
 from innerloop.measurements import Estimate
 

@@ -40,13 +40,14 @@ class CAML(FeatureLearner):
     meta-learning", arXiv:2310.10971, section 4.
 
     The codes have equal lengths and equal angles, the largest possible (ELMES, section
-    4.2). In training, each task uses random ones of the `most` codes; in evaluation
-    mode the first ones, in an order of the classes that does not depend on their
-    labels. Differs from the paper: the examples do not attend to the query, so that a
-    support set is read once for all queries; scores are inner products with the codes
-    instead of the outputs of a head for a fixed number of ways; the transformer is
-    smaller; queries and keys start with equal projections, so that examples attend to
-    similar ones at first; and f is trained too, unless it is frozen as in the paper.
+    4.2). In training, each task uses random ones of the `most` codes, which torch's
+    global generator draws; in evaluation mode the first ones, in an order of the
+    classes that does not depend on their labels. Differs from the paper: the examples
+    do not attend to the query, so that a support set is read once for all queries;
+    scores are inner products with the codes instead of the outputs of a head for a
+    fixed number of ways; the transformer is smaller; queries and keys start with equal
+    projections, so that examples attend to similar ones at first; and f is trained too,
+    unless it is frozen as in the paper.
 
     State: the codes of the classes (ways, most), and the keys and values (n, width) of
     the examples in every layer.

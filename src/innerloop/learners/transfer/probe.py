@@ -16,13 +16,14 @@ from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Positive
+from innerloop.learners.closed_form import HEADS, Design, Fit, scores
 from innerloop.learners.feature_learner import FeatureLearner
-from innerloop.learners.transfer.closed_form import HEADS, Design, Fit, scores
 from innerloop.nets.registry import encoder
 
 STRENGTHS = {"mean": 1.0, "ridge": 1.0, "logistic": 0.1, "mahalanobis": 0.1}
 AVERAGED = ("ridge", "logistic")  # the heads of "auto"
 SPREAD = 0.3  # standard deviation of the logarithm of the scale around its usual value
+SHARPNESS = 10.0  # of the maximum over classes in the novelty
 REFINEMENTS = 10  # of transductive predictions
 SHARPNESS = 10.0  # scale of their cosine similarities
 
@@ -49,7 +50,7 @@ class Probe(FeatureLearner):
     the examples of classes with at least two. The head "auto" is the average of "ridge"
     and "logistic", weighted by the same likelihood.
 
-    State: the center (d,) and the weights of the head.
+    State: the center (d,), the class means (ways, d) and the weights of the head.
 
     Args:
         encoder: the network f; by default the inputs are the features.
@@ -99,16 +100,20 @@ class Probe(FeatureLearner):
                 head = {"weight": weight}
             else:
                 head = {**fits[0].head, "scale": scales[0]}
-            state = {"center": center, **head}
+            means = unit(labels.T @ unit(exact - center) / counts[:, None])
+            state = {"center": center, "means": means, **head}
             if self.transductive:
                 state |= {"support": exact, "labels": labels}
             return {name: value.to(z.dtype) for name, value in state.items()}
 
     def novelty(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
-        return -self.predict(state, x).logsumexp(-1)
+        # of cosines, whatever the scale: that depends on the support set
+        with torch.autocast(x.device.type, enabled=False):
+            z = unit(self.embed(x).to(state["center"].dtype) - state["center"])
+            return -(SHARPNESS * z @ state["means"].T).logsumexp(-1) / SHARPNESS
 
     def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
-        head = dict(state)
+        head = {name: value for name, value in state.items() if name != "means"}
         center, scale = head.pop("center"), head.pop("scale", 1.0)
         support, y = head.pop("support", None), head.pop("labels", None)
         with torch.autocast(z.device.type, enabled=False):
