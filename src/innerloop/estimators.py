@@ -654,13 +654,15 @@ class FewShotRegressor(_FewShot):
         )
 
 
-def untrained(reader: Reader) -> Learner:
+def untrained(reader: Reader, transductive: bool = False) -> Learner:
     """A classifier of what a reader reads that needs no training: `Probe` on its
-    vectors.
+    vectors; `transductive`: all inputs that are labeled together refine the classes.
     """
     shape = reader.x_shape
     assert shape is not None
-    learner = Probe.build(TaskSpec("classes", shape, 2), head=reader.head)
+    learner = Probe.build(
+        TaskSpec("classes", shape, 2), head=reader.head, transductive=transductive
+    )
     learner.reader = reader
     return learner
 

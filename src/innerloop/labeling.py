@@ -46,6 +46,7 @@ class Labeling:
         probabilities: of every class (m, classes).
         rejected: which inputs are like none of the classes (m,).
         sets: which classes an input may have (m, classes), or None.
+        transductive: whether a label also depends on the other inputs.
     """
 
     reader: Reader
@@ -55,6 +56,7 @@ class Labeling:
     probabilities: NDArray[np.float64]
     rejected: NDArray[np.bool_]
     sets: NDArray[np.bool_] | None = None
+    transductive: bool = False
 
     @property
     def order(self) -> NDArray[np.int64]:
@@ -200,6 +202,8 @@ class Labeling:
                 )
                 area = roc_auc(torch.from_numpy(self.probabilities[:, 1]), second)
                 text += f" ROC-AUC {float(area):.3f}."
+        if self.transductive:
+            text += " Transductive: each label also depends on the other inputs."
         if self.rejected.any():
             text += f" {int(self.rejected.sum())} are like none of the classes."
         return text
@@ -252,14 +256,20 @@ def label(
         probabilities,
         rejected,
         sets,
+        learner.transductive,
     )
 
 
 def untrained_for(
-    path: Path | str, encoder: str | None, settings: Mapping[str, Any]
+    path: Path | str,
+    encoder: str | None,
+    settings: Mapping[str, Any],
+    transductive: bool = False,
 ) -> Learner:
-    """A classifier without training for labeled data, see `reader_for`."""
-    return untrained(reader_for(path, encoder, settings))
+    """A classifier without training for labeled data, see `reader_for` and
+    `untrained`.
+    """
+    return untrained(reader_for(path, encoder, settings), transductive)
 
 
 def _folder_name(label: str) -> str:

@@ -165,6 +165,23 @@ def test_possible_labels_hold_the_most_probable_one(tmp_path: Path) -> None:
         assert row["label"] in row["possible_labels"].split("; ")
 
 
+def test_transductive_labels_use_the_other_inputs_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
+    alike = {"a": (101, 100, 100), "b": (100, 101, 100), "c": (100, 100, 101)}
+    support = images(tmp_path / "support", alike, 1)
+    query = images(tmp_path / "query", alike, 6)
+    data = ("--support", support, "--query", query, "--encoder", "colors")
+    found = {}
+    for flags in ((), ("--transductive",)):
+        out = tmp_path / "labels.csv"
+        assert run("adapt", *data, "--out", out, *flags) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("each label also depends on the other inputs" in said) == bool(flags)
+        found[flags] = [row["probability"] for row in rows(out)]
+    assert found[()] != found[("--transductive",)]
+
+
 # ------------------------------------------------------------------ kinds of data
 
 

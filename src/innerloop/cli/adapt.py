@@ -31,7 +31,14 @@ def run(**arguments: Any) -> int:
         raise InnerloopError("name a file for the labels: --out labels.csv")
     columns = {n: arguments[n] for n in COLUMNS if arguments[n] is not None}
     if arguments["run"] is None:
-        learner = untrained_for(arguments["support"], arguments["encoder"], columns)
+        learner = untrained_for(
+            arguments["support"],
+            arguments["encoder"],
+            columns,
+            arguments["transductive"],
+        )
+    elif arguments["transductive"]:
+        raise InnerloopError("--transductive is for labels without RUN")
     else:
         learner = _trained(arguments["run"], arguments["encoder"], columns)
     learner = learner.to(check_device(arguments["device"]))
@@ -143,6 +150,12 @@ command = SectionedCommand(
             "about this share of the inputs, such as 0.1.",
             type=Number(0, 1),
             metavar="SHARE",
+        ),
+        option(
+            "--transductive",
+            "Without RUN: label all inputs together, so that they refine the classes; "
+            "for a whole folder of them, about as many of each class.",
+            is_flag=True,
         ),
         option(
             "--strict",
