@@ -8,7 +8,6 @@ import copy
 import hashlib
 import inspect
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -41,8 +39,8 @@ from innerloop.experiment import Choice, load, make_reader
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
+from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
-from innerloop.readers.image import IMAGES
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -57,6 +55,7 @@ class _FewShot:
     """
 
     kind: ClassVar[str]
+    _choosing: ClassVar[tuple[str, ...]] = ("learner",)  # the parameters that choose it
     state_: Any
     n_features_in_: int
     _learner: Learner
@@ -315,7 +314,7 @@ class _FewShot:
             "parameters": {
                 name: value
                 for name, value in self.get_params().items()
-                if name != "learner"
+                if name not in self._choosing
             },
             "learner": None,
             "targets": self._saved_targets(),
@@ -404,6 +403,7 @@ class FewShotClassifier(_FewShot):
     """
 
     kind = "classes"
+    _choosing = ("learner", "encoder")
     classes_: NDArray[Any]
     threshold_: float
     _estimator_type = "classifier"
@@ -423,8 +423,16 @@ class FewShotClassifier(_FewShot):
     def _suiting(self, X: Any) -> Learner | None:
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
-        what = _kind_of(X)
+        what = kind_in_memory(X)
         return None if what is None else untrained(usual_reader(what))
+
+    def _resolve(self, X: Any = None) -> Learner | None:
+        if self.learner is not None and self.encoder is not None:
+            raise InnerloopError(
+                f"the learner has its own encoder: leave out encoder={self.encoder!r}, "
+                "or the learner"
+            )
+        return super()._resolve(X)
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.
@@ -665,27 +673,6 @@ def untrained(reader: Reader, transductive: bool = False) -> Learner:
     )
     learner.reader = reader
     return learner
-
-
-def _kind_of(X: Any) -> str | None:
-    """ "image" or "text", or None for what else a classifier takes."""
-    if isinstance(X, np.ndarray | Tensor):
-        bytes_ = str(X.dtype) in ("uint8", "torch.uint8")
-        if bytes_ and X.ndim == 4 and 3 in (X.shape[1], X.shape[3]):
-            return "image"
-        if not isinstance(X, np.ndarray) or X.dtype.kind not in "OUT" or X.ndim != 1:
-            return None
-    if isinstance(X, Inputs | str | bytes) or hasattr(X, "columns"):
-        return None
-    if not hasattr(X, "__len__") or not hasattr(X, "__iter__") or not len(X):
-        return None
-    items = list(X)
-    if all(isinstance(item, Image.Image | os.PathLike) for item in items):
-        return "image"
-    if not all(isinstance(item, str) for item in items):
-        return None
-    images = all(Path(t).suffix.lower() in IMAGES.suffixes for t in items)
-    return "image" if images and all(map(os.path.isfile, items)) else "text"
 
 
 @dataclass(frozen=True)

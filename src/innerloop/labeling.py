@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -24,7 +23,7 @@ from innerloop.estimators import FewShotClassifier, untrained
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import reader_for
 from innerloop.readers.files import harmless
-from innerloop.readers.image import ImageReader, thumbnail
+from innerloop.readers.sources import content
 
 GUESSES = 3
 UNKNOWN = "(none)"  # the label of an input that is rejected
@@ -129,10 +128,7 @@ class Labeling:
                 parts = [p for p in PurePosixPath(name).parts if p not in ("/", "..")]
                 target = _free(folder / _folder_name(label) / Path(*parts))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(file, Path):
-                    shutil.copyfile(file, target)
-                else:
-                    target.write_bytes(file.read())
+                target.write_bytes(content(file))
         except OSError as error:
             raise InnerloopFileError(
                 f"cannot copy into {folder}: {error.strerror or error}"
@@ -213,10 +209,12 @@ class Labeling:
         label = inputs.labels[i] if inputs is self.support and inputs.labels else ""
         name = escape(inputs.names[i])
         caption = f"<figcaption>{escape(label) or name}</figcaption>"
-        if isinstance(self.reader, ImageReader) and inputs.files:
+        file = inputs.files[i] if inputs.files else None
+        if file and (picture := self.reader.thumbnail(file, THUMBNAIL)) is not None:
+            source = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
             return (
-                f'<figure><img alt="{name}" title="{name}" '
-                f'src="{_picture(inputs.files[i])}">{caption}</figure>'
+                f'<figure><img alt="{name}" title="{name}" src="{source}">'
+                f"{caption}</figure>"
             )
         caption = caption if label else ""
         return f"<figure><blockquote>{name}</blockquote>{caption}</figure>"
@@ -288,12 +286,6 @@ def _free(target: Path) -> Path:
         count += 1
         free = target.with_name(f"{target.stem}-{count}{target.suffix}")
     return free
-
-
-def _picture(file: Any) -> str:
-    """An image file as a small picture in the address of an HTML image."""
-    content = base64.b64encode(thumbnail(file, THUMBNAIL)).decode()
-    return f"data:image/jpeg;base64,{content}"
 
 
 _PAGE = """<!doctype html>

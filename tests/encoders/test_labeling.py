@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from innerloop import FewShotClassifier
+from innerloop import FewShotClassifier, ProtoNet, TaskSpec
 from innerloop.cli import main
 from innerloop.engine.errors import InnerloopError, MissingPackageError
 from innerloop.labeling import UNKNOWN, label, untrained_for
-from innerloop.readers.detect import kind_of
+from innerloop.readers import sources
+from innerloop.readers.detect import kind_in_memory, kind_of
 from tests.encoders.conftest import Colors, Fake
 
 
@@ -255,3 +256,44 @@ def test_without_an_encoder_the_usual_one_is_taken_or_named(
     # arrays of numbers need no encoder
     x = np.array([[0.0, 1.0], [5.0, 5.0]])
     assert FewShotClassifier().fit(x, [0, 1]).predict(x).tolist() == [0, 1]
+
+
+def test_the_kind_of_data_in_memory_is_found(tmp_path: Path) -> None:
+    files = sorted(images(tmp_path / "images", THREE).rglob("*.png"))
+    (tmp_path / "a.wav").write_bytes(b"")
+    picture = Image.new("RGB", (4, 4))
+    for data, kind in (
+        (files, "image"),
+        ([str(file) for file in files], "image"),
+        ([picture, picture], "image"),
+        (np.zeros((2, 5, 4, 3), np.uint8), "image"),
+        (np.zeros((2, 3, 5, 4), np.uint8), "image"),
+        ([tmp_path / "a.wav"], "sound"),
+        (["a text", "another.png"], "text"),
+        (np.array(["a text", "b"]), "text"),
+        (np.array(["a text", "b"], dtype=object), "text"),
+        (np.zeros((2, 5)), None),
+        (np.zeros((2, 5, 4, 3)), None),
+        ([[1.0, 2.0]], None),
+        ([], None),
+        ("a text", None),
+    ):
+        assert kind_in_memory(data) == kind, data
+
+
+def test_a_learner_and_an_encoder_are_not_both_taken() -> None:
+    learner = ProtoNet.build(TaskSpec("classes", (2,), 2))
+    x = np.array([[0.0, 1.0], [5.0, 5.0]])
+    with pytest.raises(InnerloopError, match="the learner has its own encoder"):
+        FewShotClassifier(learner, encoder="colors").fit(x, [0, 1])
+
+
+def test_a_file_that_is_too_large_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support = images(tmp_path / "support", THREE)
+    (support / "red" / "huge.png").write_bytes(bytes(3 << 20))
+    monkeypatch.setattr(sources.content, "__defaults__", (1 << 20,))
+    found = untrained_for(support, "colors", {}).reader.read(support, labels=True)
+    assert found.unreadable == ("red/huge.png: it has more than 1 MiB",)
+    assert len(found.names) == 9

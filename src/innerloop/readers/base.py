@@ -80,6 +80,12 @@ class Reader(ABC):
         holds nothing readable, naming the file and the row.
         """
 
+    def thumbnail(self, file: Any, side: int) -> bytes | None:
+        """The file of an input as a small JPEG of at most `side` pixels in height and
+        width; None for inputs that are no images.
+        """
+        return None
+
     @abstractmethod
     def convert(self, X: Any) -> Tensor:
         """Inputs (n, *x_shape) from what users hold in memory: arrays, tensors,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from os import PathLike
+from os.path import isfile
 from pathlib import Path, PurePath
 from typing import Any
+
+from PIL import Image
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.readers.archives import is_archive, read_archive
@@ -78,6 +82,32 @@ def kind_of(path: Path | str, settings: Mapping[str, Any]) -> str:
     if path.name.lower().endswith(TABLE_SUFFIXES):
         return _kind_of_rows(read_sheet(path), settings)
     return _most(path, [path.name])
+
+
+def kind_in_memory(X: Any) -> str | None:
+    """What one item of data in memory is, "image", "sound" or "text"; None for numbers,
+    data frames and all else.
+
+    Images are bytes (n, height, width, 3) or (n, 3, height, width), Pillow images, or
+    paths; sounds are paths; other texts are texts.
+    """
+    shape, dtype = getattr(X, "shape", None), str(getattr(X, "dtype", ""))
+    if shape is not None and len(shape) > 1:
+        colors = len(shape) == 4 and 3 in (shape[1], shape[3])
+        return "image" if colors and dtype.endswith("uint8") else None
+    if isinstance(X, str | bytes) or not isinstance(X, Iterable):
+        return None
+    items = list(X)
+    if not items or any(not isinstance(i, str | PathLike | Image.Image) for i in items):
+        return None
+    if all(isinstance(item, Image.Image) for item in items):
+        return "image"
+    paths = [str(item) for item in items]
+    for kind in (IMAGES, SOUNDS):
+        named = all(PurePath(path).suffix.lower() in kind.suffixes for path in paths)
+        if named and all(map(isfile, paths)):
+            return kind.what
+    return "text" if all(isinstance(item, str) for item in items) else "image"
 
 
 def _most(path: Path, names: list[str]) -> str:

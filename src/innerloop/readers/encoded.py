@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import io
 import json
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, NamedTuple
 
 import torch
@@ -44,7 +42,7 @@ from innerloop.engine.options import Range, check_options
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader
 from innerloop.readers.sound import SoundReader, read_wave, seconds_of
-from innerloop.readers.sources import File
+from innerloop.readers.sources import File, content
 from innerloop.readers.text import Texts
 
 CHUNK = 32  # images in memory at once
@@ -410,7 +408,7 @@ def embed_files(
         contents: dict[int, bytes] = {}
         for i in range(begin, min(begin + chunk, len(files))):
             try:
-                contents[i] = _content(files[i])
+                contents[i] = content(files[i])
             except MemoryError:
                 raise
             except Exception as error:  # an archive raises whatever it likes
@@ -453,13 +451,6 @@ def in_time(items: Sequence[Any], label: str) -> Iterator[Any]:
     finally:
         if progress is not None:
             progress.stop()
-
-
-def _content(file: File | IO[bytes]) -> bytes:
-    """Raises OSError or InnerloopError for a file that cannot be read."""
-    if isinstance(file, Path) and not stat.S_ISREG(file.stat().st_mode):
-        raise InnerloopError("it is not a regular file")
-    return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def encoded_reader(name: str, settings: Mapping[str, Any] | None = None) -> Reader:

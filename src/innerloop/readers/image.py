@@ -181,6 +181,9 @@ class ImageReader(Reader):
             ]
         )
 
+    def thumbnail(self, file: File, side: int) -> bytes | None:
+        return thumbnail(file, side)
+
     def for_data(self, files: Sequence[File]) -> Self:
         """The same reader, with the white of deep images (more than 8 bits, or floating
         point) fixed by training images: the smallest usual white that none of them

@@ -8,10 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.readers.archives import (
+    MAX_FILE,
     Archive,
     Member,
     is_archive,
@@ -23,6 +24,7 @@ from innerloop.readers.files import (
     Sheet,
     label_text,
     read_sheet,
+    regular_file,
     shown,
     some,
 )
@@ -406,6 +408,22 @@ def _in_members(
             path.append(part)
     file = members.get((*around, *path)) or members.get(tuple(path))
     return file or f"the archive holds no file {shown(text)[:80]}"
+
+
+def content(file: File | IO[bytes], most: int = MAX_FILE) -> bytes:
+    """The bytes of a file.
+
+    Raises OSError or InnerloopError for one that cannot be read, is not a regular file,
+    or has more than `most` bytes.
+    """
+    if isinstance(file, Path):
+        with regular_file(file).open("rb") as opened:
+            found = opened.read(most + 1)
+    else:
+        found = file.open().read(most + 1) if isinstance(file, Member) else file.read()
+    if len(found) > most:
+        raise InnerloopError(f"it has more than {most >> 20} MiB")
+    return found
 
 
 def stamp(file: File) -> bytes:

@@ -26,13 +26,12 @@ from innerloop.readers.files import (
     decoded,
     label_text,
     read_sheet,
-    regular_file,
     shown,
     some,
 )
 from innerloop.readers.sources import (
-    File,
     FileKind,
+    content,
     find,
     is_table,
     surrounding,
@@ -323,7 +322,7 @@ def _in_files(path: Path, labels: bool) -> FoundTexts:
     unreadable, other_encoding, total = list(found.other), [], 0
     for i, (file, name) in enumerate(zip(found.files, found.names, strict=True)):
         try:
-            raw = _content(file)
+            raw = content(file, MAX_TEXT)
             text, assumed = decoded(name, raw)
         except Exception as error:  # of an archive, whatever its decoder raises
             reason = getattr(error, "strerror", None) or str(error)
@@ -357,14 +356,6 @@ def _in_files(path: Path, labels: bool) -> FoundTexts:
         tuple(unreadable),
         tuple(notes),
     )
-
-
-def _content(file: File) -> bytes:
-    with regular_file(file).open("rb") if isinstance(file, Path) else file.open() as f:
-        raw = f.read(MAX_TEXT + 1)
-    if len(raw) > MAX_TEXT:
-        raise InnerloopError(f"it has more than {MAX_TEXT >> 20} MiB of text")
-    return raw
 
 
 def _in_sheet(
