@@ -22,10 +22,10 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=0
 
 fuzz: setup
-	$(BIN)/python -m pytest -m slow tests/fuzz
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=0 tests/fuzz
 
 check: setup
 	$(BIN)/ruff check .

@@ -5,9 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from innerloop.readers import ImageReader
 from innerloop.tasks import folder
 from innerloop.tasks.folder import group_by_label, read_classes
 from innerloop.tasks.splits import SPLITS, split_indices
+from tests.readers.test_sources import Means
 
 
 @pytest.fixture(autouse=True)
@@ -401,39 +400,17 @@ def test_columns_of_a_table_of_images_are_options(tmp_path: Path) -> None:
     assert again.bank.names == tasks.bank.names
 
 
-@dataclass(frozen=True)
-class Features(ImageReader):
-    """Images as feature vectors, as from a pretrained encoder."""
-
-    kind = "features"
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        return (3,)
-
-    def pixels(self, files: Any, names: Any) -> Any:
-        images, unreadable = super().pixels(files, names)
-        return self.features(images.float() / 255), unreadable
-
-    def convert(self, X: Any) -> torch.Tensor:
-        return self.features(super().convert(X))
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        means = images.flatten(1).mean(1)
-        return torch.stack([means, -means, means**2], 1)
-
-
 def test_a_reader_of_features_makes_tasks_of_vectors(tmp_path: Path) -> None:
     root = fill(tmp_path)
-    reader = Features(1, (4, 4))
+    reader = Means(1, (4, 4))
     pixels = read_classes(root, GRAY)
     tasks = folder("train", root=root, reader=reader, ways=2, queries=1)
-    assert (tasks.spec.x_shape, tasks.warp) == ((3,), None)
+    assert (tasks.spec.x_shape, tasks.warp) == ((2,), None)
     assert tasks.reader == reader
     assert tasks.sample(4, torch.Generator().manual_seed(0)).support.x.shape == (
         4,
         2,
-        3,
+        2,
     )
     bank = read_classes(root, reader)
     torch.testing.assert_close(

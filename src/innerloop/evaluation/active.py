@@ -95,10 +95,9 @@ class Labeling(Evaluation):
             return "it needs a learner that chooses which labels to acquire"
         return None
 
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         assert isinstance(learner, ActiveLearner)
         curves = labeling_curves(
             learner, tasks, n=plan.n, labels=self.labels, generator=plan.generator()

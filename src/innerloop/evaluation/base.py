@@ -45,11 +45,22 @@ class Evaluation(ABC):
     def prepare(self, load: Callable[[str], Learner]) -> None:  # noqa: B027
         """Called once before the measurement; `load` returns the learner of a run."""
 
-    @abstractmethod
     def __call__(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        """The measurement, with the seed, precision and row labels of `plan`."""
+        """The measurement, with the seed, precision and row labels of `plan`.
+
+        Raises InnerloopTypeError where the learner cannot be measured.
+        """
+        self.check(learner, tasks)
+        learner.eval()
+        return self.measure(learner, tasks, plan)
+
+    @abstractmethod
+    def measure(
+        self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
+    ) -> Report:
+        """The measurement of a learner in evaluation mode that is supported."""
 
     def __repr__(self) -> str:
         shown = ", ".join(

@@ -64,13 +64,11 @@ class Calibration(Evaluation):
         return None
 
     @torch.no_grad()
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
-        learner.eval()
 
-        def measure(task: Task) -> tuple[Tensor, Tensor, Tensor]:
+        def on_task(task: Task) -> tuple[Tensor, Tensor, Tensor]:
             outputs = learner.predict(learner.adapt(task.support), task.query.x)
             p = learner.likelihood.mean(outputs.float())
             confidence, chosen = p.max(-1)
@@ -78,7 +76,7 @@ class Calibration(Evaluation):
             return confidence, (chosen == task.query.y.argmax(-1)).float(), brier
 
         batches = chunks(learner, tasks, plan.n, 25, plan.generator())
-        parts = [learner.mapped(measure, batch) for batch in batches]
+        parts = [learner.mapped(on_task, batch) for batch in batches]
         confidence, correct, brier = (
             torch.cat(columns).double().cpu() for columns in zip(*parts, strict=True)
         )

@@ -282,10 +282,9 @@ class ClassIncrementalTest(Evaluation):
             return "it needs tasks that are drawn from a fixed set of classes"
         return None
 
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         assert isinstance(tasks, ClassSource)
         result = class_incremental_test(
             learner,

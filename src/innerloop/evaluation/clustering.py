@@ -130,12 +130,10 @@ class Clustering(Evaluation):
             return "it needs a learner with an embedding, such as ProtoNet"
         return None
 
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         assert isinstance(learner, Embedding)
-        learner.eval()
         n = min(plan.n, self.tasks)
         generator = plan.generator()  # of the tasks, then of the centers
         scores = []

@@ -65,10 +65,9 @@ class GeneratedSupport(Evaluation):
     def prepare(self, load: Callable[[str], Learner]) -> None:
         self.maker = load(self.generator_run)
 
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         if self.maker is None:
             raise InnerloopError("call prepare() first, to load generator_run")
         spec = self.maker.spec

@@ -278,10 +278,9 @@ class HeadStart(Evaluation):
             return f"training from scratch needs tasks of {kinds}"
         return None
 
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         device = next(learner.parameters(), torch.empty(0)).device
         candidates = []
         for rate in RATES:

@@ -53,15 +53,13 @@ class OpenSet(Evaluation):
         return None
 
     @torch.no_grad()
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         assert isinstance(tasks, AnyWays)
         ways = tasks.spec.y_dim
-        learner.eval()
 
-        def measure(task: Task) -> dict[str, Tensor]:
+        def on_task(task: Task) -> dict[str, Tensor]:
             support, query = task
             # known classes first; all have as many examples
             order = support.y.argmax(-1).argsort(stable=True)
@@ -90,7 +88,7 @@ class OpenSet(Evaluation):
 
         wide = tasks.with_ways(ways + self.unknown)
         batches = chunks(learner, wide, plan.n, 25, plan.generator())
-        parts = [learner.mapped(measure, batch) for batch in batches]
+        parts = [learner.mapped(on_task, batch) for batch in batches]
         values = tuple(
             Measurement.of(
                 name,

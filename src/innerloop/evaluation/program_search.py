@@ -50,12 +50,10 @@ class ProgramSearch(Evaluation):
         return None
 
     @torch.no_grad()
-    def __call__(
+    def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        self.check(learner, tasks)
         assert isinstance(learner, Synthesizer)
-        learner.eval()
         seconds = self.seconds or learner.seconds
         rows: list[Row] = []
         for method, name in SEARCHES.items():

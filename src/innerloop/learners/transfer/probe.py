@@ -23,9 +23,8 @@ from innerloop.nets.registry import encoder
 STRENGTHS = {"mean": 1.0, "ridge": 1.0, "logistic": 0.1, "mahalanobis": 0.1}
 AVERAGED = ("ridge", "logistic")  # the heads of "auto"
 SPREAD = 0.3  # standard deviation of the logarithm of the scale around its usual value
-SHARPNESS = 10.0  # of the maximum over classes in the novelty
+SCALE = 10.0  # of cosine similarities, in the novelty and in transductive predictions
 REFINEMENTS = 10  # of transductive predictions
-SHARPNESS = 10.0  # scale of their cosine similarities
 
 
 class Probe(FeatureLearner):
@@ -110,7 +109,7 @@ class Probe(FeatureLearner):
         # of cosines, whatever the scale: that depends on the support set
         with torch.autocast(x.device.type, enabled=False):
             z = unit(self.embed(x).to(state["center"].dtype) - state["center"])
-            return -(SHARPNESS * z @ state["means"].T).logsumexp(-1) / SHARPNESS
+            return -(SCALE * z @ state["means"].T).logsumexp(-1) / SCALE
 
     def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
         head = {name: value for name, value in state.items() if name != "means"}
@@ -154,5 +153,5 @@ def refined(outputs: Tensor, support: Tensor, y: Tensor, z: Tensor) -> Tensor:
     support, z = unit(support - center), unit(z - center)
     for _ in range(REFINEMENTS):
         means = unit(y.T @ support + outputs.softmax(-1).T @ z)
-        outputs = SHARPNESS * z @ means.T
+        outputs = SCALE * z @ means.T
     return outputs
