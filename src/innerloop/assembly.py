@@ -127,7 +127,10 @@ def training_config(
     usual = learner.defaults if own else rule.defaults
     assert usual is not None
     if not rule.uses_optimizer:
-        ours = ("optimizer", "lr", "weight_decay", "warmup", "decay", "clip")
+        ours = (
+            *("optimizer", "lr", "pretrained_lr"),
+            *("weight_decay", "warmup", "decay", "clip"),
+        )
         wrong = next(
             (k for k in ours if changed.get(k, getattr(usual, k)) != getattr(usual, k)),
             None,

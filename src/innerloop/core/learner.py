@@ -51,6 +51,8 @@ class MetaTrainConfig:
         meta_gradient: how the meta-parameters move.
         optimizer: name of an optimizer in torch.optim.
         lr: its learning rate.
+        pretrained_lr: its learning rate for pretrained networks that are trained
+            further, such as "minilm:all".
         weight_decay: its weight decay.
         warmup: share of training in which the learning rate rises linearly.
         decay: whether the learning rate falls to zero, along half a cosine.
@@ -66,6 +68,7 @@ class MetaTrainConfig:
     meta_gradient: str = "backprop"
     optimizer: str = "AdamW"
     lr: Positive = 1e-3
+    pretrained_lr: Positive = 5e-5
     weight_decay: Fraction = 0.0
     warmup: Fraction = 0.03
     decay: bool = True

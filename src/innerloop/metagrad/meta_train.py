@@ -56,7 +56,8 @@ def warmup_cosine(warmup: float = 0.0, decay: bool = True) -> Schedule:
 
 
 def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Optimizer:
-    """The optimizer that `config` names, over the learner's trainable parameters.
+    """The optimizer that `config` names, over the learner's trainable parameters; those
+    of modules whose attribute `pretrained` is true have a learning rate of their own.
 
     Raises InnerloopError for an unknown optimizer, or a learner without parameters.
     """
@@ -75,7 +76,21 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
             f"optimizer must name an optimizer of torch.optim that steps without a "
             f"closure, such as Adam, AdamW or SGD; got {config.optimizer!r}"
         )
-    return kind(trainable, lr=config.lr, weight_decay=config.weight_decay)  # pyright: ignore[reportCallIssue]
+    pretrained = {
+        parameter
+        for module in learner.modules()
+        if getattr(module, "pretrained", False)
+        for parameter in module.parameters()
+    }
+    groups = [
+        {"params": chosen, "lr": lr}
+        for chosen, lr in (
+            ([p for p in trainable if p not in pretrained], config.lr),
+            ([p for p in trainable if p in pretrained], config.pretrained_lr),
+        )
+        if chosen
+    ]
+    return kind(groups, weight_decay=config.weight_decay)  # pyright: ignore[reportCallIssue]
 
 
 def calibrate(

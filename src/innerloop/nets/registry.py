@@ -103,7 +103,9 @@ def encoder(
                 f"{name} needs {pretrained.what}s as its own reader makes them; got "
                 f"inputs of shape {spec.x_shape} with {spec.vocabulary} tokens"
             )
-        return pretrained.network()
+        network = pretrained.network()
+        network.pretrained = True  # pyright: ignore[reportArgumentType]
+        return network
     frozen, learned = split_name(name)
     if frozen:
         if not learned:
