@@ -18,6 +18,7 @@ from innerloop.engine.memory import tune_allocator
 
 # name: one line of help; `innerloop.cli.NAME` holds the command
 COMMANDS = {
+    "serve": "open a page to teach classes and to see how it works",
     "demo": "meta-train for two minutes and compare with training from scratch",
     "train": "meta-train a learner into a run folder",
     "test": "measure a run on unseen tasks",

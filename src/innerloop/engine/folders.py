@@ -21,5 +21,14 @@ def cache_folder() -> Path:
     named = os.environ.get("INNERLOOP_CACHE")
     if named:
         return Path(named).expanduser()
-    user = Path(os.environ.get("XDG_CACHE_HOME", ""))  # empty or relative: ignored
-    return (user if user.is_absolute() else Path.home() / ".cache") / "innerloop"
+    return _users("XDG_CACHE_HOME", ".cache")
+
+
+def projects_folder() -> Path:
+    """Where the page keeps projects: innerloop/projects in the user's data folder."""
+    return _users("XDG_DATA_HOME", ".local/share") / "projects"
+
+
+def _users(variable: str, usual: str) -> Path:
+    named = Path(os.environ.get(variable, ""))  # empty or relative: ignored
+    return (named if named.is_absolute() else Path.home() / usual) / "innerloop"

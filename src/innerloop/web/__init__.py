@@ -1,0 +1,1 @@
+"""The page: classes taught from a few examples, and how learning to learn works."""

@@ -1,0 +1,4 @@
+// @ts-check
+import { shell } from "../shell.js";
+
+shell();
