@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "synthesis": {*THEORY, *USE},
     "labeling": {*THEORY, *USE, "estimators"},
     "advice": {*THEORY, *USE},
-    "cli": {*USE, "advice", "estimators", "labeling", "synthesis", "testing"},
+    "web": {*USE, "advice", "estimators", "labeling", "optimizer", "synthesis"},
+    "cli": {*USE, "advice", "estimators", "labeling", "synthesis", "testing", "web"},
     "__main__": {"cli"},
     "__init__": set(),
 }
