@@ -23,7 +23,7 @@ from innerloop.web.app import Settings, State, create_app
 TOKEN, SESSION = "a-token-of-the-tests", "session-of-tests"
 TRAIN = (
     "train protonet strokes --ways 5 --shots 1 --queries 4 --encoder conv4 --seed 1 "
-    "--steps 30"
+    "--steps 12"
 )
 
 
@@ -113,10 +113,6 @@ class Hand:
     def cross(self) -> dict[str, Any]:
         t = np.linspace(0.2, 0.8, 20)
         return self._drawing((t, t), (t, 1 - t))
-
-    def zigzag(self) -> dict[str, Any]:
-        t = np.linspace(0.1, 0.9, 7)
-        return self._drawing((t, 0.5 + 0.3 * (-1.0) ** np.arange(7)))
 
 
 @pytest.fixture
