@@ -100,7 +100,7 @@ function bar(id) {
   const share = h("span.share");
   const add = h("button.plain.icon-only", { onclick: () => teach(id) }, icon("plus"));
   const track = h("span.track", { "aria-hidden": "true" }, fill);
-  const element = h("li", { "data-class": id }, h("span.dot", { "aria-hidden": "true" }), name, track, share, add);
+  const element = h("li", { "data-class": id }, h("span.dot", { "aria-hidden": "true" }), name, share, add, track);
   element.style.setProperty("--c", store.colorOf(id));
   return { element, name, fill, share, add };
 }

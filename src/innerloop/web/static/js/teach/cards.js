@@ -173,6 +173,7 @@ function update() {
     const element = (found ?? cards.set(state.id, card(state)).get(state.id))?.element;
     if (element && grid.children[i] !== element) grid.insertBefore(element, grid.children[i] ?? null);
   });
+  if (!extra.isConnected) translate(extra);
   load.classList.toggle("hidden", !["text", "row"].includes(store.project?.kind ?? ""));
   if (grid.lastElementChild !== extra) grid.append(extra);
 }

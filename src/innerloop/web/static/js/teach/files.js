@@ -5,7 +5,8 @@ import { h } from "../dom.js";
 import { say } from "../shell.js";
 import { t } from "../text.js";
 
-export const PICTURES = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/tiff";
+export const PICTURES = "image/*";
+const READABLE = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
 export const TEXTS = ".csv,text/csv";
 const LARGE = 1_500_000; // bytes; larger pictures are made smaller before they are sent
 const SIDE = 1024;
@@ -79,9 +80,9 @@ export function droppable(element, receive) {
   });
 }
 
-/** A picture that is small enough to be sent. @param {File} file @returns {Promise<File>} */
+/** A picture that is small enough, and of a format that the server reads. @param {File} file @returns {Promise<File>} */
 export async function prepared(file) {
-  if (file.size < LARGE || !isPicture(file)) return file;
+  if (!isPicture(file) || (file.size < LARGE && READABLE.includes(file.type))) return file;
   try {
     const bitmap = await createImageBitmap(file);
     const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));

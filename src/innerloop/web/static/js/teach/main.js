@@ -39,17 +39,19 @@ function drawTabs() {
   else note.replaceChildren(t("teach.models.missing", { title: titleOf(missing) }) + " ", h("code", {}, `pip install '${missing.missing}'`));
 }
 
+const page = h("div.teach", {}, grid, h("div.side", {}, ask), insight, label);
 const main = shell();
 main.append(
   h("div.intro", {}, h("div", {}, h("h1", { t: "teach.title" }), h("p.soft", { t: "teach.lead" })), h("div.choice", {}, tabs, note)),
   line,
-  h("div.teach", {}, grid, h("div.side", {}, ask), insight, label),
+  page,
   h("p.visually-hidden", { id: "sketch-keys", t: "teach.sketch.keys" }),
   region,
 );
 translate();
 document.title = `${t("teach.title")} – innerloop`;
 store.events.addEventListener("change", drawTabs);
+store.events.addEventListener("project", () => (page.dataset.kind = store.project?.kind));
 store.events.addEventListener("busy", () => document.body.classList.toggle("busy", store.pending > 0));
 document.addEventListener("language", () => {
   drawTabs();
