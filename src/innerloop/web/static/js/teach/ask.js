@@ -1,9 +1,9 @@
 // @ts-check
 /** The panel where one asks: what it sees, and how sure it is of every class. */
 
-import { post } from "../api.js";
+import { Refused, post } from "../api.js";
 import { h, latest } from "../dom.js";
-import { complain, say } from "../shell.js";
+import { say } from "../shell.js";
 import { t, translate } from "../text.js";
 import { announce } from "./announce.js";
 import * as camera from "./camera.js";
@@ -11,8 +11,9 @@ import { PICTURES, droppable, form, isPicture, pasteable, pick, prepared } from 
 import { icon } from "./icons.js";
 import { sketch } from "./sketch.js";
 import * as store from "./store.js";
+import { trouble } from "./trouble.js";
 
-const PAUSE = 60; // ms between questions of the webcam
+const PAUSE = 40; // ms between two questions: the server takes 50 in a second
 const QUIET = 900; // ms before the answer is read aloud
 
 /**
@@ -47,7 +48,12 @@ let source = { refresh() {}, clear() {}, stop() {} };
 /** @type {Map<string, {element: HTMLElement, name: HTMLElement, fill: HTMLElement, share: HTMLElement, add: HTMLElement}>} */
 const rows = new Map();
 
+const pause = (/** @type {number} */ time) => new Promise((resolve) => setTimeout(resolve, time));
+let sent = 0;
+
 const send = latest(async () => {
+  await pause(sent + PAUSE - performance.now());
+  sent = performance.now();
   const asked = query;
   const id = store.project?.id;
   if (!asked || !id || store.taught().length < 2) return receive(null);
@@ -56,8 +62,9 @@ const send = latest(async () => {
     const found = await post(`projects/${id}/ask`, body);
     if (query && store.project?.id === id) receive(found);
   } catch (error) {
+    if (error instanceof Refused && error.code === "rate") return void (await pause(500));
     receive(null);
-    complain(error);
+    trouble(error);
   }
 });
 
@@ -215,7 +222,7 @@ function photograph() {
     while (video === opened) {
       const file = document.hidden ? null : await camera.frame(opened);
       if (file && video === opened) await ask({ file });
-      await new Promise((resolve) => setTimeout(resolve, store.taught().length < 2 ? 500 : PAUSE));
+      await pause(store.taught().length < 2 ? 500 : PAUSE);
     }
   }
   close();
@@ -258,7 +265,7 @@ function renew() {
 // The panel outlives the questions: it takes pictures whenever it is about pictures.
 const taking = (/** @type {File[]} */ files) => {
   const { take } = /** @type {any} */ (source);
-  if (take) take(files).catch(complain);
+  if (take) take(files).catch(trouble);
 };
 droppable(panel, taking);
 pasteable(panel, taking);

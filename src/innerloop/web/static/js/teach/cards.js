@@ -10,14 +10,14 @@ import { input, takesPictures } from "./inputs.js";
 import { show } from "./pictures.js";
 import * as store from "./store.js";
 
-const FEW = 12; // examples that are shown before one asks for all
+const FEW = 12; // examples that are shown, until all are asked for
 
 /** @type {Map<string, ReturnType<typeof card>>} */
 const cards = new Map();
 /** @type {{near: string[], doubtful: Map<string, string>}} */
 const marks = { near: [], doubtful: new Map() };
 
-export const grid = h("div.cards");
+export const grid = h("div.cards", {}, h("div.card.skeleton"), h("div.card.skeleton"));
 const more = h("button.add-class", { onclick: add }, icon("plus"), h("span", { t: "teach.class.add" }));
 const load = h("button.quiet.small", { onclick: loadTable, t: "teach.table.load" });
 const extra = h("div.card.more", {}, more, load);
@@ -46,6 +46,14 @@ async function loadTable() {
   sayRefused(done.refused);
   if (was) return;
   for (const { id, examples } of done.state.classes) if (!examples.length) await store.removeClass(id);
+}
+
+/** The newest examples, and those that are near to what is asked. @param {store.Example[]} examples */
+function few(examples) {
+  if (examples.length <= FEW) return examples;
+  const near = examples.filter((e) => marks.near.includes(e.id));
+  const others = examples.filter((e) => !marks.near.includes(e.id)).slice(near.length - FEW);
+  return examples.filter((e) => near.includes(e) || others.includes(e));
 }
 
 /** @param {string} example */
@@ -121,7 +129,7 @@ function card(taught) {
     count.textContent = number ? String(number) : "";
     close.setAttribute("aria-label", t("teach.class.remove", { name: state.name }));
     way.refresh();
-    const shown = all ? state.examples : state.examples.slice(-FEW);
+    const shown = all ? state.examples : few(state.examples);
     for (const [id, old] of thumbnails)
       if (!shown.some((e) => e.id === id)) (old.element.remove(), thumbnails.delete(id));
     list.querySelectorAll(".waiting, .empty").forEach((e) => e.remove());
@@ -154,9 +162,14 @@ function card(taught) {
     }
   }
 
+  function near() {
+    if (!all && now.examples.length > FEW) update(now);
+    else mark();
+  }
+
   translate(element);
   update(taught);
-  return { element, field, update, mark, stop: way.stop };
+  return { element, field, update, mark, near, stop: way.stop };
 }
 
 function update() {
@@ -181,7 +194,7 @@ function update() {
 /** Highlight the examples that are nearest to what was asked. @param {string[]} examples */
 export function near(examples) {
   marks.near = examples;
-  for (const each of cards.values()) each.mark();
+  for (const each of cards.values()) each.near();
 }
 
 /** Mark examples that look like another class. @param {{example: string, looks_like: string}[]} doubtful */
@@ -191,8 +204,9 @@ export function doubt(doubtful) {
 }
 
 store.events.addEventListener("project", () => {
-  for (const old of cards.values()) (old.stop(), old.element.remove());
+  for (const old of cards.values()) old.stop();
   cards.clear();
+  grid.replaceChildren();
   marks.near = [];
   marks.doubtful = new Map();
 });

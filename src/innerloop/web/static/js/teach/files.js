@@ -40,7 +40,11 @@ export function pick(accept, { multiple = true, folder = false } = {}) {
 
 /** @param {any} entry of a file system @returns {Promise<File[]>} */
 async function inEntry(entry) {
-  if (entry.isFile) return [await new Promise((good, bad) => entry.file(good, bad))];
+  if (entry.isFile) {
+    const file = await new Promise((good, bad) => entry.file(good, bad));
+    paths.set(file, entry.fullPath.replace(/^\//, ""));
+    return [file];
+  }
   const reader = entry.createReader();
   const files = [];
   for (;;) {
@@ -98,10 +102,16 @@ export async function prepared(file) {
   }
 }
 
-/** @param {File[]} files */
-export function form(files) {
+/** @type {WeakMap<File, string>} */
+const paths = new WeakMap();
+
+/** Where a file is in the folder that was chosen. @param {File} file */
+export const path = (file) => paths.get(file) ?? (file.webkitRelativePath || file.name);
+
+/** @param {File[]} files @param {File[]} [named] the files whose names they have */
+export function form(files, named = files) {
   const all = new FormData();
-  for (const file of files) all.append("file", file, file.name);
+  files.forEach((file, i) => all.append("file", file, path(named[i])));
   return all;
 }
 

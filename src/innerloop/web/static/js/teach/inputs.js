@@ -2,7 +2,7 @@
 /** Where the examples of one class come in, for each kind of model. */
 
 import { h } from "../dom.js";
-import { complain, say } from "../shell.js";
+import { say } from "../shell.js";
 import { t, translate } from "../text.js";
 import { announce } from "./announce.js";
 import * as camera from "./camera.js";
@@ -10,6 +10,7 @@ import { BATCH, PICTURES, droppable, form, isPicture, pasteable, pick, prepared,
 import { icon } from "./icons.js";
 import { sketch } from "./sketch.js";
 import { addExamples } from "./store.js";
+import { trouble } from "./trouble.js";
 
 const WAIT = 800; // ms after the last stroke
 const EVERY = 180; // ms between pictures of the webcam
@@ -88,7 +89,7 @@ function drawing(card) {
 
 /** @param {Card} card @returns {Input} */
 function photographs(card) {
-  const receive = (/** @type {File[]} */ files) => sendPictures(card, files).catch(complain);
+  const receive = (/** @type {File[]} */ files) => sendPictures(card, files).catch(trouble);
   const zone = h("div.drop");
   const element = h("div.input", {}, zone);
   /** @type {HTMLVideoElement|null} */
@@ -222,7 +223,7 @@ export function input(kind, card) {
 
 /** Let pictures be dropped or pasted anywhere on a card. @param {HTMLElement} element @param {Card} card */
 export function takesPictures(element, card) {
-  const receive = (/** @type {File[]} */ files) => sendPictures(card, files).catch(complain);
+  const receive = (/** @type {File[]} */ files) => sendPictures(card, files).catch(trouble);
   droppable(element, receive);
   pasteable(element, receive);
 }

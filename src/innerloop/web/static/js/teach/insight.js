@@ -3,11 +3,11 @@
 
 import { get } from "../api.js";
 import { h, latest, svg } from "../dom.js";
-import { complain } from "../shell.js";
 import { t } from "../text.js";
 import * as ask from "./ask.js";
 import { doubt, near } from "./cards.js";
 import * as store from "./store.js";
+import { trouble } from "./trouble.js";
 
 /**
  * @typedef {{map: {example: string, class: string, x: number, y: number}[],
@@ -111,7 +111,7 @@ const load = latest(async () => {
     doubt(insight?.doubtful ?? []);
     draw();
   } catch (error) {
-    complain(error);
+    trouble(error);
   }
 });
 

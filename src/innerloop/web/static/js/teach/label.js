@@ -3,18 +3,19 @@
 
 import { blob, post } from "../api.js";
 import { h, latest } from "../dom.js";
-import { complain, say } from "../shell.js";
+import { say } from "../shell.js";
 import { t, translate } from "../text.js";
 import { announce } from "./announce.js";
-import { download, droppable, form, isPicture, isTable, pick, prepared, sayRefused } from "./files.js";
+import { download, droppable, form, isPicture, isTable, path, pick, prepared, sayRefused } from "./files.js";
 import { icon } from "./icons.js";
 import * as store from "./store.js";
+import { trouble } from "./trouble.js";
 
 const SHOWN = 60; // rows before one asks for all
 const MOST = 120 * 2 ** 20; // bytes in one request
 
 /**
- * @typedef {{name: string, label: string, none: boolean, probability: number, second: string,
+ * @typedef {{file?: File, name: string, label: string, none: boolean, probability: number, second: string,
  *   second_probability: number}} Row
  */
 
@@ -22,10 +23,10 @@ const MOST = 120 * 2 ** 20; // bytes in one request
 let files = [];
 /** @type {{rows: Row[], ask_next: number[], refused: {name: string, message: string}[]}|null} */
 let found = null;
-/** Rows that were added to a class. @type {Set<string>} */
+/** Rows that were added to a class, or skipped, by name. @type {Set<string>} */
 let done = new Set();
 let all = false;
-/** @type {Map<string, string>} */
+/** @type {Map<File, string>} */
 const addresses = new Map();
 
 const hint = h("p.soft");
@@ -84,18 +85,31 @@ const label = latest(async () => {
   panel.setAttribute("aria-busy", "true");
   try {
     const small = await Promise.all(sent.map(prepared));
-    const result = await post(`projects/${id}/label?format=json`, form(small));
+    const result = await post(`projects/${id}/label?format=json`, form(small, sent));
+    if (!texts()) pair(result, sent);
     if (files !== sent || store.project?.id !== id) return;
     if (!found) announce(t("teach.label.ready", { count: result.rows.length }));
     if (!found) sayRefused(result.refused);
     found = result;
     draw();
   } catch (error) {
-    complain(error);
+    trouble(error);
   } finally {
     panel.removeAttribute("aria-busy");
   }
 });
+
+/** Give each row its file: rows are in the order of the files that could be read.
+ * @param {{rows: Row[], refused: {name: string}[]}} result @param {File[]} sent */
+function pair({ rows, refused }, sent) {
+  const bad = refused.map((r) => r.name);
+  const good = sent.filter((file) => {
+    const place = bad.findIndex((name) => path(file).endsWith(name));
+    if (place >= 0) bad.splice(place, 1);
+    return place < 0;
+  });
+  rows.forEach((row, i) => (row.file = good[i]));
+}
 
 /** @param {"csv"|"zip"} format */
 async function save(format) {
@@ -104,22 +118,24 @@ async function save(format) {
     const content = await blob(`projects/${store.project?.id}/label?format=${format}`, form(files));
     download(content, `${store.project?.name ?? "labels"}.${format}`);
   } catch (error) {
-    complain(error);
+    trouble(error);
   }
 }
 
-/** @param {string} name */
-function thumbnail(name) {
-  const file = files.find((f) => f.name === name);
-  if (!file || texts()) return null;
-  if (!addresses.has(name)) addresses.set(name, URL.createObjectURL(file));
-  return h("img", { src: addresses.get(name), alt: "", loading: "lazy" });
+/** @param {Row} row */
+function thumbnail({ file }) {
+  if (!file) return null;
+  if (!addresses.has(file)) addresses.set(file, URL.createObjectURL(file));
+  return h("img", { src: addresses.get(file), alt: "", loading: "lazy" });
 }
 
 /** @param {Row} row @param {string} id */
 async function answer(row, id) {
-  const file = files.find((f) => f.name === row.name);
-  const examples = texts() ? { texts: [row.name] } : file && form([await prepared(file)]);
+  const kind = store.project?.kind;
+  let examples;
+  if (kind === "text") examples = { texts: [row.name] };
+  else if (kind === "row") examples = { rows: [row.name.split(",").map(Number)] };
+  else if (row.file) examples = form([await prepared(row.file)]);
   if (!examples) return;
   if (!(await store.addExamples(id, examples))) return;
   done.add(row.name);
@@ -138,7 +154,7 @@ function drawNext() {
     return button;
   });
   const skip = h("button.plain.small", { onclick: () => (done.add(row.name), draw()) }, t("teach.label.skip"));
-  const content = thumbnail(row.name) ?? h("blockquote", {}, row.name);
+  const content = thumbnail(row) ?? h("blockquote", {}, row.name);
   const title = h("h3", {}, t("teach.label.next"));
   next.setAttribute("aria-label", t("teach.label.next"));
   next.replaceChildren(content, h("div", {}, title, h("p.soft", {}, t("teach.label.why", { first: row.label, second: row.second })), h("div.row", {}, ...buttons, skip)));
@@ -153,7 +169,7 @@ function line(row) {
   const element = h(
     "tr",
     {},
-    h("td", {}, thumbnail(row.name)),
+    h("td", {}, thumbnail(row)),
     h("td.file", {}, row.name),
     h("td", {}, h("span.dot"), " ", row.none ? h("em.soft", {}, t("teach.label.none")) : row.label),
     h("td.sure", {}, h("span.track", { "aria-hidden": "true" }, fill), h("span", {}, `${Math.round(row.probability * 100)} %`)),

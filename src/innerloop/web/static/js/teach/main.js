@@ -57,5 +57,11 @@ document.addEventListener("language", () => {
   drawTabs();
   document.title = `${t("teach.title")} – innerloop`;
 });
+store.events.addEventListener("models", drawTabs);
 await store.start();
-if (!store.project && store.models.length) choose(store.models[0]);
+if (!store.project) {
+  if (store.models.length) choose(store.models[0]);
+  const again = h("button", { onclick: () => location.reload(), t: "teach.again" });
+  grid.replaceChildren(h("div.card.stopped", {}, h("p", { t: store.models.length ? "teach.models.none" : "teach.stopped" }), again));
+  translate(grid);
+}

@@ -3,11 +3,11 @@
 
 import { blob, get } from "../api.js";
 import { h } from "../dom.js";
-import { complain } from "../shell.js";
 import { t, translate } from "../text.js";
 import { download, pick } from "./files.js";
 import { icon } from "./icons.js";
 import * as store from "./store.js";
+import { trouble } from "./trouble.js";
 
 const field = /** @type {HTMLInputElement} */ (
   h("input.name", { maxlength: 60, "data-t-label": "teach.project.name", onchange: rename, spellcheck: "false", autocomplete: "off" })
@@ -47,7 +47,7 @@ async function save() {
     const content = await blob(`projects/${store.project?.id}/file`);
     download(content, `${store.project?.name ?? "project"}.zip`);
   } catch (error) {
-    complain(error);
+    trouble(error);
   }
 }
 
@@ -99,14 +99,14 @@ async function openDialog() {
     translate(dialog);
     dialog.showModal();
   } catch (error) {
-    complain(error);
+    trouble(error);
   }
 }
 
 function update() {
   const project = store.project;
   if (document.activeElement !== field) field.value = project?.name ?? "";
-  undo.disabled = !project?.can_undo;
+  undo.disabled = !store.canUndo();
   place.title = project?.folder ?? "";
   const short = project?.folder.split("/").slice(-2).join("/") ?? "";
   place.textContent = project?.examples ? t("teach.project.saved", { folder: `…/${short}` }) : t("teach.project.empty");
@@ -116,7 +116,7 @@ document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey || event.key.toLowerCase() !== "z") return;
   if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;
   event.preventDefault();
-  if (store.project?.can_undo) store.undo();
+  if (store.canUndo()) store.undo();
 });
 store.events.addEventListener("change", update);
 document.addEventListener("language", update);

@@ -2,8 +2,8 @@
 /** The project that is open, and what is done to it. One change at a time. */
 
 import { get, patch, post, remove } from "../api.js";
-import { complain } from "../shell.js";
 import { t } from "../text.js";
+import { trouble } from "./trouble.js";
 
 /**
  * @typedef {{name: string, title: string, kind: "drawing"|"image"|"text"|"row", ready: boolean,
@@ -19,7 +19,8 @@ import { t } from "../text.js";
 const LAST = "innerloop.projects"; // by model; and "": the model used last
 const COLORS = 12;
 
-/** "project": another one is open; "change": it has changed; "busy". */
+/** "models": they are known; "project": another one is open; "change": it has changed;
+ * "busy": `pending` has changed. */
 export const events = new EventTarget();
 
 /** @type {Model[]} */
@@ -33,6 +34,9 @@ export let pending = 0;
 let queue = Promise.resolve();
 /** @type {Map<string, number>} */
 let colors = new Map();
+/** Changes since a project was made here: the two empty classes are not undone.
+ * @type {Map<string, number>} */
+const depths = new Map();
 
 /** @returns {Record<string, string>} */
 function remembered() {
@@ -45,7 +49,8 @@ function remembered() {
 
 /** @param {Project} state */
 function show(state) {
-  const other = project?.id !== state.id;
+  const before = project;
+  const other = before?.id !== state.id;
   project = state;
   if (other) colors = new Map();
   for (const { id } of state.classes) {
@@ -55,6 +60,7 @@ function show(state) {
     colors.set(id, free ?? colors.size % COLORS);
   }
   localStorage.setItem(LAST, JSON.stringify({ ...remembered(), [state.model]: state.id, "": state.model }));
+  if (before && other && !before.examples) remove(`projects/${before.id}`).catch(() => {}); // nothing is in it
   if (other) events.dispatchEvent(new Event("project"));
   events.dispatchEvent(new Event("change"));
 }
@@ -80,7 +86,7 @@ export const model = () => models.find((m) => m.name === project?.model);
 function alone(work) {
   pending += 1;
   events.dispatchEvent(new Event("busy"));
-  const result = queue.then(work).catch(complain);
+  const result = queue.then(work).catch(trouble);
   queue = result.finally(() => {
     pending -= 1;
     events.dispatchEvent(new Event("busy"));
@@ -92,6 +98,7 @@ function alone(work) {
 async function fresh(model, name) {
   let state = await post("projects", { model, name: name ?? t("teach.project.untitled") });
   for (let i = state.classes.length; i < 2; i++) state = await addClassTo(state);
+  depths.set(state.id, 0);
   return state;
 }
 
@@ -106,11 +113,14 @@ function addClassTo(state) {
 /** The models, and the project of the last visit. */
 export const start = () =>
   alone(async () => {
-    models = (await get("models")).models;
-    const last = remembered()[""];
-    const found = models.find((m) => m.name === last && m.ready) ?? models.find((m) => m.ready);
-    if (found) await reopen(found.name);
-    return found;
+    const listed = get("models").then((found) => {
+      models = found.models;
+      events.dispatchEvent(new Event("models"));
+    });
+    const opened = reopen(remembered()[""] ?? "drawings").catch(() => null);
+    await Promise.all([listed, opened]);
+    const ready = models.find((m) => m.ready);
+    if (!project && ready) await reopen(ready.name);
   });
 
 /** @param {string} model */
@@ -143,7 +153,9 @@ export const discard = (id) =>
   alone(async () => {
     const { model, id: current } = project ?? {};
     await remove(`projects/${id}`);
-    if (id === current && model) show(await fresh(model));
+    if (id !== current || !model) return true;
+    project = null;
+    show(await fresh(model));
     return true;
   });
 
@@ -157,6 +169,7 @@ function change(work) {
   return alone(async () => {
     if (!project || project.id !== id) return undefined;
     const result = await work(`projects/${id}`, project);
+    depths.set(project.id, (depths.get(project.id) ?? Infinity) + 1);
     if (project.id === id) show(result.state ?? result);
     return result;
   });
@@ -171,7 +184,14 @@ export const renameClass = (id, name) => change((base) => patch(`${base}/classes
 export const removeClass = (id) => change((base) => remove(`${base}/classes/${id}`));
 /** @param {string} id */
 export const removeExample = (id) => change((base) => remove(`${base}/examples/${id}`));
-export const undo = () => change((base) => post(`${base}/undo`));
+export const canUndo = () => !!project?.can_undo && depths.get(project.id) !== 0;
+export const undo = () =>
+  change(async (base, { id }) => {
+    if (!canUndo()) return { ...project };
+    const state = await post(`${base}/undo`);
+    depths.set(id, (depths.get(id) ?? Infinity) - 2); // and 1 more for this change
+    return state;
+  });
 
 /**
  * @param {string} id of the class
