@@ -164,13 +164,15 @@ async def _follow(
     trainings: Trainings, name: str, history: History
 ) -> AsyncIterator[dict[str, Any]]:
     """What has happened in a run, then what happens until its process ends."""
-    looks = 0
+    looks, before = 0, None
     with trainings.watching():
         while True:
             active = trainings.active(name)  # before the files are read
             if not active or looks % STATUS_EVERY == 0:
                 run = await anyio.to_thread.run_sync(trainings.describe, name)
-                yield {"event": "status", "run": run}
+                if run != before:
+                    yield {"event": "status", "run": run}
+                before = run
             for event in await anyio.to_thread.run_sync(history.new):
                 yield event
             if not active:
