@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -88,9 +91,16 @@ def create_app(settings: Settings) -> Guard:
         *(Route(o.path, o.__call__, methods=[o.method]) for o in known),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_sync(state.trainings.close)
+
+    state = State(settings)
     handlers: Any = {404: _missing, 405: _missing, 500: _failed}
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    app.state.innerloop = State(settings)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.state.innerloop = state
     return Guard(app, settings.token, settings.hosts, settings.rate)
 
 
