@@ -75,7 +75,8 @@ def points(x: Schema, y: Schema, most: int) -> Schema:
 
 def examples(posted: list[dict[str, float]]) -> Examples:
     """Points as examples of a function, x (n, 1) and y (n, 1)."""
-    values = torch.tensor([[p["x"], p["y"]] for p in posted]).reshape(-1, 2)
+    rows = [[p["x"], p["y"]] for p in posted]
+    values = torch.tensor(rows, dtype=torch.float32).reshape(-1, 2)
     return Examples(values[:, :1], values[:, 1:])
 
 

@@ -66,16 +66,16 @@ export async function mount(element) {
   /** @param {Answer} now @param {number} arm */
   function record({ rewards, means }, arm) {
     const got = rewards.filter((_, i) => actions[i] === arm);
-    const [button_, won] = [/** @type {HTMLButtonElement} */ (machine.children[arm]), sum(got)];
-    const [, score, track, mean] = button_.children;
+    const [place, won] = [machine.children[arm], sum(got)];
+    const [, score, track, mean] = place.children;
     const values = { arm: LETTERS[arm], won, pulls: got.length };
     const share = means ? means[arm] : got.length ? won / got.length : 0;
     score.textContent = t("tour.bandit.won", values);
-    mean.textContent = means ? t("tour.bandit.mean", { percent: Math.round(100 * share) }) : got.length ? `${Math.round(100 * share)} %` : " ";
+    mean.textContent = means ? t("tour.bandit.mean", { percent: Math.round(100 * share) }) : got.length ? `${Math.round(100 * share)}%` : " ";
     /** @type {HTMLElement} */ (track.firstElementChild).style.transform = `scaleX(${share})`;
-    button_.classList.toggle("best", !!means && share === Math.max(...means));
-    button_.disabled = means !== null;
-    button_.setAttribute("aria-label", `${t("tour.bandit.pull", values)} ${means ? mean.textContent : ""}`);
+    place.classList.toggle("best", !!means && share === Math.max(...means));
+    place.setAttribute("aria-disabled", String(means !== null)); // it keeps the focus
+    place.setAttribute("aria-label", `${t("tour.bandit.pull", values)} ${means ? mean.textContent : ""}`);
   }
 
   /** @param {Player} player @param {number} pulls */
@@ -113,7 +113,7 @@ export async function mount(element) {
       arm: LETTERS[actions[rewards.length - 1] ?? 0],
       who: t(`tour.bandit.${best.name}`),
       score: sum(best.rewards),
-      means: (means ?? []).map((mean, arm) => `${LETTERS[arm]} ${Math.round(100 * mean)} %`).join(t("tour.comma")),
+      means: (means ?? []).map((mean, arm) => `${LETTERS[arm]} ${Math.round(100 * mean)}%`).join(t("tour.comma")),
       best: number(now.best, 1),
     };
     if (!rewards.length) words.say(t("tour.bandit.start", { pulls }));

@@ -6,6 +6,7 @@ import { language, t } from "../text.js";
 
 const MARGIN = { left: 34, right: 10, top: 10, bottom: 24 };
 const HIT = 22; // radius in which a point is touched
+/** @type {Record<string, number[]>} */
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** A number for people. @param {number} value @param {number} [digits] */
@@ -123,7 +124,7 @@ export class Plot {
     this.dots.forEach((dot, index) => {
       const { x, y } = points[index];
       dot.setAttribute("transform", `translate(${this.left(x).toFixed(1)} ${this.top(y).toFixed(1)})`);
-      dot.setAttribute("aria-label", this.handlers.name(index));
+      set(dot, { "aria-label": this.handlers.name(index), "aria-roledescription": t("tour.point") });
     });
   }
 
@@ -142,7 +143,6 @@ export class Plot {
         class: "dot",
         tabindex: 0,
         role: "button",
-        "aria-roledescription": t("tour.point"),
         onfocus: () => (this.active = index),
         onpointerdown: (/** @type {PointerEvent} */ event) => {
           held = true;
@@ -154,7 +154,7 @@ export class Plot {
         onpointercancel: () => (held = false),
         ondblclick: () => remove?.(index),
         onkeydown: (/** @type {KeyboardEvent} */ event) => {
-          const way = KEYS[/** @type {keyof KEYS} */ (event.key)];
+          const way = KEYS[event.key];
           if (way) {
             const step = event.shiftKey ? 10 : 40;
             const { x, y } = this.shown[index];

@@ -37,7 +37,6 @@ const fresh = () => [
 class Field {
   /** @param {Answer} answer @param {Plot} plot */
   constructor({ columns, rows, outputs }, plot) {
-    Object.assign(this, { columns, rows, outputs, plot });
     this.columns = columns;
     this.rows = rows;
     this.outputs = outputs;
@@ -160,7 +159,7 @@ export async function mount(element) {
     const { x, y } = points[points.length - 1];
     const shares = field.probabilities(x, y);
     shares.forEach((share, k) => {
-      bars[k].textContent = `${Math.round(100 * share)} %`;
+      bars[k].textContent = `${Math.round(100 * share)}%`;
       fills[k].style.transform = `scaleX(${share})`;
     });
     const best = shares.indexOf(Math.max(...shares));
