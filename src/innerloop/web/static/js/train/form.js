@@ -103,7 +103,7 @@ export class Form {
       this.pick("learner", choices.learners),
       this.pick("tasks", choices.tasks),
       this.length(),
-      this.line("train.name", this.input("name", { type: "text", value: values.name, maxlength: 64, pattern: "[A-Za-z0-9_-]+", required: true, oninput: () => (this.named = true) })),
+      this.line("train.name", this.input("name", { type: "text", value: values.name, maxlength: 64, required: true, oninput: () => (this.named = true) })),
       h(
         "div.sections",
         {},
