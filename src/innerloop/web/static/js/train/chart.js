@@ -181,8 +181,11 @@ export class Chart {
     this.note.replaceChildren(h("div.soft", {}, `${this.xLabel()} ${short(best.x)}`), ...rows);
     this.note.classList.remove("hidden");
     const right = this.at > this.width / 2;
-    this.note.style.left = right ? "auto" : `${this.at + 12}px`;
-    this.note.style.right = right ? `${this.width - this.at + 12}px` : "auto";
+    const beside = this.width > 420 ? 12 + (right ? this.width - this.at : this.at) : 0;
+    const narrow = this.width <= 420;
+    // beside the cursor; where that is too narrow, at the other edge
+    this.note.style.left = right === narrow ? `${beside}px` : "auto";
+    this.note.style.right = right === narrow ? "auto" : `${beside}px`;
   }
 
   /** @param {KeyboardEvent} event */

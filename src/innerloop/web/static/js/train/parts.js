@@ -42,5 +42,5 @@ export function scored(measure, score, interval) {
 export const labelled = (labels) =>
   Object.entries(labels)
     .filter(([, v]) => v !== null)
-    .map(([k, v]) => `${v} ${k}`)
+    .map(([k, v]) => `${k} ${v}`)
     .join(", ");
