@@ -126,7 +126,7 @@ class Labeling:
                 self.query.files, self.query.names, self.labels, strict=True
             ):
                 parts = [p for p in PurePosixPath(name).parts if p not in ("/", "..")]
-                target = _free(folder / _folder_name(label) / Path(*parts))
+                target = _free(folder / folder_name(label) / Path(*parts))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content(file))
         except OSError as error:
@@ -270,7 +270,7 @@ def untrained_for(
     return untrained(reader_for(path, encoder, settings), transductive)
 
 
-def _folder_name(label: str) -> str:
+def folder_name(label: str) -> str:
     """A label as the name of a folder."""
     name = "".join(
         "_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in label

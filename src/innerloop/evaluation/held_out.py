@@ -79,7 +79,11 @@ def rejection_threshold(
     that the learner has more examples for are less novel, so the rate in use is lower.
     """
     checked(rejection_threshold, {"rate": rate}, "rejection_threshold")
-    found = held_out(learner, support)
+    return threshold(held_out(learner, support), rate)
+
+
+def threshold(found: HeldOut, rate: float) -> Tensor:
+    """The threshold of `rejection_threshold`, from held-out predictions."""
     ordered = found.novelty.masked_fill(~found.known, torch.inf).sort().values
     n = found.known.sum()
     rank = ((1 - rate) * (n + 1)).ceil().clamp(max=n).clamp_min(1)
