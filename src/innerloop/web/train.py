@@ -53,6 +53,14 @@ async def _thread(function: Callable[..., Result], *arguments: Any) -> Result:
         raise _refused(conflict) from conflict
 
 
+async def _computed(call: Call, function: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a function that imports or checks much."""
+    try:
+        return await call.compute(function, *arguments)
+    except Conflict as conflict:
+        raise _refused(conflict) from conflict
+
+
 def _refused(conflict: Conflict) -> Refused:
     return Refused(STATUS_OF.get(conflict.code, 409), conflict.code, str(conflict))
 
@@ -72,7 +80,7 @@ def _trainings(call: Call) -> Trainings:
 
 async def choices(call: Call) -> Any:
     trainings = _trainings(call)
-    return await call.compute(_choices, trainings, dict(call.path))
+    return await _computed(call, _choices, trainings, dict(call.path))
 
 
 def _choices(trainings: Trainings, named: dict[str, str]) -> Any:
@@ -95,7 +103,7 @@ def _choices(trainings: Trainings, named: dict[str, str]) -> Any:
 
 async def command(call: Call) -> Any:
     trainings = _trainings(call)
-    _, line = await call.compute(_words, trainings, call.body)
+    _, line = await _computed(call, _words, trainings, call.body)
     return {"command": line}
 
 
@@ -125,7 +133,7 @@ async def start(call: Call) -> Any:
     trainings, body = _trainings(call), call.body
     if body["name"] in RESERVED:
         raise Refused(409, "name", "choose another name for the run")
-    words, line = await call.compute(_words, trainings, body)
+    words, line = await _computed(call, _words, trainings, body)
     kept = ("learner", "tasks", "meta_gradient", "steps", "minutes")
     asked = {name: body.get(name) for name in kept}
     await _thread(trainings.start, body["name"], words, asked, line)

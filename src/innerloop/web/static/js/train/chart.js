@@ -133,16 +133,17 @@ export class Chart {
     const py = (y) => EDGE.top + (1 - (y - limits.bottom) / (limits.top - limits.bottom)) * tall;
     this.px = px;
     this.py = py;
+    const whole = this.curves.every((c) => c.shown.every((p) => Number.isInteger(p.x)));
     const grid = svg("g", { class: "grid" });
     for (const y of ticks(limits.bottom, limits.top, 4))
       grid.append(
         svg("line", { x1: EDGE.left, x2: EDGE.left + w, y1: py(y), y2: py(y) }),
         svg("text", { x: EDGE.left - 8, y: py(y) + 4, "text-anchor": "end" }, this.format(y)),
       );
-    for (const x of ticks(limits.left, limits.right, Math.min(6, w / 70)))
+    for (const x of ticks(limits.left, limits.right, Math.min(6, w / 70)).filter((x) => !whole || Number.isInteger(x)))
       grid.append(svg("text", { x: px(x), y: HEIGHT - EDGE.bottom + 18, "text-anchor": "middle" }, short(x)));
     grid.append(svg("text", { x: EDGE.left + w / 2, y: HEIGHT - 4, "text-anchor": "middle", class: "axis" }, this.xLabel()));
-    const clip = svg("clipPath", { id: this.clip }, svg("rect", { x: EDGE.left, y: EDGE.top, width: w + 6, height: tall }));
+    const clip = svg("clipPath", { id: this.clip }, svg("rect", { x: EDGE.left - 5, y: EDGE.top, width: w + 10, height: tall }));
     const plot = svg("g", { "clip-path": `url(#${this.clip})` });
     for (const { color, shown, raw } of this.curves) {
       /** @param {Point[]} points */
@@ -180,8 +181,11 @@ export class Chart {
     this.note.replaceChildren(h("div.soft", {}, `${this.xLabel()} ${short(best.x)}`), ...rows);
     this.note.classList.remove("hidden");
     const right = this.at > this.width / 2;
-    this.note.style.left = right ? "auto" : `${this.at + 12}px`;
-    this.note.style.right = right ? `${this.width - this.at + 12}px` : "auto";
+    const beside = this.width > 420 ? 12 + (right ? this.width - this.at : this.at) : 0;
+    const narrow = this.width <= 420;
+    // beside the cursor; where that is too narrow, at the other edge
+    this.note.style.left = right === narrow ? `${beside}px` : "auto";
+    this.note.style.right = right === narrow ? "auto" : `${beside}px`;
   }
 
   /** @param {KeyboardEvent} event */

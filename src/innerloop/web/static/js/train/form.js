@@ -103,7 +103,7 @@ export class Form {
       this.pick("learner", choices.learners),
       this.pick("tasks", choices.tasks),
       this.length(),
-      this.line("train.name", this.input("name", { type: "text", value: values.name, maxlength: 64, pattern: "[A-Za-z0-9_-]+", required: true, oninput: () => (this.named = true) })),
+      this.line("train.name", this.input("name", { type: "text", value: values.name, maxlength: 64, required: true, oninput: () => (this.named = true) })),
       h(
         "div.sections",
         {},
@@ -254,7 +254,7 @@ export class Form {
     input.setAttribute("aria-describedby", `${input.id}-help`);
     const range = f.low !== null && f.high !== null ? t("train.between", { low: f.low, high: f.high }) : "";
     const from = f.from_data ? t("train.from_data", { folder: this.choices.data }) : "";
-    const help = [f.help, range, from].filter(Boolean).join(" ");
+    const help = [f.help.replaceAll("`", ""), range, from].filter(Boolean).join(" ");
     return h(
       "div.option",
       {},

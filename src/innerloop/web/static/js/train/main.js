@@ -8,7 +8,7 @@ import { t, translate } from "../text.js";
 import { Chart, short } from "./chart.js";
 import { Form } from "./form.js";
 import { commandLine } from "./parts.js";
-import { active, board, detail, item } from "./runs.js";
+import { active, board, detail, item, live, progress } from "./runs.js";
 import { Series } from "./series.js";
 
 const MOST_SHOWN = 8;
@@ -36,7 +36,13 @@ class Page {
     this.loss = new Chart(() => t("train.loss"), () => this.axisLabel());
     /** @type {Map<string, Chart>} by what is measured */
     this.validation = new Map();
-    this.axes = h("div.axes", { role: "group", "data-t-label": "train.axis" });
+    /** @type {["step"|"seconds", HTMLElement][]} */
+    this.axis_buttons = (/** @type {const} */ (["step", "seconds"])).map((axis) => [
+      axis,
+      h("button.plain", { type: "button", t: `train.by_${axis}`, onclick: () => ((this.axis = axis), this.draw()) }),
+    ]);
+    this.axes = h("div.axes", { role: "group", "data-t-label": "train.axis" }, ...this.axis_buttons.map(([, button]) => button));
+    this.legend = h("div.legend");
     this.charts = h("div.charts", {}, this.loss.element);
     this.list = h("ul.runs");
     this.detail = h("div.place");
@@ -59,7 +65,7 @@ class Page {
       translate(this.main);
       return;
     }
-    this.curves = h("section.card.curves", {}, h("header", {}, h("h2", { t: "train.curves" }), this.axes), this.charts);
+    this.curves = h("section.card.curves", {}, h("header", {}, h("h2", { t: "train.curves" }), this.axes), this.legend, this.charts);
     this.main.append(
       h(
         "div.columns",
@@ -184,29 +190,39 @@ class Page {
   draw() {
     if (!this.curves) return;
     this.drawCurves();
-    const kept = document.activeElement;
-    const run = /** @type {HTMLElement|null} */ (kept?.closest?.("[data-run]"))?.dataset.run;
-    this.list.replaceChildren(
-      ...(this.runs.length
-        ? this.runs.map((r) =>
-            item(r, {
-              color: this.shown.get(r.name),
-              chosen: r.name === this.chosen,
-              series: this.series.get(r.name),
-              compare: (on) => (on ? this.show(r.name) : this.hide(r.name), this.draw()),
-              choose: () => this.choose(r.name),
-            }),
-          )
-        : [h("li.soft.nothing", {}, t("train.no_runs"))]),
-    );
-    if (run) /** @type {HTMLElement|null} */ (this.list.querySelector(`[data-run="${run}"]`))?.focus();
+    this.drawList();
     this.drawDetail();
-    const boards = JSON.stringify(this.board) + document.documentElement.lang;
+    const boards = JSON.stringify(this.board) + language();
     if (this.boards.dataset.shown !== boards) {
       this.boards.dataset.shown = boards;
       this.boards.replaceChildren(board(this.board, (name) => this.choose(name)));
       translate(this.boards);
     }
+  }
+
+  /** The list is made anew only where something else than progress has changed. */
+  drawList() {
+    const state = JSON.stringify([this.runs.map((r) => [r.name, r.status, r.score]), [...this.shown], this.chosen, language()]);
+    if (this.list.dataset.shown !== state) {
+      this.list.dataset.shown = state;
+      const run = /** @type {HTMLElement|null} */ (document.activeElement?.closest("[data-run]"))?.dataset.run;
+      const items = this.runs.map((r) =>
+        item(r, {
+          color: this.shown.get(r.name),
+          chosen: r.name === this.chosen,
+          compare: (on) => (on ? this.show(r.name) : this.hide(r.name), this.draw()),
+          choose: () => this.choose(r.name),
+        }),
+      );
+      this.list.replaceChildren(...(items.length ? items : [h("li.soft.nothing", {}, t("train.no_runs"))]));
+      if (run) /** @type {HTMLElement|null} */ (this.list.querySelector(`[data-run="${run}"]`))?.focus();
+    }
+    this.runs.forEach((r, i) => {
+      const bar = this.list.children[i]?.querySelector(".bar");
+      const share = 100 * progress(r, this.series.get(r.name));
+      bar?.setAttribute("aria-valuenow", String(Math.round(share)));
+      if (bar) /** @type {HTMLElement} */ (bar.firstChild).style.width = `${share}%`;
+    });
   }
 
   /** @param {string} name */
@@ -219,12 +235,17 @@ class Page {
   drawDetail() {
     const chosen = this.runs.find((r) => r.name === this.chosen);
     const series = this.series.get(this.chosen);
-    // what is typed or opened in it stays: it is made anew only where something changed
-    const state = JSON.stringify([chosen, series?.description, series?.notes, chosen && active(chosen) ? series?.stepped.size : 0, document.documentElement.lang]);
+    const state = JSON.stringify([chosen && { ...chosen, step: 0, seconds: 0 }, series?.description, series?.notes, language()]);
+    if (chosen)
+      live(chosen, series).forEach((text, i) => {
+        const place = this.detail.querySelector(`[data-live="${["steps", "speed"][i]}"]`);
+        if (place) place.textContent = text;
+      });
     if (this.detail.dataset.shown === state) return;
     const open = this.detail.querySelector("details")?.open;
-    if (this.detail.contains(document.activeElement) && this.detail.dataset.run === this.chosen && this.detail.dataset.status === chosen?.status) return;
-    Object.assign(this.detail.dataset, { shown: state, run: this.chosen, status: chosen?.status });
+    // what is typed in it stays
+    if (this.detail.contains(document.activeElement) && this.detail.dataset.run === `${this.chosen} ${chosen?.status}`) return;
+    Object.assign(this.detail.dataset, { shown: state, run: `${this.chosen} ${chosen?.status}` });
     this.detail.replaceChildren(...(chosen ? [detail(chosen, series, { folder: this.folder, act: (what, body) => this.act(chosen, what, body) })] : []));
     const details = this.detail.querySelector("details");
     if (open && details) details.open = true;
@@ -233,11 +254,8 @@ class Page {
   drawCurves() {
     const shown = [...this.shown].map(([name, color]) => ({ name, color, run: this.runs.find((r) => r.name === name), series: this.series.get(name) }));
     const some = shown.filter((s) => s.run && s.series);
-    this.axes.replaceChildren(
-      ...["step", "seconds"].map((axis) =>
-        h("button.plain", { type: "button", "aria-pressed": String(this.axis === axis), onclick: () => ((this.axis = /** @type {any} */ (axis)), this.draw()) }, t(`train.by_${axis}`)),
-      ),
-    );
+    for (const [axis, button] of this.axis_buttons) button.setAttribute("aria-pressed", String(this.axis === axis));
+    this.legend.replaceChildren(...some.map(({ name, color }) => h(`span.s${color}`, {}, h("i.swatch"), name)));
     this.loss.show(some.map(({ name, color, series }) => ({ name, color, smooth: (series?.stepped.size ?? 0) > 0, points: series?.losses(this.axis) ?? [] })));
     const measures = new Set(some.map((s) => s.run.measure).filter(Boolean));
     if (!measures.size) measures.add("");
@@ -266,10 +284,11 @@ class Page {
   }
 }
 
+const language = () => document.documentElement.lang;
+
 /** What to do where trainings are off. */
 function off() {
-  const element = h("section.card.off", {}, h("h2", { t: "train.off" }), h("p", { t: "train.off_how" }), commandLine("innerloop serve --allow-training").element, h("p.soft.small", { t: "train.off_why" }));
-  return element;
+  return h("section.card.off", {}, h("h2", { t: "train.off" }), h("p", { t: "train.off_how" }), commandLine("innerloop serve --allow-training").element, h("p.soft.small", { t: "train.off_why" }));
 }
 
 const page = new Page(shell());

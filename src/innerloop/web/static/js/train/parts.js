@@ -34,13 +34,13 @@ export function scored(measure, score, interval) {
   const percent = measure === "accuracy";
   const scale = percent ? 100 : 1;
   const digits = percent ? 1 : 3;
-  const spread = interval ? ` ± ${(scale * interval).toFixed(digits)}` : "";
-  return `${(scale * score).toFixed(digits)}${spread}${percent ? " %" : ""}`;
+  const spread = interval ? `\u00a0±\u00a0${(scale * interval).toFixed(digits)}` : "";
+  return `${(scale * score).toFixed(digits)}${spread}${percent ? "\u00a0%" : ""}`;
 }
 
 /** What tells settings apart, in words. @param {Record<string, any>} labels */
 export const labelled = (labels) =>
   Object.entries(labels)
     .filter(([, v]) => v !== null)
-    .map(([k, v]) => `${v} ${k}`)
+    .map(([k, v]) => `${k} ${v}`)
     .join(", ");

@@ -11,7 +11,7 @@ const ACTIVE = ["starting", "running", "stopping", "testing"];
 export const active = (run) => ACTIVE.includes(run.status);
 
 /** @param {any} run @param {import("./series.js").Series|undefined} series */
-function progress(run, series) {
+export function progress(run, series) {
   if (run.trained) return 1;
   const whole = run.steps ? run.step / run.steps : run.minutes ? run.seconds / (60 * run.minutes) : 0;
   return Math.min(1, Math.max(whole, series?.progress ?? 0));
@@ -20,15 +20,13 @@ function progress(run, series) {
 /**
  * One run of the list.
  * @param {any} run
- * @param {{color: number|undefined, chosen: boolean, series?: import("./series.js").Series,
+ * @param {{color: number|undefined, chosen: boolean,
  *   compare: (on: boolean) => void, choose: () => void}} how
  */
-export function item(run, { color, chosen, series, compare, choose }) {
+export function item(run, { color, chosen, compare, choose }) {
   const box = h("input", { type: "checkbox", checked: color !== undefined, "aria-label": t("train.compare", { name: run.name }) });
   box.addEventListener("change", () => compare(/** @type {HTMLInputElement} */ (box).checked));
-  const share = progress(run, series);
-  const bar = h("div.bar", { role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * share), "aria-label": t("train.progress") }, h("i"));
-  /** @type {HTMLElement} */ (bar.firstChild).style.width = `${100 * share}%`;
+  const bar = h("div.bar", { role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": t("train.progress") }, h("i"));
   return h(
     `li.run${color === undefined ? "" : `.s${color}`}${chosen ? ".chosen" : ""}`,
     {},
@@ -81,14 +79,16 @@ export function detail(run, series, { folder, act }) {
       : null,
     going ? null : remove,
   ];
+  const [steps, speed] = live(run, series);
+  /** @type {[string, string|HTMLElement][]} */
   const facts = [
     [t("train.learner"), run.learner],
     [t("train.tasks"), run.tasks],
     [t("train.meta_gradient"), run.meta_gradient || "–"],
     [t("train.length"), run.steps ? t("train.n_steps", { n: run.steps }) : run.minutes ? t("train.n_minutes", { n: run.minutes }) : "–"],
-    [t("train.so_far"), t("train.steps_in", { n: Math.max(run.step, ...(series ? [...series.stepped.keys()].slice(-1) : [])), time: duration(Math.max(run.seconds, lastSeconds(series))) })],
-    ...(run.score === null ? [] : [[t("train.validation"), `${run.measure} ${scored(run.measure, run.score, run.interval)}`]]),
-    ...(going && series?.speed ? [[t("train.speed"), t("train.per_second", { n: series.speed.toPrecision(3) })]] : []),
+    [t("train.so_far"), h("span", { "data-live": "steps" }, steps)],
+    ...(run.score === null ? [] : [/** @type {[string, string]} */ ([t("train.validation"), `${run.measure} ${scored(run.measure, run.score, run.interval)}`])]),
+    ...(going && run.status !== "testing" ? [/** @type {[string, HTMLElement]} */ ([t("train.speed"), h("span", { "data-live": "speed" }, speed)])] : []),
   ];
   const settings = [...told(run.options.tasks), ...told(run.options.learner), ...told(run.options.meta_gradient), ...told(run.training)];
   const teach = run.usable && !going && run.inputs ? commandLine(`innerloop serve ${folder}/${run.name}`) : null;
@@ -111,10 +111,15 @@ export function detail(run, series, { folder, act }) {
   return element;
 }
 
-/** @param {import("./series.js").Series|undefined} series */
-function lastSeconds(series) {
-  const last = series ? [...series.stepped.values()].pop() : null;
-  return last?.seconds ?? 0;
+/**
+ * How far a run is, and how fast, in words.
+ * @param {any} run
+ * @param {import("./series.js").Series|undefined} series
+ */
+export function live(run, series) {
+  const last = [...(series?.stepped.values() ?? [])].pop() ?? { x: 0, seconds: 0 };
+  const time = duration(Math.max(run.seconds, last.seconds));
+  return [t("train.steps_in", { n: Math.max(run.step, last.x), time }), series?.speed ? t("train.per_second", { n: series.speed.toPrecision(3) }) : "–"];
 }
 
 /** The tables of a test. @param {any} test */
