@@ -108,8 +108,8 @@ function update() {
   if (document.activeElement !== field) field.value = project?.name ?? "";
   undo.disabled = !store.canUndo();
   place.title = project?.folder ?? "";
-  const short = project?.folder.split("/").slice(-2).join("/") ?? "";
-  place.textContent = project?.examples ? t("teach.project.saved", { folder: `…/${short}` }) : t("teach.project.empty");
+  const folder = project?.folder.split(/[/\\]/).slice(0, -2).join("/") ?? "";
+  place.textContent = project?.examples ? t("teach.project.saved", { folder: `${folder}/…` }) : t("teach.project.empty");
 }
 
 document.addEventListener("keydown", (event) => {

@@ -117,9 +117,9 @@ export const start = () =>
       models = found.models;
       events.dispatchEvent(new Event("models"));
     });
-    const opened = reopen(remembered()[""] ?? "drawings").catch(() => null);
-    await Promise.all([listed, opened]);
-    const ready = models.find((m) => m.ready);
+    const last = remembered()[""];
+    await Promise.all([listed, last && reopen(last).catch(() => null)]);
+    const ready = models.find((m) => m.ready && m.kind === "drawing") ?? models.find((m) => m.ready);
     if (!project && ready) await reopen(ready.name);
   });
 
