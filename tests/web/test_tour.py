@@ -332,7 +332,7 @@ def test_both_languages_have_all_texts():
 def test_every_text_that_a_picture_uses_exists():
     words = flat(json.loads((app.STATIC / "text/en.json").read_text("utf-8"))["tour"])
     folder: Path = app.STATIC / "js/tour"
-    for name in (*CHAPTERS, "plot", "main"):
+    for name in (*CHAPTERS, "plot", "placed", "main"):
         code = (folder / f"{name}.js").read_text("utf-8")
         for key in re.findall(r'"tour(\.[\w.]+)"', code):
             assert key in words or any(w.startswith(f"{key}.") for w in words), key

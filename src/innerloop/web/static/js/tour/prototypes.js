@@ -8,7 +8,6 @@ import { t } from "../text.js";
 import { Plot, button, caption, choice, number, spoken } from "./plot.js";
 
 const CLASSES = [0, 1, 2];
-const PER_CLASS = 4;
 const START = [
   [[-1.05, 0.5], [-0.7, 0.72], [-0.55, 0.3], [-0.9, 0.05]],
   [[0.75, 0.7], [1.1, 0.45], [0.6, 0.25], [1.2, 0.8]],

@@ -2,10 +2,11 @@
 /** MAML fits the points that one places, beside a network from scratch. */
 
 import { post } from "../api.js";
-import { h, latest, svg } from "../dom.js";
+import { h, latest } from "../dom.js";
 import { complain } from "../shell.js";
 import { t } from "../text.js";
-import { Plot, button, caption, legend, number, seed, spoken } from "./plot.js";
+import { Placed } from "./placed.js";
+import { button, caption, legend, number, seed, spoken } from "./plot.js";
 
 const MOST = 10;
 const STEPS = 10;
@@ -18,34 +19,21 @@ const FRAME = 260; // milliseconds of a step
 /** @param {HTMLElement} element */
 export async function mount(element) {
   /** @type {Point[]} */
-  let points = [];
-  /** @type {Point[]} */
   let truth = [];
   /** @type {{x: number[], maml: Fitted, scratch: Fitted}|null} */
   let answer = null;
   let running = 0;
   const words = caption();
 
-  const plot = new Plot(
-    [-5, 5],
-    [-6, 6],
-    {
-      move(index, x, y) {
-        points[index] = { x, y };
-        truth = [];
-        change();
-      },
-      add,
-      remove(index) {
-        points.splice(index, 1);
-        truth = [];
-        change();
-      },
-      name: (index) => t("tour.at", { what: t("tour.numbered", { number: index + 1 }), x: number(points[index].x, 1), y: number(points[index].y, 1) }),
-      mark: () => [svg("circle", { class: "shape ink", r: 7 })],
+  const placed = new Placed(
+    { x: [-5, 5], y: [-6, 6], ticks: [[-4, -2, 0, 2, 4], [-4, -2, 0, 2, 4]], most: MOST, label: "tour.sinusoid.picture" },
+    () => {
+      truth = [];
+      ask().catch(complain);
     },
-    { ticks: [[-4, -2, 0, 2, 4], [-4, -2, 0, 2, 4]], label: "tour.sinusoid.picture" },
+    words.say,
   );
+  const { plot } = placed;
 
   const slider = /** @type {HTMLInputElement} */ (
     h("input", { type: "range", min: 0, max: STEPS, value: FIRST.steps, id: "sinusoid-steps", oninput: () => (stop(), show()) })
@@ -54,38 +42,26 @@ export async function mount(element) {
   const play = h("button", { type: "button", onclick: () => (running ? stop() : run()) });
   const scores = Object.fromEntries(["maml", "scratch"].map((name) => [name, { bar: h(`i.${name}`), value: h("b", {}) }]));
 
-  /** @param {number} x @param {number} y */
-  function add(x, y) {
-    if (points.length >= MOST) return words.say(t("tour.full", { most: MOST }));
-    points.push({ x, y });
-    truth = [];
-    change();
-    plot.focus(points.length - 1);
-  }
-
-  function change() {
-    plot.points(points);
-    ask().catch(complain);
-  }
-
   const ask = latest(async (/** @type {number} */ draw = -1) => {
-    const sent = points.map(({ x, y }) => ({ x, y }));
-    const found = await post("tour/sinusoid", draw < 0 ? { points: sent } : { points: [], draw });
+    const found = await post("tour/sinusoid", draw < 0 ? { points: placed.sent } : { points: [], draw });
     answer = found;
-    if (draw >= 0) [points, truth] = [found.points, found.truth];
+    if (draw >= 0) {
+      truth = found.truth;
+      placed.show(found.points);
+    }
     show();
   });
 
   function show() {
     if (!answer) return;
     const { x } = answer;
-    const steps = points.length ? slider.valueAsNumber : 0;
+    const steps = placed.points.length ? slider.valueAsNumber : 0;
     const at = (/** @type {Fitted} */ { curves }) => curves[Math.min(steps, curves.length - 1)];
     plot.line("truth", truth.map((point) => point.x), truth.map((point) => point.y));
     plot.line("before", x, answer.maml.curves[0]);
     plot.line("scratch", x, at(answer.scratch));
     plot.line("maml", x, at(answer.maml));
-    plot.points(points);
+    plot.points(placed.points);
     const label = t("tour.sinusoid.steps", { steps: slider.value });
     shown.textContent = label;
     slider.setAttribute("aria-valuetext", label);
@@ -97,7 +73,7 @@ export async function mount(element) {
       scores[name].bar.style.transform = `scaleX(${error === undefined ? 0 : Math.sqrt(Math.min(1, error / largest))})`;
     }
     if (!maml.errors.length) return words.say(t("tour.sinusoid.empty"));
-    const values = { steps, points: points.length, maml: number(maml.errors[steps]), scratch: number(scratch.errors[steps]), before: number(maml.errors[0]) };
+    const values = { steps, points: placed.points.length, maml: number(maml.errors[steps]), scratch: number(scratch.errors[steps]), before: number(maml.errors[0]) };
     words.say(t(steps ? "tour.sinusoid.seen" : "tour.sinusoid.start", values));
   }
 
@@ -133,8 +109,7 @@ export async function mount(element) {
       "div.tools",
       {},
       button("tour.sinusoid.new", () => renew(seed()).catch(complain)),
-      button("tour.add", () => add(...free(points))),
-      button("tour.remove", () => plot.active >= 0 && plot.handlers.remove?.(plot.active)),
+      ...placed.tools,
       button("tour.reset", () => {
         slider.valueAsNumber = FIRST.steps;
         renew(FIRST.draw).catch(complain);
@@ -159,10 +134,4 @@ export async function mount(element) {
     name();
     show();
   });
-}
-
-/** A place for a point that is added by a key. @param {Point[]} points @returns {[number, number]} */
-function free(points) {
-  const tries = [0, 2, -2, 4, -4, 1, -1, 3, -3, 4.5];
-  return [tries.find((x) => points.every((point) => Math.abs(point.x - x) > 0.4)) ?? 0, 0];
 }
