@@ -96,7 +96,9 @@ class History:
 
     def new(self) -> list[dict[str, Any]]:
         """What is new since the last call."""
-        told = [line for line in self.recorded.new() if line.get("event") in EVENT_NAMES]
+        told = [
+            line for line in self.recorded.new() if line.get("event") in EVENT_NAMES
+        ]
         logged = [{"event": "validated", "line": line} for line in self.log.new()]
         return [*told, *logged]
 
@@ -104,7 +106,9 @@ class History:
 @cache
 def scores() -> dict[str, Likelihood]:
     """What reads outputs, by the score that it is judged by."""
-    return {entry.factory.score: entry.factory for entry in entries("likelihood").values()}
+    return {
+        entry.factory.score: entry.factory for entry in entries("likelihood").values()
+    }
 
 
 def last_line(run: Path) -> str:
@@ -183,7 +187,9 @@ def results(run: Path) -> list[dict[str, Any]]:
     """The tests of a run, the newest first."""
     try:
         files = sorted(
-            (run / "tests").glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True
+            (run / "tests").glob("*.json"),
+            key=lambda f: f.stat().st_mtime,
+            reverse=True,
         )
     except OSError:
         return []

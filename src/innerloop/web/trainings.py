@@ -257,7 +257,9 @@ class Trainings:
                     for file in (*FILES, OUTPUT, EVENTS, STARTED):
                         (run / file).unlink(missing_ok=True)
             except (RunError, OSError) as error:
-                raise Conflict("running", f"{name} cannot be deleted: {error}") from error
+                raise Conflict(
+                    "running", f"{name} cannot be deleted: {error}"
+                ) from error
             (run / ".lock").unlink(missing_ok=True)
             self.jobs.pop(name, None)
             with contextlib.suppress(OSError):
