@@ -306,6 +306,26 @@ def test_runs_of_the_command_line_are_listed(page, tmp_path):
     assert page.get("/api/trainings").json()["runs"] == []
 
 
+@pytest.mark.parametrize(
+    "log",
+    [
+        '{"step": 1, "seconds": null}',
+        '{"step": 1, "seconds": 1, "validation": NaN, "mse": 1}',
+        "[]",
+        '{"step": 1, "seconds": "x"}',
+    ],
+)
+def test_damaged_files_do_not_hide_the_other_runs(page, tmp_path, log):
+    written(tmp_path / "runs", "good")
+    run = written(tmp_path / "runs", "damaged", learner={})
+    (run / "log.jsonl").write_text(log)
+    strange = written(tmp_path / "runs", "strange")
+    (strange / "log.jsonl").write_text(log + "\n")
+    answer = page.get("/api/trainings")
+    assert answer.status_code == 200
+    assert "good" in [run["name"] for run in answer.json()["runs"]]
+
+
 def test_links_and_other_folders_are_no_runs(page, tmp_path):
     elsewhere = written(tmp_path, "elsewhere")
     runs = tmp_path / "runs"

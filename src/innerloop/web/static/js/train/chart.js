@@ -167,7 +167,8 @@ export class Chart {
   /** @param {number} place in pixels */
   hover(place) {
     if (!this.px || !this.cursor || !this.curves.length) return;
-    const { px, py } = this;
+    const { px } = this;
+    const py = this.py ?? px;
     const near = this.curves.map((c) => c.shown.reduce((a, b) => (Math.abs(px(b.x) - place) < Math.abs(px(a.x) - place) ? b : a)));
     const best = near.reduce((a, b) => (Math.abs(px(b.x) - place) < Math.abs(px(a.x) - place) ? b : a));
     this.at = px(best.x);
