@@ -101,7 +101,8 @@ class Page {
     this.show(run.name);
     this.draw();
     say(t("train.started", { name: run.name }));
-    if (matchMedia("(max-width: 900px)").matches) this.curves?.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.curves?.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
   }
 
   /** Compare a run with the others. @param {string} name */
