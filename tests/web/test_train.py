@@ -15,8 +15,8 @@ from innerloop.registry import entries
 from innerloop.web import train_files, trainings
 from innerloop.web.app import Settings, create_app
 from innerloop.web.http import check
-from innerloop.web.train import RUN
 from innerloop.web.train_form import Form
+from innerloop.web.train_schemas import RUN
 
 PATIENCE = 200  # seconds; on an idle machine two are enough
 TOKEN = "0123456789abcdef0123456789"
@@ -306,6 +306,26 @@ def test_runs_of_the_command_line_are_listed(page, tmp_path):
     assert page.get("/api/trainings").json()["runs"] == []
 
 
+@pytest.mark.parametrize(
+    "log",
+    [
+        '{"step": 1, "seconds": null}',
+        '{"step": 1, "seconds": 1, "validation": NaN, "mse": 1}',
+        "[]",
+        '{"step": 1, "seconds": "x"}',
+    ],
+)
+def test_damaged_files_do_not_hide_the_other_runs(page, tmp_path, log):
+    written(tmp_path / "runs", "good")
+    run = written(tmp_path / "runs", "damaged", learner={})
+    (run / "log.jsonl").write_text(log)
+    strange = written(tmp_path / "runs", "strange")
+    (strange / "log.jsonl").write_text(log + "\n")
+    answer = page.get("/api/trainings")
+    assert answer.status_code == 200
+    assert "good" in [run["name"] for run in answer.json()["runs"]]
+
+
 def test_links_and_other_folders_are_no_runs(page, tmp_path):
     elsewhere = written(tmp_path, "elsewhere")
     runs = tmp_path / "runs"
@@ -356,7 +376,7 @@ def test_output_is_bounded(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ leaderboard
 
 
-def tested(name, mean, interval, measure="accuracy", labels=None, seed=0, **options):
+def a_test(name, mean, interval, measure="accuracy", labels=None, seed=0, **options):
     value = {"name": measure, "mean": mean, "interval": interval, "unit": "%"}
     row = {"labels": labels or {"ways": 5}, "values": [{**value, "text": str(mean)}]}
     return {
@@ -380,12 +400,12 @@ def tested(name, mean, interval, measure="accuracy", labels=None, seed=0, **opti
 
 def test_the_leaderboard_compares_what_is_comparable():
     runs = [
-        tested("low", 0.7, 0.01),
-        tested("best", 0.9, 0.02, queries=7),
-        tested("near", 0.88, 0.02),
-        tested("other_seed", 0.99, 0.01, seed=1),
-        tested("other_ways", 0.99, 0.01, labels={"ways": 2}),
-        tested("other_data", 0.99, 0.01, protocol="vinyals"),
+        a_test("low", 0.7, 0.01),
+        a_test("best", 0.9, 0.02, queries=7),
+        a_test("near", 0.88, 0.02),
+        a_test("other_seed", 0.99, 0.01, seed=1),
+        a_test("other_ways", 0.99, 0.01, labels={"ways": 2}),
+        a_test("other_data", 0.99, 0.01, protocol="vinyals"),
     ]
     (group,) = train_files.leaderboard(runs)
     assert [row["run"] for row in group["rows"]] == ["best", "near", "low"]
@@ -393,7 +413,7 @@ def test_the_leaderboard_compares_what_is_comparable():
 
 
 def test_less_is_better_where_errors_are_measured():
-    runs = [tested("a", 2.0, 0.1, "mse"), tested("b", 1.0, 0.1, "mse")]
+    runs = [a_test("a", 2.0, 0.1, "mse"), a_test("b", 1.0, 0.1, "mse")]
     (group,) = train_files.leaderboard(runs)
     assert [row["run"] for row in group["rows"]] == ["b", "a"]
     assert not group["higher_is_better"]

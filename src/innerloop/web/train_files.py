@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.core.likelihood import Likelihood
-from innerloop.measurements import Measurement
+from innerloop.measurements import Measurement, plain
 from innerloop.registry import entries
 from innerloop.runs import Run, RunError
 
@@ -50,9 +50,13 @@ def began(run: Path) -> float:
 def read_json(file: Path) -> Any:
     """What a file holds; None where it cannot be read."""
     try:
-        return json.loads(file.read_bytes()[:MOST_LOG])
+        return json.loads(file.read_bytes()[:MOST_LOG], parse_constant=_no_number)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _no_number(text: str) -> None:
+    """NaN and infinities, which JSON does not have, are None."""
 
 
 class Lines:
@@ -80,7 +84,7 @@ class Lines:
 
 def _line(text: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -96,7 +100,9 @@ class History:
 
     def new(self) -> list[dict[str, Any]]:
         """What is new since the last call."""
-        told = [line for line in self.recorded.new() if line.get("event") in EVENT_NAMES]
+        told = [
+            line for line in self.recorded.new() if line.get("event") in EVENT_NAMES
+        ]
         logged = [{"event": "validated", "line": line} for line in self.log.new()]
         return [*told, *logged]
 
@@ -104,7 +110,9 @@ class History:
 @cache
 def scores() -> dict[str, Likelihood]:
     """What reads outputs, by the score that it is judged by."""
-    return {entry.factory.score: entry.factory for entry in entries("likelihood").values()}
+    return {
+        entry.factory.score: entry.factory for entry in entries("likelihood").values()
+    }
 
 
 def last_line(run: Path) -> str:
@@ -128,7 +136,17 @@ def settings_of(run: Path) -> dict[str, Any]:
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """A run as data for a page, without what a process knows."""
+    """A run as data for a page, without what a process knows.
+
+    Raises RunError for files that are not those of a run.
+    """
+    try:
+        return plain(_summary(run))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise RunError(f"the files of {run.name} cannot be used: {error}") from error
+
+
+def _summary(run: Path) -> dict[str, Any]:
     made = settings_of(run)
     asked = read_json(run / STARTED) or {}
     log = Run(run).read_log() if made else []
@@ -183,7 +201,9 @@ def results(run: Path) -> list[dict[str, Any]]:
     """The tests of a run, the newest first."""
     try:
         files = sorted(
-            (run / "tests").glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True
+            (run / "tests").glob("*.json"),
+            key=lambda f: f.stat().st_mtime,
+            reverse=True,
         )
     except OSError:
         return []

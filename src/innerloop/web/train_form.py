@@ -180,7 +180,9 @@ class Form:
                 option = section.options[name]
                 words += _words(option, flags[name], self._checked(option, value))
             missing = [
-                o for n, o in section.options.items() if _is_needed(o) and n not in given
+                o
+                for n, o in section.options.items()
+                if _is_needed(o) and n not in given
             ]
             if missing:
                 raise InnerloopError(

@@ -76,11 +76,13 @@ class Job:
 def keep_output(process: subprocess.Popen[bytes], file: Path) -> None:
     """Append the output of a process to a file, up to a size, until it ends."""
     assert process.stdout is not None
+    assert process.stdin is not None
     with contextlib.suppress(OSError), file.open("ab") as kept:
         for chunk in iter(partial(process.stdout.read1, 2**16), b""):  # pyright: ignore[reportAttributeAccessIssue]
             kept.write(chunk[: max(0, MOST_OUTPUT - kept.tell())])
             kept.flush()
     process.wait()
+    process.stdin.close()
 
 
 class Trainings:
@@ -136,8 +138,12 @@ class Trainings:
         return self._described(self.run(name))
 
     def all(self) -> list[dict[str, Any]]:
-        """All runs, the newest first."""
-        return [self._described(run) for run in run_folders(self.root)[:MOST_RUNS]]
+        """All runs, the newest first; those whose files are damaged are left out."""
+        found = []
+        for run in run_folders(self.root)[:MOST_RUNS]:
+            with contextlib.suppress(RunError):
+                found.append(self._described(run))
+        return found
 
     def _described(self, run: Path) -> dict[str, Any]:
         found = summary(run)
@@ -257,7 +263,9 @@ class Trainings:
                     for file in (*FILES, OUTPUT, EVENTS, STARTED):
                         (run / file).unlink(missing_ok=True)
             except (RunError, OSError) as error:
-                raise Conflict("running", f"{name} cannot be deleted: {error}") from error
+                raise Conflict(
+                    "running", f"{name} cannot be deleted: {error}"
+                ) from error
             (run / ".lock").unlink(missing_ok=True)
             self.jobs.pop(name, None)
             with contextlib.suppress(OSError):

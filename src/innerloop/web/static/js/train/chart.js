@@ -62,7 +62,7 @@ export class Chart {
     this.at = -1;
     this.head = h("h3");
     this.picture = svg("svg", { height: HEIGHT, role: "img", tabindex: "0" });
-    this.note = h("div.values.hidden");
+    this.note = h("div.readout.hidden");
     this.empty = h("p.soft.nothing", { t: "train.no_curve" });
     this.frame = h("div.frame", {}, this.picture, this.note, this.empty);
     this.element = h("section.chart", {}, this.head, this.frame);
@@ -134,7 +134,7 @@ export class Chart {
     this.px = px;
     this.py = py;
     const whole = this.curves.every((c) => c.shown.every((p) => Number.isInteger(p.x)));
-    const grid = svg("g", { class: "grid" });
+    const grid = svg("g", { class: "scale" });
     for (const y of ticks(limits.bottom, limits.top, 4))
       grid.append(
         svg("line", { x1: EDGE.left, x2: EDGE.left + w, y1: py(y), y2: py(y) }),
@@ -157,7 +157,7 @@ export class Chart {
       }
       group.append(svg("path", { class: "curve", d: path(shown) }));
       if (!raw.length || shown.length === 1)
-        for (const p of shown) group.append(svg("circle", { class: "dot", cx: px(p.x), cy: py(p.y), r: 3.5 }));
+        for (const p of shown) group.append(svg("circle", { class: "mark", cx: px(p.x), cy: py(p.y), r: 3.5 }));
       plot.append(group);
     }
     this.cursor = svg("g", { class: "cursor" });
@@ -167,7 +167,8 @@ export class Chart {
   /** @param {number} place in pixels */
   hover(place) {
     if (!this.px || !this.cursor || !this.curves.length) return;
-    const { px, py } = this;
+    const { px } = this;
+    const py = this.py ?? px;
     const near = this.curves.map((c) => c.shown.reduce((a, b) => (Math.abs(px(b.x) - place) < Math.abs(px(a.x) - place) ? b : a)));
     const best = near.reduce((a, b) => (Math.abs(px(b.x) - place) < Math.abs(px(a.x) - place) ? b : a));
     this.at = px(best.x);

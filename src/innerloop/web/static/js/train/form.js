@@ -34,7 +34,7 @@ export class Form {
     this.open = new Set();
     this.body = h("div.fields");
     this.command = commandLine();
-    this.problem = h("p.problem", { role: "alert" });
+    this.problem = h("p.wrong", { role: "alert" });
     this.button = /** @type {HTMLButtonElement} */ (h("button", { type: "submit", t: "train.start" }));
     this.element = h(
       "form.card.new-training",
@@ -136,7 +136,7 @@ export class Form {
     const text = [chosen?.summary, chosen?.predicts.length ? t("train.predicts", { what: chosen.predicts.map((/** @type {string} */ k) => t(`train.kind_${k}`)).join(t("train.comma")) }) : "", chosen?.reference];
     const input = this.select(entries, this.values[what], (name) => this.choose(what, name), true);
     input.id = `choose-${what}`;
-    return h("div.pick", {}, this.line(`train.${what}`, input), h("p.soft.small", {}, text.filter(Boolean).join(" · ")));
+    return h("div.part", {}, this.line(`train.${what}`, input), h("p.soft.small", {}, text.filter(Boolean).join(" · ")));
   }
 
   length() {

@@ -41,12 +41,12 @@ class Page {
       axis,
       h("button.plain", { type: "button", t: `train.by_${axis}`, onclick: () => ((this.axis = axis), this.draw()) }),
     ]);
-    this.axes = h("div.axes", { role: "group", "data-t-label": "train.axis" }, ...this.axis_buttons.map(([, button]) => button));
-    this.legend = h("div.legend");
+    this.axes = h("div.axis-choice", { role: "group", "data-t-label": "train.axis" }, ...this.axis_buttons.map(([, button]) => button));
+    this.legend = h("div.key");
     this.charts = h("div.charts", {}, this.loss.element);
     this.list = h("ul.runs");
-    this.detail = h("div.place");
-    this.boards = h("div.place");
+    this.detail = h("div.stack");
+    this.boards = h("div.stack");
   }
 
   axisLabel() {
@@ -54,7 +54,7 @@ class Page {
   }
 
   async open() {
-    const head = h("div.intro", {}, h("h1", { t: "train.title" }), h("p.soft", { t: "train.lead" }));
+    const head = h("div.lead-in", {}, h("h1", { t: "train.title" }), h("p.soft", { t: "train.lead" }));
     this.main.classList.add("train");
     this.main.append(head);
     try {
@@ -101,7 +101,8 @@ class Page {
     this.show(run.name);
     this.draw();
     say(t("train.started", { name: run.name }));
-    if (matchMedia("(max-width: 900px)").matches) this.curves?.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.curves?.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
   }
 
   /** Compare a run with the others. @param {string} name */

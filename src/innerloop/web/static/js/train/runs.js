@@ -28,11 +28,11 @@ export function item(run, { color, chosen, compare, choose }) {
   box.addEventListener("change", () => compare(/** @type {HTMLInputElement} */ (box).checked));
   const bar = h("div.bar", { role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": t("train.progress") }, h("i"));
   return h(
-    `li.run${color === undefined ? "" : `.s${color}`}${chosen ? ".chosen" : ""}`,
+    `li.training-run${color === undefined ? "" : `.s${color}`}${chosen ? ".chosen" : ""}`,
     {},
     h("label.box", {}, box, h("i.swatch")),
     h(
-      "button.plain.name",
+      "button.plain.title",
       { type: "button", onclick: choose, "aria-pressed": String(chosen), "data-run": run.name },
       h("b", {}, run.name),
       h("span.soft.small", {}, `${run.learner} · ${run.tasks}`),
@@ -75,7 +75,7 @@ export function detail(run, series, { folder, act }) {
     going ? h("button.quiet", { type: "button", onclick: () => act("stop"), t: "train.stop", disabled: run.status === "stopping" }) : null,
     !going && run.saved && !run.trained ? h("button", { type: "button", onclick: () => act("resume"), t: "train.resume" }) : null,
     !going && run.usable
-      ? h("form.test", { onsubmit: (/** @type {Event} */ e) => (e.preventDefault(), test()), novalidate: true }, h("button.quiet", { type: "submit", t: "train.test" }), n, h("span.soft.small", { t: "train.tasks_word" }))
+      ? h("form.measure", { onsubmit: (/** @type {Event} */ e) => (e.preventDefault(), test()), novalidate: true }, h("button.quiet", { type: "submit", t: "train.test" }), n, h("span.soft.small", { t: "train.tasks_word" }))
       : null,
     going ? null : remove,
   ];
@@ -97,11 +97,11 @@ export function detail(run, series, { folder, act }) {
     { "aria-labelledby": "detail-title" },
     h("header", {}, h("h2", { id: "detail-title" }, run.name), h(`span.pill.${run.status}`, {}, t(`train.status_${run.status}`))),
     series?.description ? h("p.soft", {}, series.description) : null,
-    run.problem ? h("p.problem", { role: "alert" }, run.problem) : null,
-    ...(series?.notes ?? []).map((note) => h("p.note", {}, note)),
-    h("div.actions", {}, ...buttons),
-    h("dl.facts", {}, ...facts.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v)))),
-    settings.length ? h("details", {}, h("summary", { t: "train.all_settings" }), h("dl.settings", {}, ...settings.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v))))) : null,
+    run.problem ? h("p.wrong", { role: "alert" }, run.problem) : null,
+    ...(series?.notes ?? []).map((note) => h("p.remark", {}, note)),
+    h("div.acts", {}, ...buttons),
+    h("dl.told", {}, ...facts.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v)))),
+    settings.length ? h("details", {}, h("summary", { t: "train.all_settings" }), h("dl.options-list", {}, ...settings.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v))))) : null,
     run.command ? h("div", {}, h("h3", { t: "train.command" }), commandLine(run.command).element) : null,
     h("h3", { t: "train.results" }),
     ...(run.tests.length ? run.tests.map(results) : [h("p.soft", { t: run.usable ? "train.no_tests" : "train.no_weights" })]),
@@ -125,10 +125,10 @@ export function live(run, series) {
 /** The tables of a test. @param {any} test */
 function results(test) {
   return h(
-    "div.results",
+    "div.tested",
     {},
     h("p.soft.small", {}, t("train.tested", { tasks: test.tasks, split: test.split, n: test.n, seed: test.seed })),
-    test.seen_classes ? h("p.note", {}, t("train.seen", { n: test.seen_classes })) : null,
+    test.seen_classes ? h("p.remark", {}, t("train.seen", { n: test.seen_classes })) : null,
     ...test.tables.map(table),
     ...test.notes.map((/** @type {string} */ note) => h("p.soft.small", {}, note)),
   );
@@ -139,7 +139,7 @@ function table(data) {
   const labels = [...new Set(data.rows.flatMap((/** @type {any} */ r) => Object.keys(r.labels)))];
   const names = [...new Set(data.rows.flatMap((/** @type {any} */ r) => r.values.map((/** @type {any} */ v) => v.name)))];
   return h(
-    "div.scroll",
+    "div.wide",
     {},
     h(
       "table",
@@ -154,7 +154,7 @@ function table(data) {
             "tr",
             {},
             ...labels.map((key) => h("td", {}, String(row.labels[key] ?? "–"))),
-            ...names.map((name) => h("td.number", {}, row.values.find((/** @type {any} */ v) => v.name === name)?.text ?? "")),
+            ...names.map((name) => h("td.figure", {}, row.values.find((/** @type {any} */ v) => v.name === name)?.text ?? "")),
           ),
         ),
       ),
@@ -176,7 +176,7 @@ function ranking(group, choose) {
   const place = (/** @type {number} */ v) => `${4 + (92 * (v - low)) / (high - low || 1)}%`;
   const rows = group.rows.map((/** @type {any} */ row, /** @type {number} */ i) => {
     const bar = h("i.interval");
-    const dot = h("i.dot");
+    const dot = h("i.mark");
     bar.style.left = place(row.mean - (row.interval ?? 0));
     bar.style.width = `${(92 * 2 * (row.interval ?? 0)) / (high - low || 1)}%`;
     dot.style.left = place(row.mean);
@@ -184,14 +184,14 @@ function ranking(group, choose) {
       "tr",
       {},
       h("td.rank", {}, String(i + 1)),
-      h("td", {}, h("button.plain.link", { type: "button", onclick: () => choose(row.run) }, row.run), row.close ? h("span.pill", { title: t("train.close_long") }, t("train.close")) : null, row.seen_classes ? h("span.pill.stopped", {}, t("train.seen_short")) : null),
-      h("td.number", { title: String(scale(row) * row.mean) }, row.text),
+      h("td", {}, h("button.plain.go", { type: "button", onclick: () => choose(row.run) }, row.run), row.close ? h("span.pill", { title: t("train.close_long") }, t("train.close")) : null, row.seen_classes ? h("span.pill.stopped", {}, t("train.seen_short")) : null),
+      h("td.figure", { title: String(scale(row) * row.mean) }, row.text),
       h("td.whisker", { "aria-hidden": "true" }, bar, dot),
     );
   });
   const labels = labelled(group.labels);
   return h(
-    "div.scroll",
+    "div.wide",
     {},
     h(
       "table.ranking",
