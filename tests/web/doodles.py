@@ -20,8 +20,7 @@ def _arc(x: float, y: float, w: float, h: float, a: float, b: float) -> NDArray:
 def _line(*points: tuple[float, float]) -> NDArray:
     """Points along straight lines."""
     parts = [
-        np.linspace(first, second, 10)
-        for first, second in itertools.pairwise(points)
+        np.linspace(first, second, 10) for first, second in itertools.pairwise(points)
     ]
     return np.concatenate(parts)
 

@@ -15,11 +15,11 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from jsonschema import Draft202012Validator
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.web.validation import Validator
 
 Schema = Mapping[str, Any]
 Result = TypeVar("Result")
@@ -126,8 +126,8 @@ class Operation:
     result_type: str = "application/json"
 
     @cached_property
-    def _check(self) -> Draft202012Validator:
-        return Draft202012Validator(self.body or {})
+    def _check(self) -> Any:
+        return Validator(self.body or {})
 
     @property
     def parameters(self) -> dict[str, tuple[str, Schema]]:
@@ -252,13 +252,11 @@ async def _events(values: AsyncIterator[Any]) -> AsyncIterator[str]:
         yield f"event: error\ndata: {text}\n\n"
 
 
-def check(schema: Schema | Draft202012Validator, value: Any, name: str) -> None:
-    """Raises Refused for a value that does not fit a schema."""
-    validator = (
-        schema
-        if isinstance(schema, Draft202012Validator)
-        else Draft202012Validator(schema)
-    )
+def check(schema: Any, value: Any, name: str) -> None:
+    """Raises Refused for a value that does not fit a schema, or a `Validator` of
+    one.
+    """
+    validator = schema if isinstance(schema, Validator) else Validator(schema)
     for error in validator.iter_errors(value):
         place = "".join(f"[{part!r}]" for part in error.absolute_path)
         raise Refused(422, "invalid", f"{name}{place}: {error.message[:200]}")
