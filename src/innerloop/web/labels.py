@@ -32,6 +32,7 @@ from innerloop.web.pictures import Decoders
 
 MOST = 2000  # inputs
 MOST_TABLE = 16 * 2**20  # bytes of a table
+MOST_LINES = 50 * MOST  # of a table, which are counted before it is read
 CHUNK = 32  # pictures in memory at once
 NEXT = 20  # inputs that are named to label next
 POOL = 500  # inputs, the least certain, that these are chosen from
@@ -92,6 +93,9 @@ def sheet_of(file: File) -> Sheet:
         raise Refused(422, "table", "a table is a .csv with a header")
     if len(file.content) > MOST_TABLE:
         raise Refused(413, "table", f"a table has at most {MOST_TABLE >> 20} MiB")
+    lines = file.content.count(b"\n") + file.content.count(b"\r")
+    if lines > 2 * MOST_LINES:  # a line may end in both
+        raise Refused(422, "table", f"a table has at most {MOST_LINES:,} lines")
     sheet = read_sheet(Path("table.csv"), content=file.content)
     if len(sheet.rows) > MOST:
         raise Refused(422, "table", f"a table has at most {MOST:,} rows")
