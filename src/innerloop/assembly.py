@@ -39,6 +39,65 @@ def preferred_sizes(source: Entry, config: MetaTrainConfig) -> dict[str, int]:
     }
 
 
+def usual_meta_gradient(learner: str) -> str:
+    """The meta-gradient of a learner, by its name."""
+    entry = find("learner", learner)
+    preset = entry.preset.meta_gradient if entry.preset else None
+    return preset or entry.factory.defaults.meta_gradient
+
+
+@dataclass(frozen=True)
+class Section:
+    """Options of a training that belong together.
+
+    Args:
+        part: "training", "tasks", "learner" or "how", the meta-gradient.
+        title: for the reader.
+        prefix: precedes a flag whose name is taken.
+        options: by name.
+        usual: defaults that differ from those of the options, by name.
+    """
+
+    part: str
+    title: str
+    prefix: str
+    options: Mapping[str, typed.Option]
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dest(self) -> str:
+        """What precedes the options' names in the arguments of a command."""
+        return f"{self.part}__"
+
+
+def training_sections(
+    learner: str, tasks: str | None = None, meta_gradient: str | None = None
+) -> list[Section]:
+    """The options of a training, from the names of its parts, in the order of the help
+    text and of forms.
+
+    Raises InnerloopError for a name that does not exist.
+    """
+    entry = find("learner", learner)
+    usual = entry.factory.defaults
+    left_out = (*SIZES, "meta_gradient")  # options of the tasks, and a flag of its own
+    training = {
+        n: o for n, o in typed.options(MetaTrainConfig).items() if n not in left_out
+    }
+    found = [Section("training", "Meta-training", "training", training, vars(usual))]
+    if tasks is not None:
+        source = find("tasks", tasks)
+        sizes = preferred_sizes(source, usual)
+        title = f"Tasks: {source.name}"
+        found.append(Section("tasks", title, "tasks", source.options, sizes))
+    preset = entry.preset.fields if entry.preset else {}
+    title = f"Learner: {entry.name}"
+    found.append(Section("learner", title, "learner", entry.options, preset))
+    how = find("meta-gradient", meta_gradient or usual_meta_gradient(learner))
+    title = f"Meta-gradient: {how.name}"
+    return [*found, Section("how", title, "meta-gradient", how.options)]
+
+
 @dataclass(frozen=True)
 class Choice:
     """Something chosen by name, with the options that differ from its defaults."""

@@ -60,41 +60,22 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     words = words_of(arguments)
     if not words:
         return []
-    from innerloop.assembly import SIZES, preferred_sizes
-    from innerloop.core.learner import MetaTrainConfig
-    from innerloop.engine.options import options
-    from innerloop.registry import find
+    from innerloop.assembly import training_sections
 
-    learner = find("learner", words[0])
-    left_out = (*SIZES, "meta_gradient")  # options of the tasks, and a flag of its own
-    training = {n: o for n, o in options(MetaTrainConfig).items() if n not in left_out}
-    usual = learner.factory.defaults
-    found = flags(
-        training, "Meta-training", "training__", taken, "training", vars(usual)
-    )
-    if len(words) > 1:
-        tasks = find("tasks", words[1])
-        preferred = preferred_sizes(tasks, usual)
-        section = f"Tasks: {tasks.name}"
-        found += flags(tasks.options, section, "tasks__", taken, "tasks", preferred)
-    section = f"Learner: {learner.name}"
-    set_by_preset = learner.preset.fields if learner.preset else {}
-    found += flags(
-        learner.options, section, "learner__", taken, "learner", set_by_preset
-    )
-    how = find("meta-gradient", chosen_meta_gradient(words[0], arguments))
-    section = f"Meta-gradient: {how.name}"
-    return found + flags(how.options, section, "how__", taken, "meta-gradient")
-
-
-def chosen_meta_gradient(learner: str, arguments: list[str]) -> str:
-    """The meta-gradient that is named, or else the learner's."""
-    from innerloop.registry import find
-
-    entry = find("learner", learner)
-    preset = entry.preset.meta_gradient if entry.preset else None
-    named = value_of(arguments, "--meta-gradient")
-    return named or preset or entry.factory.defaults.meta_gradient
+    tasks = words[1] if len(words) > 1 else None
+    how = value_of(arguments, "--meta-gradient")
+    return [
+        flag
+        for section in training_sections(words[0], tasks, how)
+        for flag in flags(
+            section.options,
+            section.title,
+            section.dest,
+            taken,
+            section.prefix,
+            section.usual,
+        )
+    ]
 
 
 def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.options import Option
+from innerloop.engine.options import Option, flag_names
 
 SPLITS = ("train", "val", "test")
 SEED = click.IntRange(0, 2**32 - 1)
@@ -130,14 +130,11 @@ def flags(
     Args:
         usual: defaults to show where they differ from the options'.
     """
-    found = []
-    for option in options.values():
-        name = option.flag
-        if name in taken:
-            name = f"--{prefix}-{option.flag.removeprefix('--')}"
-        taken |= {name, "--no-" + name.removeprefix("--")}
-        found.append(flag(option, section, name, dest, (usual or {}).get(option.name)))
-    return found
+    usual = usual or {}
+    return [
+        flag(options[name], section, spelled, dest, usual.get(name))
+        for name, spelled in flag_names(options, taken, prefix).items()
+    ]
 
 
 def values_of(arguments: Mapping[str, Any], dest: str) -> dict[str, Any]:

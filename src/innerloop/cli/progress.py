@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import signal
 import threading
 import time
@@ -14,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.output import console
 from innerloop.events import Event, Finished, Started, Stepped, Validated
+from innerloop.measurements import plain
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -41,6 +44,25 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def recorded(events: Iterator[Event], file: Path | None) -> Iterator[Event]:
+    """The events, each also appended to a file as a JSON line; of the meta-steps about
+    a thousand in a training.
+    """
+    if file is None:
+        yield from events
+        return
+    shown = -math.inf
+    with file.open("a", encoding="utf-8") as opened, contextlib.closing(events):  # pyright: ignore[reportArgumentType]
+        for event in events:
+            often = isinstance(event, Stepped) and abs(event.progress - shown) < 1e-3
+            if not often:
+                shown = event.progress if isinstance(event, Stepped) else shown
+                line = {"event": type(event).__name__.lower(), **vars(event)}
+                opened.write(json.dumps(plain(line), allow_nan=False) + "\n")
+                opened.flush()
+            yield event
 
 
 def follow(events: Iterator[Event], out: str | Path) -> None:

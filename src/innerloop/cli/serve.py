@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ HELP = (
 
 def run(**arguments: Any) -> None:
     try:
+        import python_multipart  # noqa: F401  # starlette imports it with the first file
         import uvicorn
 
         from innerloop.web.app import Settings, create_app
@@ -32,10 +35,9 @@ def run(**arguments: Any) -> None:
     training = Path(arguments["training"]) if arguments["allow_training"] else None
     runs = tuple(Path(folder) for folder in arguments["runs"])
     listener = listening(arguments["host"], arguments["port"])
-    given["port"] = listener.getsockname()[1]
+    given |= {"port": listener.getsockname()[1], "host": arguments["host"].strip("[]")}
     settings = Settings(**given, runs=runs, training=training)
-    address = f"http://{settings.host}:{settings.port}/#{settings.token}"
-    click.echo(f"innerloop is at {address}\nstop it with Ctrl-C")
+    click.echo(f"innerloop is at {settings.address}\nstop it with Ctrl-C")
     config = uvicorn.Config(
         create_app(settings),
         log_level="warning",
@@ -45,15 +47,17 @@ def run(**arguments: Any) -> None:
         h11_max_incomplete_event_size=2**16,
     )
     if arguments["open"]:
-        click.launch(address)
-    uvicorn.Server(config).run([listener])
+        click.launch(settings.address)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        uvicorn.Server(config).run([listener])
 
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises InnerloopError where that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # elsewhere it would share a port that is in use
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
         listener.listen(1024)

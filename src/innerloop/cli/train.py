@@ -7,20 +7,19 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
-from innerloop.cli.flags import SEED, Flag, Number, values_of
+from innerloop.cli.flags import SEED, Flag, Number, check_parent, values_of
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
-    from innerloop.assembly import Choice
-    from innerloop.cli.derived import chosen_meta_gradient
-    from innerloop.cli.progress import follow
+    from innerloop.assembly import Choice, usual_meta_gradient
+    from innerloop.cli.progress import follow, recorded
     from innerloop.experiment import Experiment
 
     how, changed = arguments["meta_gradient"], values_of(arguments, "how__")
     if changed and how is None:
-        how = chosen_meta_gradient(arguments["learner"], [])
+        how = usual_meta_gradient(arguments["learner"])
     experiment = Experiment(
         learner=Choice(arguments["learner"], values_of(arguments, "learner__")),
         tasks=Choice(arguments["tasks"], values_of(arguments, "tasks__")),
@@ -29,7 +28,8 @@ def run(**arguments: Any) -> None:
         **{name: arguments[name] for name in AS_GIVEN if arguments[name] is not None},
     )
     out = arguments["out"]
-    follow(experiment.train_events(out, resume=arguments["resume"]), out)
+    events = experiment.train_events(out, resume=arguments["resume"])
+    follow(recorded(events, check_parent(arguments["events"])), out)
 
 
 def _flag(name: str, text: str, **kwargs: Any) -> Flag:
@@ -44,6 +44,11 @@ command = DerivedCommand(
         click.Argument(["tasks"], metavar="TASKS"),
         _flag("--out", "The run folder.", required=True, metavar="RUN"),
         _flag("--resume", "Continue the run in RUN.", is_flag=True),
+        _flag(
+            "--events",
+            "Also append what happens to FILE, as JSON lines.",
+            metavar="FILE",
+        ),
         _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
         _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),
         _flag(

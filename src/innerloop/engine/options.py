@@ -183,6 +183,22 @@ def options(thing: Callable[..., Any]) -> dict[str, Option]:
     }
 
 
+def flag_names(
+    options: Mapping[str, Option], taken: set[str], prefix: str
+) -> dict[str, str]:
+    """The flag of every option, by its name; one that is taken is preceded by `prefix`.
+    They are added to `taken`.
+    """
+    found = {}
+    for name, option in options.items():
+        flag = option.flag
+        if flag in taken:
+            flag = f"--{prefix}-{flag.removeprefix('--')}"
+        taken |= {flag, "--no-" + flag.removeprefix("--")}
+        found[name] = flag
+    return found
+
+
 def check_options(instance: Any) -> None:
     """Raises InnerloopError where a field of a dataclass instance is out of range."""
     for name, option in options(type(instance)).items():

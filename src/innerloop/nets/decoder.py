@@ -60,7 +60,12 @@ class VectorDecoder(nn.Module):
         return self.net(code).unflatten(-1, self.x_shape)
 
 
-def decoder(spec: TaskSpec, into: int) -> nn.Module:
-    """A suitable decoder for the inputs of `spec`."""
-    kind = ImageDecoder if spec.is_image else VectorDecoder
-    return kind(into, spec.x_shape)
+def decoder(
+    spec: TaskSpec, into: int, filters: int = 64, width: int = 512
+) -> nn.Module:
+    """A suitable decoder for the inputs of `spec`; `filters` and `width` are those of
+    an `ImageDecoder`.
+    """
+    if spec.is_image:
+        return ImageDecoder(into, spec.x_shape, filters, width)
+    return VectorDecoder(into, spec.x_shape)

@@ -108,16 +108,19 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 @task_source
-def quadratics(split: str = "train") -> Quadratics:
-    """Quadratics: optimize random quadratic functions of ten variables.
+def quadratics(split: str = "train", *, size: Count = 10) -> Quadratics:
+    """Quadratics: optimize random quadratic functions.
 
     Reference: Andrychowicz, Denil, Gomez, Hoffman, Pfau, Schaul, Shillingford and de
     Freitas 2016, "Learning to learn by gradient descent by gradient descent",
     arXiv:1606.04474, section 3.1.
 
     Every split draws from the same distribution; no function is drawn twice.
+
+    Args:
+        size: number of variables.
     """
-    return Quadratics()
+    return Quadratics(size)
 
 
 @task_source

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -51,8 +55,19 @@ class Settings:
     @property
     def hosts(self) -> tuple[str, ...]:
         """What the Host header may say."""
-        names = {self.host, "127.0.0.1", "localhost", "[::1]"}
-        return tuple(f"{name}:{self.port}" for name in sorted(names))
+        names = sorted({self.name, "127.0.0.1", "localhost", "[::1]"})
+        usual = names if self.port == 80 else []  # browsers leave 80 out
+        return (*(f"{name}:{self.port}" for name in names), *usual)
+
+    @property
+    def name(self) -> str:
+        """The host as addresses have it."""
+        return f"[{self.host}]" if ":" in self.host else self.host.lower()
+
+    @property
+    def address(self) -> str:
+        """The address of the page, with the token."""
+        return f"http://{self.name}:{self.port}/#{self.token}"
 
 
 class State:
@@ -88,9 +103,16 @@ def create_app(settings: Settings) -> Guard:
         *(Route(o.path, o.__call__, methods=[o.method]) for o in known),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    handlers: Any = {404: _missing, 405: _missing, 500: _failed}
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    app.state.innerloop = State(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_sync(state.trainings.close)
+
+    state = State(settings)
+    handlers: Any = {HTTPException: _missing, 500: _failed}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.state.innerloop = state
     return Guard(app, settings.token, settings.hosts, settings.rate)
 
 
@@ -102,9 +124,9 @@ def _page(path: str, name: str) -> Route:
 
 
 async def _missing(request: Request, error: Any) -> Response:
-    status = error.status_code
-    text = "there is nothing here" if status == 404 else "not by this method"
-    response = Refused(status, "missing", text).response()
+    texts = {404: "there is nothing here", 405: "not by this method"}
+    text = texts.get(error.status_code, "this request cannot be answered")
+    response = Refused(error.status_code, "missing", text).response()
     if error.headers:
         response.headers.update(error.headers)
     return response

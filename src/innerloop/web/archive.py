@@ -8,17 +8,16 @@ import zipfile
 from typing import Any
 
 from innerloop.estimators import FILE
-from innerloop.web.http import Refused
-from innerloop.web.models import IMAGES
-from innerloop.web.project import (
+from innerloop.web.content import (
     EXAMPLES,
-    MOST_BYTES,
     MOST_EXAMPLES,
     STORED,
     TABLE,
-    Project,
     content_of,
 )
+from innerloop.web.http import Refused
+from innerloop.web.models import IMAGES
+from innerloop.web.project import MOST_BYTES, Project
 from innerloop.web.store import Projects
 
 MOST_JSON = 64 * 2**20

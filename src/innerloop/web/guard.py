@@ -76,15 +76,15 @@ class Guard:
             return
         headers = Headers(scope=scope)
         counted = _Counted(receive, LARGE if _has_files(headers) else SMALL)
-        guarded = _guarded(send)
+        guarded = _Guarded(send)
         try:
             self._admit(scope, headers)
             scope.setdefault("state", {})["session"] = self._session(scope, headers)
-            declared = headers.get("content-length", "0")
-            if not declared.isdigit() or int(declared) > counted.most:
-                raise TooLarge(counted.most)
+            counted.check(_declared(headers))
             await self.app(scope, counted, guarded)
         except Refused as refused:
+            if guarded.started:  # what is sent cannot be taken back
+                raise
             await refused.response()(scope, receive, guarded)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
@@ -147,18 +147,36 @@ class _Counted:
         message = await self.receive()
         if message["type"] == "http.request":
             self.count += len(message.get("body", b""))
-            if self.count > self.most:
-                raise TooLarge(self.most)
+            self.check(self.count)
         return message
+
+    def check(self, count: int) -> None:
+        if count > self.most:
+            raise TooLarge(self.most)
+
+
+def _declared(headers: Headers) -> int:
+    """The bytes that a request says it has."""
+    text = headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Refused(400, "invalid", "content-length must be a number")
+    return int(text)
 
 
 def _has_files(headers: Headers) -> bool:
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-def _guarded(send: Send) -> Send:
-    async def guarded(message: Message) -> None:
+@dataclass
+class _Guarded:
+    """The messages of an answer, with the headers of every answer."""
+
+    send: Send
+    started: bool = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             present = {name.lower() for name, _ in message.get("headers", [])}
             extra = [
                 (name.encode(), value.encode())
@@ -166,6 +184,4 @@ def _guarded(send: Send) -> Send:
                 if name.encode() not in present
             ]
             message = {**message, "headers": [*message.get("headers", []), *extra]}
-        await send(message)
-
-    return guarded
+        await self.send(message)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from jsonschema import Draft202012Validator
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.web.validation import Validator
 
 Schema = Mapping[str, Any]
 Result = TypeVar("Result")
@@ -125,8 +126,8 @@ class Operation:
     result_type: str = "application/json"
 
     @cached_property
-    def _check(self) -> Draft202012Validator:
-        return Draft202012Validator(self.body or {})
+    def _check(self) -> Any:
+        return Validator(self.body or {})
 
     @property
     def parameters(self) -> dict[str, tuple[str, Schema]]:
@@ -151,17 +152,21 @@ class Operation:
         except InnerloopError as error:
             line = " ".join(str(error).split())
             return Refused(422, "unusable", line).response()
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody receives it
         except Exception:
             log.exception("%s failed", self.name)
             return Refused(500, "failed", "something failed in the server").response()
 
     def _parameters(self, request: Request) -> dict[str, str]:
-        values = {**request.path_params, **request.query_params}
+        values = {"path": request.path_params, "query": request.query_params}
         found = {}
-        for name, (_, schema) in self.parameters.items():
-            value = values.get(name, schema.get("default"))
+        for name, (where, schema) in self.parameters.items():
+            value = values[where].get(name, schema.get("default"))
             if value is None:
                 raise Refused(422, "invalid", f"the parameter {name} is missing")
+            if not value.isprintable():  # a "$" in a pattern allows a last line feed
+                raise Refused(422, "invalid", f"{name} has a control character")
             check(schema, value, name)
             found[name] = value
         return found
@@ -178,11 +183,11 @@ class Operation:
             raise Refused(
                 415, "media type", f"send {' or '.join(takes)}; got {kind or 'nothing'}"
             )
+        body = _json_of(await request.body())
         try:
-            body = json.loads(await request.body(), parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, "invalid", f"this is no JSON: {error}") from error
-        check(self._check, body, "body")
+            check(self._check, body, "body")
+        except RecursionError as error:
+            raise Refused(422, "invalid", "the body is nested too deeply") from error
         return body, ()
 
     async def _multipart(self, request: Request) -> tuple[File, ...]:
@@ -209,6 +214,26 @@ class Operation:
         return JSONResponse(result)
 
 
+def _json_of(content: bytes) -> Any:
+    """JSON as RFC 8259 has it: in UTF-8, without NaN, infinity and halves of characters
+    (lone surrogates), which no file can hold.
+    """
+    try:
+        text = content.decode()
+        found = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        line = str(error).encode(errors="replace").decode()
+        raise Refused(400, "invalid", f"this is no JSON: {line}") from error
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_constant(text)
+
+
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
@@ -227,13 +252,11 @@ async def _events(values: AsyncIterator[Any]) -> AsyncIterator[str]:
         yield f"event: error\ndata: {text}\n\n"
 
 
-def check(schema: Schema | Draft202012Validator, value: Any, name: str) -> None:
-    """Raises Refused for a value that does not fit a schema."""
-    validator = (
-        schema
-        if isinstance(schema, Draft202012Validator)
-        else Draft202012Validator(schema)
-    )
+def check(schema: Any, value: Any, name: str) -> None:
+    """Raises Refused for a value that does not fit a schema, or a `Validator` of
+    one.
+    """
+    validator = schema if isinstance(schema, Validator) else Validator(schema)
     for error in validator.iter_errors(value):
         place = "".join(f"[{part!r}]" for part in error.absolute_path)
         raise Refused(422, "invalid", f"{name}{place}: {error.message[:200]}")
@@ -241,7 +264,11 @@ def check(schema: Schema | Draft202012Validator, value: Any, name: str) -> None:
 
 # ------------------------------------------------------------------ schemas
 
-IDENTIFIER: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
+# never "." or "..", nor a hidden file
+IDENTIFIER: Schema = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$",
+}
 NUMBER: Schema = {"type": "number", "minimum": -1e9, "maximum": 1e9}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}

@@ -23,7 +23,8 @@ from innerloop.readers.base import Inputs
 
 NEIGHBORS = 5
 REJECTED = 0.05  # share of the inputs of the classes that may be rejected wrongly
-LEAST = 4  # held-out examples, below which nothing is rejected
+# held-out examples below which nothing is rejected, see `Fitted.threshold`
+FEW, MANY = 4, 10
 EXACT = 256  # examples or features, above which components are found by iteration
 ITERATIONS = 30
 # examples, and the folds of a cross-validation of so many at most
@@ -118,7 +119,7 @@ class Fitted:
         before: Map | None = None,
     ):
         self.ids, self.labels = list(ids), list(labels)
-        self._z, self._before = z, before
+        self._head, self._z, self._before = head, z, before
         self.classifier = FewShotClassifier(head)
         self.classifier.fit(_inputs(z), self.labels)
         self.classes = [str(name) for name in self.classifier.classes_]
@@ -149,14 +150,18 @@ class Fitted:
     def map(self) -> Map:
         return make_map(self.ids, self._z.flatten(1), self._before)
 
+    @property
+    def shown(self) -> Map | None:
+        """The map, or the one before where it was not needed."""
+        return self.__dict__.get("map", self._before)
+
     @cached_property
     def support(self) -> Examples:
         """The examples with their labels (n, ways) in the order of `classes`."""
-        learner = self.classifier.learner
-        assert isinstance(learner, Learner)
-        assert learner.spec is not None
+        spec = self._head.spec
+        assert spec is not None
         places = torch.tensor([self.classes.index(label) for label in self.labels])
-        ways = learner.spec.y_dim if learner.fixed_ways else len(self.classes)
+        ways = spec.y_dim if self._head.fixed_ways else len(self.classes)
         return Examples(self._z, F.one_hot(places, ways).to(self._z.dtype))
 
     @cached_property
@@ -164,21 +169,32 @@ class Fitted:
         """Predictions for examples by learners without them; None for so many that it
         takes too long.
         """
-        learner = self.classifier.learner
-        assert isinstance(learner, Learner)
         folds = next((k for most, k in FOLDS if len(self.ids) <= most), 0)
         if not folds or self.support.y.sum(0).max() < 2:
             return None
         with torch.no_grad():
-            return held_out(learner, self.support, folds)
+            return held_out(self._head, self.support, folds)
 
     @cached_property
     def threshold(self) -> float:
-        """The novelty above which an input is rejected; infinite for few examples."""
+        """The novelty above which an input is rejected; infinite for few examples.
+
+        A quantile of few held-out examples is too low. Where the novelty is minus the
+        largest output, it is therefore at least half way to what the examples would
+        have without their own class.
+        """
         found = self.held_out
-        if found is None or int(found.known.sum()) < LEAST:
+        plain = type(self._head).novelty is Learner.novelty
+        if found is None or int(found.known.sum()) < (FEW if plain else MANY):
             return float("inf")
-        return float(threshold(found, REJECTED))
+        quantile = float(threshold(found, REJECTED))
+        if not plain:
+            return quantile
+        outputs = found.outputs[found.known]
+        own = found.y[found.known] > 0.5
+        others = -outputs.masked_fill(own, -torch.inf)[:, : len(self.classes)].amax(-1)
+        half = (found.novelty[found.known].median() + others.median()) / 2
+        return max(quantile, float(half))
 
     @cached_property
     def accuracy(self) -> dict[str, int] | None:

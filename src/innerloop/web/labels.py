@@ -24,6 +24,7 @@ from innerloop.learners.active import ActiveLearner
 from innerloop.readers.base import Inputs
 from innerloop.readers.files import Sheet, read_sheet
 from innerloop.readers.sources import LABEL_COLUMNS
+from innerloop.web.content import NAME, TEXT
 from innerloop.web.http import File, Refused
 from innerloop.web.insight import Fitted
 from innerloop.web.models import IMAGES, Model, clean
@@ -31,6 +32,7 @@ from innerloop.web.pictures import Decoders
 
 MOST = 2000  # inputs
 MOST_TABLE = 16 * 2**20  # bytes of a table
+MOST_LINES = 50 * MOST  # of a table, which are counted before it is read
 CHUNK = 32  # pictures in memory at once
 NEXT = 20  # inputs that are named to label next
 POOL = 500  # inputs, the least certain, that these are chosen from
@@ -91,6 +93,9 @@ def sheet_of(file: File) -> Sheet:
         raise Refused(422, "table", "a table is a .csv with a header")
     if len(file.content) > MOST_TABLE:
         raise Refused(413, "table", f"a table has at most {MOST_TABLE >> 20} MiB")
+    lines = file.content.count(b"\n") + file.content.count(b"\r")
+    if lines > 2 * MOST_LINES:  # a line may end in both
+        raise Refused(422, "table", f"a table has at most {MOST_LINES:,} lines")
     sheet = read_sheet(Path("table.csv"), content=file.content)
     if len(sheet.rows) > MOST:
         raise Refused(422, "table", f"a table has at most {MOST:,} rows")
@@ -104,8 +109,13 @@ def labeled_rows(
     sheet = sheet_of(file)
     own = model.label_column
     column = next((n for n in (own, *LABEL_COLUMNS) if sheet.find(n) is not None), own)
-    labels = sheet.labels(column)
+    labels = [label_of(label) for label in sheet.labels(column)]
     return _rows(model, sheet, labels)
+
+
+def label_of(text: str) -> str:
+    """The name of a class, from a label."""
+    return " ".join(clean(text)[:NAME].split())
 
 
 def _rows(
@@ -117,9 +127,12 @@ def _rows(
     for i, label in enumerate(labels):
         name = f"line {sheet.lines[i]}"
         row = [str(column[i]) for column in cells]
+        if not label:
+            refused.append(refusal(name, "it has no label"))
+            continue
         if model.kind == "text":
             if text := clean(row[0]):
-                found.append((label, text[:10_000]))
+                found.append((label, text[:TEXT]))
             else:
                 refused.append(refusal(name, "it has no text"))
             continue
@@ -150,7 +163,7 @@ def lines_of(file: File) -> list[str]:
     if len(file.content) > MOST_TABLE:
         raise Refused(413, "table", f"a text file has at most {MOST_TABLE >> 20} MiB")
     lines = file.content.decode("utf-8-sig", "replace").splitlines()
-    found = [text[:10_000] for line in lines if (text := clean(line))]
+    found = [text[:TEXT] for line in lines if (text := clean(line))]
     if len(found) > MOST:
         raise Refused(422, "table", f"at most {MOST:,} lines are labeled at once")
     return found
@@ -172,7 +185,7 @@ def read_inputs(model: Model, files: Sequence[File], decoders: Decoders) -> Read
             items = lines_of(files[0])
         else:
             sheet = sheet_of(files[0])
-            pairs, refused = _rows(model, sheet, [""] * len(sheet.rows))
+            pairs, refused = _rows(model, sheet, ["-"] * len(sheet.rows))
             items = [item for _, item in pairs]
         if items:
             vectors.append(model.vectors(items))
@@ -270,7 +283,7 @@ def predict(model: Model, body: dict[str, Any], decoders: Decoders) -> dict[str,
             raise Refused(422, "picture", f"this is no base64: {error}") from error
         return decoders.image(content, model.side)
 
-    names = [clean(value["label"]) for value in body["support"]]
+    names = [label_of(value["label"]) for value in body["support"]]
     if len(set(names)) < 2 or "" in names:
         raise Refused(409, "few", "give examples of two classes at least, with names")
     z = model.vectors([item(v) for v in [*body["support"], *body["query"]]])

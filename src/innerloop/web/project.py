@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,93 +17,30 @@ from torch import Tensor
 
 from innerloop.estimators import FILE, FewShotClassifier
 from innerloop.runs import write_atomically
-from innerloop.web.http import (
-    COUNT,
-    NUMBER,
-    Refused,
-    Schema,
-    array,
-    check,
-    record,
-    text,
+from innerloop.web.content import (
+    EXAMPLES,
+    MOST_CLASSES,
+    MOST_EXAMPLES,
+    NAME,
+    STORED,
+    TABLE,
+    Content,
+    Example,
+    Group,
+    as_json,
+    damaged,
+    full,
+    shown,
+    table,
 )
+from innerloop.web.http import Refused
 from innerloop.web.insight import Fitted, Map
-from innerloop.web.models import IMAGES, Model, clean
+from innerloop.web.models import Model, clean
 from innerloop.web.pictures import png, stored
 
-FORMAT = 1
-STORED, TABLE, EXAMPLES = "project.json", "examples.csv", "examples"
 UNDO = 50
-MOST_CLASSES = 100
-MOST_EXAMPLES = 2000
 MOST_BYTES = 112 * 2**20  # of the pictures of a project, so that it can be sent back
-NAME, TEXT = 80, 10_000  # characters
 CHUNK = 64  # pictures in memory at once
-EXAMPLE_ID: Schema = {"type": "string", "pattern": "^e[1-9][0-9]{0,8}$"}
-CLASS_ID: Schema = {"type": "string", "pattern": "^c[1-9][0-9]{0,8}$"}
-CONTENT = record(
-    format={"const": FORMAT},
-    name=text(NAME),
-    model=text(64),
-    identity=text(4000),
-    kind=text(10),
-    version=COUNT,
-    next=COUNT,
-    classes=array(
-        record(
-            id=CLASS_ID,
-            name=text(NAME, 1),
-            examples=array(
-                record(
-                    id=EXAMPLE_ID,
-                    text={"anyOf": [text(TEXT, 1), {"type": "null"}]},
-                    row={"anyOf": [array(NUMBER, 10_000), {"type": "null"}]},
-                    picture=COUNT,
-                ),
-                MOST_EXAMPLES,
-            ),
-        ),
-        MOST_CLASSES,
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One example: a text, a row of numbers, or a picture, of so many bytes."""
-
-    id: str
-    text: str | None = None
-    row: tuple[float, ...] | None = None
-    picture: int = 0
-
-
-@dataclass(frozen=True)
-class Group:
-    """A class."""
-
-    id: str
-    name: str
-    examples: tuple[Example, ...] = ()
-
-
-@dataclass(frozen=True)
-class Content:
-    """What can be changed, and undone, in a project."""
-
-    name: str
-    groups: tuple[Group, ...] = ()
-
-    @property
-    def examples(self) -> list[Example]:
-        return [example for group in self.groups for example in group.examples]
-
-    def put(self, group: Group) -> Content:
-        """With a class in the place of the one with its identifier, or at the end."""
-        if all(other.id != group.id for other in self.groups):
-            return replace(self, groups=(*self.groups, group))
-        groups = tuple(group if g.id == group.id else g for g in self.groups)
-        return replace(self, groups=groups)
 
 
 class Project:
@@ -156,7 +90,7 @@ class Project:
                 "kind": self.model.kind,
                 "saved": True,
                 "folder": str(self.folder.absolute()),
-                "classes": [_shown(group) for group in self.content.groups],
+                "classes": [shown(group) for group in self.content.groups],
                 "can_undo": bool(self._undo),
                 "examples": len(self.content.examples),
                 "version": self.version,
@@ -269,7 +203,7 @@ class Project:
                 known[name] = group.id
                 content = content.put(group)
         if len(content.groups) > MOST_CLASSES:
-            _full(f"a project has at most {MOST_CLASSES} classes")
+            raise full(f"a project has at most {MOST_CLASSES} classes")
         return content, [(known[name], item) for name, item in labeled]
 
     def _made(self, item: Any, files: list[Path]) -> Example:
@@ -282,7 +216,7 @@ class Project:
         content = png(item)
         held = sum(e.picture for e in self.content.examples)
         if held + len(content) > MOST_BYTES:
-            _full(f"the pictures of a project have at most {MOST_BYTES >> 20} MiB")
+            raise full(f"the pictures of a project have at most {MOST_BYTES >> 20} MiB")
         self._charge(len(content))
         example = Example(id, picture=len(content))
         file = self._file(example)
@@ -307,9 +241,9 @@ class Project:
 
     def _room(self, classes: int = 0, examples: int = 0) -> None:
         if len(self.content.groups) + classes > MOST_CLASSES:
-            _full(f"a project has at most {MOST_CLASSES} classes")
+            raise full(f"a project has at most {MOST_CLASSES} classes")
         if len(self.content.examples) + examples > MOST_EXAMPLES:
-            _full(f"a project has at most {MOST_EXAMPLES:,} examples")
+            raise full(f"a project has at most {MOST_EXAMPLES:,} examples")
 
     def _change(self, content: Content) -> None:
         before = self.content
@@ -348,19 +282,9 @@ class Project:
         if self.removed:
             raise Refused(404, "project", "there is no such project")
         model, version = self.model, self.version + 1
-        data = {
-            "format": FORMAT,
-            "name": content.name,
-            "model": model.name,
-            "identity": model.identity,
-            "kind": model.kind,
-            "version": version,
-            "next": self._next,
-            "classes": [_plain(group) for group in content.groups],
-        }
         files = {
             TABLE: table(content, model),
-            STORED: json.dumps(data, ensure_ascii=False).encode() + b"\n",
+            STORED: as_json(content, model, version, self._next),
         }
         size = sum(map(len, files.values()))
         self._charge(size - self._stored)
@@ -374,6 +298,8 @@ class Project:
             write_atomically(self.folder / name, value)
         self.content, self.version = content, version
         self.changed = time.monotonic()
+        if self._fitted is not None:
+            self._map = self._fitted.shown
         self._fitted, self.estimator_is_current = None, False
 
     def has_picture(self, example: Example) -> bool:
@@ -461,91 +387,3 @@ class Project:
             except OSError as error:
                 raise damaged(self.id) from error
             self._vectors |= {e.id: v.clone() for e, v in zip(some, z, strict=True)}
-
-    def remember(self, shown: Map) -> None:
-        """Keep a map that was shown, so that the next one looks alike."""
-        self._map = shown
-
-
-def _shown(group: Group) -> dict[str, Any]:
-    examples = [
-        {
-            "id": e.id,
-            "text": e.text if e.row is None else ", ".join(f"{v:g}" for v in e.row),
-            "picture": bool(e.picture),
-        }
-        for e in group.examples
-    ]
-    return {"id": group.id, "name": group.name, "examples": examples}
-
-
-def _plain(group: Group) -> dict[str, Any]:
-    examples = [
-        {
-            "id": e.id,
-            "text": e.text,
-            "row": None if e.row is None else list(e.row),
-            "picture": e.picture,
-        }
-        for e in group.examples
-    ]
-    return {"id": group.id, "name": group.name, "examples": examples}
-
-
-def content_of(data: Any) -> Content:
-    """The content of a project.json. Raises Refused for any other JSON."""
-    check(CONTENT, data, STORED)
-    groups = tuple(
-        Group(
-            group["id"],
-            group["name"],
-            tuple(
-                Example(
-                    e["id"],
-                    e["text"],
-                    None if e["row"] is None else tuple(e["row"]),
-                    e["picture"],
-                )
-                for e in group["examples"]
-            ),
-        )
-        for group in data["classes"]
-    )
-    content = Content(data["name"], groups)
-    ids = [g.id for g in groups] + [e.id for e in content.examples]
-    names = [g.name for g in groups]
-    most = max((int(id[1:]) for id in ids), default=0)
-    if len(set(ids)) < len(ids) or len(set(names)) < len(names) or most >= data["next"]:
-        raise Refused(422, "damaged", f"{STORED}: names or identifiers are twice there")
-    kinds = {
-        (e.text is not None, e.row is not None, e.picture > 0) for e in content.examples
-    }
-    own = {"text": (True, False, False), "row": (False, True, False)}
-    if kinds - {own.get(data["kind"], (False, False, True))}:
-        raise Refused(422, "damaged", f"{STORED}: an example is no {data['kind']:.10}")
-    if len(content.examples) > MOST_EXAMPLES:
-        raise Refused(422, "damaged", f"{STORED}: it has too many examples")
-    return content
-
-
-def table(content: Content, model: Model) -> bytes:
-    """The examples as the table that `innerloop adapt --support` reads."""
-    memory = io.StringIO()
-    writer = csv.writer(memory)
-    writer.writerow([*model.columns, model.label_column])
-    for group in content.groups:
-        for e in group.examples:
-            if model.kind in IMAGES:
-                cells: Sequence[Any] = [f"{EXAMPLES}/{e.id}.png"]
-            else:
-                cells = [e.text] if e.row is None else list(map(repr, e.row))
-            writer.writerow([*cells, group.name])
-    return memory.getvalue().encode()
-
-
-def damaged(id: str) -> Refused:
-    return Refused(422, "damaged", f"the folder of the project {id} is damaged")
-
-
-def _full(message: str) -> None:
-    raise Refused(507, "full", message)

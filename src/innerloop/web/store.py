@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.web.http import Refused
-from innerloop.web.models import Model, Models, clean
-from innerloop.web.pictures import Decoders
-from innerloop.web.project import (
+from innerloop.web.content import (
     NAME,
     STORED,
     Content,
-    Project,
     content_of,
     damaged,
 )
+from innerloop.web.http import Refused
+from innerloop.web.models import Model, Models, clean
+from innerloop.web.pictures import Decoders
+from innerloop.web.project import Project
 
 ID = re.compile(r"[0-9a-f]{16}")
 MOST_OPEN = 1000  # projects in memory

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import Response
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.web.answers import answer, insight
 from innerloop.web.archive import packed, unpacked
-from innerloop.web.drawings import DRAWING
+from innerloop.web.content import NAME
 from innerloop.web.http import (
-    BOOLEAN,
-    COUNT,
-    NUMBER,
-    SHARE,
     Call,
     File,
     Handler,
     Operation,
     Refused,
-    Schema,
     array,
     choice,
     record,
     text,
 )
-from innerloop.web.insight import Fitted
 from innerloop.web.labels import (
     MOST,
     ask_next,
@@ -43,102 +37,29 @@ from innerloop.web.labels import (
 )
 from innerloop.web.models import IMAGES, shown
 from innerloop.web.pictures import png
-from innerloop.web.project import NAME, TEXT, Project
+from innerloop.web.project import Project
 from innerloop.web.store import Projects
+from innerloop.web.teach_schemas import (
+    ANSWER,
+    BYTES,
+    INSIGHT,
+    LABELED,
+    LISTED,
+    MODELS,
+    ONE,
+    PREDICTED,
+    QUERY,
+    REFUSED,
+    SOME,
+    STATE,
+    SUPPORT,
+)
 
-MOST_ADDED = 200  # examples in one call
 MOST_FILES = 500
 FORMATS = {
     "csv": ("text/csv; charset=utf-8", "labels.csv"),
     "zip": ("application/zip", "labels.zip"),
 }
-
-# ------------------------------------------------------------------ schemas
-
-ID = text(64)
-PLACE: Schema = {"type": "number", "minimum": -1, "maximum": 1}
-TEXTUAL = text(TEXT, 1)
-ROW = array(NUMBER, 10_000, 1)
-KIND = choice("drawing", "image", "text", "row")
-MODEL = record(
-    {"missing": text(60), "columns": array(text(200))},
-    name=text(64),
-    title=text(200),
-    kind=KIND,
-    ready=BOOLEAN,
-    note=text(1000),
-)
-EXAMPLE = record(
-    id=ID, text={"anyOf": [text(1_000_000), {"type": "null"}]}, picture=BOOLEAN
-)
-CLASS = record(id=ID, name=text(NAME), examples=array(EXAMPLE))
-STATE = record(
-    id=ID,
-    name=text(NAME),
-    model=text(64),
-    kind=KIND,
-    saved=BOOLEAN,
-    folder=text(5000),
-    classes=array(CLASS),
-    can_undo=BOOLEAN,
-    examples=COUNT,
-    version=COUNT,
-)
-REFUSED = array(record(name=text(200), message=text(300)))
-ONE: Schema = {
-    "anyOf": [record(drawing=DRAWING), record(text=TEXTUAL), record(row=ROW)]
-}
-SOME: Schema = {
-    "anyOf": [
-        record(drawings=array(DRAWING, MOST_ADDED, 1)),
-        record(texts=array(TEXTUAL, MOST_ADDED, 1)),
-        record(rows=array(ROW, MOST_ADDED, 1)),
-    ]
-}
-ANSWER = record(
-    classes=array(record(id=ID, name=text(NAME), probability=SHARE)),
-    none=BOOLEAN,
-    neighbors=array(record(example=ID, similarity=NUMBER), 5),
-    point={"anyOf": [array(PLACE, 2, 2), {"type": "null"}]},
-    milliseconds=NUMBER,
-)
-ACCURACY = record(correct=COUNT, of=COUNT)
-INSIGHT = record(
-    {"version": COUNT},
-    map=array(record({"class": ID}, example=ID, x=PLACE, y=PLACE)),
-    accuracy={"anyOf": [ACCURACY, {"type": "null"}]},
-    doubtful=array(record(example=ID, looks_like=ID)),
-)
-LABELED = record(
-    rows=array(
-        record(
-            name=text(TEXT),
-            label=text(NAME),
-            none=BOOLEAN,
-            probability=SHARE,
-            second=text(NAME),
-            second_probability=SHARE,
-        )
-    ),
-    ask_next=array(COUNT),
-    refused=REFUSED,
-)
-_ENTRY: dict[str, Schema] = {
-    "text": TEXTUAL,
-    "row": ROW,
-    "drawing": DRAWING,
-    "picture": text(2**21, 1),
-}
-QUERY: Schema = {"anyOf": [record(None, **{n: s}) for n, s in _ENTRY.items()]}
-SUPPORT: Schema = {
-    "anyOf": [record(None, label=text(NAME, 1), **{n: s}) for n, s in _ENTRY.items()]
-}
-PREDICTED = record(
-    labels=array(text(NAME)),
-    probabilities=array({"type": "object", "additionalProperties": SHARE}),
-    none=array(BOOLEAN),
-)
-BYTES: Schema = {"type": "string", "format": "binary"}
 
 # ----------------------------------------------------------------- handlers
 
@@ -227,60 +148,14 @@ def _picture(projects: Projects, call: Call) -> Any:
 
 
 def _ask(projects: Projects, call: Call) -> Any:
-    begin = time.perf_counter()
     project = _project(projects, call)
-    fitted = project.fitted()
-    if call.files:
-        if project.model.kind not in IMAGES:
-            raise Refused(422, "kind", f"this model reads {project.model.kind}s")
-        item = projects.decoders.image(call.files[0].content, project.model.side)
-    else:
-        item = project.model.item(call.body)
-    z = project.model.vectors([item])
-    found = dict(zip(fitted.classes, fitted.probabilities(z)[0].tolist(), strict=True))
-    spent = 1000 * (time.perf_counter() - begin)
-    return {
-        "classes": [
-            {
-                "id": g.id,
-                "name": g.name,
-                "probability": round(found.get(g.name, 0.0), 4),
-            }
-            for g in project.content.groups
-        ],
-        "none": bool(fitted.rejected(z)[0]),
-        "neighbors": fitted.neighbors(z[0]),
-        "point": fitted.map.point(z[0].flatten()),
-        "milliseconds": round(spent, 1),
-    }
-
-
-def _insight(projects: Projects, call: Call) -> Any:
-    project = _project(projects, call)
-    with project.lock:
-        version, groups = project.version, project.content.groups
-        try:
-            fitted: Fitted | None = project.fitted()
-        except Refused as refused:
-            if refused.code != "few":
-                raise
-            fitted = None
-    if fitted is None:
-        return {"map": [], "accuracy": None, "doubtful": [], "version": version}
-    of_example = {e.id: g.id for g in groups for e in g.examples}
-    of_name = {g.name: g.id for g in groups}
-    return {
-        "map": [
-            {"example": e, "class": of_example[e], "x": x, "y": y}
-            for e, (x, y) in fitted.map.points.items()
-        ],
-        "accuracy": fitted.accuracy,
-        "doubtful": [
-            {"example": e, "looks_like": of_name[name]}
-            for e, name in fitted.doubtful.items()
-        ],
-        "version": version,
-    }
+    fitted, model = project.fitted(), project.model
+    if not call.files:
+        return answer(project, fitted, lambda: model.item(call.body))
+    if model.kind not in IMAGES:
+        raise Refused(422, "kind", f"this model reads {model.kind}s")
+    decode, content = projects.decoders.image, call.files[0].content
+    return answer(project, fitted, lambda: decode(content, model.side))
 
 
 def _label(projects: Projects, call: Call) -> Any:
@@ -338,7 +213,7 @@ OPERATIONS: list[Operation] = [
         "listModels",
         "What can be taught.",
         _computed(lambda projects, call: {"models": projects.models.states()}),
-        record(models=array(MODEL)),
+        MODELS,
     ),
     Operation(
         "GET",
@@ -346,11 +221,7 @@ OPERATIONS: list[Operation] = [
         "listProjects",
         "The projects of the session.",
         _computed(lambda projects, call: {"projects": projects.list(call.session)}),
-        record(
-            projects=array(
-                record(id=ID, name=text(NAME), model=text(64), examples=COUNT)
-            )
-        ),
+        LISTED,
     ),
     Operation(
         "POST",
@@ -475,7 +346,7 @@ OPERATIONS: list[Operation] = [
         f"{_ONE}/insight",
         "getInsight",
         "A map of the examples, and how well they are told apart.",
-        _computed(_insight),
+        _computed(lambda projects, call: insight(_project(projects, call))),
         INSIGHT,
     ),
     Operation(

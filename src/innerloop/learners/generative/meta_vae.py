@@ -55,7 +55,9 @@ class MetaVAE(Learner):
         decoder: the network from c and z to x.
         context: size of c.
         latent: size of z.
-        width: size of the features, and units of a layer.
+        width: size of the features, and units of a layer; the image decoder's hidden
+            layer has twice as many.
+        maps: feature maps of the first layer of the image decoder.
         discriminative: weight of the query loss.
         pixels: distribution of x: "bernoulli" for brightness in 0..1, "gaussian" with
             variance 1 for anything else. By default chosen by the shape of inputs.
@@ -70,6 +72,7 @@ class MetaVAE(Learner):
     context: Count = 64
     latent: Count = 16
     width: Count = 256
+    maps: Count = 64
     discriminative: NonNegative = 10.0
     pixels: Literal["bernoulli", "gaussian"] = "bernoulli"
     likelihood: Likelihood = Categorical()
@@ -93,11 +96,12 @@ class MetaVAE(Learner):
         width = build_args.get("width", cls.width)
         context = build_args.get("context", cls.context)
         latent = build_args.get("latent", cls.latent)
+        maps = build_args.get("maps", cls.maps)
         pixels = "bernoulli" if spec.is_image else "gaussian"
         return {
             "features": Features(spec, width),
             "statistic": perceptron(width, 2 * context, width, 1),
-            "decoder": decoder(spec, latent + context),
+            "decoder": decoder(spec, latent + context, maps, 2 * width),
             "prior": perceptron(context, 2 * latent, width, 1),
             "posterior": perceptron(width + context, 2 * latent, width, 1),
             "pixels": build_args.get("pixels", pixels),

@@ -1,0 +1,136 @@
+"""A learned optimizer beside Adam and gradient descent, on functions of two variables.
+
+Coordinates are relative to the minimum: a learned optimizer sees gradients alone, so
+where the minimum is makes no difference to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.learners.optimization.l2o import L2O
+from innerloop.optimizer import LearnedOptimizer
+from innerloop.tasks.optimizees import quadratics
+from innerloop.web.http import COUNT, array, record
+from innerloop.web.tour.piece import SEED, Piece, between, numbers, ready
+
+STEPS = 40  # as in the training of the learned optimizer
+REACH, CELLS = 2.0, 48  # the square that is drawn, and how finely
+GAMES = 100  # functions on which the optimizers are compared
+
+Function = Callable[[Tensor], Tensor]  # points (..., 2) to values (...)
+
+
+def quadratic(n: int, seed: int) -> Function:
+    """`n` functions of the family of the learned optimizer, at n points."""
+    tasks = quadratics("test", size=2)
+    matrices = tasks.sample(n, torch.Generator().manual_seed(seed)).support.x
+    # (n, 2, 2); the mean squared error of w - w* is |W (w - w*)|^2
+    return lambda w: (matrices @ w[..., None])[..., 0].square().mean(-1)
+
+
+def rosenbrock(n: int, seed: int) -> Function:
+    """A curved valley, which the learned optimizer has never seen."""
+
+    def value(w: Tensor) -> Tensor:
+        x, y = (w + 1).unbind(-1)
+        return (1 - x).square() + 10 * (y - x.square()).square()
+
+    return value
+
+
+FUNCTIONS = {"quadratic": quadratic, "rosenbrock": rosenbrock}
+
+
+def optimizers(rates: dict[str, float]) -> dict[str, Callable[[Tensor], Any]]:
+    learner = cast(L2O, ready("optimizer"))
+    return {
+        "learned": lambda w: LearnedOptimizer([w], learner),
+        "adam": lambda w: torch.optim.Adam([w], lr=rates["adam"]),
+        "sgd": lambda w: torch.optim.SGD([w], lr=rates["sgd"]),
+    }
+
+
+def path(
+    function: Function, start: Tensor, new: Callable[[Tensor], Any]
+) -> tuple[Tensor, Tensor]:
+    """The points (STEPS + 1, n, 2) of an optimizer from start (n, 2), and the values
+    there.
+    """
+    w = nn.Parameter(start.clone())
+    optimizer, points, values = new(w), [], []
+    for step in range(STEPS + 1):
+        value = function(w)
+        points.append(w.detach().clone())
+        values.append(value.detach())
+        if step < STEPS:
+            (w.grad,) = torch.autograd.grad(value.sum(), w)
+            optimizer.step()
+    return torch.stack(points), torch.stack(values)
+
+
+def run(body: dict[str, Any]) -> dict[str, Any]:
+    function = FUNCTIONS[body["function"]](1, body["seed"])
+    start = torch.tensor([body["start"]], dtype=torch.float32)
+    found = []
+    for name, new in optimizers(body["rates"]).items():
+        points, values = path(function, start, new)
+        found.append({
+            "name": name,
+            "points": [numbers(point) for point in points[:, 0]],
+            "values": numbers(values[:, 0]),
+        })
+    axis = torch.linspace(-REACH, REACH, CELLS)
+    grid = torch.stack(torch.meshgrid(axis, axis.flip(0), indexing="xy"), -1)
+    heights = function(grid.reshape(-1, 1, 2))
+    return {
+        "reach": REACH,
+        "cells": CELLS,
+        "heights": numbers(heights),
+        "paths": found,
+        "wins": wins(body),
+    }
+
+
+def wins(body: dict[str, Any]) -> dict[str, int]:
+    """In how many of the games, from random points, each ends lowest."""
+    rng = torch.Generator().manual_seed(body["seed"])
+    start = REACH * (2 * torch.rand(GAMES, 2, generator=rng) - 1)
+    function = FUNCTIONS[body["function"]](GAMES, body["seed"] + 1)
+    new = optimizers(body["rates"])
+    ends = torch.stack([path(function, start, make)[1][-1] for make in new.values()])
+    best = ends.nan_to_num(torch.inf).argmin(0).tolist()
+    return {name: best.count(i) for i, name in enumerate(new)}
+
+
+SIDE = between(-REACH, REACH)
+RATE = between(1e-4, 10)
+POINT = array({"type": "number"}, 2, 2)
+PIECE = Piece(
+    "optimizer",
+    "The paths of a learned optimizer, Adam and gradient descent from a point.",
+    run,
+    record(
+        function={"enum": list(FUNCTIONS)},
+        seed=SEED,
+        start=array(SIDE, 2, 2),
+        rates=record(adam=RATE, sgd=RATE),
+    ),
+    record(
+        reach={"type": "number"},
+        cells=COUNT,
+        heights=array({"type": "number"}),
+        paths=array(
+            record(
+                name={"type": "string"},
+                points=array(POINT),
+                values=array({"type": "number"}),
+            )
+        ),
+        wins=record(learned=COUNT, adam=COUNT, sgd=COUNT),
+    ),
+)
