@@ -13,7 +13,10 @@ import torch
 import innerloop
 from innerloop import FewShotClassifier, encoders
 from innerloop.cli import main
+from innerloop.core.learner import MetaTrainConfig
+from innerloop.core.task import TaskSpec
 from innerloop.encoders import usual_encoder
+from innerloop.metagrad.meta_train import build_optimizer
 from innerloop.registry import SHARED, _added, entries, find, register
 
 from .conftest import Colors, Fake, Letters
@@ -228,3 +231,29 @@ def test_the_default_is_made_of_usual_encoders(monkeypatch: pytest.MonkeyPatch) 
     unusual = type("Unusual", (Letters,), {"usual": False})
     monkeypatch.setitem(encoders.ENCODERS, "more", unusual)
     assert usual_encoder("text") == "letters"
+
+
+def test_a_pretrained_network_has_its_own_learning_rate(bert: Path) -> None:
+    spec = TaskSpec("classes", (8,), 2, vocabulary=31)
+    learner = innerloop.MatchingNet.build(spec, encoder=f"{bert}:all", contextual=True)
+    config = MetaTrainConfig(lr=0.1, pretrained_lr=0.01)
+    groups = build_optimizer(learner, config).param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    found = {rates[id(p)] for p in learner.encoder.parameters()}
+    assert found == {0.01}
+    others = set(learner.parameters()) - set(learner.encoder.parameters())
+    assert others
+    assert {rates[id(p)] for p in others} == {0.1}
+
+
+def test_a_text_does_not_pay_for_the_length_of_others(bert: Path) -> None:
+    network = encoders.open_encoder(f"{bert}").network().eval()
+    seen = []
+    first = network.get_submodule("model.embeddings")
+    first.register_forward_hook(lambda _, given, out: seen.append(out.shape[1]))
+    x = torch.tensor([[3.0, 4, 5, 0, 0, 0, 0, 0], [6.0, 7, 0, 0, 0, 0, 0, 0]])
+    short = network(x)
+    assert seen == [3]
+    torch.testing.assert_close(short[:1], network(x[:1, :3]))
+    torch.testing.assert_close(short[1:], network(x[1:]))
+    assert seen[1:] == [3, 2]
