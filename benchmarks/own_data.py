@@ -6,9 +6,11 @@ same tasks.
 
 Texts are CLINC150's test domains, photographs the test classes of CIFAR-FS, FC100 or
 emoji. Every contender gets the same support items and labels, and labels the same
-queries; the seconds are those of one task, with the items embedded before. Contenders
-whose package is missing are left out; SetFit, which trains the encoder for every task,
-gets `--setfit-tasks`, the first of them.
+queries; the seconds are those of one task, with the items embedded before. The last
+column is the difference to `Probe` on the same tasks, with its 95 % interval: a row is
+better or worse where that excludes 0, and else tied. Contenders whose package is
+missing are left out; SetFit, which trains the encoder for every task, gets
+`--setfit-tasks`, the first of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import resource
+import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +39,8 @@ from innerloop.readers.image import ImageReader
 from innerloop.registry import find
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.text import DOMAINS, requests
+
+PROBE = "innerloop, no training (Probe)"
 
 # support items (n,), labels (n,) and query items (m,), as indices; returns labels (m,)
 Contender = Callable[[Tensor, Tensor, Tensor], Any]
@@ -144,7 +150,16 @@ def tf_idf(data: Data) -> Contender:
 
 
 def easyfsl(data: Data) -> Contender:
-    from easyfsl.methods import PrototypicalNetworks
+    """Its prototypical networks; `easyfsl.methods` itself imports torchvision, which
+    they do not use.
+    """
+    import easyfsl
+
+    methods = types.ModuleType("easyfsl.methods")
+    methods.__path__ = [f"{easyfsl.__path__[0]}/methods"]
+    sys.modules[methods.__name__] = methods
+    module = importlib.import_module("easyfsl.methods.prototypical_networks")
+    PrototypicalNetworks = module.PrototypicalNetworks
 
     model = PrototypicalNetworks(nn.Identity())
 
@@ -185,6 +200,7 @@ def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
     mean = ProtoNet.build(spec, encoder=nn.Flatten(), metric="cosine")
     raw = "nearest neighbor, " + ("pixels" if torch.is_tensor(data.raw) else "words")
     found = {
+        PROBE: learner_on(data, Probe.build(spec)),
         raw: nearest_neighbor(data),
         "frozen encoder, nearest mean (cosine)": learner_on(data, mean),
     }
@@ -196,7 +212,6 @@ def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
         found["frozen encoder, ProtoNet (easyfsl)"] = easyfsl(data)
     if has("setfit") and not torch.is_tensor(data.raw):
         found["SetFit"] = setfit(data)
-    found["innerloop, no training (Probe)"] = learner_on(data, Probe.build(spec))
     for run in runs:
         found[f"innerloop, {run}"] = learner_on(data, load(run))
     return found
@@ -204,8 +219,8 @@ def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
 
 def measured(
     contender: Contender, tasks: Episodes, n: int, seed: int
-) -> tuple[Estimate, float]:
-    """The accuracy over `n` tasks, and the seconds of one."""
+) -> tuple[Tensor, float]:
+    """The accuracies on `n` tasks (n,), and the seconds of one."""
     scores, seconds = [], 0.0
     like = ProtoNet.build(tasks.spec, encoder=nn.Flatten())
     generator = torch.Generator().manual_seed(seed)
@@ -216,7 +231,13 @@ def measured(
             found = contender(x[:, 0].long(), y.argmax(-1), query[:, 0].long())
             seconds += time.perf_counter() - begin
             scores.append((found == truth.argmax(-1)).float().mean())
-    return Estimate.of(torch.stack(scores)), seconds / n
+    return torch.stack(scores), seconds / n
+
+
+def shown(values: Tensor, sign: str = "") -> str:
+    """The mean of shares in percent, with its 95 % interval."""
+    found = Estimate.of(values)
+    return f"{100 * found.mean:{sign}6.2f} ± {100 * (found.interval or 0):.2f}"
 
 
 def main() -> None:
@@ -240,19 +261,20 @@ def main() -> None:
     for shots in given.shots:
         tasks = data.tasks(given.ways, shots)
         print(f"\n{given.ways}-way {shots}-shot, {tasks.describe()}")
+        probe = None
         for name, contender in contenders(data, given.run).items():
-            if given.only and given.only not in name:
+            if given.only and given.only not in name and name != PROBE:
                 continue
             n = given.setfit_tasks if name == "SetFit" else given.tasks
             try:
-                score, seconds = measured(contender, tasks, n, given.seed)
+                scores, seconds = measured(contender, tasks, n, given.seed)
             except (InnerloopError, RuntimeError) as error:
                 print(f"  {name:<52} {error}")
                 continue
-            interval = 100 * (score.interval or 0)
+            probe = scores if probe is None else probe
             print(
-                f"  {name:<52} {100 * score.mean:5.1f} ± {interval:.1f} %  "
-                f"{1000 * seconds:8.1f} ms  {n} tasks",
+                f"  {name:<52} {shown(scores)} %  {1000 * seconds:8.1f} ms  "
+                f"{n:5} tasks  {shown(scores - probe[:n], '+')}",
                 flush=True,
             )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
