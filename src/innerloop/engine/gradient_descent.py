@@ -34,3 +34,23 @@ def descend(
             for name, t in at.items()
         }
     return at
+
+
+def adam(
+    loss: Callable[[Tensors], Tensor],
+    start: Mapping[str, Tensor],
+    rate: float,
+    steps: int,
+) -> Tensors:
+    at = dict(start)
+    mean = {n: torch.zeros_like(t) for n, t in at.items()}
+    square = {n: torch.zeros_like(t) for n, t in at.items()}
+    for k in range(1, steps + 1):
+        gradients = torch.func.grad(loss)(at)
+        for n, g in gradients.items():
+            mean[n] = 0.9 * mean[n] + 0.1 * g
+            square[n] = 0.999 * square[n] + 0.001 * g * g
+            at[n] = at[n] - rate * (mean[n] / (1 - 0.9**k)) / (
+                (square[n] / (1 - 0.999**k)).sqrt() + 1e-8
+            )
+    return at

@@ -14,10 +14,11 @@ from PIL import Image
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
+from innerloop.engine.warp import Warp
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader, shown
 from innerloop.tasks.download import data_folder, fetch
-from innerloop.tasks.episodes import Episodes, Warp
+from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.folder import image_reader
 from innerloop.tasks.images import (
     ImageFiles,

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
+from innerloop.engine.warp import Warp
 from innerloop.readers.base import Reader
 from innerloop.readers.files import shown
 from innerloop.readers.image import ImageReader
 from innerloop.readers.sources import Found, stamp
 from innerloop.tasks.cache import Entry, cached
-from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.splits import (
     SPLITS,
     class_indices,
