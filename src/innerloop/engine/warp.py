@@ -58,7 +58,7 @@ class Warp:
         places = _fields(*images.shape[2:]) @ maps.mT  # (n, height * width, 2)
         return F.grid_sample(
             images,
-            places.view(-1, *images.shape[2:], 2),
+            places.view(-1, *images.shape[2:], 2).to(images),
             padding_mode=self.edge,
             align_corners=False,
         )
