@@ -5,7 +5,7 @@ TaskDistribution.
 from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
-from innerloop.engine.warp import Warp
+from innerloop.engine.augmentation import Warp
 from innerloop.readers.image import ImageReader
 from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
-from innerloop.engine.warp import Warp
 from innerloop.readers.base import Reader
 from innerloop.readers.image import to_unit
 from innerloop.tasks.pictures import as_html, episode_picture

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
-from innerloop.engine.warp import Warp
 from innerloop.readers.base import Reader
 from innerloop.readers.files import shown
 from innerloop.readers.image import ImageReader

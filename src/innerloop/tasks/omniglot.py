@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
-from innerloop.engine.warp import Warp
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader
 from innerloop.tasks.download import fetch

@@ -1,4 +1,4 @@
-"""Small random distortions of images."""
+"""Small random changes of inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+DROPPED = 0.2  # share of the tokens that are left out of a text
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,21 @@ def _fields(height: int, width: int) -> Tensor:
     )
     bumps = torch.einsum("hi,wj->hwij", down, across)
     return torch.cat([straight.flatten(0, 1), bumps.reshape(height * width, 16)], 1)
+
+
+def augmented(
+    x: Tensor, tokens: bool, noise: float, generator: torch.Generator
+) -> Tensor:
+    """Changed copies of inputs (n, *x_shape): images are moved, turned, scaled and,
+    with three channels, mirrored; texts of `tokens` lose some; other inputs get
+    Gaussian noise, as long as a fraction `noise` of the input.
+    """
+    if x.dim() == 4:
+        return Warp(3, 0.1, 0, 0.08, 0, mirror=x.shape[1] == 3, edge="border")(
+            x, generator
+        )
+    if tokens:
+        kept = torch.rand(x.shape, generator=generator) >= DROPPED
+        return x * kept.to(x)
+    size = x.square().mean(tuple(range(1, x.dim())), keepdim=True).sqrt()
+    return x + noise * size * torch.randn(x.shape, generator=generator).to(x)
