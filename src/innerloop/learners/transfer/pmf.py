@@ -14,7 +14,7 @@ from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.augmentation import augmented
 from innerloop.engine.functional import functional_call, trainable_names
-from innerloop.engine.gradient_descent import adam
+from innerloop.engine.gradient_descent import Tensors, adam
 from innerloop.engine.mapping import mapped
 from innerloop.engine.options import CountOrZero, NonNegative, Positive
 from innerloop.learners.feature_learner import FeatureLearner
@@ -29,28 +29,25 @@ PROTOTYPES = "prototypes"  # the entry of a state beside the weights
 class PMF(FeatureLearner):
     """PMF: a pretrained encoder, meta-trained by prototypes, fine-tuned in every task.
 
-    prototypes c_k = mean of f over the support examples of k;
-    p(class k | x) = softmax(scale * cos(f(x), c_k));
-    weights of f <- Adam step on -log p(y | distorted x), averaged over the support set,
-    where c_k is that of the examples as they are
+    weights of f <- Adam step on the mean of -log p(y | changed copy of x),
+    p(k | x) = softmax(scale * cos(f(x), c_k)), c_k the mean of f over the support
+    examples of k as they are
 
     Reference: Hu, Li, Stühmer, Kim and Hospedales 2022, "Pushing the limits of simple
     pipelines for few-shot learning: external data and fine-tuning make a difference",
     arXiv:2204.07305, section 3.
 
-    The pretraining is that of the encoder, such as `efficientnet:all`. With frozen
-    vectors (`efficientnet`), the adapter on top of them is trained and fine-tuned.
-    Copies of images are moved, turned, scaled and, if they have colors, mirrored; the
-    authors also change colors. The authors choose `inner_lr` for every domain, 0 among
-    the candidates: `innerloop test RUN --split val --steps 50` shows the accuracy after
-    every step on validation classes.
+    The encoder is pretrained, such as `efficientnet:all`; for frozen vectors
+    (`efficientnet`), the adapter on top of them is trained and fine-tuned. The authors
+    choose `inner_lr` in every domain, 0 among others: `innerloop test RUN --split val
+    --steps 20` shows the accuracy after every step on validation classes. They also
+    change the colors of images. Defaults are those of ProtoNet; the paper's training
+    tasks have more examples of fewer classes.
 
-    Defaults differ from the paper: larger tasks of one example per class, as for
-    ProtoNet, whose loss is averaged over rotations of the support set.
+    Objective: the query loss before any step, averaged over rotations of the support
+    set as in ProtoNet.
 
-    Objective: the query loss of the prototypes before any step.
-
-    State: the adapted weights of the encoder, a dict name -> tensor, and "prototypes"
+    State: the adapted weights of `encoder`, a dict name -> tensor, and "prototypes"
     (ways, d).
 
     Args:
@@ -58,10 +55,8 @@ class PMF(FeatureLearner):
         tokens: whether inputs are texts of tokens.
         scale: initial value of the learned scale of cosine similarities.
         inner_lr: step size of Adam.
-        inner_steps: number of steps of Adam in a task; with 0, it is a ProtoNet with
-            cosine similarities.
-        noise: length of the Gaussian noise in copies of vectors, as a fraction of the
-            length of the vector.
+        inner_steps: number of steps; without, it is a ProtoNet with cosines.
+        noise: length of the noise in copies of vectors, as a fraction of theirs.
     """
 
     encoder: nn.Module
@@ -95,16 +90,16 @@ class PMF(FeatureLearner):
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
-        config = {"ways": 5, "shots": 5, "queries": 15, "groups": 0, "optimizer": "SGD"}
+        config = {"ways": 5, "shots": 5, "queries": 15, "groups": 0}
         return {"fields": {"inner_steps": 50}, "config": config}
 
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x).flatten(1)
 
-    def learned(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def learned(self, z: Tensor, y: Tensor) -> Tensors:
         return {PROTOTYPES: class_means(z, y)}
 
-    def answers(self, state: dict[str, Tensor], z: Tensor) -> Tensor:
+    def answers(self, state: Tensors, z: Tensor) -> Tensor:
         return self.compare(z, state[PROTOTYPES])
 
     def compare(self, z: Tensor, prototypes: Tensor) -> Tensor:
@@ -117,11 +112,11 @@ class PMF(FeatureLearner):
         z, labels = torch.cat([z, query_z]), torch.cat([y, query_y])
         return rotated_loss(z, labels, len(y), self.compare, self.likelihood)
 
-    def adapt(self, support: Examples) -> dict[str, Tensor]:
+    def adapt(self, support: Examples) -> Tensors:
         weights = next(islice(self._descent(support), self.inner_steps, None))
         return self._state(weights, support)
 
-    def trajectory(self, support: Examples, steps: int) -> Iterator[dict[str, Tensor]]:
+    def trajectory(self, support: Examples, steps: int) -> Iterator[Tensors]:
         """The states after 0, 1, ..., `steps` steps."""
         for weights in islice(self._descent(support), steps + 1):
             yield self._state(weights, support)
@@ -129,22 +124,22 @@ class PMF(FeatureLearner):
     def set_steps(self, steps: int) -> None:
         self.inner_steps = steps
 
-    def predict(self, state: dict[str, Tensor], x: Tensor) -> Tensor:
+    def predict(self, state: Tensors, x: Tensor) -> Tensor:
         weights = {name: w for name, w in state.items() if name != PROTOTYPES}
         return self.answers(state, self._features(weights, x))
 
     def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
-        # a task is distorted in the same way within a batch of tasks as alone
+        # the copies of a task are the same within a batch of tasks as alone
         return mapped(self, function, *trees, randomness="same")
 
-    def _descent(self, support: Examples) -> Iterator[dict[str, Tensor]]:
-        """The weights of the encoder after 0, 1, 2, ... steps, without frozen ones."""
+    def _descent(self, support: Examples) -> Iterator[Tensors]:
+        """The weights that are not frozen after 0, 1, 2, ... steps."""
         generator = torch.Generator().manual_seed(0)
         # sorted, so that the order of the examples does not matter
         key = torch.randn(support.x[0].numel(), generator=generator).to(support.x)
         x, y = (part[(support.x.flatten(1) * key).sum(1).argsort()] for part in support)
 
-        def loss(weights: dict[str, Tensor]) -> Tensor:
+        def loss(weights: Tensors) -> Tensor:
             copies = augmented(x, self.tokens, self.noise, generator)
             z, changed = self._features(weights, torch.cat([x, copies])).chunk(2)
             return self.likelihood.nll(self.compare(changed, class_means(z, y)), y)
@@ -153,11 +148,9 @@ class PMF(FeatureLearner):
         start = {name: weights[name] for name in trainable_names(self.encoder)}
         return adam(loss, start, self.inner_lr)
 
-    def _state(
-        self, weights: dict[str, Tensor], support: Examples
-    ) -> dict[str, Tensor]:
+    def _state(self, weights: Tensors, support: Examples) -> Tensors:
         z = self._features(weights, support.x)
         return {**weights, **self.learned(z, support.y)}
 
-    def _features(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    def _features(self, weights: Tensors, x: Tensor) -> Tensor:
         return functional_call(self.encoder, weights, (x,)).flatten(1)
