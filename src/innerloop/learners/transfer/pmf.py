@@ -23,15 +23,14 @@ from innerloop.learners.metric.protonet import ProtoNet, rotated_loss
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
-PROTOTYPES = "prototypes"  # the entry of a state beside the weights
+PROTOTYPES = "prototypes"  # beside the weights in a state
 
 
 class PMF(FeatureLearner):
     """PMF: a pretrained encoder, meta-trained by prototypes, fine-tuned in every task.
 
-    weights of f <- Adam step on the mean of -log p(y | changed copy of x),
-    p(k | x) = softmax(scale * cos(f(x), c_k)), c_k the mean of f over the support
-    examples of k as they are
+    p(class k | x) = softmax(scale * cos(f(x), c_k)), c_k the mean of f over the support
+    examples of k; Adam steps on f lower -log p(y | changed copy of x) of these examples
 
     Reference: Hu, Li, Stühmer, Kim and Hospedales 2022, "Pushing the limits of simple
     pipelines for few-shot learning: external data and fine-tuning make a difference",
@@ -40,15 +39,13 @@ class PMF(FeatureLearner):
     The encoder is pretrained, such as `efficientnet:all`; for frozen vectors
     (`efficientnet`), the adapter on top of them is trained and fine-tuned. The authors
     choose `inner_lr` in every domain, 0 among others: `innerloop test RUN --split val
-    --steps 20` shows the accuracy after every step on validation classes. They also
-    change the colors of images. Defaults are those of ProtoNet; the paper's training
-    tasks have more examples of fewer classes.
+    --steps 20` shows the accuracy after every step on validation classes.
 
-    Objective: the query loss before any step, averaged over rotations of the support
-    set as in ProtoNet.
+    Defaults differ from the paper: tasks as for ProtoNet, fewer steps, fixed colors.
 
-    State: the adapted weights of `encoder`, a dict name -> tensor, and "prototypes"
-    (ways, d).
+    Objective: the query loss before any step, by ProtoNet's rotated support sets.
+
+    State: adapted weights, a dict name -> tensor, and "prototypes" (ways, d).
 
     Args:
         encoder: the network f.
@@ -84,14 +81,13 @@ class PMF(FeatureLearner):
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        name = build_args.get("encoder")
-        body = encoder(spec, name, image="conv6", vector="wide-mlp")
+        body = encoder(spec, build_args.get("encoder"), "conv6", "wide-mlp")
         return {"encoder": body, "tokens": spec.vocabulary > 0}
 
     @classmethod
     def paper(cls) -> dict[str, Any]:
-        config = {"ways": 5, "shots": 5, "queries": 15, "groups": 0}
-        return {"fields": {"inner_steps": 50}, "config": config}
+        tasks = {"ways": 5, "shots": 5, "queries": 15, "groups": 0}
+        return {"fields": {"inner_steps": 50}, "config": tasks}
 
     def embed(self, x: Tensor) -> Tensor:
         return self.encoder(x).flatten(1)
@@ -117,7 +113,6 @@ class PMF(FeatureLearner):
         return self._state(weights, support)
 
     def trajectory(self, support: Examples, steps: int) -> Iterator[Tensors]:
-        """The states after 0, 1, ..., `steps` steps."""
         for weights in islice(self._descent(support), steps + 1):
             yield self._state(weights, support)
 
@@ -149,8 +144,7 @@ class PMF(FeatureLearner):
         return adam(loss, start, self.inner_lr)
 
     def _state(self, weights: Tensors, support: Examples) -> Tensors:
-        z = self._features(weights, support.x)
-        return {**weights, **self.learned(z, support.y)}
+        return weights | self.learned(self._features(weights, support.x), support.y)
 
     def _features(self, weights: Tensors, x: Tensor) -> Tensor:
         return functional_call(self.encoder, weights, (x,)).flatten(1)
