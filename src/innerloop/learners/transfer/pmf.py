@@ -36,10 +36,9 @@ class PMF(FeatureLearner):
     pipelines for few-shot learning: external data and fine-tuning make a difference",
     arXiv:2204.07305, section 3.
 
-    The encoder is pretrained, such as `efficientnet:all`; for frozen vectors
-    (`efficientnet`), the adapter on top of them is trained and fine-tuned. The authors
-    choose `inner_lr` in every domain, 0 among others: `innerloop test RUN --split val
-    --steps 20` shows the accuracy after every step on validation classes.
+    For frozen vectors (`efficientnet`), the adapter on top of them is trained and
+    fine-tuned; for `efficientnet:all`, the network itself. The authors choose
+    `inner_lr` in every domain: `innerloop test RUN --split val --steps 20` helps.
 
     Defaults differ from the paper: tasks as for ProtoNet, fewer steps, fixed colors.
 
@@ -60,7 +59,7 @@ class PMF(FeatureLearner):
     tokens: bool
     _: KW_ONLY
     scale: Positive = 10.0
-    inner_lr: NonNegative = 0.001
+    inner_lr: NonNegative = 0.0001
     inner_steps: CountOrZero = 20
     noise: NonNegative = 0.5
     likelihood: Likelihood = Categorical()
