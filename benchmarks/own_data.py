@@ -3,6 +3,7 @@ same tasks.
 
     python benchmarks/own_data.py texts --tasks 1000 --run runs/texts
     python benchmarks/own_data.py photos --source fc100 --ways 20
+    python benchmarks/own_data.py texts --tuned runs/minilm    # trained with minilm:all
 
 Texts are CLINC150's test domains, photographs the test classes of CIFAR-FS, FC100 or
 emoji. Every contender gets the same support items and labels, and labels the same
@@ -87,16 +88,27 @@ def photos(encoder: str | None, source: str) -> Data:
     return Data(banks[0].values, pixels, counts, list(banks[0].names))
 
 
-def learner_on(data: Data, learner: Any) -> Contender:
+def learner_on(vectors: Tensor, learner: Any) -> Contender:
     def label(support: Tensor, y: Tensor, query: Tensor) -> Tensor:
         ways = int(y.max()) + 1
-        examples = Examples(data.vectors[support], F.one_hot(y, ways).float())
+        examples = Examples(vectors[support], F.one_hot(y, ways).float())
         with torch.no_grad():
-            return learner.predict(learner.adapt(examples), data.vectors[query]).argmax(
-                -1
-            )
+            return learner.predict(learner.adapt(examples), vectors[query]).argmax(-1)
 
     return label
+
+
+def probe_on(vectors: Tensor) -> Contender:
+    spec = TaskSpec("classes", tuple(vectors.shape[1:]), 2)
+    return learner_on(vectors, Probe.build(spec))
+
+
+def vectors_of(run: str, items: list[str]) -> Tensor:
+    """The vectors of texts from the encoder that a run trained further."""
+    learner = load(run)
+    x = learner.reader.encode(items)[0]
+    with torch.no_grad():
+        return torch.cat([learner.encoder(part) for part in x.split(64)])
 
 
 def nearest_neighbor(data: Data) -> Contender:
@@ -195,14 +207,16 @@ def setfit(data: Data) -> Contender:
     return label
 
 
-def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
+def contenders(
+    data: Data, runs: list[str], tuned: dict[str, Tensor]
+) -> dict[str, Contender]:
     spec = TaskSpec("classes", tuple(data.vectors.shape[1:]), 2)
     mean = ProtoNet.build(spec, encoder=nn.Flatten(), metric="cosine")
     raw = "nearest neighbor, " + ("pixels" if torch.is_tensor(data.raw) else "words")
     found = {
-        PROBE: learner_on(data, Probe.build(spec)),
+        PROBE: probe_on(data.vectors),
         raw: nearest_neighbor(data),
-        "frozen encoder, nearest mean (cosine)": learner_on(data, mean),
+        "frozen encoder, nearest mean (cosine)": learner_on(data.vectors, mean),
     }
     if has("sklearn"):
         if not torch.is_tensor(data.raw):
@@ -213,7 +227,14 @@ def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
     if has("setfit") and not torch.is_tensor(data.raw):
         found["SetFit"] = setfit(data)
     for run in runs:
-        found[f"innerloop, {run}"] = learner_on(data, load(run))
+        found[f"innerloop, {run}"] = learner_on(data.vectors, load(run))
+    frozen = F.normalize(data.vectors, dim=-1)
+    for run, vectors in tuned.items():
+        own = F.normalize(vectors, dim=-1)
+        found[f"Probe on vectors of {run}"] = probe_on(own)
+        found["the same, beside the frozen ones"] = probe_on(
+            torch.cat([frozen, own], 1)
+        )
     return found
 
 
@@ -246,6 +267,9 @@ def main() -> None:
     parser.add_argument("--source", default="cifar-fs", help="of photos")
     parser.add_argument("--encoder", help="default: those that are installed")
     parser.add_argument("--run", action="append", default=[], help="a run folder")
+    parser.add_argument(
+        "--tuned", action="append", default=[], help="a run that trained an encoder"
+    )
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--tasks", type=int, default=1000)
@@ -258,11 +282,12 @@ def main() -> None:
         if given.what == "texts"
         else photos(given.encoder, given.source)
     )
+    tuned = {run: vectors_of(run, data.raw) for run in given.tuned}
     for shots in given.shots:
         tasks = data.tasks(given.ways, shots)
         print(f"\n{given.ways}-way {shots}-shot, {tasks.describe()}")
         probe = None
-        for name, contender in contenders(data, given.run).items():
+        for name, contender in contenders(data, given.run, tuned).items():
             if given.only and given.only not in name and name != PROBE:
                 continue
             n = given.setfit_tasks if name == "SetFit" else given.tasks

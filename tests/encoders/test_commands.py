@@ -257,3 +257,31 @@ def test_a_text_does_not_pay_for_the_length_of_others(bert: Path) -> None:
     torch.testing.assert_close(short[:1], network(x[:1, :3]))
     torch.testing.assert_close(short[1:], network(x[1:]))
     assert seen[1:] == [3, 2]
+
+
+def test_what_a_run_trained_is_an_encoder_beside_others(
+    bert: Path, requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = "--steps 2 --ways 2 --shots 1 --queries 2"
+    line = f"train protonet text --file {requests} {sizes} --encoder"
+    assert run(line, f"{bert}:all --out runs/tuned") == 0
+    data = f"--support {requests} --query {requests} --out labels.csv --encoder"
+    assert run("adapt", data, f"{bert}+runs/tuned") == 0
+    encoder, before = map(encoders.open_encoder, ("runs/tuned", str(bert)))
+    learner = innerloop.load("runs/tuned")
+    texts = ["my card", "pay"]
+    assert learner.reader is not None
+    with torch.no_grad():
+        expected = learner.get_submodule("encoder")(learner.reader.encode(texts)[0])
+    torch.testing.assert_close(encoder.embed(texts), expected)
+    assert not torch.allclose(before.embed(texts), expected)
+    assert encoder.identity != before.identity
+    # beside the frozen vectors, an adapter is trained; the folder holds from anywhere
+    assert run(line, f"{bert}+runs/tuned --out runs/both") == 0
+    monkeypatch.chdir("/")
+    both = innerloop.load(tmp_path / "runs" / "both")
+    assert both.spec is not None
+    assert both.spec.x_shape == (2 * before.features,)
+    # and a run without an encoder is none
+    assert run("adapt", data, tmp_path / "runs" / "both") == 2
