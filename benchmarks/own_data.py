@@ -3,7 +3,7 @@ same tasks.
 
     python benchmarks/own_data.py texts --tasks 1000 --run runs/texts
     python benchmarks/own_data.py photos --source fc100 --ways 20
-    python benchmarks/own_data.py texts --tuned runs/minilm    # trained with minilm:all
+    python benchmarks/own_data.py texts --also minilm+words+runs/tuned
 
 Texts are CLINC150's test domains, photographs the test classes of CIFAR-FS, FC100 or
 emoji. Every contender gets the same support items and labels, and labels the same
@@ -23,6 +23,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,14 +102,6 @@ def learner_on(vectors: Tensor, learner: Any) -> Contender:
 def probe_on(vectors: Tensor) -> Contender:
     spec = TaskSpec("classes", tuple(vectors.shape[1:]), 2)
     return learner_on(vectors, Probe.build(spec))
-
-
-def vectors_of(run: str, items: list[str]) -> Tensor:
-    """The vectors of texts from the encoder that a run trained further."""
-    learner = load(run)
-    x = learner.reader.encode(items)[0]
-    with torch.no_grad():
-        return torch.cat([learner.encoder(part) for part in x.split(64)])
 
 
 def nearest_neighbor(data: Data) -> Contender:
@@ -208,7 +201,7 @@ def setfit(data: Data) -> Contender:
 
 
 def contenders(
-    data: Data, runs: list[str], tuned: dict[str, Tensor]
+    data: Data, runs: list[str], others: dict[str, Tensor]
 ) -> dict[str, Contender]:
     spec = TaskSpec("classes", tuple(data.vectors.shape[1:]), 2)
     mean = ProtoNet.build(spec, encoder=nn.Flatten(), metric="cosine")
@@ -228,13 +221,8 @@ def contenders(
         found["SetFit"] = setfit(data)
     for run in runs:
         found[f"innerloop, {run}"] = learner_on(data.vectors, load(run))
-    frozen = F.normalize(data.vectors, dim=-1)
-    for run, vectors in tuned.items():
-        own = F.normalize(vectors, dim=-1)
-        found[f"Probe on vectors of {run}"] = probe_on(own)
-        found["the same, beside the frozen ones"] = probe_on(
-            torch.cat([frozen, own], 1)
-        )
+    for name, vectors in others.items():
+        found[f"Probe on {name}"] = probe_on(vectors)
     return found
 
 
@@ -267,9 +255,7 @@ def main() -> None:
     parser.add_argument("--source", default="cifar-fs", help="of photos")
     parser.add_argument("--encoder", help="default: those that are installed")
     parser.add_argument("--run", action="append", default=[], help="a run folder")
-    parser.add_argument(
-        "--tuned", action="append", default=[], help="a run that trained an encoder"
-    )
+    parser.add_argument("--also", action="append", default=[], help="an encoder")
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--tasks", type=int, default=1000)
@@ -277,17 +263,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="contenders whose names contain this text")
     given = parser.parse_args()
-    data = (
-        texts(given.encoder)
-        if given.what == "texts"
-        else photos(given.encoder, given.source)
-    )
-    tuned = {run: vectors_of(run, data.raw) for run in given.tuned}
+    make = texts if given.what == "texts" else partial(photos, source=given.source)
+    data = make(given.encoder)
+    others = {name: make(name).vectors for name in given.also}
     for shots in given.shots:
         tasks = data.tasks(given.ways, shots)
         print(f"\n{given.ways}-way {shots}-shot, {tasks.describe()}")
         probe = None
-        for name, contender in contenders(data, given.run, tuned).items():
+        for name, contender in contenders(data, given.run, others).items():
             if given.only and given.only not in name and name != PROBE:
                 continue
             n = given.setfit_tasks if name == "SetFit" else given.tasks
