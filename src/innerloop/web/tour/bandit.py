@@ -25,6 +25,7 @@ PULLS = 20
 RUNS = {2: "bandit-2", 5: "bandit-5"}  # by the number of arms
 GAMES = 1000  # whose average is shown
 KEPT = 256  # games
+REWARDS = 4  # added to the seed of a game: the arms and the players have their own
 
 
 @cache
@@ -50,7 +51,7 @@ def averages(arms: int) -> dict[str, float]:
     params = tasks.sample_params(GAMES, torch.Generator().manual_seed(0))
     found = {"best": PULLS * params.max(-1).values.mean()}
     for name, agent in agents(arms, 0).items():
-        rng = torch.Generator().manual_seed(1)
+        rng = torch.Generator().manual_seed(REWARDS)
         steps = interact(agent, tasks, params, rng, PULLS)
         found[name] = torch.stack([step.y[:, -2] for step in steps]).sum(0).mean()
     return {name: numbers(value)[0] for name, value in found.items()}
@@ -63,7 +64,7 @@ def game(arms: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     params = tasks.sample_params(1, torch.Generator().manual_seed(seed))
     played = {}
     for name, agent in agents(arms, seed).items():
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed + REWARDS)
         steps = interact(agent, tasks, params, rng, PULLS)
         played[name] = torch.cat([step.y for step in steps])
     return params[0], played
@@ -72,7 +73,7 @@ def game(arms: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 def rewards_of(actions: list[int], arms: int, seed: int) -> list[int]:
     """The rewards of a person's pulls."""
     tasks, (means, _) = environment(arms), game(arms, seed)
-    params, rng = means[None], torch.Generator().manual_seed(seed)
+    params, rng = means[None], torch.Generator().manual_seed(seed + REWARDS)
     state, found = tasks.start(params, rng), []
     for action in actions:
         one_hot = F.one_hot(torch.tensor([action]), arms).float()

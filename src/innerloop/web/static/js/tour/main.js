@@ -5,7 +5,7 @@
  * `export async function mount(element)`, with its own texts and listeners.
  */
 
-import { complain, shell } from "../shell.js";
+import { shell } from "../shell.js";
 import { h } from "../dom.js";
 import { t, translate } from "../text.js";
 import { equation } from "./math.js";
@@ -22,6 +22,9 @@ const CHAPTERS = [
   "evolution",
 ];
 const NEAR = "600px 0px"; // of the window, where a picture is loaded
+
+/** Keeps what stands in braces in a text. @type {Record<string, any>} */
+const BRACES = new Proxy({}, { get: (_, name) => `{${String(name)}}` });
 
 /** @param {string} name */
 const address = (name) => `#/${name}`;
@@ -40,7 +43,7 @@ async function load(name, place) {
     place.replaceChildren(inside);
     translate(inside);
   } catch (error) {
-    complain(error);
+    console.warn(error);
     const again = h("button.quiet", { t: "tour.again", onclick: () => load(name, place) });
     place.replaceChildren(h("div.loading", {}, h("p", { t: "tour.missing" }), again));
     translate(place);
@@ -86,7 +89,7 @@ function contents() {
 
 function equations() {
   for (const place of document.querySelectorAll("[data-equation]"))
-    place.replaceChildren(...equation(t(place.getAttribute("data-equation") ?? "")));
+    place.replaceChildren(...equation(t(place.getAttribute("data-equation") ?? "", BRACES)));
 }
 
 /** @param {HTMLElement} list @param {string} name */
