@@ -12,7 +12,7 @@ from innerloop.web.http import SHARE, Schema, array, record
 
 SIDE = 105  # pixels
 EXTENT = 68.0  # of a character, the median of Omniglot
-PEN = 3.2  # pixels
+PEN = 5.5  # pixels, as in Omniglot
 SMALLEST = 0.08  # of the canvas: a smaller drawing, such as a dot, stays small
 FINE = 4  # times finer, before it is scaled down
 SEGMENTS = 4000  # that are drawn; of more, every second, third ... point
