@@ -127,7 +127,11 @@ export async function mount(element) {
     run(1).catch(complain);
   }
 
-  const leave = new IntersectionObserver(([entry]) => entry.isIntersecting || stop());
+  let seen = false;
+  const leave = new IntersectionObserver(([entry]) => {
+    if (seen && !entry.isIntersecting) stop();
+    seen = entry.isIntersecting;
+  });
   leave.observe(element);
   element.append(
     h(

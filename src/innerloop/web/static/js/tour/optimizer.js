@@ -22,7 +22,7 @@ const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDow
 /** @typedef {{reach: number, cells: number, heights: number[], paths: {name: Name, points: number[][], values: number[]}[], wins: Record<Name, number>}} Race */
 
 /** A small or large number. @param {number} value */
-const loss = (value) => (value >= 1e5 ? "∞" : value >= 0.01 ? number(value) : value.toExponential(0).replace("-", "−"));
+const loss = (value) => (value >= 1e5 ? "∞" : value >= 0.01 ? number(value) : value < 1e-4 ? "< 0.0001" : number(value, 4));
 
 /** @param {HTMLElement} element */
 export async function mount(element) {
