@@ -84,15 +84,14 @@ def runs(
     """Runs that read drawings, pictures and texts: "run:1" to "run:3"."""
     root = tmp_path_factory.mktemp("runs")
     lines = {
-        "characters": ["strokes", "--encoder", "conv4", "--steps", "20"],
-        "signs": ["folder", "--encoder", "conv4", "--steps", "20", "--size", "16"]
-        + ["--channels", "3", "--root", str(signs)],
-        "themes": ["text", "--encoder", "words", "--steps", "4"]
-        + ["--file", str(themes)],
+        "characters": "strokes --encoder conv4 --steps 20",
+        "signs": f"folder --encoder conv4 --steps 20 --size 16 --root {signs}"
+        " --channels 3",
+        "themes": f"text --encoder words --steps 4 --file {themes}",
     }
     for name, line in lines.items():
         out = ["--out", str(root / name)]
-        assert main(["train", "protonet", *line, *SMALL.split(), *out]) == 0
+        assert main(["train", "protonet", *line.split(), *SMALL.split(), *out]) == 0
     return [root / name for name in lines]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from innerloop import FewShotClassifier
 from innerloop.web.app import STATIC
+from innerloop.web.models import READY
 
 from .conftest import Server
 
@@ -56,9 +57,10 @@ def rename(page: Any, *names: str) -> None:
         page.locator(f"section.class h2:has-text('{name}')").wait_for(state="attached")
 
 
-def use(page: Any, kind: str) -> None:
-    tab = page.get_by_role("button", name=MODELS[kind], exact=True)
+def use(page: Any, kind: str, model: str = "") -> None:
+    tab = page.get_by_role("button", name=model or MODELS[kind], exact=True)
     tab.click()
+    expect(tab).to_have_attribute("aria-pressed", "true", timeout=30_000)
     page.locator(f".teach[data-kind={kind}]").wait_for()
     page.locator("section.class").nth(1).wait_for()
 
@@ -77,9 +79,9 @@ def answer(page: Any, name: str) -> float:
     return float(text.replace("%", "")) / 100
 
 
-def drawn(page: Any, each: int = 2) -> None:
+def drawn(page: Any, each: int = 2, model: str = "") -> None:
     """Teach circles and crosses."""
-    use(page, "drawing")
+    use(page, "drawing", model)
     for i in range(each):
         for number, shape in enumerate((circle, cross)):
             draw(card(page, number).locator("canvas"), shape(0.3 - 0.04 * i))
@@ -93,9 +95,12 @@ def choose(page: Any, button: Any, files: list[Path]) -> None:
     chooser.value.set_files(files)
 
 
-def test_drawings_are_taught_and_recognized(visit: Visit) -> None:
+@pytest.mark.parametrize("model", ["characters", "Drawings"])
+def test_drawings_are_taught_and_recognized(visit: Visit, model: str) -> None:
+    if model == "Drawings" and not READY.exists():
+        pytest.skip("the ready model of drawings is not there")
     page = visit()
-    drawn(page)
+    drawn(page, model=model)
     canvas = page.locator(".ask canvas")
     draw(canvas, circle(0.25))
     assert answer(page, "Circle") > 0.8
@@ -335,6 +340,16 @@ def test_all_controls_have_names(visit: Visit) -> None:
         .map(e => e.outerHTML)"""
     )
     assert nameless == []
+
+
+def test_a_model_that_is_not_installed_says_what_to_install(visit: Visit) -> None:
+    page = visit("/learn")
+    model = {"name": "texts", "title": "Texts", "kind": "text", "ready": False}
+    missing = {**model, "note": "", "missing": "innerloop[texts]"}
+    page.route("**/api/models", lambda r: r.fulfill(json={"models": [missing]}))
+    page.goto(page.url.partition("/learn")[0])
+    page.get_by_text("pip install 'innerloop[texts]'").wait_for()
+    page.get_by_text("No model is ready yet").wait_for()
 
 
 def _keys(words: Any, start: str = "") -> Iterator[str]:
