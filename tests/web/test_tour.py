@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from innerloop.tasks.gp_curves import LENGTH, NOISE
 from innerloop.web import app
 from innerloop.web.app import Settings, create_app
-from innerloop.web.tour import PIECES
+from innerloop.web.tour import PIECES, piece
 from innerloop.web.tour.piece import READY
 
 Ask = Callable[..., dict[str, Any]]
@@ -305,6 +305,16 @@ def test_a_ready_run_is_small_and_says_nothing_of_the_machine(run: str):
     text = files["experiment.json"].read_text("utf-8")
     assert not re.search(r'"[^"]*(?:[/\\])[^"]*"', text)
     assert f"web/ready/{run}" in (READY / "README.md").read_text("utf-8")
+
+
+def test_a_missing_run_says_so_without_a_path(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(piece, "READY", tmp_path)
+    piece.ready.cache_clear()
+    message = refused(client, "process", points=PLACED)
+    assert "install innerloop again" in message
+    assert str(tmp_path) not in message
 
 
 def flat(words: Any, prefix: str = "") -> dict[str, str]:

@@ -208,7 +208,7 @@ def test_a_reload_and_a_file_give_the_same_answers(
 
     def probabilities() -> list[str]:
         draw(page.locator(".ask canvas"), shape)
-        page.locator(".bars li.best").wait_for()
+        page.locator(".verdict:not(.hint)").wait_for()
         page.wait_for_timeout(500)  # the last answer
         return page.locator(".bars .share").all_inner_texts()
 

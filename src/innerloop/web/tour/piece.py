@@ -13,7 +13,9 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples
+from innerloop.engine.errors import InnerloopError
 from innerloop.experiment import load
+from innerloop.runs import RunError
 from innerloop.web.http import Call, Operation, Schema, array, record
 
 READY = Path(__file__).parents[1] / "ready"  # small trained runs
@@ -61,7 +63,13 @@ class Piece:
 @cache
 def ready(name: str) -> Learner:
     """The learner of a small trained run that is part of the package."""
-    return load(READY / name)
+    try:
+        return load(READY / name)
+    except RunError as error:
+        raise InnerloopError(
+            f"the trained run {name} of this picture is missing or damaged: install "
+            "innerloop again"
+        ) from error
 
 
 def between(low: float, high: float) -> Schema:

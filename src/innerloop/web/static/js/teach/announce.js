@@ -15,3 +15,8 @@ export function announce(text, wait = 120) {
     if (region.textContent !== text) region.textContent = text;
   }, wait);
 }
+
+document.addEventListener("language", () => {
+  clearTimeout(timer);
+  region.textContent = "";
+});

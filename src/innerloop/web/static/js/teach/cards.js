@@ -85,6 +85,7 @@ function card(taught) {
   let now = taught;
   let all = false;
   let waiting = 0;
+  const typed = ["text", "row"].includes(store.project?.kind ?? "");
   /** @type {Map<string, ReturnType<typeof thumbnail>>} */
   const thumbnails = new Map();
   const title = h("h2.visually-hidden", { id: `class-${taught.id}` });
@@ -141,7 +142,7 @@ function card(taught) {
       found.button.setAttribute("aria-label", t("teach.example.remove", { place, name: state.name }));
       found.element.querySelector("img")?.setAttribute("alt", t("teach.example.alt", { place, name: state.name }));
     });
-    for (let i = 0; i < Math.min(waiting, FEW); i++) list.append(h("li.example.waiting", { "aria-hidden": "true" }));
+    for (let i = 0; i < Math.min(waiting, FEW); i++) list.append(h(typed ? "li.example.text.waiting" : "li.example.waiting", { "aria-hidden": "true" }));
     if (!number && !waiting) list.append(h("li.empty.soft", {}, t(`teach.card.empty.${store.project?.kind}`)));
     rest.classList.toggle("hidden", number <= FEW);
     rest.textContent = all ? t("teach.card.fewer") : t("teach.card.all", { count: number });

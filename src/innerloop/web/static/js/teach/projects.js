@@ -109,7 +109,7 @@ function update() {
   undo.disabled = !store.canUndo();
   place.title = project?.folder ?? "";
   const folder = project?.folder.split(/[/\\]/).slice(0, -2).join("/") ?? "";
-  place.textContent = project?.examples ? t("teach.project.saved", { folder: `${folder}/…` }) : t("teach.project.empty");
+  place.textContent = project?.examples ? t("teach.project.saved", { folder }) : t("teach.project.empty");
 }
 
 document.addEventListener("keydown", (event) => {

@@ -87,8 +87,6 @@ export function sketch({ name, hint, changed, entered }) {
 
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || pointer !== null || strokes.length >= MOST_STROKES) return;
-    event.preventDefault();
-    canvas.focus({ preventScroll: true });
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
     Object.assign(pen, { shown: false, down: false });
