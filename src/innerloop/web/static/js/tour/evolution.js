@@ -31,13 +31,11 @@ export async function mount(element) {
   const words = caption();
   const graph = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "network", role: "img" });
   const curve = svg("polyline", { class: "fitness" });
-  const tip = svg("circle", { class: "tip", r: 4 });
   const chart = svg(
     "svg",
     { viewBox: "-4 -6 308 92", class: "chart", role: "img", preserveAspectRatio: "none" },
     ...[0, 0.5, 1].map((y) => svg("line", { x1: 0, x2: 300, y1: 80 - 80 * y, y2: 80 - 80 * y })),
     curve,
-    tip,
   );
   const value = h("b", {});
   const square = surface(1, (ink, width, height) => {
@@ -78,8 +76,6 @@ export async function mount(element) {
     graph.replaceChildren(...drawn(last));
     const points = past.map(({ generation, fitness }) => [((generation - 1) * 300) / (GENERATIONS - 1), 80 - 80 * fitness]);
     curve.setAttribute("points", points.map((p) => p.join(",")).join(" "));
-    tip.setAttribute("cx", String(points[points.length - 1][0]));
-    tip.setAttribute("cy", String(points[points.length - 1][1]));
     value.textContent = number(last.fitness);
     square.redraw();
     const hidden = last.nodes.filter(({ kind }) => kind === "hidden").length;
@@ -168,7 +164,7 @@ function drawn({ nodes, edges }) {
   const hidden = nodes.filter(({ kind }) => kind === "hidden");
   for (let pass = 0; pass < 3; pass++)
     for (const { from, to } of edges)
-      if (from < to && depth.get(to) !== Infinity) depth.set(to, Math.max(depth.get(to) ?? 1, (depth.get(from) ?? 0) + 1));
+      if (from < to && depth.get(to) !== Infinity && depth.get(from) !== Infinity) depth.set(to, Math.max(depth.get(to) ?? 1, (depth.get(from) ?? 0) + 1));
   const most = Math.max(1, ...hidden.map(({ id }) => depth.get(id) ?? 1));
   /** @type {Map<number, [number, number]>} */
   const at = new Map();

@@ -12,6 +12,7 @@ const PAUSE = 200; // milliseconds after a key
 /** Rows, the first of them with outputs. @type {Record<string, [string, string][]>} */
 const TABLES = {
   names: [["Ada Lovelace", "Lovelace, A."], ["Grace Hopper", "Hopper, G."], ["Alan Turing", ""], ["Barbara Liskov", ""], ["Katherine G. Johnson", ""]],
+  doubtful: [["Ada Lovelace", "Lovelace, A."], ["Alan Turing", "Turing, A."], ["Grace Hopper", ""], ["Barbara Liskov", ""]],
   mail: [["grace.hopper@navy.mil", "Grace Hopper"], ["barbara.liskov@mit.edu", "Barbara Liskov"], ["alan.turing@cam.ac.uk", ""], ["ada.lovelace@mail.org", ""]],
   dates: [["2026-03-14", "14/03/2026"], ["2025-12-01", "01/12/2025"], ["2024-07-30", ""], ["2023-11-05", ""]],
   files: [["reports/2024/summary.pdf", "summary"], ["photos/cat.jpeg", "cat"], ["music/live/encore.mp3", ""], ["notes/todo.txt", ""]],
