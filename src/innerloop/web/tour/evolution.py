@@ -31,9 +31,8 @@ def run(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     learner = NEAT.build(tasks.spec, hidden=6)
     weight = learner.network.weight
     weight.data.zero_()  # all weights come from the seed
-    evolution = NEATEvolution(
-        population=POPULATION, add_node=body["add"], add_link=body["add"]
-    )
+    new = body["add"]
+    evolution = NEATEvolution(population=POPULATION, add_node=new, add_link=new)  # pyright: ignore[reportCallIssue]
     evolution.prepare(learner, tasks, generator)
     for generation in range(1, body["generations"] + 1):
         move = evolution(learner, lambda: tasks.sample(TASKS, generator))
