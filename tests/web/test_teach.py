@@ -19,7 +19,7 @@ from innerloop.cli import main
 from innerloop.web import models, project
 from innerloop.web.drawings import picture
 from innerloop.web.pictures import png
-from tests.web.conftest import Hand, Page
+from tests.web.conftest import SESSION, Hand, Page
 
 
 def taught(page: Page, hand: Hand, shots: int = 2) -> tuple[str, list[str]]:
@@ -93,6 +93,8 @@ def test_insight_counts_held_out_examples_and_names_the_doubtful(
 ) -> None:
     path, classes = taught(page, hand, 4)
     before = page.do("GET", f"{path}/insight")
+    taught_project = page.state.projects.get(SESSION, path.rsplit("/", 1)[1])
+    shown = taught_project.fitted().map
     assert before["accuracy"] == {"correct": 8, "of": 8}
     assert before["doubtful"] == []
     ids = [e["id"] for c in page.do("GET", path)["classes"] for e in c["examples"]]
@@ -110,6 +112,7 @@ def test_insight_counts_held_out_examples_and_names_the_doubtful(
         np.hypot(p["x"] - places[p["example"]][0], p["y"] - places[p["example"]][1])
         for p in before["map"]
     ]
+    assert taught_project.fitted()._before is shown
     assert max(moved) < 0.7  # the map is neither mirrored nor turned
 
 
