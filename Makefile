@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow fuzz check bench docs clean
+.PHONY: setup demo test test-slow fuzz check bench docs screenshots clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,9 @@ bench: setup $(PEERS)/.ready
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+screenshots: setup
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf $(VENV) .venv-peers demo build dist .pytest_cache .ruff_cache .hypothesis

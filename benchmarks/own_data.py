@@ -3,12 +3,15 @@ same tasks.
 
     python benchmarks/own_data.py texts --tasks 1000 --run runs/texts
     python benchmarks/own_data.py photos --source fc100 --ways 20
+    python benchmarks/own_data.py texts --also minilm+words+runs/tuned
 
 Texts are CLINC150's test domains, photographs the test classes of CIFAR-FS, FC100 or
 emoji. Every contender gets the same support items and labels, and labels the same
-queries; the seconds are those of one task, with the items embedded before. Contenders
-whose package is missing are left out; SetFit, which trains the encoder for every task,
-gets `--setfit-tasks`, the first of them.
+queries; the seconds are those of one task, with the items embedded before. The last
+column is the difference to `Probe` on the same tasks, with its 95 % interval: a row is
+better or worse where that excludes 0, and else tied. Contenders whose package is
+missing are left out; SetFit, which trains the encoder for every task, gets
+`--setfit-tasks`, the first of them.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import resource
+import sys
 import time
+import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +41,8 @@ from innerloop.readers.image import ImageReader
 from innerloop.registry import find
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.text import DOMAINS, requests
+
+PROBE = "innerloop, no training (Probe)"
 
 # support items (n,), labels (n,) and query items (m,), as indices; returns labels (m,)
 Contender = Callable[[Tensor, Tensor, Tensor], Any]
@@ -81,16 +89,19 @@ def photos(encoder: str | None, source: str) -> Data:
     return Data(banks[0].values, pixels, counts, list(banks[0].names))
 
 
-def learner_on(data: Data, learner: Any) -> Contender:
+def learner_on(vectors: Tensor, learner: Any) -> Contender:
     def label(support: Tensor, y: Tensor, query: Tensor) -> Tensor:
         ways = int(y.max()) + 1
-        examples = Examples(data.vectors[support], F.one_hot(y, ways).float())
+        examples = Examples(vectors[support], F.one_hot(y, ways).float())
         with torch.no_grad():
-            return learner.predict(learner.adapt(examples), data.vectors[query]).argmax(
-                -1
-            )
+            return learner.predict(learner.adapt(examples), vectors[query]).argmax(-1)
 
     return label
+
+
+def probe_on(vectors: Tensor) -> Contender:
+    spec = TaskSpec("classes", tuple(vectors.shape[1:]), 2)
+    return learner_on(vectors, Probe.build(spec))
 
 
 def nearest_neighbor(data: Data) -> Contender:
@@ -144,7 +155,16 @@ def tf_idf(data: Data) -> Contender:
 
 
 def easyfsl(data: Data) -> Contender:
-    from easyfsl.methods import PrototypicalNetworks
+    """Its prototypical networks; `easyfsl.methods` itself imports torchvision, which
+    they do not use.
+    """
+    import easyfsl
+
+    methods = types.ModuleType("easyfsl.methods")
+    methods.__path__ = [f"{easyfsl.__path__[0]}/methods"]
+    sys.modules[methods.__name__] = methods
+    module = importlib.import_module("easyfsl.methods.prototypical_networks")
+    PrototypicalNetworks = module.PrototypicalNetworks
 
     model = PrototypicalNetworks(nn.Identity())
 
@@ -180,13 +200,16 @@ def setfit(data: Data) -> Contender:
     return label
 
 
-def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
+def contenders(
+    data: Data, runs: list[str], others: dict[str, Tensor]
+) -> dict[str, Contender]:
     spec = TaskSpec("classes", tuple(data.vectors.shape[1:]), 2)
     mean = ProtoNet.build(spec, encoder=nn.Flatten(), metric="cosine")
     raw = "nearest neighbor, " + ("pixels" if torch.is_tensor(data.raw) else "words")
     found = {
+        PROBE: probe_on(data.vectors),
         raw: nearest_neighbor(data),
-        "frozen encoder, nearest mean (cosine)": learner_on(data, mean),
+        "frozen encoder, nearest mean (cosine)": learner_on(data.vectors, mean),
     }
     if has("sklearn"):
         if not torch.is_tensor(data.raw):
@@ -196,16 +219,17 @@ def contenders(data: Data, runs: list[str]) -> dict[str, Contender]:
         found["frozen encoder, ProtoNet (easyfsl)"] = easyfsl(data)
     if has("setfit") and not torch.is_tensor(data.raw):
         found["SetFit"] = setfit(data)
-    found["innerloop, no training (Probe)"] = learner_on(data, Probe.build(spec))
     for run in runs:
-        found[f"innerloop, {run}"] = learner_on(data, load(run))
+        found[f"innerloop, {run}"] = learner_on(data.vectors, load(run))
+    for name, vectors in others.items():
+        found[f"Probe on {name}"] = probe_on(vectors)
     return found
 
 
 def measured(
     contender: Contender, tasks: Episodes, n: int, seed: int
-) -> tuple[Estimate, float]:
-    """The accuracy over `n` tasks, and the seconds of one."""
+) -> tuple[Tensor, float]:
+    """The accuracies on `n` tasks (n,), and the seconds of one."""
     scores, seconds = [], 0.0
     like = ProtoNet.build(tasks.spec, encoder=nn.Flatten())
     generator = torch.Generator().manual_seed(seed)
@@ -216,7 +240,13 @@ def measured(
             found = contender(x[:, 0].long(), y.argmax(-1), query[:, 0].long())
             seconds += time.perf_counter() - begin
             scores.append((found == truth.argmax(-1)).float().mean())
-    return Estimate.of(torch.stack(scores)), seconds / n
+    return torch.stack(scores), seconds / n
+
+
+def shown(values: Tensor, sign: str = "") -> str:
+    """The mean of shares in percent, with its 95 % interval."""
+    found = Estimate.of(values)
+    return f"{100 * found.mean:{sign}6.2f} ± {100 * (found.interval or 0):.2f}"
 
 
 def main() -> None:
@@ -225,6 +255,7 @@ def main() -> None:
     parser.add_argument("--source", default="cifar-fs", help="of photos")
     parser.add_argument("--encoder", help="default: those that are installed")
     parser.add_argument("--run", action="append", default=[], help="a run folder")
+    parser.add_argument("--also", action="append", default=[], help="an encoder")
     parser.add_argument("--ways", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--tasks", type=int, default=1000)
@@ -232,27 +263,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="contenders whose names contain this text")
     given = parser.parse_args()
-    data = (
-        texts(given.encoder)
-        if given.what == "texts"
-        else photos(given.encoder, given.source)
-    )
+    make = texts if given.what == "texts" else partial(photos, source=given.source)
+    data = make(given.encoder)
+    others = {name: make(name).vectors for name in given.also}
     for shots in given.shots:
         tasks = data.tasks(given.ways, shots)
         print(f"\n{given.ways}-way {shots}-shot, {tasks.describe()}")
-        for name, contender in contenders(data, given.run).items():
-            if given.only and given.only not in name:
+        probe = None
+        for name, contender in contenders(data, given.run, others).items():
+            if given.only and given.only not in name and name != PROBE:
                 continue
             n = given.setfit_tasks if name == "SetFit" else given.tasks
             try:
-                score, seconds = measured(contender, tasks, n, given.seed)
+                scores, seconds = measured(contender, tasks, n, given.seed)
             except (InnerloopError, RuntimeError) as error:
                 print(f"  {name:<52} {error}")
                 continue
-            interval = 100 * (score.interval or 0)
+            probe = scores if probe is None else probe
             print(
-                f"  {name:<52} {100 * score.mean:5.1f} ± {interval:.1f} %  "
-                f"{1000 * seconds:8.1f} ms  {n} tasks",
+                f"  {name:<52} {shown(scores)} %  {1000 * seconds:8.1f} ms  "
+                f"{n:5} tasks  {shown(scores - probe[:n], '+')}",
                 flush=True,
             )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -262,7 +262,9 @@ def pages() -> dict[Path, str]:
         "| `efficientnet+conv6` | with a learned network beside it (images) |\n"
         "| `minilm:all` | the pretrained network is trained further, all weights |\n"
         "| `models/bert` | frozen, from a folder: a path with a `/` in it |\n"
-        "| `models/bert:all` | the same, trained further |\n\n"
+        "| `models/bert:all` | the same, trained further |\n"
+        "| `minilm+words+runs/mine` | beside others, the encoder that a run trained "
+        "with `:all` |\n\n"
         "A folder holds a transformers model: `config.json`, `*.safetensors`, and "
         "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
         "`preprocessor_config.json` for images (the pooled output).",

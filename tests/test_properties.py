@@ -68,7 +68,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
 }
 
 
-READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune")} | {
+READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune", "pmf")} | {
     "prompttuning": ["texts"],
     "": [s for s in SPECS if s != "texts"],
 }

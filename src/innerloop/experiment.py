@@ -39,7 +39,7 @@ from innerloop.assembly import (
 )
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.core.task import TaskDistribution, TaskSpec
-from innerloop.encoders import is_folder, resolved
+from innerloop.encoders import is_folder, parts_of, resolved
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive, Seed, check_options, checked
 from innerloop.engine.precision import Precision
@@ -173,7 +173,7 @@ class Experiment:
         own |= {
             n: resolved(v)
             for n, v in learner.options.items()
-            if n in entry.factory.named_networks and is_folder(v)
+            if n in entry.factory.named_networks and any(map(is_folder, parts_of(v)))
         }
         learner = replace(learner, options={**learner.options, **own})
         options = absolute_paths(source, source.check(self.tasks.options))

@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -358,6 +359,7 @@ def training_lowers_the_loss(learner: Learner, tasks: TaskDistribution) -> None:
 
 
 THREADS, CALLS = 8, 4
+LONGEST = 300.0  # seconds that threads may take
 
 
 def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
@@ -383,15 +385,22 @@ def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
             errors.append(error)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads interleave as much as they can
+    # threads interleave often, and still get on: far shorter, switching takes the time
+    sys.setswitchinterval(1e-4)
+    deadline = time.monotonic() + LONGEST
     try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+        threads = [
+            threading.Thread(target=work, args=(i,), daemon=True)
+            for i in range(THREADS)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
     finally:
         sys.setswitchinterval(interval)
+    late = sum(thread.is_alive() for thread in threads)
+    assert not late, f"{late} of {THREADS} threads did not end in {LONGEST:.0f} s"
     if errors:
         raise errors[0]
     assert not wrong, f"{len(wrong)} of {THREADS * CALLS} predictions differ"

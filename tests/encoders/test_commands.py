@@ -13,7 +13,10 @@ import torch
 import innerloop
 from innerloop import FewShotClassifier, encoders
 from innerloop.cli import main
+from innerloop.core.learner import MetaTrainConfig
+from innerloop.core.task import TaskSpec
 from innerloop.encoders import usual_encoder
+from innerloop.metagrad.meta_train import build_optimizer
 from innerloop.registry import SHARED, _added, entries, find, register
 
 from .conftest import Colors, Fake, Letters
@@ -228,3 +231,57 @@ def test_the_default_is_made_of_usual_encoders(monkeypatch: pytest.MonkeyPatch) 
     unusual = type("Unusual", (Letters,), {"usual": False})
     monkeypatch.setitem(encoders.ENCODERS, "more", unusual)
     assert usual_encoder("text") == "letters"
+
+
+def test_a_pretrained_network_has_its_own_learning_rate(bert: Path) -> None:
+    spec = TaskSpec("classes", (8,), 2, vocabulary=31)
+    learner = innerloop.MatchingNet.build(spec, encoder=f"{bert}:all", contextual=True)
+    config = MetaTrainConfig(lr=0.1, pretrained_lr=0.01)
+    groups = build_optimizer(learner, config).param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    found = {rates[id(p)] for p in learner.encoder.parameters()}
+    assert found == {0.01}
+    others = set(learner.parameters()) - set(learner.encoder.parameters())
+    assert others
+    assert {rates[id(p)] for p in others} == {0.1}
+
+
+def test_a_text_does_not_pay_for_the_length_of_others(bert: Path) -> None:
+    network = encoders.open_encoder(f"{bert}").network().eval()
+    seen = []
+    first = network.get_submodule("model.embeddings")
+    first.register_forward_hook(lambda _, given, out: seen.append(out.shape[1]))
+    x = torch.tensor([[3.0, 4, 5, 0, 0, 0, 0, 0], [6.0, 7, 0, 0, 0, 0, 0, 0]])
+    short = network(x)
+    assert seen == [3]
+    torch.testing.assert_close(short[:1], network(x[:1, :3]))
+    torch.testing.assert_close(short[1:], network(x[1:]))
+    assert seen[1:] == [3, 2]
+
+
+def test_what_a_run_trained_is_an_encoder_beside_others(
+    bert: Path, requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = "--steps 2 --ways 2 --shots 1 --queries 2"
+    line = f"train protonet text --file {requests} {sizes} --encoder"
+    assert run(line, f"{bert}:all --out runs/tuned") == 0
+    data = f"--support {requests} --query {requests} --out labels.csv --encoder"
+    assert run("adapt", data, f"{bert}+runs/tuned") == 0
+    encoder, before = map(encoders.open_encoder, ("runs/tuned", str(bert)))
+    learner = innerloop.load("runs/tuned")
+    texts = ["my card", "pay"]
+    assert learner.reader is not None
+    with torch.no_grad():
+        expected = learner.get_submodule("encoder")(learner.reader.encode(texts)[0])
+    torch.testing.assert_close(encoder.embed(texts), expected)
+    assert not torch.allclose(before.embed(texts), expected)
+    assert encoder.identity != before.identity
+    # beside the frozen vectors, an adapter is trained; the folder holds from anywhere
+    assert run(line, f"{bert}+runs/tuned --out runs/both") == 0
+    monkeypatch.chdir("/")
+    both = innerloop.load(tmp_path / "runs" / "both")
+    assert both.spec is not None
+    assert both.spec.x_shape == (2 * before.features,)
+    # and a run without an encoder is none
+    assert run("adapt", data, tmp_path / "runs" / "both") == 2

@@ -204,6 +204,8 @@ def test_the_kind_of_data_is_found(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InnerloopError, match="holds no images, texts or sounds"):
         kind_of(tmp_path / "empty", {})
+    with pytest.raises(InnerloopError, match="there is no file or folder"):
+        kind_of(tmp_path / "missing", {})
 
 
 def test_rows_of_numbers_are_labeled_without_a_run(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ class Page:
 
     def project(self) -> tuple[str, str]:
         """A new project with two classes of two drawings, and its first class."""
-        id = self.right("POST", "/api/projects", json={"model": "drawings"})["id"]
+        state = self.right("POST", "/api/projects", json={"model": "drawings"})
+        id = state["id"]
         for n, (name, line) in enumerate(CLASSES.items()):
             path = f"/api/projects/{id}/classes"
             state = self.right("POST", path, json={"name": name})
@@ -181,6 +182,7 @@ def test_hostile_tables(tmp_path: Path) -> None:
         if not next(m for m in models if m["name"] == "texts")["ready"]:
             pytest.skip("the encoder of texts is not installed")
         id = page.right("POST", "/api/projects", json={"model": "texts"})["id"]
+        group = ""
         path = f"/api/projects/{id}/classes"
         for n, (name, text) in enumerate({"red": "a rose", "blue": "the sea"}.items()):
             state = page.right("POST", path, json={"name": name})

@@ -26,7 +26,7 @@ FOOD = ["bake the bread slowly", "a soup of carrots", "boil the pasta in water"]
 @pytest.fixture
 def few_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quickest encoders."""
-    quick = {"text": "words", "image": "mobilenet"}
+    quick = {"text": "words", "image": "efficientnet"}
     monkeypatch.setattr(
         models, "usual_reader", lambda kind: encoded_reader(quick[kind])
     )
@@ -79,6 +79,10 @@ def test_archives_in_place_of_tables_are_refused(
         sent = files_of(("t.csv", content))
         assert page.do("POST", classes[0], files=sent)["refused"]
         page.do("POST", f"{path}/label", 422, files=sent)
+    long = [text * 400 for text in SPORT] * 20
+    page.post(classes[0], {"texts": long}, 413)
+    wide = ",".join(map(str, range(50_000))).encode() + b"\n1\n"
+    page.do("POST", f"{path}/label", 422, files=files_of(("t.csv", wide)))
     many = b"text\n" + b"a text\n" * 2001
     page.do("POST", f"{path}/label", 422, files=files_of(("t.csv", many)))
 
@@ -116,8 +120,8 @@ def more_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             image.save(root / "images" / f"sign {c}" / f"{i}.png")
     small = "--ways 2 --shots 1 --queries 1 --seed 1 --steps 2"
     lines = {
-        "rows": f"train protonet arrays {small} --path {root}/table.csv",
-        "images": f"train maml folder {small} --path {root}/images --size 24",
+        "rows": f"train protonet arrays {small} --file {root}/table.csv",
+        "images": f"train maml folder {small} --root {root}/images --size 24",
     }
     for name, line in lines.items():
         assert main([*line.split(), "--out", str(root / name)]) == 0
@@ -180,7 +184,7 @@ def test_a_project_finds_its_run_under_another_name(
 
 def test_photographs_are_told_apart(few_encoders: None, page: Page) -> None:
     try:
-        encoded_reader("mobilenet")
+        encoded_reader("efficientnet")
     except MissingPackageError as error:
         pytest.skip(str(error))
     path, classes = page.project("photographs", "red", "blue")

@@ -135,7 +135,7 @@ def test_no_request_makes_it_fail(app: Any) -> None:
             deadline=None,
             database=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
         )
         @given(case=cases(operation, known))
         def send(case: Any) -> None:

@@ -363,9 +363,11 @@ def test_what_is_called_alike_is_refused(page: Page) -> None:
     path, _ = page.project("drawings", "a")
     page.post(f"{path}/classes", {"name": " a "}, 409)
     page.post(f"{path}/classes", {"name": "\u0000 "}, 422)
-    name = json.dumps({"name": '\ud800é,\n"=1+1'})  # half of a surrogate pair
+    half = json.dumps({"name": "\ud800"})  # of a surrogate pair
     head = {"content-type": "application/json"}
-    state = page.do("POST", f"{path}/classes", content=name, headers=head)
+    page.do("POST", f"{path}/classes", 400, content=half, headers=head)
+    state = page.post(f"{path}/classes", {"name": ' é,\n\u0007"=1+1'})
+    assert state["classes"][1]["name"] == 'é, "=1+1'
     name = state["classes"][1]["name"]
     page.do("PATCH", f"{path}/classes/{state['classes'][1]['id']}", json={"name": name})
     page.do("PATCH", f"{path}/classes/c999", 404, json={"name": "b"})

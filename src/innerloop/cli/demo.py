@@ -58,6 +58,7 @@ def run(**arguments: Any) -> None:
     picture = out / "demo.png"
     draw(picture, learners["protonet"], tasks, results, arguments["seed"])
     to.print(f"\nfigure: {picture}    runs: {out / 'protonet'}, {out / 'finetune'}")
+    to.print("teach it classes of your own in the browser: innerloop serve --open")
 
 
 command = SectionedCommand(

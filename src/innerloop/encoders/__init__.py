@@ -6,18 +6,21 @@ The name of a network may begin with encoders:
     efficientnet+conv6  frozen, with a learned network beside it
     models/bert         frozen, from a folder with a transformers model
     minilm:all          the network is trained further, all weights
+    minilm+runs/mine    frozen: the second is one that a run trained further
 """
 
 from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 
 from innerloop.encoders.base import PretrainedEncoder
 from innerloop.encoders.efficientnet import EfficientNet
 from innerloop.encoders.folder import folder_encoder
 from innerloop.encoders.onnx import MobileNet, OpenWakeWord
 from innerloop.encoders.texts import MiniLM, WordLlama
+from innerloop.encoders.tuned import TunedEncoder, networks_of
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, MissingPackageError
 from innerloop.engine.user_file import is_in_file
@@ -39,11 +42,12 @@ def is_folder(name: object) -> bool:
         isinstance(name, str)
         and not is_in_file(name)
         and ("/" in name or os.sep in name or name in (".", ".."))
+        and (JOIN not in name or os.path.isdir(name.removesuffix(TRAINED)))
     )
 
 
 def parts_of(name: object) -> list[str]:
-    """The names that are joined by "+"; a folder stands alone."""
+    """The names that are joined by "+"."""
     if not isinstance(name, str):
         return []
     return [name] if is_folder(name) else name.split(JOIN)
@@ -87,26 +91,44 @@ def trained_part(name: object) -> str | None:
 
 
 def resolved(name: str) -> str:
-    """A name with a path that holds from any folder."""
-    if not is_folder(name):
-        return name
-    part = trained_part(name)
-    return os.path.abspath(part or name) + (TRAINED if part else "")
+    """A name whose folders hold from any folder."""
+    return JOIN.join(_absolute(part) for part in parts_of(name))
+
+
+def _absolute(part: str) -> str:
+    if not is_folder(part):
+        return part
+    trained = trained_part(part)
+    return os.path.abspath(trained or part) + (TRAINED if trained else "")
 
 
 def open_encoder(name: str) -> PretrainedEncoder:
-    """The encoder of that name, or of a folder. Its weights need not be installed.
+    """The encoder of that name, or of a folder with a transformers model, or of a run
+    that trained an encoder further. Its weights need not be installed.
 
     Raises InnerloopError, with a guess, for a name that does not exist, and for a
-    folder without a transformers model.
+    folder without an encoder.
     """
     if is_folder(name):
-        return folder_encoder(resolved(name))
+        return _in_folder(resolved(name))
     if name not in ENCODERS:
         raise InnerloopError(
             f"there is no encoder {name!r}{did_you_mean(name, ENCODERS)}"
         )
     return _opened(name, ENCODERS[name])
+
+
+def _in_folder(path: str) -> PretrainedEncoder:
+    networks = networks_of(Path(path))
+    for field, value in networks.items():
+        if (part := trained_part(value)) is not None:
+            return TunedEncoder(Path(path), field, open_encoder(part))
+    if networks:
+        raise InnerloopError(
+            f"the run {path} trained no pretrained encoder: train one with --encoder "
+            f"minilm{TRAINED}, or name another encoder"
+        )
+    return folder_encoder(path)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from functools import cache, cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -78,6 +79,16 @@ class PretrainedEncoder(ABC):
         """Vectors (n, features) of a batch of items, float32; of each item alike,
         whatever the others are, up to rounding.
         """
+
+    @cached_property
+    def _network(self) -> Any:
+        return self.network()
+
+    def with_network(self, network: nn.Module) -> Self:
+        """The encoder with another state of its network."""
+        found = copy.copy(self)
+        vars(found)["_network"] = network
+        return found
 
     def network(self) -> nn.Module:
         """The network with its weights as a new module, to be trained further: from

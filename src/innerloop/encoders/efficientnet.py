@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -141,10 +140,6 @@ class EfficientNet(PretrainedEncoder):
     files = ("efficientnet-lite0-57934424.pth",)
     license = "Apache-2.0 (LICENSE file; the metadata state none)"
     size = 192  # pixels of a side; chosen on the validation classes of CIFAR-FS
-
-    @cached_property
-    def _network(self) -> EfficientNetLite0:
-        return self.network()
 
     def embed(self, items: Tensor) -> Tensor:
         """Vectors (n, 1280) of images (n, 3, height, width), bytes 0..255."""

@@ -133,10 +133,6 @@ class FolderImages(FolderEncoder):
         sides = wanted if isinstance(wanted, dict) else {"height": wanted}
         self.size = int(sides.get("height", sides.get("shortest_edge", 224)))
 
-    @cached_property
-    def _network(self) -> PooledImages:
-        return self.network()
-
     def embed(self, items: Tensor) -> Tensor:
         """Vectors (n, features) of images (n, 3, height, width), bytes 0..255."""
         with torch.inference_mode():

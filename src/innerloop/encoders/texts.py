@@ -89,6 +89,7 @@ class MeanOfTokens(nn.Module):
         return torch.stack(found.hidden_states[-self.layers :]).mean(0)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x[:, : max(1, int((x > 0).any(0).sum()))]  # others are empty in all texts
         mask = (x > 0).long()
         ids = (x.long() - 1).clamp(min=0)
         states = self.states(ids, mask)
@@ -131,10 +132,6 @@ class TransformerTexts(TextEncoder):
         special = encoded.special_tokens_mask
         text = special.index(0), len(special) - special[::-1].index(0)
         return encoded.ids[: text[0]], encoded.ids[text[1] :]
-
-    @cached_property
-    def _network(self) -> MeanOfTokens:
-        return self.network()
 
     def embed(self, items: Sequence[str]) -> Tensor:
         """Vectors (n, features) of texts."""
@@ -220,19 +217,15 @@ class WordLlama(TextEncoder):
     def tokenizer_file(self) -> Path:
         return self.weights.files[1]
 
-    @cached_property
-    def _table(self) -> Tensor:
-        (table,) = load_file(self.weights.files[0]).values()
-        return table.float()
-
     def embed(self, items: Sequence[str]) -> Tensor:
         """Vectors (n, 256) of texts."""
         ids = [torch.tensor(row, dtype=torch.long) for row in self.ids(items)]
         lengths = torch.tensor([len(row) for row in ids])
         offsets = lengths.cumsum(0) - lengths
         return nn.functional.embedding_bag(
-            torch.cat(ids), self._table, offsets, mode="mean"
+            torch.cat(ids), self._network.table.weight.detach(), offsets, mode="mean"
         )
 
     def network(self) -> MeanOfVectors:
-        return MeanOfVectors(self._table)
+        (table,) = load_file(self.weights.files[0]).values()
+        return MeanOfVectors(table.float())

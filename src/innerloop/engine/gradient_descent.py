@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -34,3 +35,25 @@ def descend(
             for name, t in at.items()
         }
     return at
+
+
+def adam(
+    loss: Callable[[Tensors], Tensor], start: Mapping[str, Tensor], rate: float
+) -> Iterator[Tensors]:
+    """`start` after 0, 1, 2, ... steps of Adam (Kingma and Ba 2015, arXiv:1412.6980,
+    Algorithm 1) on `loss`, with the usual moments and without second derivatives.
+    """
+    at = dict(start)
+    mean = {name: torch.zeros_like(t) for name, t in at.items()}
+    square = dict(mean)
+    for step in itertools.count(1):
+        yield at
+        gradients = torch.func.grad(loss)(at)
+        moved = {}
+        for name, gradient in gradients.items():
+            g = gradient.detach()
+            mean[name] = mean[name].lerp(g, 0.1)
+            square[name] = square[name].lerp(g.square(), 0.001)
+            size = (square[name] / (1 - 0.999**step)).sqrt() + 1e-8
+            moved[name] = at[name] - rate / (1 - 0.9**step) * mean[name] / size
+        at = moved

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.readers.archives import is_archive, read_archive
 from innerloop.readers.base import Reader
 from innerloop.readers.encoded import encoded_reader, usual_reader
@@ -75,6 +75,8 @@ def reader_for(
 def kind_of(path: Path | str, settings: Mapping[str, Any]) -> str:
     """What one item of a data set is: "image", "text", "sound", "molecule" or "row"."""
     path = Path(path)
+    if not path.exists():
+        raise InnerloopFileError(f"there is no file or folder {shown(path)}")
     if path.is_dir():
         return _most(path, [file.name for file in islice(path.rglob("*"), MOST)])
     if is_archive(path):

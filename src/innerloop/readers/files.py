@@ -13,6 +13,7 @@ import re
 import stat
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -456,7 +457,7 @@ def _named(
         dropped.add(i)
     kept = [i for i in range(len(header)) if i not in dropped]
     names = [header[i] for i in kept]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(n for n, count in Counter(names).items() if count > 1):
         raise InnerloopError(
             f"{path} has several columns with the name {some(twice)}: rename or delete "
             "all but one"

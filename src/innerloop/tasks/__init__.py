@@ -5,6 +5,7 @@ TaskDistribution.
 from collections.abc import Callable
 
 from innerloop.core.task import TaskDistribution
+from innerloop.engine.augmentation import Warp
 from innerloop.readers.image import ImageReader
 from innerloop.readers.text import TextReader
 from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
@@ -13,7 +14,7 @@ from innerloop.tasks.assay_table import molecules
 from innerloop.tasks.cifar import cifar_fs, fc100
 from innerloop.tasks.completion import completion
 from innerloop.tasks.emoji import emoji
-from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import folder
 from innerloop.tasks.function_sums import sums
 from innerloop.tasks.gp_curves import gp_curves

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader, shown
 from innerloop.tasks.download import data_folder, fetch
-from innerloop.tasks.episodes import Episodes, Warp
+from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.folder import image_reader
 from innerloop.tasks.images import (
     ImageFiles,

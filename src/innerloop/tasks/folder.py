@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
 from innerloop.readers.base import Reader
@@ -18,7 +19,7 @@ from innerloop.readers.files import shown
 from innerloop.readers.image import ImageReader
 from innerloop.readers.sources import Found, stamp
 from innerloop.tasks.cache import Entry, cached
-from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.splits import (
     SPLITS,
     class_indices,

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from innerloop.engine.augmentation import Warp
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader
 from innerloop.tasks.download import fetch
-from innerloop.tasks.episodes import ClassBank, Episodes, Warp
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import image_reader
 from innerloop.tasks.images import ImageFiles, read_once, reading
 from innerloop.tasks.splits import check_split, task_source

@@ -16,7 +16,7 @@ from innerloop.web.project import Project
 def answer(project: Project, fitted: Fitted, read: Callable[[], Any]) -> dict[str, Any]:
     """Which class the input that `read` returns is of, and why."""
     begin = time.perf_counter()
-    z = project.model.vectors([read()])
+    z = project.model.new_vectors([read()])
     row = fitted.probabilities(z)[0]
     found = {c: round(float(p), 4) for c, p in zip(fitted.classes, row, strict=True)}
     return {

@@ -13,6 +13,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -101,7 +102,7 @@ def create_app(settings: Settings) -> Guard:
         *(_page(path, name) for path, name in PAGES.items()),
         Route("/api/openapi.json", schema),
         *(Route(o.path, o.__call__, methods=[o.method]) for o in known),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/static", GZipMiddleware(StaticFiles(directory=STATIC))),
     ]
 
     @asynccontextmanager

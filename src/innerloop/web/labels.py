@@ -174,7 +174,7 @@ def read_inputs(model: Model, files: Sequence[File], decoders: Decoders) -> Read
     vectors: list[Tensor] = []
     if model.kind in IMAGES:
         good, refused = pictures_of(
-            model, files, decoders, lambda some: vectors.append(model.vectors(some))
+            model, files, decoders, lambda some: vectors.append(model.new_vectors(some))
         )
         names = [clean(file.name) or "picture" for file in good]
     else:
@@ -188,7 +188,7 @@ def read_inputs(model: Model, files: Sequence[File], decoders: Decoders) -> Read
             pairs, refused = _rows(model, sheet, ["-"] * len(sheet.rows))
             items = [item for _, item in pairs]
         if items:
-            vectors.append(model.vectors(items))
+            vectors.append(model.new_vectors(items))
         names = [
             item if isinstance(item, str) else ", ".join(f"{v:g}" for v in item)
             for item in items
@@ -286,7 +286,7 @@ def predict(model: Model, body: dict[str, Any], decoders: Decoders) -> dict[str,
     names = [label_of(value["label"]) for value in body["support"]]
     if len(set(names)) < 2 or "" in names:
         raise Refused(409, "few", "give examples of two classes at least, with names")
-    z = model.vectors([item(v) for v in [*body["support"], *body["query"]]])
+    z = model.new_vectors([item(v) for v in [*body["support"], *body["query"]]])
     n = len(names)
     fitted = Fitted(model.head, [str(i) for i in range(n)], names, z[:n])
     p = fitted.probabilities(z[n:])

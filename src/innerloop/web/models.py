@@ -29,6 +29,7 @@ from innerloop.web.http import Refused
 READY = Path(__file__).parent / "ready" / "drawings"
 SIDE = 256  # pixels of a picture that is kept, at least as many as its reader needs
 MOST_SIDE = 1024
+MOST_CHARACTERS = 400_000  # of texts that are embedded at once
 IMAGES = ("drawing", "image")
 EXTRAS = {"image": "innerloop[photos]", "text": "innerloop[texts]"}
 
@@ -71,6 +72,19 @@ class Model:
     @property
     def label_column(self) -> str:
         return self.reader.label_column or "label"
+
+    def new_vectors(self, items: Sequence[Any]) -> Tensor:
+        """The vectors of what comes with one call.
+
+        Raises Refused for texts that are too long to be embedded at once.
+        """
+        if sum(len(i) for i in items if isinstance(i, str)) > MOST_CHARACTERS:
+            raise Refused(
+                413,
+                "too large",
+                f"the texts of one call have at most {MOST_CHARACTERS:,} characters",
+            )
+        return self.vectors(items)
 
     @torch.no_grad()
     def vectors(self, items: Sequence[Any]) -> Tensor:

@@ -169,7 +169,7 @@ class Project:
         """
         if not labeled:
             return
-        z = self.model.vectors([item for _, item in labeled])
+        z = self.model.new_vectors([item for _, item in labeled])
         with self.lock:
             content = self.content
             self._room(examples=len(labeled))

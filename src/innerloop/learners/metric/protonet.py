@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY
 from typing import Any, Literal
 
@@ -133,23 +133,42 @@ class ProtoNet(Learner):
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         if not self.rotate_support:
             return super().loss(task)
-        n = len(task.support.y)
         z = self.embed(torch.cat([task.support.x, task.query.x]))  # (m, d)
         y = torch.cat([task.support.y, task.query.y])  # (m, ways)
-        # the number of examples of the same class before an example (m,)
-        rank = (y * y.cumsum(0)).sum(-1) - 1
-        # the rotation in which an example is in the support set (m,)
-        turn = rank // (y @ task.support.y.sum(0))
-        turns = torch.arange(len(y) // n, device=y.device)
-        in_support = (turn == turns[:, None]).to(y.dtype)  # (turns, m)
-        members = in_support[:, None] * y.T  # (turns, ways, m)
-        counts = members.sum(-1)  # (turns, ways)
-        prototypes = members @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
-        logits = self.compare(z, prototypes.flatten(0, 1))
-        outputs = logits.unflatten(-1, counts.shape)  # (m, turns, ways)
-        # classes without examples left for this rotation
-        outputs = outputs.masked_fill(counts == 0, torch.finfo(outputs.dtype).min)
-        nll = torch.vmap(torch.vmap(self.likelihood.nll, (0, None)))(outputs, y)
-        in_query = (turn[:, None] != turns) & (y @ counts.T > 0)  # (m, turns)
-        loss = torch.where(in_query, nll, 0).sum() / in_query.sum()
-        return loss, self.likelihood.metrics(outputs[n:, 0], task.query.y)
+        n = len(task.support.y)
+        return rotated_loss(z, y, n, self.compare, self.likelihood)
+
+
+def rotated_loss(
+    z: Tensor,
+    y: Tensor,
+    n: int,
+    compare: Callable[[Tensor, Tensor], Tensor],
+    likelihood: Likelihood,
+) -> tuple[Tensor, Metrics]:
+    """The loss of prototypes, averaged over rotations of the support set: each block of
+    as many examples per class is the support set once and all others are the query set.
+
+    Args:
+        z, y: embedded examples (m, d) and one-hot labels (m, ways); the first `n` are
+            the support set.
+        compare: logits (m, k) of embedded examples (m, d) for prototypes (k, d).
+        likelihood: how logits are scored.
+    """
+    # the number of examples of the same class before an example (m,)
+    rank = (y * y.cumsum(0)).sum(-1) - 1
+    # the rotation in which an example is in the support set (m,)
+    turn = rank // (y @ y[:n].sum(0))
+    turns = torch.arange(len(y) // n, device=y.device)
+    in_support = (turn == turns[:, None]).to(y.dtype)  # (turns, m)
+    members = in_support[:, None] * y.T  # (turns, ways, m)
+    counts = members.sum(-1)  # (turns, ways)
+    prototypes = members @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
+    logits = compare(z, prototypes.flatten(0, 1))
+    outputs = logits.unflatten(-1, counts.shape)  # (m, turns, ways)
+    # classes without examples left for this rotation
+    outputs = outputs.masked_fill(counts == 0, torch.finfo(outputs.dtype).min)
+    nll = torch.vmap(torch.vmap(likelihood.nll, (0, None)))(outputs, y)
+    in_query = (turn[:, None] != turns) & (y @ counts.T > 0)  # (m, turns)
+    loss = torch.where(in_query, nll, 0).sum() / in_query.sum()
+    return loss, likelihood.metrics(outputs[n:, 0], y[n:])

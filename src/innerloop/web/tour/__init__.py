@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from innerloop.web.tour import bandit, process, prototypes, sinusoid
+from innerloop.web.tour import (
+    bandit,
+    evolution,
+    imagine,
+    memory,
+    optimizer,
+    process,
+    program,
+    prototypes,
+    sinusoid,
+)
 from innerloop.web.tour.piece import Piece
 
 PIECES: list[Piece] = [
@@ -10,5 +20,10 @@ PIECES: list[Piece] = [
     sinusoid.PIECE,
     process.PIECE,
     bandit.PIECE,
+    memory.PIECE,
+    optimizer.PIECE,
+    program.PIECE,
+    imagine.PIECE,
+    evolution.PIECE,
 ]
 OPERATIONS = [piece.operation for piece in PIECES]

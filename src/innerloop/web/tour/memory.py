@@ -32,7 +32,9 @@ def run(body: dict[str, Any]) -> dict[str, Any]:
         outputs.append(output)
         after.append(memory)
     answer = torch.stack(outputs[n + 1 :]).sigmoid()
-    contents, attention = (torch.stack(part) for part in list(zip(*after, strict=True))[:2])
+    contents, attention = (
+        torch.stack(part) for part in list(zip(*after, strict=True))[:2]
+    )
     return {
         "answer": rows(answer),
         "correct": int(((answer > 0.5) == (sequence > 0.5)).sum()),

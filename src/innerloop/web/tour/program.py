@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.programs import strings
+from innerloop.programs.grammar import Program
 from innerloop.synthesis import Synthesis, synthesize
-from innerloop.web.http import COUNT, SHARE, array, record, text
+from innerloop.web.http import SHARE, array, record, text
 from innerloop.web.tour.piece import Piece
 
 SECONDS = 2.0  # of a search
@@ -22,27 +24,34 @@ def run(body: dict[str, Any]) -> dict[str, Any]:
     if not known:
         raise InnerloopError("fill in the output of at least one row")
     found = synthesize(known, seconds=SECONDS, wanted=ALTERNATIVES)
-    program = strings.parse(found.program)
+    parts = grouped(strings.parse(found.program))
     return {
         "program": found.program,
-        "parts": [strings.show((expression,)) for expression in program],
-        "rows": [written(found, program, given) for given, _ in rows],
-        "others": [
-            {"program": other, "share": min(1.0, share)}
-            for other, share in found.programs
-        ],
-        "fits": f"{found.fits:,}",
+        "parts": [strings.show(part) for part in parts],
+        "rows": [written(found, parts, given) for given, _ in rows],
+        "others": [other for other, _ in found.programs],
+        "fits": str(found.fits),
     }
 
 
-def written(found: Synthesis, program: Any, given: str) -> dict[str, Any]:
+def grouped(program: Program) -> list[Program]:
+    """The expressions of a program, with constant characters in a row together."""
+    groups = groupby(program, lambda expression: strings.ignores_input((expression,)))
+    return [
+        part
+        for constant, some in groups
+        for part in ([tuple(some)] if constant else [(each,) for each in some])
+    ]
+
+
+def written(found: Synthesis, parts: list[Program], given: str) -> dict[str, Any]:
     """What each part of a program writes for an input, if all of them do, and how far
     the other programs that were found agree.
     """
     if not given or found(given) is None:
         return {"parts": None, "agreement": 0.0}
-    parts = [strings.evaluate(expression, given) for expression in program]
-    return {"parts": parts, "agreement": min(1.0, found.agreement(given))}
+    texts = [strings.run(part, given) for part in parts]
+    return {"parts": texts, "agreement": min(1.0, found.agreement(given))}
 
 
 WORD = text(LENGTH)
@@ -60,7 +69,7 @@ PIECE = Piece(
                 agreement=SHARE,
             )
         ),
-        others=array(record(program={"type": "string"}, share=SHARE)),
+        others=array({"type": "string"}),
         fits={"type": "string"},
     ),
 )
