@@ -44,7 +44,15 @@ class Http:
         self.pipe: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and JSON of an answer."""
+        """Status and JSON of an answer; on a new connection where the server has closed
+        an idle one, as browsers do.
+        """
+        if self.pipe is not None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await self._ask(method, path, body)
+        return await self._ask(method, path, body)
+
+    async def _ask(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if self.pipe is None:
             self.pipe = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self.pipe

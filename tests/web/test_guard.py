@@ -16,7 +16,15 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.web import app as web_app
 from innerloop.web import guard as web_guard
 from innerloop.web.guard import HEADERS, LARGE, SMALL, Guard
-from innerloop.web.http import Call, Operation, Refused, choice, record, text
+from innerloop.web.http import (
+    Call,
+    Operation,
+    Refused,
+    _json_of,
+    choice,
+    record,
+    text,
+)
 from tests.web.serving import ALLOWED, HOST, TOKEN, application, ask, refusal
 
 FILES = "multipart/form-data; boundary=x"
@@ -602,3 +610,10 @@ def test_web_sockets_are_closed(app: Guard) -> None:
 
     asyncio.run(app({"type": "websocket", "path": "/"}, _messages(b""), send))
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+def test_whole_numbers_are_integers() -> None:
+    """A handler that counts by them need not know how they were written."""
+    found = _json_of(b"[1, 1.0, 1e2, -0.0, 1.5, 1e300]")
+    assert [type(value) for value in found] == [*[int] * 4, float, float]
+    assert found[:3] == [1, 1, 100]

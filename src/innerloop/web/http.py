@@ -216,11 +216,12 @@ class Operation:
 
 def _json_of(content: bytes) -> Any:
     """JSON as RFC 8259 has it: in UTF-8, without NaN, infinity and halves of characters
-    (lone surrogates), which no file can hold.
+    (lone surrogates), which no file can hold. Whole numbers are integers however they
+    are written, as JSON Schema has it.
     """
     try:
         text = content.decode()
-        found = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        found = json.loads(text, parse_constant=_no_constant, parse_float=_number)
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -229,9 +230,11 @@ def _json_of(content: bytes) -> Any:
     return found
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _no_constant(text)
+    if not math.isfinite(value):
+        return _no_constant(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _no_constant(text: str) -> float:
@@ -288,7 +291,7 @@ def choice(*values: str, default: str | None = None) -> Schema:
     return {"enum": list(values)} | ({} if default is None else {"default": default})
 
 
-def record(optional: Mapping[str, Schema] | None = None, **needed: Schema) -> Schema:
+def record(optional: Mapping[str, Schema] | None = None, /, **needed: Schema) -> Schema:
     """An object with these entries and no others."""
     return {
         "type": "object",

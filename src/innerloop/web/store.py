@@ -277,6 +277,8 @@ class _Saver:
         with self._wake:
             self._ended = True
             self._wake.notify()
+        if self._thread is not None:  # it may be writing
+            self._thread.join(10.0)
         self.write()
 
 
