@@ -168,9 +168,8 @@ def test_webcam_records_while_held(visit: Visit) -> None:
     button.wait_for()
     button.focus()
     page.keyboard.down(" ")
-    page.wait_for_timeout(700)
-    page.keyboard.up(" ")
     card(page, 0).locator("li[data-example]").nth(1).wait_for()
+    page.keyboard.up(" ")
     page.get_by_role("button", name="Close the webcam").click()
     assert not card(page, 0).locator("video").count()
 
