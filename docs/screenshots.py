@@ -1,4 +1,5 @@
-"""Pictures of every view of the page, as docs/page-VIEW-WIDTH-THEME.png.
+"""Pictures of every view of the page, as page-VIEW-WIDTH-THEME.png in a folder, by
+default screenshots; those that the documentation shows are copied to docs.
 
     python docs/screenshots.py [FOLDER]
 
@@ -30,6 +31,7 @@ from tests.web.doodles import doodle  # noqa: E402
 VIEWS = {"teach": "/", "learn": "/learn", "train": "/train"}
 WIDTHS = {1280: 900, 390: 844}  # and heights
 THEMES = ("light", "dark")
+SHOWN = ("page-teach-1280-light.png", "page-learn-1280-light.png")
 SESSION = "screenshots-0000"
 CLASSES = {"Star": "star", "House": "house", "Smile": "smile"}
 EXAMPLES = 4
@@ -110,7 +112,7 @@ def take(browser: Browser, address: str, token: str, id: str, folder: Path) -> N
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         line = [sys.executable, "-m", "innerloop", "serve", "--port", "0"]
@@ -134,6 +136,8 @@ def main() -> None:
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
+    for name in SHOWN:
+        shutil.copy(folder / name, HERE)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ export async function mount(element) {
     h(
       "div.triple",
       {},
-      ...[["writes", writes], ["read", reads], ["memory", memory]].map(([key, { canvas }]) =>
+      .../** @type {[string, {canvas: HTMLCanvasElement}][]} */ ([["writes", writes], ["read", reads], ["memory", memory]]).map(([key, { canvas }]) =>
         h("figure", {}, canvas, h("figcaption", { t: `tour.memory.${key}` })),
       ),
     ),
