@@ -27,7 +27,7 @@ PROTOTYPES = "prototypes"  # beside the weights in a state
 
 
 class PMF(FeatureLearner):
-    """PMF: a pretrained encoder, meta-trained, then fine-tuned in every task.
+    """PMF: pre-train, meta-train by prototypes, fine-tune in a task.
 
     p(class k | x) = softmax(scale * cos(f(x), c_k)), c_k the mean of f over the support
     examples of k; Adam steps on f lower -log p(y | changed copy of x) of these examples
