@@ -47,7 +47,7 @@ def rosenbrock(n: int, seed: int) -> Function:
 FUNCTIONS = {"quadratic": quadratic, "rosenbrock": rosenbrock}
 
 
-def optimizers(rates: dict[str, float]) -> dict[str, Callable[[Tensor], Any]]:
+def optimizers(rates: dict[str, float]) -> dict[str, Callable[[nn.Parameter], Any]]:
     learner = cast(L2O, ready("optimizer"))
     return {
         "learned": lambda w: LearnedOptimizer([w], learner),
@@ -57,7 +57,7 @@ def optimizers(rates: dict[str, float]) -> dict[str, Callable[[Tensor], Any]]:
 
 
 def path(
-    function: Function, start: Tensor, new: Callable[[Tensor], Any]
+    function: Function, start: Tensor, new: Callable[[nn.Parameter], Any]
 ) -> tuple[Tensor, Tensor]:
     """The points (STEPS + 1, n, 2) of an optimizer from start (n, 2), and the values
     there.
