@@ -188,7 +188,7 @@ def test_variations_differ_and_follow_the_drawing_and_the_seed(
 
 
 def test_exclusive_or_evolves(client: TestClient) -> None:
-    found = events(client, seed=2, add=0.2, generations=evolution.GENERATIONS)
+    found = events(client, seed=5, add=0.2, generations=evolution.GENERATIONS)
     assert [each["generation"] for each in found] == list(range(1, 61))
     first, last = found[0], found[-1]
     assert first["fitness"] < 0.7

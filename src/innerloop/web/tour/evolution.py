@@ -29,15 +29,20 @@ def run(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     tasks = ExclusiveOr(agree=0.0)
     generator = torch.Generator().manual_seed(body["seed"])
     learner = NEAT.build(tasks.spec, hidden=6)
-    weight = learner.network.weight
-    weight.data.zero_()  # all weights come from the seed
-    new = body["add"]
-    evolution = NEATEvolution(population=POPULATION, add_node=new, add_link=new)  # pyright: ignore[reportCallIssue]
+    network = learner.network
+    # all that is random comes from the seed
+    first = network.weight.detach()[: network.inputs + 1, : network.outputs]
+    first.normal_(0, 0.1, generator=generator)
+    evolution = NEATEvolution(
+        population=POPULATION,  # pyright: ignore[reportCallIssue]
+        add_node=body["add"],  # pyright: ignore[reportCallIssue]
+        add_link=body["add"],  # pyright: ignore[reportCallIssue]
+    )
     evolution.prepare(learner, tasks, generator)
     for generation in range(1, body["generations"] + 1):
         move = evolution(learner, lambda: tasks.sample(TASKS, generator))
         (best,) = move.theta.values()
-        weight.data.copy_(best)
+        network.weight.data.copy_(best)
         yield {
             "generation": generation,
             "species": len(evolution.living),

@@ -47,9 +47,7 @@ def rosenbrock(n: int, seed: int) -> Function:
 FUNCTIONS = {"quadratic": quadratic, "rosenbrock": rosenbrock}
 
 
-def optimizers(
-    rates: dict[str, float],
-) -> dict[str, Callable[[nn.Parameter], Any]]:
+def optimizers(rates: dict[str, float]) -> dict[str, Callable[[nn.Parameter], Any]]:
     learner = cast(L2O, ready("optimizer"))
     return {
         "learned": lambda w: LearnedOptimizer([w], learner),

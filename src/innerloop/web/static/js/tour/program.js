@@ -64,6 +64,7 @@ export async function mount(element) {
   /** @param {string} name */
   function fill(name) {
     table = name;
+    found = null;
     rows = TABLES[name].map((row) => [...row]);
     build();
     change(0);
