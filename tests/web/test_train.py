@@ -273,6 +273,7 @@ def test_paths_name_what_lies_in_the_data_folder(tmp_path):
 
 def test_trainings_are_off_unless_they_are_allowed(tmp_path):
     with client(None) as page:
+        assert page.get("/api/trainings/allowed").json() == {"allowed": False}
         for method, path, body in [
             ("GET", "", None),
             ("POST", "", SINES),

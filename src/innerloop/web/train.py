@@ -12,6 +12,7 @@ import anyio.to_thread
 from innerloop.assembly import usual_meta_gradient
 from innerloop.engine.errors import InnerloopError
 from innerloop.web.http import (
+    BOOLEAN,
     Call,
     Operation,
     Refused,
@@ -45,7 +46,7 @@ POLL = 0.3  # seconds between looks at the files of a run
 STATUS_EVERY = 5  # looks
 MOST_STREAMS = 32
 STATUS_OF = {"training": 403, "missing": 404}  # of a Conflict; 409 otherwise
-RESERVED = ("choices", "command")  # names in addresses
+RESERVED = ("allowed", "choices", "command")  # names in addresses
 
 
 async def _thread(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -81,6 +82,10 @@ def _trainings(call: Call) -> Trainings:
 
 
 # ------------------------------------------------------------------ operations
+
+
+async def allowed(call: Call) -> Any:
+    return {"allowed": call.state.settings.training is not None}
 
 
 async def choices(call: Call) -> Any:
@@ -225,6 +230,14 @@ async def _done(call: Call, act: Callable[..., None], *arguments: Any) -> Any:
 ALL, ONE = "/api/trainings", "/api/trainings/{run}"
 
 OPERATIONS: list[Operation] = [
+    Operation(
+        "GET",
+        f"{ALL}/allowed",
+        "trainingAllowed",
+        "Whether the server was started with --allow-training.",
+        allowed,
+        record(allowed=BOOLEAN),
+    ),
     Operation(
         "GET",
         f"{ALL}/choices",

@@ -1,7 +1,7 @@
 // @ts-check
 /** The page Train: start, watch and compare trainings. */
 
-import { get, post, Refused, remove, stream } from "../api.js";
+import { get, post, remove, stream } from "../api.js";
 import { h } from "../dom.js";
 import { complain, say, shell } from "../shell.js";
 import { t, translate } from "../text.js";
@@ -57,10 +57,8 @@ class Page {
     const head = h("div.lead-in", {}, h("h1", { t: "train.title" }), h("p.soft", { t: "train.lead" }));
     this.main.classList.add("train");
     this.main.append(head);
-    try {
-      await this.refresh();
-    } catch (error) {
-      if (!(error instanceof Refused) || error.code !== "training") throw error;
+    if ((await get("trainings/allowed")).allowed) await this.refresh();
+    else {
       this.main.append(off());
       translate(this.main);
       return;
