@@ -1,7 +1,7 @@
 // @ts-check
 /** A program for a column of a table, found from its first rows. */
 
-import { Refused, post } from "../api.js";
+import { post } from "../api.js";
 import { h, latest } from "../dom.js";
 import { complain } from "../shell.js";
 import { language, t } from "../text.js";
@@ -20,7 +20,7 @@ const TABLES = {
 };
 const CALL = /(\w+)\(((?:"(?:[^"\\]|\\.)*"|[^()"])*)\)/g;
 
-/** @typedef {{program: string, parts: string[], rows: {parts: string[]|null, agreement: number}[], others: string[], fits: string}} Found */
+/** @typedef {{program: string|null, parts: string[], rows: {parts: string[]|null, agreement: number}[], fits: string}} Found */
 
 /** @param {HTMLElement} element */
 export async function mount(element) {
@@ -29,7 +29,6 @@ export async function mount(element) {
   let rows = TABLES.names.map((row) => [...row]);
   /** @type {Found|null} */
   let found = null;
-  let problem = "";
   let timer = 0;
   const words = caption();
   const body = h("tbody");
@@ -43,11 +42,6 @@ export async function mount(element) {
     element.setAttribute("aria-busy", "true");
     try {
       found = await post("tour/program", { rows: rows.map(([input, output]) => ({ input, output })) });
-      problem = "";
-    } catch (error) {
-      if (!(error instanceof Refused && error.status === 422)) throw error;
-      found = null;
-      problem = error.message;
     } finally {
       element.removeAttribute("aria-busy");
     }
@@ -79,14 +73,14 @@ export async function mount(element) {
       cell.className = `written${doubt || wrong ? " doubt" : ""}`;
       cell.replaceChildren(
         ...(parts ?? []).map((text, part) => h(`span.part.p${part % 6}`, {}, text)),
-        ...(parts ? [] : [h("span.soft", {}, rows[i][0] && found ? t("tour.program.nothing") : "–")]),
+        ...(parts ? [] : [h("span.soft", {}, rows[i][0] && found?.program ? t("tour.program.nothing") : "–")]),
         ...(doubt ? [h("span.flag", { "data-t": "tour.program.unsure", title: t("tour.program.doubt") }, t("tour.program.unsure"))] : []),
       );
     });
     code.replaceChildren(
       ...(found?.parts ?? []).map((part, i) => h("li", {}, h(`code.part.p${i % 6}`, {}, part), h("span", {}, explained(part)))),
     );
-    if (!found) return words.say(problem ? t("tour.program.none") : "");
+    if (!found?.program) return words.say(found ? t("tour.program.none") : "");
     const given = rows.filter(([, output]) => output).length;
     words.say(t("tour.program.seen", { given, fits: large(found.fits), filled: found.rows.filter((row, i) => row.parts && !rows[i][1]).length }));
   }
