@@ -29,6 +29,7 @@ SMALLEST = {
     "evolution.py": "--share 0.0001",
     "heads.py": "--repeats 1",
     "learners.py": "--minutes 0.01 --tasks 2 --only ProtoNet MAML --out {out}",
+    "load.py": "--users 3 --seconds 2 --pause 0.5",
     "molecules.py": "--minutes 0.01 --tasks 20 --learners protonet "
     "--molecules scaffold",
     "own_data.py": "texts --encoder words --tasks 2 --setfit-tasks 1",

@@ -357,6 +357,12 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
         return ["new", rng.choice(("Own", *TEXTS)), "--out", out]
     if command == "completion":
         return ["completion", rng.choice(("bash", "zsh", "fish", *TEXTS))]
+    if command == "serve":  # it goes on where nothing is wrong
+        port = rng.choice(("-1", "65536", "x", "1e9", ""))
+        return ["serve", "--port", port, "--projects", out]
+    if command == "advise":  # it measures for a long time where nothing is wrong
+        words = ["advise", "--data", str(data / rng.choice(("pictures", "x.csv")))]
+        return [*words, "--minutes", rng.choice(("0", "-1", "nan", "x"))]
     if command == "demo":  # it trains where nothing is wrong
         words = ["demo", "--out", out, "--scale", rng.choice(("0", "nan", "-1", "x"))]
         return [*words, "--seed", rng.choice(NUMBERS)]

@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 import innerloop
 from innerloop.web.app import Settings, create_app
 from innerloop.web.guard import Guard
+
+Result = TypeVar("Result")
 
 TOKEN = "t" * 32
 HOST = "127.0.0.1:8765"
@@ -30,6 +33,14 @@ ADDRESS = re.compile(r"innerloop is at (http://\S+)/#(\S+)")
 def application(projects: Path, **settings: Any) -> Guard:
     """The application with a known token."""
     return create_app(Settings(token=TOKEN, projects=projects, **settings))
+
+
+def completed(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine, in a thread of its own: a browser that is open keeps
+    an event loop running in this one.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def ask(
@@ -46,7 +57,7 @@ def ask(
         ) as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(request())
+    return completed(request())
 
 
 def refusal(answer: httpx.Response) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,7 +24,15 @@ from innerloop.web.http import (
     record,
     text,
 )
-from tests.web.serving import ALLOWED, HOST, TOKEN, application, ask, refusal
+from tests.web.serving import (
+    ALLOWED,
+    HOST,
+    TOKEN,
+    application,
+    ask,
+    completed,
+    refusal,
+)
 
 FILES = "multipart/form-data; boundary=x"
 
@@ -303,7 +310,7 @@ def test_a_refusal_after_the_answer_began_is_no_second_answer(app: Guard) -> Non
 
     scope = _scope("GET", "/api/t/late")
     with pytest.raises(Exception):  # noqa: B017, PT011  # the server closes
-        asyncio.run(app(scope, _messages(b""), send))
+        completed(app(scope, _messages(b""), send))
     assert sent.count("http.response.start") == 1
 
 
@@ -453,7 +460,7 @@ def _streamed(app: Guard, kind: str, path: str, first: bytes = b"") -> tuple[Any
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app(_scope("POST", path, content_type=kind), receive, send))
+    completed(app(_scope("POST", path, content_type=kind), receive, send))
     headers = dict(sent[0]["headers"])
     assert headers[b"connection"] == b"close"
     return sent[0]["status"], taken
@@ -507,7 +514,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(app: Guard) -> None:
         sent.append(message)
 
     scope = _scope("POST", "/api/t/say", content_length=str(SMALL + 1))
-    asyncio.run(app(scope, receive, send))
+    completed(app(scope, receive, send))
     assert sent[0]["status"] == 413
 
 
@@ -519,7 +526,7 @@ def test_lengths_that_are_none(app: Guard, length: str) -> None:
         sent.append(message)
 
     scope = _scope("POST", "/api/t/say", content_length=length)
-    asyncio.run(app(scope, _messages(b"{}"), send))
+    completed(app(scope, _messages(b"{}"), send))
     assert sent[0]["status"] in (400, 413)
 
 
@@ -533,7 +540,7 @@ def test_a_client_that_goes_away_is_no_fault(
         pass
 
     for path, kind in [("/api/t/say", "application/json"), ("/api/t/files", FILES)]:
-        asyncio.run(app(_scope("POST", path, content_type=kind), receive, send))
+        completed(app(_scope("POST", path, content_type=kind), receive, send))
     assert not caplog.records
 
 
@@ -557,7 +564,7 @@ def test_the_rate_of_a_session_is_bounded(tmp_path: Path) -> None:
             assert (await client.get("/static/style.css")).status_code == 200
             return found
 
-    statuses = asyncio.run(asked())
+    statuses = completed(asked())
     assert statuses[:200] == [200] * 200
     assert statuses[200:202] == [429] * 2
     assert statuses[-1] == 200  # the other session
@@ -608,7 +615,7 @@ def test_web_sockets_are_closed(app: Guard) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app({"type": "websocket", "path": "/"}, _messages(b""), send))
+    completed(app({"type": "websocket", "path": "/"}, _messages(b""), send))
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
