@@ -39,6 +39,7 @@ LEAST = 4096  # bytes that a project counts at least
 MOST_JSON = 64 * 2**20  # bytes of a project.json
 OFTEN = 32  # uses of projects, between which memory is not counted
 QUIET = 2.0  # seconds without a change, after which the estimator is written
+REST = 20  # times as long as an estimator took to write, before the next one
 
 
 class Disk:
@@ -260,13 +261,17 @@ class _Saver:
                 if self._ended:
                     return
                 self._wake.wait(QUIET / 4)
-            self.write(QUIET)
+            begin = time.monotonic()
+            self.write(QUIET, 1)
+            with self._wake:  # so that requests come first
+                rest = REST * (time.monotonic() - begin)
+                self._wake.wait_for(lambda: self._ended, rest)
 
-    def write(self, quiet: float = 0.0) -> None:
-        """Write those that have been at rest for so many seconds."""
+    def write(self, quiet: float = 0.0, most: int | None = None) -> None:
+        """Write those that have been at rest for so many seconds, at most so many."""
         now = time.monotonic()
         with self._wake:
-            ready = [p for p in self._due.values() if now - p.changed >= quiet]
+            ready = [p for p in self._due.values() if now - p.changed >= quiet][:most]
             for project in ready:
                 del self._due[id(project)]
         for project in ready:
