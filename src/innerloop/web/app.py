@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -107,6 +108,8 @@ def create_app(settings: Settings) -> Guard:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # the models are loaded while the browser opens the page
+        Thread(target=state.projects.models.states, daemon=True).start()
         yield
         await run_sync(state.trainings.close)
 
