@@ -54,6 +54,16 @@ class Reader(ABC):
     ranked: ClassVar[bool] = False
 
     @property
+    def side(self) -> int:
+        """The height or width of images in pixels, the larger; 0 for other inputs."""
+        return 0
+
+    @property
+    def drawn(self) -> bool:
+        """Whether inputs are drawings, whose strokes are normalized."""
+        return False
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens, for readers whose tensors are token numbers; else 0."""
         return 0

@@ -128,6 +128,14 @@ class ImageReader(Reader):
         """The shape of one input."""
         return self.image_shape
 
+    @property
+    def side(self) -> int:
+        return max(self.size)
+
+    @property
+    def drawn(self) -> bool:
+        return self.dark_background and self.normalize_strokes
+
     def scan(self, path: Path | str, *, labels: bool) -> Found:
         """The image files of a data set, see `sources.find`."""
         return find(

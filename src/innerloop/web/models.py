@@ -21,7 +21,6 @@ from innerloop.estimators import untrained
 from innerloop.evaluation.clustering import Embedding
 from innerloop.experiment import load
 from innerloop.readers.encoded import Encoded, usual_reader
-from innerloop.readers.image import ImageReader
 from innerloop.runs import digest
 from innerloop.web import drawings
 from innerloop.web.http import Refused
@@ -57,8 +56,7 @@ class Model:
     @property
     def side(self) -> int:
         """Pixels of a picture that is kept, in height and width at most."""
-        size = self.reader.size if isinstance(self.reader, ImageReader) else ()
-        return min(max(SIDE, *size), MOST_SIDE)
+        return min(max(SIDE, self.reader.side), MOST_SIDE)
 
     @property
     def columns(self) -> list[str]:
@@ -135,8 +133,7 @@ def kind_of(reader: Any) -> str:
     """
     if reader is None:
         return ""
-    inked = isinstance(reader, ImageReader) and reader.dark_background
-    if inked and reader.normalize_strokes:
+    if reader.drawn:
         return "drawing"
     return reader.what if reader.what in ("image", "text", "row") else ""
 
