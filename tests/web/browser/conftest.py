@@ -124,6 +124,7 @@ def chromium() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}")
     playwright = pytest.importorskip("playwright.sync_api")
+    playwright.expect.set_options(timeout=30_000)
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(
             executable_path=str(CHROMIUM), args=["--no-sandbox", *FAKE_CAMERA]

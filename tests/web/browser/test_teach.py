@@ -60,7 +60,7 @@ def rename(page: Any, *names: str) -> None:
 def use(page: Any, kind: str, model: str = "") -> None:
     tab = page.get_by_role("button", name=model or MODELS[kind], exact=True)
     tab.click()
-    expect(tab).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    expect(tab).to_have_attribute("aria-pressed", "true")
     page.locator(f".teach[data-kind={kind}]").wait_for()
     page.locator("section.class").nth(1).wait_for()
 
@@ -68,7 +68,7 @@ def use(page: Any, kind: str, model: str = "") -> None:
 def examples(page: Any, number: int, count: int) -> Any:
     """The examples of a card, once there are so many."""
     found = card(page, number).locator("li[data-example]")
-    expect(found).to_have_count(count, timeout=30_000)
+    expect(found).to_have_count(count)
     return found
 
 
@@ -105,7 +105,7 @@ def test_drawings_are_taught_and_recognized(visit: Visit, model: str) -> None:
     draw(canvas, circle(0.25))
     assert answer(page, "Circle") > 0.8
     page.locator("section.class").nth(0).locator("li.near").first.wait_for()
-    assert page.locator(".map .query").is_visible()
+    expect(page.locator(".map .query")).to_be_visible()
     page.get_by_text("the others recognize it: 4 of 4").wait_for()
     page.get_by_role("button", name="Clear").last.click()
     draw(canvas, cross(0.25))
@@ -125,7 +125,7 @@ def test_changes_are_undone(visit: Visit) -> None:
     page = visit()
     use(page, "drawing")
     undo = page.get_by_role("button", name="Undo", exact=True).first
-    assert undo.is_disabled()
+    expect(undo).to_be_disabled()
     drawn(page, 1)
     thumbnail = examples(page, 0, 1)
     thumbnail.hover()
@@ -171,7 +171,7 @@ def test_webcam_records_while_held(visit: Visit) -> None:
     card(page, 0).locator("li[data-example]").nth(1).wait_for()
     page.keyboard.up(" ")
     page.get_by_role("button", name="Close the webcam").click()
-    assert not card(page, 0).locator("video").count()
+    expect(card(page, 0).locator("video")).to_have_count(0)
 
 
 def test_texts(visit: Visit) -> None:
@@ -213,8 +213,11 @@ def test_a_reload_and_a_file_give_the_same_answers(
     def probabilities() -> list[str]:
         draw(page.locator(".ask canvas"), shape)
         page.locator(".verdict:not(.hint)").wait_for()
-        page.wait_for_timeout(500)  # the last answer
-        return page.locator(".bars .share").all_inner_texts()
+        shares = page.locator(".bars .share")
+        seen: list[str] = []
+        while seen != (seen := shares.all_inner_texts()) or not seen:
+            page.wait_for_timeout(1000)  # the last answer may still be on its way
+        return seen
 
     before = probabilities()
     page.reload()
@@ -290,10 +293,10 @@ def test_keyboard_only(visit: Visit) -> None:
     reach(".ask canvas")
     line("ArrowDown")
     page.locator(".bars li.best").wait_for()
-    assert page.locator(".verdict strong").inner_text() == "Class 2"
+    expect(page.locator(".verdict strong")).to_have_text("Class 2")
     expect(announced).to_contain_text("Class 2, ")
     keys.press("Backspace")
-    assert not page.locator(".sketch.drawn").count()
+    expect(page.locator(".sketch.drawn")).to_have_count(0)
 
 
 def test_chinese(visit: Visit) -> None:
@@ -303,7 +306,7 @@ def test_chinese(visit: Visit) -> None:
     answer(page, "Circle")
     page.locator("#language").click()
     page.get_by_role("heading", name="教会它任何东西").wait_for()
-    assert page.locator("html").get_attribute("lang") == "zh-Hans"
+    expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
     page.get_by_text("添加类别").wait_for()
     own = {"innerloop", "Circle", "Cross", "English", "characters", "signs", "themes"}
     words = page.locator("main").inner_text()
