@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.measurements import Measurement, Report, Row, plain, student_t
+from innerloop.measurements import Measurement, Report, Row, Table, plain, student_t
 from innerloop.runs import write_atomically
 from innerloop.studies.study import Study, StudyRow, Test
 
@@ -165,6 +165,33 @@ def cell(results: Iterable[Result], test: Test) -> Cell | None:
         max(means),
         signatures.pop() if len(signatures) == 1 else "",
     )
+
+
+def pooled_report(results: Iterable[Result], test: str) -> Report:
+    """The reports of a test as one: each number is pooled over trainings, where all of
+    them have it. Raises InnerloopError where there is none.
+    """
+    reports = [result.report(test) for result in results if test in result.tests]
+    if not reports:
+        raise InnerloopError(f"{test} was not measured")
+    found: dict[tuple[Any, ...], list[Measurement]] = {}
+    for report in reports:
+        for table in report.tables:
+            for row in table.rows:
+                for value in row.values:
+                    place = table.title, tuple(row.labels.items()), value.name
+                    found.setdefault(place, []).append(value)
+    tables = []
+    for table in reports[0].tables:
+        rows = []
+        for row in table.rows:
+            places = [
+                (table.title, tuple(row.labels.items()), v.name) for v in row.values
+            ]
+            values = [found[p] for p in places if len(found[p]) == len(reports)]
+            rows.append(replace(row, values=tuple(map(pooled, values))))
+        tables.append(Table(table.title, tuple(rows)))
+    return Report(tuple(tables), reports[0].notes)
 
 
 def pick(report: Report, measure: str = "") -> tuple[Row, Measurement]:
