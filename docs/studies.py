@@ -5,11 +5,14 @@ and docs/leaderboard.md, the learners of each benchmark side by side.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from filling import opened, study_table
 
 from innerloop.studies import StudyTable, markdown, names, table
-from innerloop.studies.tables import Line, difference
+from innerloop.studies.results import Cell
+from innerloop.studies.study import Published, Test
+from innerloop.studies.tables import Line, difference, number
 
 DOCS = Path(__file__).resolve().parent
 HEAD = """\
@@ -39,41 +42,61 @@ def studies_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+class Entry(NamedTuple):
+    """A measured number and what stands beside it."""
+
+    name: str
+    test: Test
+    line: Line
+    cell: Cell
+    published: Published | None
+    mark: str
+
+
 def leaderboard() -> str:
     lines = ["# Leaderboard", "", HEAD, ""]
     for name in names():
-        study, results = opened(name)
-        found = table(study, results)
-        for place, test in enumerate(study.tests):
-            cells = _ranked(found, place)
-            if len(cells) > 1:
-                lines += [f"## {study.title}: {test}", "", markdown(cells), ""]
+        found = table(*opened(name))
+        for title, entries in _columns(found).items():
+            if len(entries) > 1:
+                shown = markdown(_ranked(entries))
+                lines += [f"## {found.study.title}: {title}", "", shown, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _ranked(found: StudyTable, place: int) -> list[list[str]]:
-    """The rows of a test, the best published or measured number first."""
-    lines = [line for line in found.lines if line.cells[place] is not None]
-    lines.sort(key=lambda line: _order(line, place))
-    header = ["learner", "measured", "published", "difference", "minutes", "trainings"]
-    return [header, *(_line(line, place) for line in lines)]
+def _columns(found: StudyTable) -> dict[str, list[Entry]]:
+    """The measured numbers of each column of the table, by its title."""
+    columns: dict[str, list[Entry]] = {}
+    for line in found.lines:
+        for i, test in enumerate(found.study.tests.values()):
+            cell = line.cells[i]
+            if cell is None:
+                continue
+            title, name = test.name, line.row.name
+            if found.study.transposed:
+                title, name = name, title
+            entry = Entry(name, test, line, cell, line.published[i], line.marks[i])
+            columns.setdefault(title, []).append(entry)
+    return columns
 
 
-def _order(line: Line, place: int) -> float:
-    cell = line.cells[place]
-    assert cell is not None
-    better = -1.0 if cell.value.unit == "%" else 1.0
-    return better * cell.value.mean
+def _ranked(entries: list[Entry]) -> list[list[str]]:
+    """The entries as a table, the best number first."""
+
+    def order(entry: Entry) -> float:
+        return entry.cell.value.mean * (1.0 if entry.test.lower else -1.0)
+
+    header = ["", "measured", "published", "difference", "minutes", "trainings"]
+    return [header, *map(_line, sorted(entries, key=order))]
 
 
-def _line(line: Line, place: int) -> list[str]:
-    cell, published = line.cells[place], line.published[place]
-    assert cell is not None
+def _line(entry: Entry) -> list[str]:
+    cell, published, seconds = entry.cell, entry.published, entry.line.seconds
     gap = f"{difference(cell, published):+.2f}" if published else ""
     shown = published.text if published else ""
-    minutes = f"{line.seconds / 60:.1f}" if line.seconds is not None else ""
-    name = line.row.name + line.marks[place]
-    return [name, str(cell.value), shown, gap, minutes, str(cell.seeds)]
+    minutes = f"{seconds / 60:.1f}" if seconds is not None else ""
+    name = entry.name + entry.mark
+    return [name, number(cell.value), shown, gap, minutes, str(cell.seeds)]
 
 
 def pages() -> dict[Path, str]:

@@ -111,7 +111,10 @@ def list_studies(results: str) -> None:
         planned = [
             (row, s) for row in study.rows for s in range(row.seeds or study.seeds)
         ]
-        done = sum(stored.find(study, row, seed) is not None for row, seed in planned)
+        done = sum(
+            stored.measured(study, row, seed, study.tests_of(row))
+            for row, seed in planned
+        )
         shown.add_row(name, str(len(planned)), str(done), study.title)
     console().print(shown, soft_wrap=False)
 

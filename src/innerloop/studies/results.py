@@ -115,9 +115,18 @@ class Results:
         return None
 
     def of(self, study: Study, row: StudyRow) -> list[Result]:
-        """All trainings of a row as the study has it now."""
+        """All trainings of a row as the study has it now; copied numbers only where
+        there is none.
+        """
         exact = [r for r in self.all if self.find(study, row, r.seed) is r]
-        return exact or self._others(row)
+        return [r for r in exact if not r.note] or exact or self._others(row)
+
+    def measured(
+        self, study: Study, row: StudyRow, seed: int, tests: Iterable[Test]
+    ) -> bool:
+        """Whether a training and its tests were run as the study has them now."""
+        found = self.find(study, row, seed)
+        return found is not None and not found.note and all(map(found.has, tests))
 
     def _others(self, row: StudyRow) -> list[Result]:
         """The trainings of a row that agree with each other, of another length or of an

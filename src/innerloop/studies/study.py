@@ -51,6 +51,7 @@ class Test:
         flags: of `innerloop test`; not of a script, which measures all columns at once.
         measure: what to show, the name of a measurement (default: the first), or
             "label=value / name" for another row of the report than the first.
+        lower: whether smaller numbers are better.
     """
 
     __test__ = False  # not a test case, despite its name
@@ -58,6 +59,7 @@ class Test:
     name: str
     flags: str = ""
     measure: str = ""
+    lower: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class StudyRow:
         train: arguments of `innerloop train`, without --out and --seed; or
         script: a command line of `python`, which writes a report to the file that
             follows as --json.
-        tests: names of the tests (default: all of the study).
+        tests: names of the tests (default: all of the study; none of a hidden row).
         published: published figures by test.
         source: of the published figures.
         transductive: whether the published figures are transductive.
@@ -135,6 +137,8 @@ class Study:
         reference: the papers whose protocol it follows.
         text: what a reader must know about the protocol.
         seeds: how many trainings of each row.
+        transposed: whether rows are settings and tests are methods; the table has a
+            column for each row.
     """
 
     name: str
@@ -144,6 +148,7 @@ class Study:
     reference: str = ""
     text: str = ""
     seeds: int = 1
+    transposed: bool = False
 
     def row(self, key: str) -> StudyRow:
         """The row of that name or id. Raises StudyError where there is none."""
@@ -154,7 +159,8 @@ class Study:
         raise StudyError(f"the study {self.name} has no row {key!r}{guess}")
 
     def tests_of(self, row: StudyRow) -> list[Test]:
-        return [self.tests[name] for name in row.tests or self.tests]
+        usual = () if row.hidden else tuple(self.tests)
+        return [self.tests[name] for name in row.tests or usual]
 
 
 def names() -> list[str]:
@@ -193,7 +199,7 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     tests = {}
     for key, value in data.get("tests", {}).items():
         entry = {"flags": value} if isinstance(value, str) else value
-        _check_keys(entry, {"flags", "measure"}, f"the test {key!r}")
+        _check_keys(entry, {"flags", "measure", "lower"}, f"the test {key!r}")
         tests[key] = Test(key, **entry)
     if not tests:
         raise StudyError(
@@ -214,8 +220,13 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     if wrong is not None:
         raise StudyError(f"{wrong} must be a text; got {plain[wrong]!r}")
     seeds = _count(data.get("seeds", 1), "seeds")
+    transposed = data.get("transposed", False)
+    if not isinstance(transposed, bool):
+        raise StudyError(f"transposed must be true or false; got {transposed!r}")
     title = plain.pop("title", name)
-    return Study(name, title, tuple(rows), tests, seeds=seeds, **plain)
+    return Study(
+        name, title, tuple(rows), tests, seeds=seeds, transposed=transposed, **plain
+    )
 
 
 def _row(entry: Mapping[str, Any], tests: Mapping[str, Test]) -> StudyRow:
