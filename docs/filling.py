@@ -44,7 +44,7 @@ def words(text: str) -> list[str]:
 
 def study_table(name: str, rows: str = "", tests: str = "") -> str:
     found = table(*opened(name)).part(words(rows), words(tests))
-    lines = [markdown(found.cells()), ""]
+    lines = [markdown(found.cells()), ""] if found.lines else []
     if source := found.sources():
         lines += [f"In brackets: as published ({source}).", ""]
     lines += [f"{note}\n" for note in found.notes()]
@@ -67,7 +67,7 @@ def report_table(
     if not rows:
         return f"Not measured yet: `innerloop study run {name}`."
     shown = Table(title, tuple(rows)).cells(number)
-    return "\n\n".join([markdown(shown), *_notes(found)])
+    return "\n\n".join([markdown(shown), *copied(found)])
 
 
 def _rows(
@@ -91,7 +91,8 @@ def _rows(
     ]
 
 
-def _notes(found: Iterable[Result]) -> list[str]:
+def copied(found: Iterable[Result]) -> list[str]:
+    """The note below a table with copied numbers."""
     return [f"{COPIED} {MARKS[COPIED]}"] if any(r.note for r in found) else []
 
 
@@ -102,7 +103,7 @@ def value(name: str, row: str, test: str, measure: str = "") -> str:
     shown = cell(found, chosen)
     if shown is None:
         raise InnerloopError(f"{name}, {row}: {test} was not measured")
-    return number(shown.value) + (COPIED if _notes(found) else "")
+    return number(shown.value) + (COPIED if copied(found) else "")
 
 
 def filled(text: str) -> str:

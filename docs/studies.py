@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from filling import opened, study_table
+from filling import copied, opened, study_table
 
-from innerloop.studies import StudyTable, markdown, names, table
-from innerloop.studies.results import Cell
+from innerloop.studies import Results, Study, StudyTable, markdown, names, table
+from innerloop.studies.results import Cell, pooled_report
 from innerloop.studies.study import Published, Test
 from innerloop.studies.tables import Line, difference, number
 
@@ -27,11 +27,12 @@ machine without a GPU."""
 def studies_page() -> str:
     lines = ["# Studies", "", HEAD, ""]
     for name in names():
-        study, _ = opened(name)
+        study, results = opened(name)
         lines += [f"## {study.title}", ""]
         lines += [study.reference + ".", ""] if study.reference else []
         lines += [" ".join(study.text.split()), ""] if study.text else []
-        lines += [study_table(name), "", "```sh", f"innerloop study run {name}"]
+        lines += [study_table(name), "", *_reports(study, results)]
+        lines += ["```sh", f"innerloop study run {name}"]
         for row in study.rows:
             before = "innerloop train" if row.train else "python"
             lines.append(f"{before} {row.line}  # {row.name}")
@@ -40,6 +41,21 @@ def studies_page() -> str:
                 lines.append(f"innerloop test RUN {test.flags}  # {test.name}")
         lines += ["```", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _reports(study: Study, results: Results) -> list[str]:
+    """The tables of tests whose whole report is shown."""
+    lines = []
+    for row in study.rows:
+        for test in study.tests_of(row):
+            found = results.of(study, row)
+            if not test.report or not any(test.name in r.tests for r in found):
+                continue
+            for shown in pooled_report(found, test.name).tables:
+                cells = markdown(shown.cells(number))
+                lines += [f"{row.name}, {shown.title}:", "", cells, ""]
+            lines += [f"{note}\n" for note in copied(found)]
+    return lines
 
 
 class Entry(NamedTuple):

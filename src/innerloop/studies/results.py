@@ -28,7 +28,8 @@ class Result:
         seed: of the training.
         line: the command line of the row, as it was.
         needs: the command lines of the rows whose runs it used, by id.
-        tests: by the name of the test: its flags, and the report as JSON data.
+        tests: by the name of the test: its flags, and the report as JSON data, or "as",
+            the name of the test whose report it is.
         steps, seconds: of the training; None for scripts.
         curve: (step, seconds, validation score, interval) of each validation.
         experiment: the complete settings.
@@ -59,7 +60,20 @@ class Result:
         return self.tests.get(test.name, {}).get("flags") == test.flags
 
     def report(self, test: str) -> Report:
-        return Report.from_dict(self.tests[test]["report"])
+        entry = self.tests[test]
+        return Report.from_dict(self.tests[entry.get("as", test)]["report"])
+
+    def compact(self) -> Result:
+        """The same, with reports that several tests share stored once."""
+        tests: dict[str, dict[str, Any]] = {}
+        for name, entry in self.tests.items():
+            report = entry.get("report")
+            same = (k for k, e in tests.items() if report and e.get("report") == report)
+            if first := next(same, None):
+                tests[name] = {"flags": entry["flags"], "as": first}
+            else:
+                tests[name] = entry
+        return replace(self, tests=tests)
 
 
 class Results:
@@ -98,7 +112,7 @@ class Results:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_name(f".{self.file.name}.lock")):
             kept = [other for other in self._read() if other.key != result.key]
-            self.all = sorted([*kept, result], key=lambda r: r.key)
+            self.all = sorted([*kept, result.compact()], key=lambda r: r.key)
             lines = ",\n".join(
                 json.dumps(plain(asdict(r)), ensure_ascii=False) for r in self.all
             )

@@ -52,6 +52,7 @@ class Test:
         measure: what to show, the name of a measurement (default: the first), or
             "label=value / name" for another row of the report than the first.
         lower: whether smaller numbers are better.
+        report: whether to show the whole report instead of one number of it.
     """
 
     __test__ = False  # not a test case, despite its name
@@ -60,6 +61,7 @@ class Test:
     flags: str = ""
     measure: str = ""
     lower: bool = False
+    report: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Study:
 
     def tests_of(self, row: StudyRow) -> list[Test]:
         usual = () if row.hidden else tuple(self.tests)
-        return [self.tests[name] for name in row.tests or usual]
+        return [self.tests[n] for n in row.tests or usual if n in self.tests]
 
 
 def names() -> list[str]:
@@ -194,12 +196,13 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     """A study from the content of its file. Raises StudyError for one that cannot be
     used.
     """
-    allowed = {f.name for f in fields(Study)} - {"name", "rows"}
-    _check_keys(data, allowed | {"row", "train", "grid"}, "a study")
+    known = {f.name for f in fields(Study)} - {"name", "rows"}
+    _check_keys(data, known | {"row", "train", "grid"}, "a study")
     tests = {}
     for key, value in data.get("tests", {}).items():
         entry = {"flags": value} if isinstance(value, str) else value
-        _check_keys(entry, {"flags", "measure", "lower"}, f"the test {key!r}")
+        allowed = {f.name for f in fields(Test)} - {"name"}
+        _check_keys(entry, allowed, f"the test {key!r}")
         tests[key] = Test(key, **entry)
     if not tests:
         raise StudyError(

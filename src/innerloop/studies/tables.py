@@ -113,22 +113,23 @@ class StudyTable:
 
 def table(study: Study, results: Results) -> StudyTable:
     """The table of a study from its results; rows that were never measured have
-    published figures only.
+    published figures only. Tests whose whole report is shown are left out.
     """
-    tests = list(study.tests.values())
+    tests = [test for test in study.tests.values() if not test.report]
+    chosen = replace(study, tests={test.name: test for test in tests})
     lines = []
     for row in study.rows:
-        if row.hidden:
+        mine = chosen.tests_of(row)
+        if row.hidden or not mine:
             continue
         found = results.of(study, row)
-        mine = study.tests_of(row)
         cells = tuple(cell(found, test) if test in mine else None for test in tests)
         published = tuple(row.published.get(test.name) for test in tests)
         lines.append(Line(row, cells, published, tuple(found), ("",) * len(tests)))
-    return StudyTable(study, tuple(_marked(study, line, lines) for line in lines))
+    return StudyTable(chosen, tuple(_marked(line, lines) for line in lines))
 
 
-def _marked(study: Study, line: Line, lines: Sequence[Line]) -> Line:
+def _marked(line: Line, lines: Sequence[Line]) -> Line:
     marks = []
     for i, found in enumerate(line.cells):
         mark = ""
