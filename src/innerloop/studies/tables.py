@@ -169,7 +169,9 @@ def _joined(found: Cell | None, published: Published | None, mark: str) -> str:
 
 def _facts(line: Line) -> list[str]:
     seconds, steps = line.seconds, line.steps
-    minutes = "" if seconds is None else f"{seconds / 60:.{0 if seconds > 600 else 1}f}"
+    minutes = (
+        "" if seconds is None else f"{seconds / 60:.{0 if seconds >= 600 else 1}f}"
+    )
     count = str(len({r.seed for r in line.results})) if line.results else ""
     return [f"{steps:,}" if steps is not None else "", minutes, count]
 
