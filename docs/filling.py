@@ -31,6 +31,8 @@ from innerloop.studies.tables import MARKS, number
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKER = re.compile(r"<!-- (study|report|value) (.+?) -->.*?<!-- /\1 -->", re.DOTALL)
 COPIED = "¶"
+BLOCK = re.compile(r"^```\w*\n.*?^```$", re.M | re.S)
+FIGURE = re.compile(r"\d\.\d|\d ?%")
 
 
 @cache
@@ -123,3 +125,18 @@ def filled(text: str) -> str:
         return f"<!-- {kind} {found[2]} -->{inside}<!-- /{kind} -->"
 
     return MARKER.sub(replaced, text)
+
+
+def typed(text: str) -> list[str]:
+    """Measured numbers that stand outside markers: lines with an interval or a decimal
+    percentage, and rows of tables with a decimal number or a percentage that is no
+    code.
+    """
+    outside = MARKER.sub("", text)
+    tables = [
+        re.sub(r"`[^`]*`", "", line)
+        for line in BLOCK.sub("", outside).splitlines()
+        if line.lstrip().startswith("|")
+    ]
+    found = [line for line in outside.splitlines() if re.search(r"±|\d\.\d+ ?%", line)]
+    return [*found, *filter(FIGURE.search, tables)]

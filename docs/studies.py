@@ -12,7 +12,7 @@ from filling import copied, opened, study_table
 from innerloop.studies import Results, Study, StudyTable, markdown, names, table
 from innerloop.studies.results import Cell, pooled_report
 from innerloop.studies.study import Published, Test
-from innerloop.studies.tables import Line, difference, number
+from innerloop.studies.tables import difference, number
 
 DOCS = Path(__file__).resolve().parent
 HEAD = """\
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
 
     name: str
     test: Test
-    line: Line
+    seconds: float | None
     cell: Cell
     published: Published | None
     mark: str
@@ -86,12 +86,12 @@ def _columns(found: StudyTable) -> dict[str, list[Entry]]:
     for line in found.lines:
         for i, test in enumerate(found.study.tests.values()):
             cell = line.cells[i]
-            if cell is None:
+            if cell is None or not test.ranked:
                 continue
-            title, name = test.name, line.row.name
-            if found.study.transposed:
-                title, name = name, title
-            entry = Entry(name, test, line, cell, line.published[i], line.marks[i])
+            title, name, seconds = test.name, line.row.name, line.seconds
+            if found.study.transposed:  # a training belongs to one of the methods
+                title, name, seconds = name, title, None
+            entry = Entry(name, test, seconds, cell, line.published[i], line.marks[i])
             columns.setdefault(title, []).append(entry)
     return columns
 
@@ -107,7 +107,7 @@ def _ranked(entries: list[Entry]) -> list[list[str]]:
 
 
 def _line(entry: Entry) -> list[str]:
-    cell, published, seconds = entry.cell, entry.published, entry.line.seconds
+    cell, published, seconds = entry.cell, entry.published, entry.seconds
     gap = f"{difference(cell, published):+.2f}" if published else ""
     shown = published.text if published else ""
     minutes = f"{seconds / 60:.1f}" if seconds is not None else ""

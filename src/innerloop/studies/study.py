@@ -53,6 +53,7 @@ class Test:
             "label=value / name" for another row of the report than the first.
         lower: whether smaller numbers are better.
         report: whether to show the whole report instead of one number of it.
+        ranked: whether it is a column of the leaderboard.
     """
 
     __test__ = False  # not a test case, despite its name
@@ -62,6 +63,7 @@ class Test:
     measure: str = ""
     lower: bool = False
     report: bool = False
+    ranked: bool = True
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class StudyTable:
             i for i in range(1, len(header)) if any(cells[i] for cells in found)
         ]
         kept = [[cells[i] for i in keep] for cells in [header, *found]]
-        return [list(c) for c in zip(*kept)] if self.study.transposed else kept
+        columns = [list(column) for column in zip(*kept, strict=True)]
+        return columns if self.study.transposed else kept
 
     def part(self, rows: Sequence[str] = (), tests: Sequence[str] = ()) -> StudyTable:
         """These rows and columns only, in this order (default: all), without the rows
