@@ -32,7 +32,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKER = re.compile(r"<!-- (study|report|value) (.+?) -->.*?<!-- /\1 -->", re.DOTALL)
 COPIED = "¶"
 BLOCK = re.compile(r"^```\w*\n.*?^```$", re.M | re.S)
-FIGURE = re.compile(r"\d\.\d|\d ?%")
+FIGURE = re.compile(r"\d\.\d|\d ?(?:%|(?:ms|MiB|GiB)\b)")
 
 
 @cache

@@ -287,12 +287,11 @@ def pages() -> dict[Path, str]:
 def typed_numbers() -> list[str]:
     """Numbers on the pages written by hand that no study measured."""
     found = []
-    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
-        text = path.read_text("utf-8")
+    for path in (*ROOT.glob("README.md"), *sorted(DOCS.glob("*.md"))):
         if path.name not in GENERATED:
             found += [
                 f"{path.name} has a number outside markers: {line.strip():.80}"
-                for line in filling.typed(text)
+                for line in filling.typed(path.read_text("utf-8"))
             ]
     return found
 
