@@ -33,8 +33,8 @@ row = {"labels": {"of": name}, "values": [value], "signature": ""}
 report = {"tables": [{"title": "t", "rows": [row]}], "notes": [], "context": {}}
 file.write_text(json.dumps(report))
 """
-TINY = "--ways 2 --queries 2 --encoder mlp"
-TEST = '[tests]\n"2-way" = "--ways 2 --shots 1 --queries 2 --tasks 3"\n'
+TINY = "sinusoid --batch 1 --shots 2 --queries 2"
+TEST = '[tests]\n"1-shot" = "--shots 1 --queries 2 --tasks 3"\n'
 
 
 def scripts(folder: Path, *rows: tuple[str, float]) -> Study:
@@ -203,42 +203,57 @@ def test_trainings_share_a_budget(tmp_path: Path) -> None:
         Runner(study, stored, tmp_path, rows=("c",))
 
 
-def test_a_training_is_stopped_continued_tested_and_stored(
+def test_a_training_that_was_stopped_is_continued(
     tmp_path: Path, run: Callable[..., list[Cell]]
 ) -> None:
-    """A row that starts from the run of a hidden one, which is stopped on its way."""
+    row = f'[[row]]\nname = "A"\ntrain = "maml {TINY} --steps 1000000"\n'
+    study = parse("mine", tomllib.loads(TEST + row))
+
+    def steps(cells: list[Cell]) -> list[int]:
+        file = cells[0].folder / "study" / "events.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [event["step"] for event in found if event["event"] == "stepped"]
+
+    cells = run(study, lambda cells: len(steps(cells)) > 0)
+    assert states(cells) == ["stopped"]
+    assert Run(cells[0].folder).exists
+    before = steps(cells)
+    cells = run(study, lambda cells: steps(cells)[-1] > before[-1])
+    after = steps(cells)
+    assert after == sorted(after)
+    assert results(tmp_path) == []
+
+
+def test_a_row_starts_from_the_run_of_another(
+    tmp_path: Path, run: Callable[..., list[Cell]]
+) -> None:
     text = (
         TEST
         + f"""
 [[row]]
 name = "first"
 hidden = true
-train = "protonet strokes {TINY} --steps 1500"
+train = "maml {TINY} --steps 3"
 [[row]]
 name = "second"
-train = "protonet strokes {TINY} --init-from {{first}} --steps 2"
+train = "maml {TINY} --init-from {{first}} --steps 2"
 """
     )
     study = parse("mine", tomllib.loads(text))
-    cells = run(study, lambda cells: cells[0].progress > 0)
-    assert states(cells) == ["stopped", "waiting"]
-    folder = cells[0].folder
-    assert Run(folder).exists
     cells = run(study)
     assert states(cells) == ["done", "done"], [cell.text for cell in cells]
-    begun = (folder / "study" / "events.jsonl").read_text().splitlines()
-    assert sum(json.loads(line)["event"] == "finished" for line in begun) <= 1
     stored = {r.row: r for r in results(tmp_path)}
-    assert stored["first"].steps == 1500
+    assert stored["first"].steps == 3
     assert stored["first"].tests == {}
     second = stored["second"]
     assert second.needs == {"first": study.row("first").line}
     assert second.experiment["init_from"] is None
     assert second.steps == 2
-    row = second.report("2-way").tables[0].rows[0]
+    row = second.report("1-shot").tables[0].rows[0]
     assert row.values[0].n == 3
-    assert row.signature.startswith("strokes")
-    # numbers that are stored stay, without the folders; a new row trains what it needs
+    assert row.signature.startswith("sinusoid")
+    # numbers that are stored stay, without the folders
     before = (tmp_path / "results" / "mine.json").read_text()
     for cell in cells:
         cell.folder.rename(cell.folder.with_name(cell.folder.name + "-moved"))
