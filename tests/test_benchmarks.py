@@ -82,7 +82,7 @@ def test_a_script_starts(
     assert "usage:" in capsys.readouterr().out
 
 
-def tests_of_studies(name: str) -> list[Test]:
+def read_by_studies(name: str) -> list[Test]:
     """What the studies of this package read from the report of a script."""
     studies = map(find_study, names())
     return [
@@ -177,6 +177,6 @@ def test_a_script_runs(
     if reports:
         tables = Report.from_dict(json.loads(report.read_text("utf-8"))).tables
         assert all(row.values for table in tables[:1] for row in table.rows)
-        for test in tests_of_studies(name):
+        for test in read_by_studies(name):
             if "=" not in test.measure:  # smallest settings lack some rows
                 pick(Report(tables), test.measure)

@@ -52,6 +52,8 @@ def test_every_study_of_the_package_can_be_used(name: str) -> None:
         (TESTS + ROW.replace("--steps 2", "'open"), "No closing quotation"),
         (TESTS + ROW.replace("--steps", "--init-from {b} --steps"), "uses {b}, but no"),
         ('[tests]\n"a" = {flag = "x"}\n' + ROW, "the test 'a' has no entry 'flag'"),
+        ('[tests]\n"a" = {lower = 1}\n' + ROW, "must be true or false; got 1"),
+        ('[tests]\n"a" = {flags = 1}\n' + ROW, "flags of the test 'a' must be a text"),
         ('[tests]\n"a" = 3\n' + ROW, "the test 'a' must be a table; got 3"),
         ("train = 'maml strokes'\n" + TESTS, "train and [grid] belong together"),
         (TESTS + "[grid]\nlr = [1, 2]\n", "train and [grid] belong together"),

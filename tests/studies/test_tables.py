@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_number_of_other_tasks_than_the_rest_of_its_column_is_marked(
     same = "omniglot#1/5w1s/{}/t100"
     put("proto", {"1-shot": 0.9}, signature=same.format("inductive"))
     put("maml", {"1-shot": 0.9}, signature=same.format("transductive"))
-    report = {"flags": "--shots 1"} | put("proto", {"1-shot": 0.9}, 1).tests["1-shot"]
+    report: Any = put("proto", {"1-shot": 0.9}, 1).tests["1-shot"]
     assert marks(more, results)["maml"] == ("†", "")
     results.put(Result("third", 0, third.line, tests={"1-shot": report}))
     put("proto", {"1-shot": 0.9}, 1, signature=same.format("inductive"))

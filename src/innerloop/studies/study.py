@@ -202,10 +202,7 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     _check_keys(data, known | {"row", "train", "grid"}, "a study")
     tests = {}
     for key, value in data.get("tests", {}).items():
-        entry = {"flags": value} if isinstance(value, str) else value
-        allowed = {f.name for f in fields(Test)} - {"name"}
-        _check_keys(entry, allowed, f"the test {key!r}")
-        tests[key] = Test(key, **entry)
+        tests[key] = _test(key, value)
     if not tests:
         raise StudyError(
             'a study needs a table [tests], such as "1-shot" = "--shots 1"'
@@ -232,6 +229,19 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     return Study(
         name, title, tuple(rows), tests, seeds=seeds, transposed=transposed, **plain
     )
+
+
+def _test(name: str, value: Any) -> Test:
+    entry: dict[str, Any] = {"flags": value} if isinstance(value, str) else value
+    kinds = {f.name: type(f.default) for f in fields(Test) if f.name != "name"}
+    _check_keys(entry, set(kinds), f"the test {name!r}")
+    for key, found in entry.items():
+        if not isinstance(found, kinds[key]):
+            kind = "true or false" if kinds[key] is bool else "a text"
+            raise StudyError(
+                f"{key} of the test {name!r} must be {kind}; got {found!r}"
+            )
+    return Test(name, **entry)
 
 
 def _row(entry: Mapping[str, Any], tests: Mapping[str, Test]) -> StudyRow:
