@@ -31,11 +31,14 @@ def studies_page() -> str:
         lines += [f"## {study.title}", ""]
         lines += [study.reference + ".", ""] if study.reference else []
         lines += [" ".join(study.text.split()), ""] if study.text else []
-        lines += [study_table(name), "", *_reports(study, results)]
+        shown = study_table(name)
+        lines += [*([shown, ""] if shown else []), *_reports(study, results)]
         lines += ["```sh", f"innerloop study run {name}"]
+        used = {key for row in study.rows for key in row.needs}
         for row in study.rows:
             before = "innerloop train" if row.train else "python"
-            lines.append(f"{before} {row.line}  # {row.name}")
+            place = f", {{{row.id}}}" if row.id in used else ""
+            lines.append(f"{before} {row.line}  # {row.name}{place}")
         for test in study.tests.values():
             if test.flags:
                 lines.append(f"innerloop test RUN {test.flags}  # {test.name}")
