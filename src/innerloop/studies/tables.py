@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from innerloop.measurements import Measurement
+from innerloop.measurements import Measurement, plain
 from innerloop.studies.results import Cell, Result, Results, cell
 from innerloop.studies.study import Published, Study, StudyRow
 
@@ -143,6 +144,38 @@ def _facts(line: Line) -> list[str]:
     minutes = "" if seconds is None else f"{seconds / 60:.{0 if seconds > 600 else 1}f}"
     count = str(len({r.seed for r in line.results})) if line.results else ""
     return [f"{steps:,}" if steps is not None else "", minutes, count]
+
+
+def records(study: Study, results: Results) -> list[dict[str, Any]]:
+    """Every stored number of a study as a row of its own: a column for each fact about
+    the training and the machine; validations in training first, then tests.
+    """
+    found = []
+    for row in study.rows:
+        for result in results.of(study, row):
+            about = {
+                "study": study.name,
+                "learner": row.name,
+                "command": row.line,
+                "seed": result.seed,
+            }
+            facts = {**result.system, "date": result.date, "note": result.note}
+            for step, seconds, score, interval in result.curve:
+                point = {"what": "validation", "step": step, "seconds": seconds}
+                value = {"mean": score, "interval": interval}
+                found.append({**about, **point, **value, **facts})
+            end = {"step": result.steps, "seconds": result.seconds}
+            for test in result.tests:
+                for table in result.report(test).tables:
+                    for line in table.rows:
+                        labels = " ".join(f"{k}={v}" for k, v in line.labels.items())
+                        what = {"what": test, "labels": labels, **end}
+                        what["signature"] = line.signature
+                        found += [
+                            {**about, **what, **plain(asdict(value)), **facts}
+                            for value in line.values
+                        ]
+    return found
 
 
 def difference(found: Cell, published: Published) -> float:
