@@ -14,7 +14,7 @@ AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, usual_meta_gradient
-    from innerloop.cli.progress import follow, recorded
+    from innerloop.cli.progress import follow, plotted, recorded
     from innerloop.experiment import Experiment
 
     how, changed = arguments["meta_gradient"], values_of(arguments, "how__")
@@ -29,7 +29,8 @@ def run(**arguments: Any) -> None:
     )
     out = arguments["out"]
     events = experiment.train_events(out, resume=arguments["resume"])
-    follow(recorded(events, check_parent(arguments["events"])), out)
+    events = recorded(events, check_parent(arguments["events"]))
+    follow(plotted(events, arguments["tensorboard"]), out)
 
 
 def _flag(name: str, text: str, **kwargs: Any) -> Flag:
@@ -48,6 +49,11 @@ command = DerivedCommand(
             "--events",
             "Also append what happens to FILE, as JSON lines.",
             metavar="FILE",
+        ),
+        _flag(
+            "--tensorboard",
+            "Also write loss and validation into FOLDER for TensorBoard.",
+            metavar="FOLDER",
         ),
         _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
         _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),

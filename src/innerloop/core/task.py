@@ -16,7 +16,7 @@ from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.measurements import Measurement, Report, TestPlan
+    from innerloop.measurements import Measurement, Report, TaskScores, TestPlan
 
 
 class Examples(NamedTuple):
@@ -222,6 +222,20 @@ class TaskDistribution(ABC):
     def score(self, learner: Learner, plan: TestPlan) -> Measurement | None:
         """The measurement that matters most, for validation, or None for the score of
         the few-shot protocol.
+        """
+        return None
+
+    def task_scores(self, learner: Learner, plan: TestPlan) -> TaskScores | None:
+        """The score of every task of a test, to compare learners, or None for that of
+        the few-shot protocol.
+
+        Raises InnerloopError where a test has no score for each task.
+        """
+        return None
+
+    def class_names(self, n: int, generator: torch.Generator) -> list[list[str]] | None:
+        """What the classes of the tasks are called that `sample` draws from this
+        generator, or None where they have no names.
         """
         return None
 

@@ -31,7 +31,7 @@ LONGEST = 200  # characters of a text
 TAKEN = frozenset(
     f"--{name}"
     for name in (
-        *("out", "resume", "events", "init-from", "steps", "minutes"),
+        *("out", "resume", "events", "tensorboard", "init-from", "steps", "minutes"),
         *("meta-gradient", "precision", "device", "seed"),
     )
 )
