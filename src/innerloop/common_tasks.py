@@ -119,7 +119,7 @@ def common_tasks(
             except InnerloopError as error:
                 setting.problems[run.name] = str(error)
                 continue
-            if _same(ours, theirs, plan):
+            if same_tasks(ours, theirs, plan):
                 setting.tasks[run.name] = theirs
             else:
                 setting.problems[run.name] = (
@@ -129,7 +129,9 @@ def common_tasks(
     return found
 
 
-def _same(ours: TaskDistribution, theirs: TaskDistribution, plan: TestPlan) -> bool:
+def same_tasks(
+    ours: TaskDistribution, theirs: TaskDistribution, plan: TestPlan
+) -> bool:
     """Whether two distributions draw the same tasks, though their inputs may be read in
     another way.
     """
