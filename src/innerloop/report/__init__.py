@@ -1,4 +1,4 @@
-"""A page about trained runs: how they were trained, what they can do, where they fail."""
+"""A page about runs: how they were trained, what they can do, where they fail."""
 
 from innerloop.report.build import report
 

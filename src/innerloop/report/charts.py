@@ -131,7 +131,7 @@ def interval_bar(estimate: Estimate, place: int, reach: float) -> Html:
 def reliability_chart(name: str, place: int, report: Report) -> Html:
     """How often predictions of a confidence are correct."""
     rows = report.tables[1].rows
-    across = Scale(0.0, 1.0, LEFT, SQUARE - RIGHT)
+    across = Scale(0.0, 1.0, LEFT, SQUARE - 2 * RIGHT)
     up = Scale(0.0, 1.0, SQUARE - BOTTOM, TOP)
     parts = [axes(across, up, "confidence", "accuracy", percent, percent)]
     for row in rows:
@@ -139,35 +139,29 @@ def reliability_chart(name: str, place: int, report: Report) -> Html:
         low, high = (float(v) / 100 for v in span.removesuffix(" %").split("-"))
         share, confidence, accuracy = (value.mean for value in row.values)
         left, right = across(low) + 1, across(high) - 1
-        top, bottom = up(accuracy), up(0)
         words = f"{span}: {percent(accuracy)} correct, {percent(share)} of predictions"
-        other = up(confidence)
+        at = up(confidence)
         parts += [
             tag(
                 "rect",
                 tag("title", words),
                 x=left,
-                y=top,
+                y=up(accuracy),
                 width=max(right - left, 1),
-                height=round(bottom - top, 1),
+                height=round(up(0) - up(accuracy), 1),
                 rx=2,
                 class_="bar",
-                style=f"opacity: {0.25 + 0.65 * min(1.0, 3 * share):.2f}",
+                style=f"opacity: {0.3 + 0.6 * min(1.0, 3 * share):.2f}",
             ),
-            tag(
-                "rect",
-                x=left,
-                y=min(top, other),
-                width=max(right - left, 1),
-                height=round(abs(top - other), 1),
-                class_="gap",
-            ),
+            tag("line", x1=left, x2=right, y1=at, y2=at, class_="target"),
         ]
     parts.append(
         tag("line", x1=across(0), y1=up(0), x2=across(1), y2=up(1), class_="diagonal")
     )
     title = f"Reliability of {name}: accuracy by confidence"
-    return chart(title, [tag("g", *parts, style=color(place))], SQUARE, SQUARE)
+    return chart(
+        title, [tag("g", *parts, style=color(place))], SQUARE, SQUARE, "square"
+    )
 
 
 def curve_chart(

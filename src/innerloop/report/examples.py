@@ -16,6 +16,7 @@ from innerloop.report.html import (
     Html,
     badge,
     color,
+    dot,
     join,
     letter,
     picture,
@@ -24,6 +25,7 @@ from innerloop.report.html import (
     soft,
     table,
     tag,
+    trimmed,
 )
 from innerloop.report.measure import Example, Measured
 from innerloop.report.svg import percent
@@ -53,7 +55,7 @@ def tasks_section(found: Measured) -> list[Html]:
                 "bands are two predicted standard deviations."
             ),
             legend(names),
-            tag("div", *parts, class_="grid2"),
+            tag("div", *parts, class_="grid3"),
         ]
     return [soft(first), *parts]
 
@@ -125,7 +127,7 @@ def _class(source: TaskDistribution, support: Examples, label: int, name: str) -
     more = f"and {len(x) - SHOTS} more" if len(x) > SHOTS else ""
     return tag(
         "div",
-        tag("b", name),
+        tag("b", dot(label), " ", trimmed(name, 24), title=name),
         tag("div", *shown, more, class_="shots"),
         class_="class",
         style=color(label),
@@ -158,14 +160,18 @@ def _query(
         said = tag(
             "span", "correct: " if right else "mistake: ", class_="visually-hidden"
         )
-        words = f"{names[label]} {percent(round(float(p[place, label]), 2))}"
+        name = "" if right else tag("span", trimmed(names[label], 16))
+        share = percent(round(float(p[place, label]), 2))
         who = badge(run) if len(predicted) > 1 else ""
         guesses.append(
             tag(
                 "span",
                 who,
                 mark,
-                tag("span", said, words),
+                said,
+                dot(label, names[label]),
+                name,
+                share,
                 class_="guess" if right else "guess wrong",
             )
         )
@@ -173,8 +179,8 @@ def _query(
     is_text = item.startswith("<blockquote")
     true = tag(
         "span",
-        tag("span", class_="dot", style=color(truth)),
-        names[truth],
+        dot(truth),
+        tag("span", trimmed(names[truth], 22), title=names[truth]),
         class_="true",
     )
     kind = " ".join(["query-item", *(["wide"] * is_text), *(["mistake"] * wrong)])
@@ -185,7 +191,8 @@ def _input(source: TaskDistribution, x: Tensor, alt: str) -> Html:
     """One input: a picture, a text, or its first numbers."""
     spec = source.spec
     if spec.is_image:
-        return picture(pixels(x), alt, loading="lazy")
+        drawn = source.reader is not None and source.reader.drawn
+        return picture(pixels(1 - x if drawn else x), alt)  # ink is black on paper
     text = source.reader.as_text(x) if spec.vocabulary and source.reader else None
     if text is None:
         text = ", ".join(f"{v:.3g}" for v in x.flatten()[:4].tolist())
@@ -202,15 +209,7 @@ def _confusion(
     counts = [[0] * ways for _ in range(ways)]
     for y, p in zip(truth, predicted, strict=True):
         counts[y][p] += 1
-    numbers = [
-        tag(
-            "span",
-            tag("span", class_="dot", style=color(i)),
-            tag("span", names[i], class_="visually-hidden"),
-            title=names[i],
-        )
-        for i in range(ways)
-    ]
+    numbers = [tag("span", dot(i, names[i]), title=names[i]) for i in range(ways)]
     rows = []
     for y, row in enumerate(counts):
         cells = [
@@ -224,9 +223,9 @@ def _confusion(
         ]
         head = tag(
             "th",
-            tag("span", class_="dot", style=color(y)),
+            dot(y),
             " ",
-            names[y],
+            trimmed(names[y]),
             scope="row",
             title=names[y],
         )

@@ -97,7 +97,7 @@ def result(report: Report, tables: int | None = None) -> Html:
     shown = [measured(found) for found in report.tables if found.rows]
     further = shown[tables:] if tables is not None else []
     more = details("Further tables", *further) if further else ""
-    return join([*shown[:tables], more, *map(soft, report.notes)])
+    return join([*shown[:tables], more, *map(soft, dict.fromkeys(report.notes))])
 
 
 def details(summary: Any, *content: Any) -> Html:
@@ -113,6 +113,25 @@ def letter(place: int) -> str:
     """A, B, ..., Z, A1, B1, ..."""
     turn = place // 26
     return chr(ord("A") + place % 26) + (str(turn) if turn else "")
+
+
+def dot(place: int, name: str = "") -> Html:
+    """The number of a class in its color."""
+    hidden = tag("span", name, class_="visually-hidden") if name else ""
+    number = tag("span", place + 1, aria_hidden="true")
+    return tag("span", number, hidden, class_="dot", style=color(place))
+
+
+def trimmed(text: str, most: int = 18) -> str:
+    """A text without its middle, where it is long."""
+    if len(text) <= most:
+        return text
+    left = (most - 1) // 2
+    return f"{text[:left]}…{text[left + 1 - most :]}"
+
+
+def code(*content: Any) -> Html:
+    return tag("code", *content)
 
 
 def color(place: int) -> str:

@@ -19,6 +19,7 @@ from innerloop.report.charts import (
 from innerloop.report.html import (
     Html,
     badge,
+    code,
     color,
     details,
     join,
@@ -147,7 +148,7 @@ def _verdicts(found: Measured) -> list[Html]:
                     f"{' is ' if known != UNCLEAR else ' '}",
                     tag("b", said),
                     f" {words}",
-                    f" ({base.name} {points(gap, base.unit)}, {len(base.values)} tasks)",
+                    f" ({base.name} {points(gap, base.unit)}, {found.plan.n} tasks)",
                 ),
             )
         )
@@ -305,13 +306,8 @@ def adaptation(found: Measured) -> Html:
     names = {place: n for place, (n, _) in curves.items()}
     numbers = table(name, ["steps", *names.values()], rows, hidden=True)
     figure = tag("figure", tag("figcaption", caption), drawn, class_="card")
-    return join(
-        [
-            legend(names),
-            tag("div", figure, class_="grid2"),
-            details("The numbers", numbers),
-        ]
-    )
+    beside = tag("div", numbers, class_="card")
+    return join([legend(names), tag("div", figure, beside, class_="grid2")])
 
 
 # ---------------------------------------------------------------------- calibration
@@ -335,9 +331,9 @@ def calibration(found: Measured) -> Html:
             )
         )
     note = (
-        "Bars are the accuracy of predictions of each confidence, the darker the more "
-        "of them; red is the gap between confidence and accuracy, and on the dashed "
-        f"line there is none. {_setting(found.main.labels)} tasks."
+        "Bars are the accuracy of predictions by confidence, the darker the more of "
+        "them; a short line is their mean confidence. On the dashed line, the two are "
+        f"equal. {_setting(found.main.labels)} tasks."
     )
     tables = [result(r) for r in found.calibration.values()]
     return join(
@@ -355,8 +351,9 @@ def calibration(found: Measured) -> Html:
 def head_start(found: Measured) -> Html:
     if found.head_start is None:
         return soft(
-            "Not measured: innerloop report RUN --head-start compares with "
-            "training from scratch, in minutes."
+            "Not measured. ",
+            code("innerloop report RUN --head-start"),
+            " compares with training from scratch, in minutes.",
         )
     parts = []
     for name, report in found.head_start.items():
@@ -379,7 +376,9 @@ def stored(found: Measured) -> Html:
         if not shown:
             shown = [
                 soft(
-                    "No test of this run is stored: innerloop test stores its results."
+                    "No test is stored: ",
+                    code("innerloop test"),
+                    " stores its results.",
                 )
             ]
         if len(results) > TESTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from innerloop.assembly import SIZES
 from innerloop.common_tasks import TrainedRun
 from innerloop.report.command import training_command
 from innerloop.report.html import Html, badge, details, join, soft, table, tag
@@ -27,14 +28,12 @@ def settings(found: Measured) -> Html:
     values = [_values(run) for run in found.runs]
     names = list(dict.fromkeys(name for one in values for name in one))
     rows = {name: [one.get(name, "–") for one in values] for name in names}
-    different = {name: row for name, row in rows.items() if len(set(row)) > 1}
-    head = [
-        "setting",
-        *(
-            badge(i) + Html(" ") + run.name if False else _head(i, run)
-            for i, run in enumerate(found.runs)
-        ),
-    ]
+    different = {
+        name: row
+        for name, row in rows.items()
+        if len(set(row)) > 1 and not name.startswith("spec")
+    }
+    head = ["setting", *(_head(i, run) for i, run in enumerate(found.runs))]
     parts: list[Any] = [*commands]
     if len(found.runs) > 1:
         shown = (
@@ -75,7 +74,10 @@ def _values(run: TrainedRun) -> dict[str, str]:
                 for n, v in value["options"].items()
             }
         elif isinstance(value, dict):
-            found |= {f"{key}: {n}": _text(v) for n, v in value.items()}
+            own = {
+                n: v for n, v in value.items() if n not in SIZES
+            }  # those of the tasks
+            found |= {f"{key}: {n}": _text(v) for n, v in own.items()}
         elif value is not None:
             found[key.replace("_", " ")] = _text(value)
     return found

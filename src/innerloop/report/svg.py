@@ -44,7 +44,7 @@ def short(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.4g} %"
+    return f"{100 * value:.4g}\u00a0%"  # in one line
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -122,7 +122,7 @@ def line_chart(
         places = [(across(x), up(y)) for x, y in one.points]
         if one.half:
             parts.append(_band(one, across, up))
-        dashes = DASHES[one.place // 1 % len(DASHES)] or None
+        dashes = DASHES[one.place % len(DASHES)] or None
         parts.append(
             tag(
                 "path",
@@ -207,14 +207,18 @@ def axes(
 
 
 def chart(
-    title: str, parts: Sequence[Html], width: int = WIDTH, height: int = HEIGHT
+    title: str,
+    parts: Sequence[Html],
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    kind: str = "",
 ) -> Html:
     """A drawing with a name for who cannot see it."""
     return tag(
         "svg",
         join(parts),
-        viewBox=f"0 -8 {width} {height + 8}",
+        viewBox=f"0 -10 {width} {height + 10}",
         role="img",
         aria_label=title,
-        class_="chart",
+        class_=f"chart {kind}".strip(),
     )
