@@ -122,9 +122,7 @@ def test_environments_give_the_reward_of_every_trial() -> None:
 
 def test_searches_for_programs_have_no_score_to_pair() -> None:
     tasks = string_programs("test")
-    one = find("learner", "robustfill").factory.build(
-        tasks.spec, hidden=8, likelihood=tasks.likelihood()
-    )
+    one = find("learner", "robustfill").factory.build(tasks.spec, hidden=8)
     with pytest.raises(InnerloopError, match="no score to compare task by task"):
         scores_on(one, tasks, TestPlan(n=2))
 

@@ -11,7 +11,7 @@ from innerloop.assembly import Choice
 from innerloop.common_tasks import Say, trained_runs
 from innerloop.engine.errors import InnerloopError
 from innerloop.measurements import TestPlan
-from innerloop.report import sections as of
+from innerloop.report import results, summary
 from innerloop.report.examples import tasks_section
 from innerloop.report.html import join
 from innerloop.report.measure import Measured, Where, measure
@@ -91,18 +91,22 @@ def _sections(found: Measured) -> list[Section]:
     several = len(found.runs) > 1
     scores = "Comparison on the same tasks" if several else "Scores on unseen tasks"
     return [
-        Section("summary", "Summary", "Summary", of.summary(found)),
-        Section("training", "Training", "Training curves", of.training(found)),
-        Section("scores", "Scores", scores, of.comparison(found)),
-        Section("adaptation", "Adaptation", "Adaptation curve", of.adaptation(found)),
+        Section("summary", "Summary", "Summary", summary.summary(found)),
+        Section("training", "Training", "Training curves", summary.training(found)),
+        Section("scores", "Scores", scores, results.comparison(found)),
+        Section(
+            "adaptation", "Adaptation", "Adaptation curve", results.adaptation(found)
+        ),
         Section("tasks", "Tasks", "A few tasks", join(tasks_section(found))),
-        Section("calibration", "Calibration", "Calibration", of.calibration(found)),
+        Section(
+            "calibration", "Calibration", "Calibration", results.calibration(found)
+        ),
         Section(
             "head-start",
             "Head start",
             "Head start over training from scratch",
-            of.head_start(found),
+            results.head_start(found),
         ),
-        Section("tests", "Stored tests", "Stored test results", of.stored(found)),
+        Section("tests", "Stored tests", "Stored test results", results.stored(found)),
         Section("settings", "Settings", "Settings", settings(found)),
     ]

@@ -60,7 +60,8 @@ def contrasts(page: Any) -> float:
     """The lowest contrast of texts on the ground that is behind them."""
     return page.evaluate(
         """() => {
-        const canvas = document.createElement('canvas').getContext('2d')
+        const canvas = document.createElement('canvas')
+          .getContext('2d', { willReadFrequently: true })
         const rgb = text => { canvas.fillStyle = '#000'; canvas.fillStyle = text
           canvas.clearRect(0, 0, 1, 1); canvas.fillRect(0, 0, 1, 1)
           return canvas.getImageData(0, 0, 1, 1).data }
