@@ -298,7 +298,11 @@ def test_the_command_runs_lists_shows_and_prints(
     assert cli("study", "table", str(file), "--format", "markdown", *where) == 0
     assert "| good | 50.00 ± 10.00 % |" in capsys.readouterr().out
     assert cli("study", "table", str(file), "--format", "json", *where) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rows"][0] == {"row": "good", "score": "50.00 ± 10.00 %"}
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["learner"], found["labels"], found["mean"]) == (
+        "good",
+        "of=good",
+        0.5,
+    )
     assert cli("study", "list", *where) == 0
     assert "copy" in capsys.readouterr().out

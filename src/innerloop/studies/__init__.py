@@ -3,7 +3,7 @@
 from innerloop.studies.results import Result, Results
 from innerloop.studies.running import Runner
 from innerloop.studies.study import Study, StudyError, find_study, names
-from innerloop.studies.tables import StudyTable, markdown, table
+from innerloop.studies.tables import StudyTable, markdown, records, table
 
 __all__ = [
     "Result",
@@ -15,5 +15,6 @@ __all__ = [
     "find_study",
     "markdown",
     "names",
+    "records",
     "table",
 ]

@@ -17,6 +17,14 @@ from innerloop.runs import write_atomically
 from innerloop.studies.study import Study, StudyRow, Test
 
 FORMAT = 1
+_NUMBER = (int, float, type(None))
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("row", "line", "date", "note"), str),
+    **dict.fromkeys(("needs", "tests", "experiment", "system"), dict),
+    **dict.fromkeys(("steps", "seconds"), _NUMBER),
+    "seed": int,
+    "curve": list,
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,17 @@ class Result:
         """Whether a test was measured, with these flags."""
         return self.tests.get(test.name, {}).get("flags") == test.flags
 
+    def check(self) -> None:
+        """Raises TypeError, ValueError or KeyError where a field cannot be used."""
+        for name, kind in _TYPES.items():
+            if not isinstance(vars(self)[name], kind):
+                raise TypeError(f"{name} is {vars(self)[name]!r:.60}")
+        for name in self.tests:
+            self.report(name)
+        for point in self.curve:
+            if len(point) != 4 or not all(isinstance(p, _NUMBER) for p in point):
+                raise ValueError(f"the curve has {point!r:.60}")
+
     def report(self, test: str) -> Report:
         entry = self.tests[test]
         return Report.from_dict(self.tests[entry.get("as", test)]["report"])
@@ -97,8 +116,11 @@ class Results:
                     f"{self.file} has format {data['format']!r}; this version of "
                     f"innerloop reads {FORMAT}"
                 )
-            return [Result(**entry) for entry in data["results"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            found = [Result(**entry) for entry in data["results"]]
+            for result in found:
+                result.check()
+            return found
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, InnerloopError):
                 raise
             raise InnerloopError(

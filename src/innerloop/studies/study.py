@@ -38,6 +38,15 @@ _PLACE = re.compile(r"\{([\w.+-]+)\}")
 _LENGTH = re.compile(r"(?<!\S)--(?:steps|minutes)[ =]\S+\s*")
 
 
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("name", "id", "train", "script", "source", "note"), str),
+    **dict.fromkeys(("transductive", "hidden"), bool),
+    "tests": list,
+    "published": Mapping,
+    "seeds": int,
+}
+
+
 class StudyError(InnerloopError):
     """A study that cannot be used, and why."""
 
@@ -198,16 +207,19 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     """A study from the content of its file. Raises StudyError for one that cannot be
     used.
     """
-    known = {f.name for f in fields(Study)} - {"name", "rows"}
-    _check_keys(data, known | {"row", "train", "grid"}, "a study")
+    allowed = {f.name for f in fields(Study)} - {"name", "rows"}
+    _check_keys(data, allowed | {"row", "train", "grid"}, "a study")
     tests = {}
-    for key, value in data.get("tests", {}).items():
+    for key, value in _table(data, "tests").items():
         tests[key] = _test(key, value)
     if not tests:
         raise StudyError(
             'a study needs a table [tests], such as "1-shot" = "--shots 1"'
         )
-    rows = [_row(entry, tests) for entry in data.get("row", [])]
+    listed = data.get("row", [])
+    if not isinstance(listed, list):
+        raise StudyError("rows are written [[row]]")
+    rows = [_row(entry, tests) for entry in listed]
     rows += _grid(data, tests)
     if not rows:
         raise StudyError("a study needs rows: [[row]], or train and [grid]")
@@ -245,18 +257,26 @@ def _test(name: str, value: Any) -> Test:
 
 
 def _row(entry: Mapping[str, Any], tests: Mapping[str, Test]) -> StudyRow:
-    _check_keys(entry, {f.name for f in fields(StudyRow)}, "a row")
+    _check_keys(entry, set(_TYPES), "a row")
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise StudyError("every row needs a name")
+    for key, value in entry.items():
+        if not isinstance(value, _TYPES[key]):
+            raise StudyError(f"{key} of the row {name!r} cannot be {value!r:.60}")
+    if slug(entry.get("id", "row")) != entry.get("id", "row"):
+        raise StudyError(
+            f"the id of the row {name!r} may have small letters, digits, - . + and =; "
+            f"got {entry['id']!r}"
+        )
     if bool(entry.get("train")) == bool(entry.get("script")):
         raise StudyError(f"the row {name!r} needs either train or script")
     published = {
         test: Published.of(value) for test, value in entry.get("published", {}).items()
     }
     for test in [*entry.get("tests", []), *published]:
-        if test not in tests:
-            guess = did_you_mean(test, tests)
+        if not isinstance(test, str) or test not in tests:
+            guess = did_you_mean(str(test), tests)
             raise StudyError(f"the row {name!r} names no test {test!r}{guess}")
     if (seeds := entry.get("seeds")) is not None:
         _count(seeds, f"seeds of the row {name!r}")
@@ -276,7 +296,9 @@ def _row(entry: Mapping[str, Any], tests: Mapping[str, Test]) -> StudyRow:
 
 
 def _grid(data: Mapping[str, Any], tests: Mapping[str, Test]) -> Iterator[StudyRow]:
-    grid, train = data.get("grid", {}), data.get("train", "")
+    grid, train = _table(data, "grid"), data.get("train", "")
+    if not isinstance(train, str):
+        raise StudyError(f"train must be a text; got {train!r:.60}")
     if bool(grid) != bool(train):
         raise StudyError("train and [grid] belong together")
     lists = [v if isinstance(v, list) else [v] for v in grid.values()]
@@ -285,6 +307,13 @@ def _grid(data: Mapping[str, Any], tests: Mapping[str, Test]) -> Iterator[StudyR
         name = " ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         flags = [_flag(key, value) for key, value in chosen.items()]
         yield _row({"name": name, "train": " ".join([train, *flags])}, tests)
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, Mapping):
+        raise StudyError(f"{key} must be a table [{key}]; got {found!r:.60}")
+    return found
 
 
 def _shown(value: Any) -> str:

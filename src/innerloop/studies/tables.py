@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from innerloop.measurements import Measurement
+from innerloop.measurements import Measurement, plain
 from innerloop.studies.results import Cell, Result, Results, cell
 from innerloop.studies.study import Published, Study, StudyError, StudyRow
 
@@ -188,6 +189,38 @@ def number(value: Measurement) -> str:
         return f"{mean:,.0f}" if 1000 <= abs(mean) < math.inf else f"{mean:.4g}"
     digits = 4 if half <= 0 else min(4, max(0, 1 - math.floor(math.log10(half))))
     return f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+
+
+def records(study: Study, results: Results) -> list[dict[str, Any]]:
+    """Every stored number of a study as a row of its own: a column for each fact about
+    the training and the machine; validations in training first, then tests.
+    """
+    found = []
+    for row in study.rows:
+        for result in results.of(study, row):
+            about = {
+                "study": study.name,
+                "learner": row.name,
+                "command": row.line,
+                "seed": result.seed,
+            }
+            facts = {**result.system, "date": result.date, "note": result.note}
+            for step, seconds, score, interval in result.curve:
+                point = {"what": "validation", "step": step, "seconds": seconds}
+                value = {"mean": score, "interval": interval}
+                found.append({**about, **point, **value, **facts})
+            end = {"step": result.steps, "seconds": result.seconds}
+            for test in result.tests:
+                for table in result.report(test).tables:
+                    for line in table.rows:
+                        labels = " ".join(f"{k}={v}" for k, v in line.labels.items())
+                        what = {"what": test, "labels": labels, **end}
+                        what["signature"] = line.signature
+                        found += [
+                            {**about, **what, **plain(asdict(value)), **facts}
+                            for value in line.values
+                        ]
+    return found
 
 
 def difference(found: Cell, published: Published) -> float:
