@@ -34,11 +34,15 @@ def studies_page() -> str:
         shown = study_table(name)
         lines += [*([shown, ""] if shown else []), *_reports(study, results)]
         lines += ["```sh", f"innerloop study run {name}"]
-        used = {key for row in study.rows for key in row.needs}
         for row in study.rows:
-            before = "innerloop train" if row.train else "python"
-            place = f", {{{row.id}}}" if row.id in used else ""
-            lines.append(f"{before} {row.line}  # {row.name}{place}")
+            line = row.line
+            for key in row.needs:
+                line = line.replace(f"{{{key}}}", f"runs/{name}/{key}")
+            if row.train:
+                line = f"innerloop train {line} --out runs/{name}/{row.id}"
+            else:
+                line = f"python {line}"
+            lines.append(f"{line}  # {row.name}")
         for test in study.tests.values():
             if test.flags:
                 lines.append(f"innerloop test RUN {test.flags}  # {test.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 import tomllib
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def test_what_is_stored_is_not_run_again(
     assert states(run(study, rows=("b",))) == ["done"]
     assert states(run(study)) == ["done", "done"]
     assert log(tmp_path) == ["b", "a"]
+    shutil.rmtree(tmp_path / "runs")
     assert states(run(study, seeds=2)) == ["done"] * 4
     assert sorted(log(tmp_path)) == ["a", "a", "b", "b"]
     stored = results(tmp_path)
@@ -304,5 +306,10 @@ def test_the_command_runs_lists_shows_and_prints(
         "of=good",
         0.5,
     )
+    whole = tmp_path / "whole.toml"
+    text = file.read_text().replace('"score" = ""', '"score" = {report = true}')
+    whole.write_text(text)
+    assert cli("study", "table", str(whole), *where) == 0
+    assert capsys.readouterr().out == "Mine: see innerloop study show whole\n\n"
     assert cli("study", "list", *where) == 0
     assert "copy" in capsys.readouterr().out

@@ -29,6 +29,9 @@ def print_table(study: Study, results: Results, to: Any) -> None:
     from innerloop.studies import table
 
     found = table(study, results)
+    if not found.lines:
+        to.print(f"{study.title}: see innerloop study show {study.name}")
+        return
     head, *body = found.cells()
     shown = Table(title=study.title, title_justify="left", box=None, pad_edge=False)
     for place, text in enumerate(head):

@@ -28,7 +28,7 @@ def run(names: tuple[str, ...], results: str, format: str, out: str | None) -> N
         lines = [line for one in chosen for line in studies.records(*one)]
         text = _csv(lines) if format == "csv" else json.dumps(lines, indent=1)
     else:
-        tables = [studies.table(*one) for one in chosen]
+        tables = [t for t in (studies.table(*one) for one in chosen) if t.lines]
         text = "\n\n".join(
             "\n".join([studies.markdown(t.cells()), *(f"\n{n}" for n in t.notes())])
             for t in tables
