@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, Self, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, Literal, Self, dataclass_transform, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +53,12 @@ class MetaTrainConfig:
         lr: its learning rate.
         pretrained_lr: its learning rate for pretrained networks that are trained
             further, such as "minilm:all".
+        momentum: its momentum, for optimizers with that option (SGD, RMSprop).
         weight_decay: its weight decay.
         warmup: share of training in which the learning rate rises linearly.
-        decay: whether the learning rate falls to zero, along half a cosine.
+        decay: whether the learning rate falls during training.
+        schedule: how it falls: along half a "cosine" to zero, or in "steps", to a tenth
+            each after a half, two thirds and five sixths of training.
         clip: largest norm of the meta-gradient.
         supervised: train on all classes at once, with labels that never change.
     """
@@ -69,9 +72,11 @@ class MetaTrainConfig:
     optimizer: str = "AdamW"
     lr: Positive = 1e-3
     pretrained_lr: Positive = 5e-5
+    momentum: Fraction = 0.0
     weight_decay: Fraction = 0.0
     warmup: Fraction = 0.03
     decay: bool = True
+    schedule: Literal["cosine", "steps"] = "cosine"
     clip: Positive = 10.0
     supervised: bool = False
 

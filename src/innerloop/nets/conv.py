@@ -27,6 +27,20 @@ def _(convolution: Conv3x3) -> bool:
     return native.library() is None
 
 
+def normalized(x: Tensor, weight: Tensor, norm: BatchNorm) -> Tensor:
+    """The normalized convolution of x (n, in, height, width) with weight (out, in, k,
+    k), k odd, of the same height and width; by torch, in channels-last layout.
+
+    With settled statistics, the normalization is part of the filters and the bias.
+    """
+    padding = weight.shape[-1] // 2
+    weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    if norm.uses_batch():
+        return norm(F.conv2d(x, weight, padding=padding))
+    scale, shift = norm.affine(norm.mean, norm.var)
+    return F.conv2d(x, weight * scale.view(-1, 1, 1, 1), shift, padding=padding)
+
+
 class ConvBlock(nn.Module):
     """3x3 convolution, batch normalization, ReLU and, if asked, 2x2 max-pooling (before
     the ReLU, which is the same and cheaper).
@@ -55,13 +69,7 @@ class ConvBlock(nn.Module):
             )
             norm.note(mean, var)
             return out
-        # channels last, the faster layout everywhere else
-        weight = weight.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        if norm.uses_batch():
-            x = norm(F.conv2d(x, weight, padding=1))
-        else:
-            scale, shift = norm.affine(norm.mean, norm.var)
-            x = F.conv2d(x, weight * scale.view(-1, 1, 1, 1), shift, padding=1)
+        x = normalized(x, weight, norm)
         x = F.max_pool2d(x, pool) if self.pool else x
         return F.relu(x) if self.relu else x
 
