@@ -120,7 +120,7 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
         if "momentum" not in inspect.signature(kind).parameters:
             raise InnerloopError(
                 f"{config.optimizer} has no option momentum; got momentum "
-                f"{config.momentum}: leave it out, or use another optimizer, such as SGD"
+                f"{config.momentum}: leave it out, or use another optimizer (SGD)"
             )
         settings["momentum"] = config.momentum
     return kind(groups, **settings)  # pyright: ignore[reportCallIssue]
