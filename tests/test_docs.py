@@ -152,22 +152,23 @@ def check_commands(path: Path) -> None:
             except click.UsageError as error:
                 message = error.format_message()
                 missing = "run folder" in message or "there is no file" in message
-                assert missing or words[1] == "test", (line, message)
-                if words[1] == "test":
-                    known = flags_of_test()
+                tests = words[1] in ("test", "compare", "report")
+                assert missing or tests, (line, message)
+                if tests:
+                    known = flags_of_test(words[1])
                     flags = {w.split("=")[0] for w in words if w.startswith("--")}
                     assert flags <= known, (line, flags - known)
 
 
 @cache
-def flags_of_test() -> set[str]:
-    """Every flag that `innerloop test` can have."""
-    command = cli.get_command(click.Context(cli), "test")
+def flags_of_test(name: str) -> set[str]:
+    """Every flag that a command which tests runs can have."""
+    command = cli.get_command(click.Context(cli), name)
     assert command is not None
     known = {name for param in command.params for name in param.opts}
-    for kind in ("tasks", "evaluation"):
-        for name, entry in entries(kind).items():
-            known |= {f"--{name}"} if kind == "evaluation" else set()
+    for kind in ("tasks", "evaluation") if name == "test" else ("tasks",):
+        for title, entry in entries(kind).items():
+            known |= {f"--{title}"} if kind == "evaluation" else set()
             known |= {option.flag for option in entry.options.values()}
     return known
 

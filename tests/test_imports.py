@@ -43,8 +43,14 @@ MAY_IMPORT = {
     "synthesis": {*THEORY, *USE},
     "labeling": {*THEORY, *USE, "estimators"},
     "advice": {*THEORY, *USE},
+    "common_tasks": USE,
+    "report": {*USE, "common_tasks"},
     "web": {*USE, "advice", "estimators", "labeling", "optimizer", "synthesis"},
-    "cli": {*USE, "advice", "estimators", "labeling", "synthesis", "testing", "web"},
+    "cli": {
+        *USE,
+        *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
+        *("testing", "web"),
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -26,6 +26,15 @@ from innerloop.runs import RunError
 SIZES = ("ways", "shots", "queries", "groups")
 SMALLEST = {"ways": 2, "shots": 1, "queries": 1, "groups": 0}
 
+# flags of `innerloop train` itself; options with these names have a prefix
+TRAIN_FLAGS = frozenset(
+    f"--{name}"
+    for name in (
+        *("out", "resume", "events", "tensorboard", "init-from", "steps", "minutes"),
+        *("meta-gradient", "precision", "device", "seed"),
+    )
+)
+
 
 def preferred_sizes(source: Entry, config: MetaTrainConfig) -> dict[str, int]:
     """The sizes of the tasks that a learner prefers, by option of the task source;

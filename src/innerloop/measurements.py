@@ -107,6 +107,31 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class TaskScores:
+    """One score for every task of a test.
+
+    Args:
+        name: what was measured, such as "accuracy".
+        values: (n,).
+        unit: "%" for fractions, "" otherwise.
+        higher_is_better: whether a larger score is better.
+        transductive: whether predictions for one query example used the others.
+    """
+
+    name: str
+    values: Tensor
+    unit: Unit = ""
+    higher_is_better: bool = True
+    transductive: bool = False
+
+    def measurement(self) -> Measurement:
+        """Their mean."""
+        estimate = Estimate.of(self.values)
+        n = len(self.values)
+        return Measurement.of(self.name, estimate, n, self.unit, self.transductive)
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a table: what tells it from the others, and what was measured.
 

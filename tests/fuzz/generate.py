@@ -19,7 +19,7 @@ from random import Random
 
 from innerloop.assembly import SIZES
 from innerloop.cli import COMMANDS
-from innerloop.cli.derived import test_flags, training_flags
+from innerloop.cli.derived import task_flags, test_flags, training_flags
 from innerloop.registry import PRESETS, entries
 from tests.fuzz import bad_runs, world
 from tests.fuzz.bad_data import (
@@ -374,6 +374,8 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
         return _study_words(made, rng)
     if command in ("train", "test"):
         return [command, *rng.sample(named, rng.randint(0, 2))]
+    if command in ("compare", "report"):
+        return _several_words(command, made, base, rng)
     name = rng.choice(("images", "texts", "sine", "active", "drawn"))
     run = _copy(name, base, made, rng)
     pictures = str(data / "pictures")
@@ -415,6 +417,21 @@ def _study_words(made: Case, rng: Random) -> list[str]:
     named = [] if words == ["list"] else [rng.choice((str(file), str(file), *TEXTS))]
     runs = ["--runs", str(made.folder / "runs")] if words[0] == "run" else []
     return ["study", *words, *named, *runs, "--results", str(results)]
+
+
+def _several_words(command: str, made: Case, base: Path, rng: Random) -> list[str]:
+    """A command on several runs."""
+    names = ("images", "texts", "rows", "arrays", "sine", "curves", "bandits")
+    run = _copy(rng.choice(names), base, made, rng)
+    others = [base / "runs" / rng.choice(names) for _ in range(rng.choice((0, 1, 1)))]
+    to = {"compare": "--json", "report": "--out"}[command]
+    words = [command, str(run), *map(str, others), "--tasks", "2", to, _out(made, rng)]
+    flags = [f for f in task_flags(words, set()) if f.name]
+    own = ("--split", "--steps", "--precision", "--device", "--seed", "--on")
+    chosen = [(f.opts[0], f.is_flag) for f in flags] + [(name, False) for name in own]
+    for name, switch in rng.sample(chosen, rng.choice((0, 1, 1, 2))):
+        words += _flag(name, switch, rng)
+    return words
 
 
 def _spoil_words(made: Case, rng: Random) -> str:

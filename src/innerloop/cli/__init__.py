@@ -22,6 +22,8 @@ COMMANDS = {
     "demo": "meta-train for two minutes and compare with training from scratch",
     "train": "meta-train a learner into a run folder",
     "test": "measure a run on unseen tasks",
+    "compare": "test runs on the same tasks, and say whether they differ",
+    "report": "write a page about runs: curves, mistakes, calibration",
     "adapt": "learn new classes from examples and label other inputs",
     "advise": "find out what suits your own classes best",
     "select": "choose which images to label next",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,18 +79,34 @@ def training_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     ]
 
 
+def task_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
+    """The options of the tasks that the first run on the command line is tested on."""
+    tasks = _tested_on(arguments)
+    if tasks is None:
+        return []
+    return flags(tasks.options, f"Tasks: {tasks.name}", "tasks__", taken, "tasks")
+
+
+def _tested_on(arguments: list[str]) -> Any:
+    """The task source that a test uses, or None where no run is named."""
+    folder = next((w for w in arguments if Path(w, "experiment.json").is_file()), None)
+    if folder is None:
+        return None
+    from innerloop.experiment import Experiment
+    from innerloop.registry import find
+
+    experiment = Experiment.load(folder)
+    return find("tasks", value_of(arguments, "--on") or experiment.tasks.name)
+
+
 def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
     """A switch for every evaluation, the options of those that are chosen, and the
     options of the tasks.
     """
-    folder = next((w for w in arguments if Path(w, "experiment.json").is_file()), None)
-    if folder is None:
+    if _tested_on(arguments) is None:
         return []
-    from innerloop.experiment import Experiment
-    from innerloop.registry import entries, find
+    from innerloop.registry import entries
 
-    experiment = Experiment.load(folder)
-    tasks = find("tasks", value_of(arguments, "--on") or experiment.tasks.name)
     evaluations = entries("evaluation")
     found = [
         Flag(
@@ -101,7 +118,7 @@ def test_flags(arguments: list[str], taken: set[str]) -> list[Flag]:
         for name, entry in evaluations.items()
     ]
     taken |= {f"--{name}" for name in evaluations}
-    found += flags(tasks.options, f"Tasks: {tasks.name}", "tasks__", taken, "tasks")
+    found += task_flags(arguments, taken)
     for name, entry in evaluations.items():
         if f"--{name}" in arguments:
             section = f"Options of --{name}"

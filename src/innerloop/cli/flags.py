@@ -73,6 +73,34 @@ def option(name: str, text: str, dest: str | None = None, **kwargs: Any) -> Flag
     return Flag(names, help=text, show_default=shown, **kwargs)
 
 
+def test_options(tasks: int) -> list[Flag]:
+    """The flags that say on what and how runs are tested, by default on so many
+    tasks.
+    """
+    number = click.IntRange(1, 10**7)
+    return [
+        option("--tasks", "Number of tasks.", type=number, default=tasks),
+        option("--on", "Another task source than in training.", metavar="TASKS"),
+        option(
+            "--split", "Split of the data.", type=click.Choice(SPLITS), default="test"
+        ),
+        option(
+            "--steps",
+            "Number of gradient steps, for learners that adapt by gradient descent; "
+            "reports the score after each step.",
+            type=click.IntRange(0, 10**6),
+        ),
+        option(
+            "--precision",
+            "Arithmetic.",
+            type=click.Choice(["float32", "bf16"]),
+            default="float32",
+        ),
+        option("--device", "Where to compute.", default="cpu"),
+        option("--seed", "Seed of the tasks.", type=SEED, default=0),
+    ]
+
+
 def flag(
     option: Option,
     section: str,

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.output import console
+from innerloop.engine.errors import MissingPackageError
+from innerloop.engine.progress import watched
 from innerloop.events import Event, Finished, Started, Stepped, Validated
 from innerloop.measurements import plain
 
@@ -63,6 +66,56 @@ def recorded(events: Iterator[Event], file: Path | None) -> Iterator[Event]:
                 opened.write(json.dumps(plain(line), allow_nan=False) + "\n")
                 opened.flush()
             yield event
+
+
+def plotted(events: Iterator[Event], folder: str | None) -> Iterator[Event]:
+    """The events; those of meta-steps and validations are also written into a folder
+    for TensorBoard.
+
+    Raises MissingPackageError where TensorBoard is not installed.
+    """
+    if folder is None:
+        return events
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingPackageError(
+            "--tensorboard needs TensorBoard: pip install 'innerloop[tensorboard]'"
+        ) from error
+    return _plotted(events, SummaryWriter(folder))
+
+
+def _plotted(events: Iterator[Event], writer: Any) -> Iterator[Event]:
+    with contextlib.closing(writer), contextlib.closing(events):  # pyright: ignore[reportArgumentType]
+        for event in events:
+            if isinstance(event, Stepped):
+                for name, value in event.metrics.items():
+                    writer.add_scalar(f"train/{name}", value, event.step)
+                writer.add_scalar("time/seconds", event.seconds, event.step)
+            elif isinstance(event, Validated) and "validation" in event.line:
+                line = event.line
+                writer.add_scalar("validation/score", line["validation"], line["step"])
+                writer.flush()
+            yield event
+
+
+@contextlib.contextmanager
+def measuring(to: Any) -> Iterator[Callable[[str], None]]:
+    """Show what is measured, and how many of its tasks are done; yields what names the
+    next measurement.
+    """
+    current = ["reading"]
+    with to.status(current[0]) as status:
+
+        def say(text: str) -> None:
+            current[0] = text
+            status.update(escape(text))
+
+        def show(done: int, total: int) -> None:
+            status.update(escape(f"{current[0]}: {done} of {total} tasks"))
+
+        with watched(show):
+            yield say
 
 
 def follow(events: Iterator[Event], out: str | Path) -> None:

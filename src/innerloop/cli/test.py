@@ -8,14 +8,7 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, test_flags
-from innerloop.cli.flags import (
-    SEED,
-    SPLITS,
-    RunFolder,
-    check_parent,
-    option,
-    values_of,
-)
+from innerloop.cli.flags import RunFolder, check_parent, option, test_options, values_of
 from innerloop.engine.errors import InnerloopError
 
 
@@ -76,27 +69,7 @@ command = DerivedCommand(
     derive=test_flags,
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
-        option(
-            "--tasks", "Number of tasks.", type=click.IntRange(1, 10**7), default=1000
-        ),
-        option("--on", "Another task source than in training.", metavar="TASKS"),
-        option(
-            "--split", "Split of the data.", type=click.Choice(SPLITS), default="test"
-        ),
-        option(
-            "--steps",
-            "Number of gradient steps, for learners that adapt by gradient descent; "
-            "reports the score after each step.",
-            type=click.IntRange(0, 10**6),
-        ),
-        option(
-            "--precision",
-            "Arithmetic.",
-            type=click.Choice(["float32", "bf16"]),
-            default="float32",
-        ),
-        option("--device", "Where to compute.", default="cpu"),
-        option("--seed", "Seed of the tasks.", type=SEED, default=0),
+        *test_options(1000),
         option("--plot", "Draw predictions on a few tasks into FILE.", metavar="FILE"),
         option("--json", "Also write the results to FILE.", metavar="FILE"),
     ],

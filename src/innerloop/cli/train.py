@@ -14,7 +14,7 @@ AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, usual_meta_gradient
-    from innerloop.cli.progress import follow, recorded
+    from innerloop.cli.progress import follow, plotted, recorded
     from innerloop.experiment import Experiment
     from innerloop.registry import find
 
@@ -34,7 +34,8 @@ def run(**arguments: Any) -> None:
     )
     out = arguments["out"]
     events = experiment.train_events(out, resume=arguments["resume"])
-    follow(recorded(events, check_parent(arguments["events"])), out)
+    events = recorded(events, check_parent(arguments["events"]))
+    follow(plotted(events, arguments["tensorboard"]), out)
 
 
 def _flag(name: str, text: str, **kwargs: Any) -> Flag:
@@ -59,6 +60,11 @@ command = DerivedCommand(
             "Use the settings of the learner's paper where the defaults differ; other "
             "flags go before them.",
             is_flag=True,
+        ),
+        _flag(
+            "--tensorboard",
+            "Also write loss and validation into FOLDER for TensorBoard.",
+            metavar="FOLDER",
         ),
         _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
         _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),

@@ -57,19 +57,11 @@ class Categorical(Likelihood):
         return -(y * F.log_softmax(widened(outputs), -1)).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
-        found = {
-            "accuracy": (outputs.detach().argmax(-1) == y.argmax(-1)).float().mean()
-        }
-        return (
-            found
-            if y.shape[-1] != 2
-            else {
-                **found,
-                "roc_auc": roc_auc(
-                    outputs.detach()[:, 1] - outputs.detach()[:, 0], y[:, 1]
-                ),
-            }
-        )
+        outputs = outputs.detach()
+        found = {"accuracy": (outputs.argmax(-1) == y.argmax(-1)).float().mean()}
+        if y.shape[-1] == 2:
+            found["roc_auc"] = roc_auc(outputs[:, 1] - outputs[:, 0], y[:, 1])
+        return found
 
     def mean(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(-1)
@@ -103,11 +95,8 @@ class Gaussian(Likelihood):
         if not self.learned_scale:
             return (widened(outputs) - y).square().sum(-1).mean()
         mean, scale = self.moments(widened(outputs))
-        return (
-            (0.5 * ((y - mean) / scale).square() + scale.log() + 0.9189385332046727)
-            .sum(-1)
-            .mean()
-        )
+        squares = 0.5 * ((y - mean) / scale).square()
+        return (squares + scale.log() + 0.9189385332046727).sum(-1).mean()
 
     def metrics(self, outputs: Tensor, y: Tensor) -> Metrics:
         return {"mse": (self.mean(outputs.detach()) - y).square().mean()}

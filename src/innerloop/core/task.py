@@ -16,7 +16,7 @@ from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 if TYPE_CHECKING:
     from innerloop.core.learner import Learner
     from innerloop.core.likelihood import Likelihood
-    from innerloop.measurements import Measurement, Report, TestPlan
+    from innerloop.measurements import Measurement, Report, TaskScores, TestPlan
 
 
 class Examples(NamedTuple):
@@ -223,6 +223,20 @@ class TaskDistribution(ABC):
         """The measurement that matters most, for validation, or None for the score of
         the few-shot protocol.
         """
+        return None
+
+    def task_scores(self, learner: Learner, plan: TestPlan) -> TaskScores | None:
+        """The score of every task of a test, to compare learners, or None for that of
+        the few-shot protocol.
+
+        Raises InnerloopError where a test has no score for each task.
+        """
+        return None
+
+    def sample_names(
+        self, n: int, generator: torch.Generator
+    ) -> list[list[str]] | None:
+        """The names of the classes of what `sample` draws, or None without names."""
         return None
 
     def for_supervised(self, batch: int) -> TaskDistribution:

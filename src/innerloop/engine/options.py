@@ -88,6 +88,13 @@ class Option:
         """Whether it can be passed as one word on a command line."""
         return self.type in (int, float, bool, str)
 
+    def words(self, flag: str, value: Any) -> list[str]:
+        """The option as words of a command line."""
+        if self.type is bool:
+            return [flag if value else "--no-" + flag.removeprefix("--")]
+        text = repr(value) if self.type is float else str(value)
+        return [f"{flag}={text}"] if text[:1] == "-" else [flag, text]
+
     def check(self, value: Any, owner: str = "") -> Any:
         """The value, converted from int to float where that is lossless.
 

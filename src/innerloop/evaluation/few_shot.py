@@ -24,6 +24,7 @@ from innerloop.measurements import (
     Report,
     Row,
     Table,
+    TaskScores,
     TestPlan,
     Unit,
     plain,
@@ -170,6 +171,30 @@ def evaluate(learner: Learner, tasks: TaskDistribution, plan: TestPlan) -> Repor
     return Report(report.tables, tuple(notes), context)
 
 
+def task_scores(
+    learner: Learner, tasks: TaskDistribution, plan: TestPlan, metric: str | None = None
+) -> TaskScores:
+    """The score of every task of `evaluate`, for paired comparisons.
+
+    Args:
+        metric: a metric of the likelihood where larger is better (default: the main
+            one).
+    """
+    steps, precision = plan.steps, plan.precision
+    parts = _parts(
+        learner, tasks, plan.n, steps, precision, plan.generator(), BLOCK, True
+    )
+    likelihood = learner.likelihood
+    name = metric or likelihood.score
+    return TaskScores(
+        name,
+        torch.cat([part["metrics"][name] for part in parts]),
+        "%" if name in likelihood.percent else "",
+        metric is not None or likelihood.higher_is_better,
+        learner.transductive,
+    )
+
+
 def _test(
     learner: Learner,
     tasks: TaskDistribution,
@@ -178,11 +203,43 @@ def _test(
     precision: Precision,
     generator: torch.Generator | None,
     chunk: int = BLOCK,
-    at_last_step: bool = False,  # score the last state of the curve, not that of adapt
+    at_last_step: bool = False,
 ) -> TestResult:
+    begin = time.monotonic()
+    parts = _parts(
+        learner, tasks, n, curve_steps, precision, generator, chunk, at_last_step
+    )
+    metrics = {
+        name: Estimate.of(torch.cat([part["metrics"][name] for part in parts]))
+        for name in parts[0]["metrics"]
+    }
+    return TestResult(
+        metrics=metrics,
+        tasks=n,
+        transductive=learner.transductive,
+        seconds=time.monotonic() - begin,
+        score=learner.likelihood.score,
+        curve=_columns([part["curve"] for part in parts if "curve" in part]),
+        instances=_columns([p["instances"] for p in parts if "instances" in p]),
+        percent=learner.likelihood.percent,
+    )
+
+
+def _parts(
+    learner: Learner,
+    tasks: TaskDistribution,
+    n: int,
+    curve_steps: int | None,
+    precision: Precision,
+    generator: torch.Generator | None,
+    chunk: int,
+    at_last_step: bool,  # score the last state of the curve, not that of adapt
+) -> list[dict[str, Any]]:
+    """What every task of a test gives, as tensors whose first axis is the tasks, in
+    parts of at most 25 of them.
+    """
     sizes = {"n": n, "curve_steps": curve_steps, "precision": precision}
     checked(meta_test, sizes | {"chunk": chunk}, "meta_test")
-    begin = time.monotonic()
     score = learner.likelihood.score
     by_instance = tasks.spec.kind == "classes" and not tasks.spec.ordered
 
@@ -217,21 +274,7 @@ def _test(
         ):
             found = learner.mapped(measure, batch)
         parts.append(tree_map(lambda values: values.float().cpu(), found))
-
-    metrics = {
-        name: Estimate.of(torch.cat([part["metrics"][name] for part in parts]))
-        for name in parts[0]["metrics"]
-    }
-    return TestResult(
-        metrics=metrics,
-        tasks=n,
-        transductive=learner.transductive,
-        seconds=time.monotonic() - begin,
-        score=score,
-        curve=_columns([part["curve"] for part in parts if "curve" in part]),
-        instances=_columns([p["instances"] for p in parts if "instances" in p]),
-        percent=learner.likelihood.percent,
-    )
+    return parts
 
 
 def chunks(

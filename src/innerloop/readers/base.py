@@ -90,6 +90,12 @@ class Reader(ABC):
         holds nothing readable, naming the file and the row.
         """
 
+    def as_text(self, x: Tensor) -> str | None:
+        """One input (*x_shape) as the text that it was read from, as far as it holds
+        it; None for inputs that are no texts.
+        """
+        return None
+
     def thumbnail(self, file: Any, side: int) -> bytes | None:
         """The file of an input as a small JPEG of at most `side` pixels in height and
         width; None for inputs that are no images.

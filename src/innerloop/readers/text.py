@@ -157,6 +157,10 @@ class TextReader(Texts):
         return {symbol: i for i, symbol in enumerate(known, UNKNOWN + 1)}
 
     @cached_property
+    def _symbols(self) -> dict[int, str]:
+        return {number: symbol for symbol, number in self._numbers.items()}
+
+    @cached_property
     def _ranks(self) -> dict[tuple[str, str], int]:
         return {pair: rank for rank, pair in enumerate(self.merges)}
 
@@ -254,6 +258,11 @@ class TextReader(Texts):
             known = known[: self.length]
             row[: len(known)] = torch.tensor(known, dtype=torch.float32)
         return rows, cut
+
+    def as_text(self, x: Tensor) -> str:
+        """The tokens of a text, joined; what no token stands for is shown as "…"."""
+        found = [self._symbols.get(n, "…") for n in x.long().tolist() if n]
+        return "".join(found).strip()
 
     def cut_note(self, cut: int, of: int) -> str:
         return (

@@ -12,7 +12,7 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
-from innerloop.measurements import Measurement, Report, TestPlan
+from innerloop.measurements import Measurement, Report, TaskScores, TestPlan
 from innerloop.rl.policy import Policy
 from innerloop.tasks.splits import check_split
 
@@ -146,6 +146,11 @@ class Environment(TaskDistribution):
         from innerloop.rl.evaluation import evaluate
 
         return evaluate(learner, self, plan)
+
+    def task_scores(self, learner: Learner, plan: TestPlan) -> TaskScores:
+        from innerloop.rl.evaluation import rewards
+
+        return TaskScores("reward", rewards(learner, self, plan))
 
     def score(self, learner: Learner, plan: TestPlan) -> Measurement:
         return self.evaluate(learner, plan).tables[0].rows[0].values[0]

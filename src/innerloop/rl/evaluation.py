@@ -40,14 +40,8 @@ def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Repo
     learner.eval()
     if isinstance(learner, Descent):
         return _after_updates(learner, environment, plan)
-    device = next(learner.parameters(), torch.empty(0)).device
-    totals, by_episode = [], []
-    for params, rng in _batches(environment, plan, TRIALS_AT_ONCE):
-        played = rollout(learner, environment, params.to(device), rng)
-        reward = played.reward[:, 0].cpu().contiguous()  # (n, steps)
-        totals.append(reward.sum(-1))
-        by_episode.append(reward.unflatten(1, (environment.episodes, -1)).sum(-1))
-    rows = [_row(plan, type(learner).__name__, Estimate.of(torch.cat(totals)))]
+    by_episode = _by_episode(learner, environment, plan)
+    rows = [_row(plan, type(learner).__name__, Estimate.of(by_episode.sum(-1)))]
     if environment.split != "val":
         rows += [
             _row(plan, name, estimate)
@@ -55,9 +49,30 @@ def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Repo
         ]
     tables = [Table("reward of a trial", tuple(rows))]
     if environment.episodes > 1:
-        curve = torch.cat(by_episode).T
-        tables.append(_curve("reward by episode", "episode", curve, 1))
+        tables.append(_curve("reward by episode", "episode", by_episode.T, 1))
     return Report(tuple(tables))
+
+
+def rewards(learner: Learner, environment: Environment, plan: TestPlan) -> Tensor:
+    """The reward of a learner (n,) on every task of `evaluate`: of a whole trial, or
+    the return of an episode after the updates.
+    """
+    learner.eval()
+    if isinstance(learner, Descent):
+        values, at = _returns(learner, environment, plan)
+        return values[at]
+    return _by_episode(learner, environment, plan).sum(-1)
+
+
+def _by_episode(learner: Learner, environment: Environment, plan: TestPlan) -> Tensor:
+    """The reward of every episode of a trial, (n, episodes)."""
+    device = next(learner.parameters(), torch.empty(0)).device
+    found = []
+    for params, rng in _batches(environment, plan, TRIALS_AT_ONCE):
+        played = rollout(learner, environment, params.to(device), rng)
+        reward = played.reward[:, 0].cpu().contiguous()  # (n, steps)
+        found.append(reward.unflatten(1, (environment.episodes, -1)).sum(-1))
+    return torch.cat(found)
 
 
 def baseline_rewards(environment: Environment, plan: TestPlan) -> dict[str, Estimate]:
@@ -107,6 +122,18 @@ def _batches(
 def _after_updates(
     learner: Descent, environment: Environment, plan: TestPlan
 ) -> Report:
+    values, at = _returns(learner, environment, plan)
+    row = _row(plan, type(learner).__name__, Estimate.of(values[at]))
+    curve = _curve("return of an episode by update", "updates", values, 0)
+    return Report((Table("return of an episode", (row,)), curve))
+
+
+def _returns(
+    learner: Descent, environment: Environment, plan: TestPlan
+) -> tuple[Tensor, int]:
+    """The return of an episode after 0, 1, ... updates, (updates + 1, n), and after how
+    many of them the learner is measured.
+    """
     device = next(learner.parameters()).device
     at = plan.steps if plan.steps is not None else learner.inner_steps
     updates = at if plan.steps is not None else max(at, UPDATES)
@@ -121,10 +148,7 @@ def _after_updates(
         )
         for params, rng in _batches(environment, plan, TASKS_AT_ONCE)
     ]
-    values = torch.cat(found, 1)  # (updates + 1, n)
-    row = _row(plan, type(learner).__name__, Estimate.of(values[at]))
-    curve = _curve("return of an episode by update", "updates", values, 0)
-    return Report((Table("return of an episode", (row,)), curve))
+    return torch.cat(found, 1), at
 
 
 def _row(plan: TestPlan, agent: str, estimate: Estimate) -> Row:

@@ -307,6 +307,10 @@ class Episodes(TaskDistribution):
         y = torch.eye(self.ways)[labels]
         return Task(*map(Examples, x.split(sizes, 1), y.split(sizes, 1)))
 
+    def sample_names(self, n: int, generator: torch.Generator) -> list[list[str]]:
+        drawn = self._draw_classes(n, generator)  # the first that `sample` draws
+        return [[self.bank.names[i] for i in row] for row in drawn.tolist()]
+
     def _draw_classes(self, n: int, generator: torch.Generator) -> Tensor:
         if not self.groups:
             return random_subset((n, len(self.bank)), self.ways, generator)

@@ -17,8 +17,8 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
-from innerloop.evaluation.few_shot import evaluate
-from innerloop.measurements import Report, Table, TestPlan
+from innerloop.evaluation.few_shot import evaluate, task_scores
+from innerloop.measurements import Report, Table, TaskScores, TestPlan
 from innerloop.readers.files import decoding
 from innerloop.readers.molecule import (
     FINGERPRINT,
@@ -216,6 +216,12 @@ class Assays(TaskDistribution):
         if find_spec("sklearn") is None:
             notes.append("no random forest: pip install scikit-learn to see it")
         return Report((table, *found.tables), (*found.notes, *notes), found.context)
+
+    def task_scores(self, learner: Learner, plan: TestPlan) -> TaskScores:
+        return task_scores(learner, self, plan, "roc_auc")
+
+    def sample_names(self, n: int, generator: torch.Generator) -> list[list[str]]:
+        return [["inactive", "active"]] * n
 
     def class_keys(self) -> frozenset[str]:
         return frozenset(f"assay {name}" for name in self.assay_keys)

@@ -61,6 +61,13 @@ class Programs(TaskDistribution):
             return evaluate(learner, self, plan)
         return search(learner, self, plan)
 
+    def task_scores(self, learner: Learner, plan: TestPlan) -> None:
+        if ProgramSearch.supports(learner, self) is None:
+            raise InnerloopError(
+                "a search for programs is measured by the clock and has no score to "
+                "compare task by task: see the tables of innerloop test"
+            )
+
     def _task(self, x: Tensor, y: Tensor, shots: int) -> Task:
         """Rows x (n, rows, ...) and y, the first `shots` of them as support set."""
         return Task(

@@ -13,7 +13,12 @@ from typing import Any
 
 import torch
 
-from innerloop.assembly import Section, training_sections, usual_meta_gradient
+from innerloop.assembly import (
+    TRAIN_FLAGS,
+    Section,
+    training_sections,
+    usual_meta_gradient,
+)
 from innerloop.encoders import ENCODERS as PRETRAINED
 from innerloop.encoders import TRAINED
 from innerloop.engine.errors import InnerloopError
@@ -27,14 +32,6 @@ PRECISIONS = ("auto", "float32", "bf16")
 MOST_MINUTES = 600
 MOST_STEPS = 10**7
 LONGEST = 200  # characters of a text
-# flags of the command itself; options with these names have a prefix
-TAKEN = frozenset(
-    f"--{name}"
-    for name in (
-        *("out", "resume", "events", "init-from", "steps", "minutes"),
-        *("meta-gradient", "precision", "device", "seed"),
-    )
-)
 TYPES = {int: "integer", float: "number", bool: "switch", str: "text"}
 
 
@@ -140,7 +137,7 @@ class Form:
 
     def fields(self) -> list[dict[str, Any]]:
         """The sections as data for a page."""
-        taken = set(TAKEN)
+        taken = set(TRAIN_FLAGS)
         found = []
         for section in self.sections():
             flags = flag_names(section.options, taken, section.prefix)
@@ -166,7 +163,7 @@ class Form:
         Raises InnerloopError for an option that does not exist, or a bad value.
         """
         sections = self.sections()
-        taken, words = set(TAKEN), []
+        taken, words = set(TRAIN_FLAGS), []
         for part in values.keys() - {section.part for section in sections}:
             raise InnerloopError(f"a training has no options of {part!r:.40}")
         for section in sections:
@@ -178,7 +175,7 @@ class Form:
                 if name not in section.options:
                     raise InnerloopError(f"{section.title} has no option {name!r:.60}")
                 option = section.options[name]
-                words += _words(option, flags[name], self._checked(option, value))
+                words += option.words(flags[name], self._checked(option, value))
             missing = [
                 o
                 for n, o in section.options.items()
@@ -231,13 +228,6 @@ def field(option: Option, flag: str, default: Any) -> dict[str, Any]:
         "open_low": bounds is not None and bounds.open_low,
         "open_high": bounds is not None and bounds.open_high,
     }
-
-
-def _words(option: Option, flag: str, value: Any) -> list[str]:
-    if option.type is bool:
-        return [flag if value else "--no-" + flag.removeprefix("--")]
-    text = repr(value) if option.type is float else str(value)
-    return [f"{flag}={text}"] if text[:1] == "-" else [flag, text]
 
 
 def shell_line(words: list[str]) -> str:
