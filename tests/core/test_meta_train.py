@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.evaluation.few_shot import meta_test
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML

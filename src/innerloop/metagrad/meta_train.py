@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import DivergenceError, InnerloopError
 from innerloop.engine.functional import frozen_modules
 from innerloop.engine.precision import Precision
 from innerloop.engine.prefetch import Prefetcher
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.backprop import Backprop
 from innerloop.metagrad.base import (
     Gradient,

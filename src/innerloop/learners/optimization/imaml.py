@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.options import CountOrZero, NonNegative, Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.nets.registry import headed
 
 

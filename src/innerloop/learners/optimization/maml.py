@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.norm_stats import use_batch
 from innerloop.engine.options import CountOrZero, Fraction, NonNegative
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.registry import headed
 
