@@ -73,10 +73,12 @@ def implicit(
         def support_loss(weights: Weights) -> Tensor:
             return descent.support_loss(weights, task.support)
 
+        # the Hessian is symmetric; its products share one forward and backward pass
+        with differentiable_attention():
+            _, hessian = torch.func.vjp(torch.func.grad(support_loss), weights)
+
         def matrix(v: Weights) -> Weights:
-            # the Hessian is symmetric
-            with differentiable_attention():
-                hv = torch.func.vjp(torch.func.grad(support_loss), weights)[1](v)[0]
+            (hv,) = hessian(v)
             return {name: v[name] + hv[name] / strength for name in v}
 
         target, (loss, outputs) = torch.func.grad_and_value(query_loss, has_aux=True)(

@@ -68,6 +68,7 @@ class Beside(nn.Module):
 
 ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "conv4": lambda spec: Conv4(spec.x_shape),
+    "conv4-strided": lambda spec: Conv4(spec.x_shape, strided=True),
     "conv6": lambda spec: Conv6(spec.x_shape),
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
