@@ -61,7 +61,8 @@ class IMAML(Descent):
     def step(self, weights: Weights, support: Examples) -> Weights:
         theta = dict(self.net.named_parameters())
         grads = self.gradient(weights, support)
+        pull = self.inner_lr * self.proximal
         return {
-            name: w - self.inner_lr * (grads[name] + self.proximal * (w - theta[name]))
+            name: w.lerp(theta[name], pull).sub(grads[name], alpha=self.inner_lr)
             for name, w in weights.items()
         }

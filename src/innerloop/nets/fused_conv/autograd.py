@@ -1,5 +1,5 @@
-"""A 3x3 convolution, with a stride of 1 or 2, normalization of every channel, max-pooling and ReLU as one
-operation, with its first and second derivatives.
+"""A 3x3 convolution with a stride of 1 or 2, normalization of every channel,
+max-pooling and ReLU as one operation, with its first and second derivatives.
 """
 
 from __future__ import annotations
