@@ -106,7 +106,7 @@ def _solution(
 
         # the Hessian is symmetric; its products share one forward and backward pass
         with differentiable_attention():
-            _, hessian = torch.func.vjp(torch.func.grad(support_loss), weights)
+            hessian = torch.func.vjp(torch.func.grad(support_loss), weights)[1]
 
         def matrix(v: Weights) -> Weights:
             (hv,) = hessian(v)
