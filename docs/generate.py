@@ -1,5 +1,7 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
-an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md.
+an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
+and docs/leaderboard.md from the studies and their results; and the numbers between
+markers in README.md and docs/*.md, see docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -16,6 +18,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
+
+import filling
+import studies
 
 from innerloop.core.learner import Learner, MetaTrainConfig
 from innerloop.engine.options import Option, descriptions, options
@@ -269,6 +274,10 @@ def pages() -> dict[Path, str]:
         "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
         "`preprocessor_config.json` for images (the pooled output).",
     )
+    found |= studies.pages()
+    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
+        if path not in found:
+            found[path] = filling.filled(path.read_text("utf-8"))
     return found
 
 
@@ -278,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     expected = pages()
     folders = {path.parent for path in expected if path.parent != DOCS}
+    folders -= {ROOT}
     there = {path for folder in folders for path in folder.glob("*.md")}
     problems = []
     for path, text in expected.items():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 
@@ -45,6 +45,7 @@ from innerloop.engine.options import Count, Positive, Seed, check_options, check
 from innerloop.engine.precision import Precision
 from innerloop.engine.user_file import absolute, is_in_file
 from innerloop.evaluation.few_shot import evaluate
+from innerloop.evaluation.signature import signature
 from innerloop.events import Event
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
@@ -359,20 +360,24 @@ class Experiment:
         """
         plan = plan or TestPlan()
         reports = []
-        for labels, distribution in self.test_tasks(
+        source = find("tasks", Choice.of(tasks or self.tasks).name)
+        for labels, distribution, used in self.test_tasks(
             learner, tasks=tasks, split=split, **options
         ):
             labeled = replace(plan, labels={**labels, **plan.labels})
             if evaluation is None:
                 special = distribution.evaluate(learner, labeled)
-                reports.append(special or evaluate(learner, distribution, labeled))
+                report = special or evaluate(learner, distribution, labeled)
             else:
                 chosen = Choice.of(evaluation)
                 measure = find("evaluation", chosen.name).factory(**chosen.options)
                 if (reason := measure.supports(learner, distribution)) is not None:
                     raise InnerloopError(f"{chosen.name} cannot be measured: {reason}")
                 measure.prepare(load)
-                reports.append(measure(learner, distribution, labeled))
+                report = measure(learner, distribution, labeled)
+            sign = partial(signature, source, split, used, distribution, plan)
+            reports.append(report.signed(sign))
+            if evaluation is not None:
                 break
         return merged(reports)
 
@@ -383,8 +388,8 @@ class Experiment:
         tasks: Choice | str | None = None,
         split: str = "test",
         **options: Any,
-    ) -> list[tuple[dict[str, Any], TaskDistribution]]:
-        """The task distributions of a test, each with the labels of its table row.
+    ) -> list[TestSetting]:
+        """The settings of a test.
 
         Raises InnerloopError where the data are too small for every setting.
         """
@@ -440,7 +445,8 @@ class Experiment:
                         ).items()
                         if n == "queries"
                     }
-                found.append((setting, build_tasks(source, split, wanted, self.reader)))
+                built = build_tasks(source, split, wanted, self.reader)
+                found.append(TestSetting(setting, built, wanted))
             except InnerloopError as error:
                 problems.append(f"{setting}: {error}")
                 if len(usual) == 1:
@@ -494,6 +500,22 @@ class Experiment:
             return len(keys & self.tasks_of("train").class_keys())
         except (InnerloopError, OSError):  # the training data are not on this machine
             return 0
+
+
+class TestSetting(NamedTuple):
+    """One setting of a test.
+
+    Args:
+        labels: of its table row, such as ways and shots.
+        tasks: what to test on.
+        options: of the task source, with which they were built.
+    """
+
+    __test__ = False  # not a test case, despite its name
+
+    labels: dict[str, Any]
+    tasks: TaskDistribution
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from html import escape
 from typing import Any, Literal, NamedTuple
@@ -108,10 +108,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what tells it from the others, and what was measured."""
+    """A row of a table: what tells it from the others, and what was measured.
+
+    Args:
+        signature: on what it was measured, see `innerloop.evaluation.signature`; rows
+            with different signatures are not comparable. Empty where it is not known.
+    """
 
     labels: dict[str, str | int | float | None]
     values: tuple[Measurement, ...]
+    signature: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,22 @@ class Report:
         notes = [f"<p>{escape(note)}</p>" for note in self.notes]
         return "".join([*(table._repr_html_() for table in self.tables), *notes])
 
+    def signed(self, sign: Callable[[bool], str]) -> Report:
+        """The same with signatures, made from whether a row is transductive."""
+        tables = tuple(
+            Table(
+                table.title,
+                tuple(
+                    replace(
+                        row, signature=sign(any(v.transductive for v in row.values))
+                    )
+                    for row in table.rows
+                ),
+            )
+            for table in self.tables
+        )
+        return replace(self, tables=tables)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
         return plain(asdict(self))
@@ -184,7 +206,11 @@ class Report:
             Table(
                 table["title"],
                 tuple(
-                    Row(row["labels"], tuple(map(_measurement, row["values"])))
+                    Row(
+                        row["labels"],
+                        tuple(map(_measurement, row["values"])),
+                        row.get("signature", ""),
+                    )
                     for row in table["rows"]
                 ),
             )

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from innerloop import PromptTuning
+from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.encoders import open_encoder
+from innerloop.encoders.prompted import Prompted
 from innerloop.engine.errors import InnerloopError
 from innerloop.learners.transfer.finetune import last_block
 
@@ -124,3 +127,40 @@ def test_folders_that_cannot_be_used(
         open_encoder(str(folder)).embed(["a text"])
     assert len(str(error.value)) < 300
     assert "\n" not in str(error.value)
+
+
+def test_a_prompt_stands_behind_the_text(bert: Path) -> None:
+    network = open_encoder(str(bert)).network().eval()
+    assert isinstance(network, Prompted)
+    x = torch.tensor([[3.0, 5, 7, 0, 0], [4, 6, 0, 0, 0]])
+    prompt = network.embed_tokens(torch.tensor([9, 2])).detach().requires_grad_()
+    with_prompt = network(x, prompt)
+    # the same tokens written behind a text, where they are no part of the mean
+    first, mask = x[:1, :3], torch.ones(1, 5, dtype=torch.long)
+    states = network.states(mask, input_ids=torch.tensor([[2, 4, 6, 8, 1]]))
+    torch.testing.assert_close(network(first, prompt), states[:, :3].mean(1))
+    torch.testing.assert_close(network(x[:1], prompt), with_prompt[:1])
+    torch.testing.assert_close(network(x, prompt[:0]), network(x))
+    assert not torch.allclose(with_prompt, network(x), atol=1e-4)
+    (moved,) = torch.autograd.grad(
+        torch.autograd.grad(with_prompt.square().sum(), prompt, create_graph=True)[0]
+        .square()
+        .sum(),
+        prompt,
+    )
+    assert bool(moved.abs().sum() > 0)
+
+
+def test_prompts_are_tuned_for_a_pretrained_network(bert: Path) -> None:
+    spec = TaskSpec("classes", (6,), 2, vocabulary=31)
+    network, y = f"{bert}:all", torch.eye(2)
+    x = torch.tensor([[3.0, 5, 7, 0, 0, 0], [4, 6, 0, 0, 0, 0]])
+    task = Task(Examples(x, y), Examples(x, y))
+    learner = PromptTuning.build(spec, encoder=network, prompt_length=2, inner_steps=1)
+    learner.loss(task)[0].backward()
+    assert learner.offset.grad is not None
+    assert bool(learner.offset.grad.abs().sum() > 0)
+    assert all(p.grad is None for p in learner.encoder.parameters())
+    longer = PromptTuning.build(spec, encoder=network, prompt_length=20)
+    with pytest.raises(InnerloopError, match="lower the length of the texts"):
+        longer.adapt(task.support)

@@ -8,6 +8,7 @@ printed and repeated.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -26,7 +27,7 @@ from tests.fuzz.bad_data import (
     bad_pictures,
     bad_table,
 )
-from tests.fuzz.values import NAMES, NUMBERS, TEXTS
+from tests.fuzz.values import JSON, NAMES, NUMBERS, TEXTS
 
 # sources that download data, or take seconds to set up
 LARGE = (
@@ -369,6 +370,8 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     if command == "synthesize":
         words = ["synthesize", "--examples", str(data / "programs.csv"), "--out", out]
         return [*words, "--seconds", rng.choice(("0.01", "0", "-1", "nan", "x"))]
+    if command == "study":
+        return _study_words(made, rng)
     if command in ("train", "test"):
         return [command, *rng.sample(named, rng.randint(0, 2))]
     name = rng.choice(("images", "texts", "sine", "active", "drawn"))
@@ -392,6 +395,28 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     return words
 
 
+def _study_words(made: Case, rng: Random) -> list[str]:
+    """A study with something wrong in it, or in its results; it is never trained."""
+    values = ("3", "true", "[1]", '""', '"x"', "{}", '"--steps 1"', '"{a}"', "[[]]")
+    lines = ['title = "T"', "[tests]", '"a" = "--tasks 2"', "[[row]]", 'name = "A"']
+    lines.append('train = "protonet strokes --steps 1"')
+    for _ in range(rng.randint(0, 3)):
+        key = rng.choice(
+            ("seeds", "grid", "train", "tests", "published", "id", "note", "row", "x")
+        )
+        lines.insert(rng.randint(0, len(lines)), f"{key} = {rng.choice(values)}")
+    file = made.folder / "study.toml"
+    file.write_text("\n".join(lines), "utf-8")
+    results = made.folder / "results"
+    results.mkdir(exist_ok=True)
+    content = rng.choice((*JSON, {"format": 1, "results": rng.choice(JSON)}))
+    (results / "study.json").write_text(json.dumps(content), "utf-8")
+    words = rng.choice((["show"], ["table"], ["run", "--collect"], ["list"]))
+    named = [] if words == ["list"] else [rng.choice((str(file), str(file), *TEXTS))]
+    runs = ["--runs", str(made.folder / "runs")] if words[0] == "run" else []
+    return ["study", *words, *named, *runs, "--results", str(results)]
+
+
 def _spoil_words(made: Case, rng: Random) -> str:
     words = made.words
     how = rng.choice(
@@ -403,6 +428,8 @@ def _spoil_words(made: Case, rng: Random) -> str:
     place = rng.randrange(len(words))
     kept = words[place]
     if kept in NUMBERS and place and words[place - 1].strip("-") in LENGTHS:
+        return "nothing"
+    if kept == "--collect":  # without it, a study is trained
         return "nothing"
     if how == "drop":
         if kept in ("--steps", "--tasks", "--seconds", "--scale", "--batch"):

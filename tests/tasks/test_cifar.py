@@ -236,6 +236,18 @@ def test_only_training_is_augmented_by_default(data: Path) -> None:
     assert cifar_fs("test", queries=1, augment=True).warp is not None
 
 
+def test_rotations_are_classes_in_training_only(data: Path) -> None:
+    write_archive(data, some(2), training=1)
+    plain, turned = (cifar_fs("train", queries=1, rotations=on) for on in (False, True))
+    assert len(turned.bank) == 4 * len(plain.bank)
+    assert len(set(turned.class_names())) == len(turned.bank)
+    for split in ("val", "test"):
+        tasks = cifar_fs(split, queries=1, rotations=True)
+        assert tasks.class_names() == cifar_fs(split, queries=1).class_names()
+    with pytest.raises(InnerloopError, match="only images can be"):
+        cifar_fs("train", queries=1, rotations=True, reader=Mean(3, (4, 4)))
+
+
 def test_the_size_and_the_reader_of_a_run_are_used(data: Path) -> None:
     write_archive(data, some(2), training=1)
     assert cifar_fs("val", queries=1, size=8).spec.x_shape == (3, 8, 8)

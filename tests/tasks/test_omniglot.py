@@ -196,7 +196,7 @@ def test_a_run_is_tested_on_its_own_protocol_by_default(
         "protonet", innerloop.Choice("omniglot", trained), spec=spec
     )
     learner = experiment.build_learner()
-    (_, tasks), *_ = experiment.test_tasks(learner, **options)
+    tasks = experiment.test_tasks(learner, **options)[0].tasks
     assert isinstance(tasks, Episodes)
     assert tasks.bank.fingerprint() == bank(protocol, "test").fingerprint()
 

@@ -10,6 +10,7 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
+from innerloop import processes
 from innerloop.cli.train import command as train_command
 from innerloop.registry import entries
 from innerloop.web import train_files, trainings
@@ -364,7 +365,7 @@ def test_processes_and_runs_are_bounded(tmp_path, monkeypatch):
 
 
 def test_output_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainings, "MOST_OUTPUT", 1000)
+    monkeypatch.setattr(processes, "MOST_OUTPUT", 1000)
     trained = trainings.Trainings(tmp_path)
     (tmp_path / "a").mkdir()
     trained._launch("a", "train", ["list", "--json"])

@@ -27,6 +27,7 @@ COMMANDS = {
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",
     "synthesize": "infer the program that fills a column of a table",
+    "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",
     "cite": "print the reference of a method as BibTeX",
     "new": "write a template for your own learner",

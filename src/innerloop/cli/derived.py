@@ -11,7 +11,7 @@ from innerloop.cli.flags import Flag, SectionedCommand, flags
 from innerloop.engine.errors import InnerloopError
 
 # flags without a value, beside those that start with --no-
-SWITCHES = {"--resume", "--help", "-h", "--decay", "--supervised"}
+SWITCHES = {"--resume", "--paper", "--help", "-h", "--decay", "--supervised"}
 
 
 class DerivedCommand(SectionedCommand):

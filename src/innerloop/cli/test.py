@@ -49,7 +49,7 @@ def run(**arguments: Any) -> None:
     where = {"tasks": arguments["on"], "split": arguments["split"], **options}
     settings = experiment.test_tasks(learner, **where)
     if files["plot"] is not None:
-        draw(learner, [tasks for _, tasks in settings], files["plot"], plan.seed)
+        draw(learner, [s.tasks for s in settings], files["plot"], plan.seed)
     measure = Choice(chosen[0], values_of(arguments, "options__")) if chosen else None
 
     def show(done: int, total: int) -> None:
@@ -57,7 +57,7 @@ def run(**arguments: Any) -> None:
 
     with to.status("testing") as status, watched(show):
         report = experiment.test(learner, plan, evaluation=measure, **where)
-    result = experiment.record(report, settings[0][1], plan, measure, **where)
+    result = experiment.record(report, settings[0].tasks, plan, measure, **where)
     stored = folder.save_report(result.pop("name"), result)
     if files["json"] is not None:
         write_atomically(files["json"], json.dumps(result, indent=2).encode() + b"\n")

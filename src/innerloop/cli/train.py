@@ -16,15 +16,20 @@ def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, usual_meta_gradient
     from innerloop.cli.progress import follow, recorded
     from innerloop.experiment import Experiment
+    from innerloop.registry import find
 
     how, changed = arguments["meta_gradient"], values_of(arguments, "how__")
     if changed and how is None:
         how = usual_meta_gradient(arguments["learner"])
+    entry = find("learner", arguments["learner"])
+    paper = entry.factory.paper() if arguments["paper"] else {}
+    learner = {**paper.get("fields", {}), **values_of(arguments, "learner__")}
+    training = {**paper.get("config", {}), **values_of(arguments, "training__")}
     experiment = Experiment(
-        learner=Choice(arguments["learner"], values_of(arguments, "learner__")),
+        learner=Choice(arguments["learner"], learner),
         tasks=Choice(arguments["tasks"], values_of(arguments, "tasks__")),
         meta_gradient=None if how is None else Choice(how, changed),
-        training=values_of(arguments, "training__"),
+        training=training,
         **{name: arguments[name] for name in AS_GIVEN if arguments[name] is not None},
     )
     out = arguments["out"]
@@ -48,6 +53,12 @@ command = DerivedCommand(
             "--events",
             "Also append what happens to FILE, as JSON lines.",
             metavar="FILE",
+        ),
+        _flag(
+            "--paper",
+            "Use the settings of the learner's paper where the defaults differ; other "
+            "flags go before them.",
+            is_flag=True,
         ),
         _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
         _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),

@@ -247,6 +247,10 @@ class TaskDistribution(ABC):
         """
         return frozenset()
 
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called; empty where they have no names."""
+        return ()
+
     def item_keys(self) -> frozenset[str]:
         """Keys of the single examples by content, to find examples that two splits
         share; empty where examples are generated.

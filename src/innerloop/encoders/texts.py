@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from innerloop.encoders.base import PretrainedEncoder, batches
+from innerloop.encoders.prompted import Prompted
 from innerloop.encoders.transformers import load_model
+from innerloop.engine.errors import InnerloopError
 
 BATCH = 32  # texts at once
 
@@ -72,29 +74,62 @@ class TextEncoder(PretrainedEncoder):
         return rows, cut
 
 
-class MeanOfTokens(nn.Module):
+class MeanOfTokens(Prompted):
     """The mean of a transformer's outputs over the tokens and its last layers: numbers
     (n, length), as of `TextEncoder`, to features.
+
+    A prompt has the positions behind the longest text, so that a text keeps its own.
     """
 
     def __init__(self, model: nn.Module, layers: int = 1):
         super().__init__()
         self.model, self.layers = model, layers
 
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def states(self, mask: Tensor, **inputs: Tensor) -> Tensor:
         """The outputs for every token (n, length, features)."""
-        found = self.model(
-            input_ids=ids, attention_mask=mask, output_hidden_states=True
-        )
+        found = self.model(attention_mask=mask, output_hidden_states=True, **inputs)
         return torch.stack(found.hidden_states[-self.layers :]).mean(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x[:, : max(1, int((x > 0).any(0).sum()))]  # others are empty in all texts
+    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
+        if prompt is None:
+            x = x[:, : max(1, int((x > 0).any(0).sum()))]  # others are empty everywhere
         mask = (x > 0).long()
-        ids = (x.long() - 1).clamp(min=0)
-        states = self.states(ids, mask)
+        if prompt is None:
+            states = self.states(mask, input_ids=_ids(x))
+        else:
+            size, most = x.shape[1] + len(prompt), self._positions
+            if size > most:
+                raise InnerloopError(
+                    f"texts of {x.shape[1]} tokens and a prompt of {len(prompt)} are "
+                    f"longer than the {most} tokens that the model reads: lower the "
+                    "length of the texts or of the prompt"
+                )
+            texts = self.embed_tokens(x)
+            prompts = prompt.to(texts.dtype).expand(len(x), -1, -1)
+            states = self.states(
+                torch.cat([mask, mask.new_ones(prompts.shape[:2])], 1),
+                inputs_embeds=torch.cat([texts, prompts], 1),
+            )[:, : x.shape[1]]
         total = (states * mask[..., None]).sum(1)
         return total / mask.sum(1, keepdim=True).clamp(min=1)
+
+    @property
+    def vocabulary(self) -> int:
+        embedding: Any = self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+        return len(embedding.weight) + 1
+
+    @property
+    def _positions(self) -> int:
+        config: Any = self.model.config
+        return getattr(config, "max_position_embeddings", 2**31)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(_ids(tokens))  # pyright: ignore[reportCallIssue]
+
+
+def _ids(x: Tensor) -> Tensor:
+    """A transformer's tokens by our numbers, of which 0 is padding."""
+    return (x.long() - 1).clamp(min=0)
 
 
 class MeanOfVectors(nn.Module):
@@ -151,7 +186,7 @@ class TransformerTexts(TextEncoder):
                 [torch.ones_like(row) for row in chosen], batch_first=True
             )
             with torch.inference_mode():
-                states = self._network.states(x, mask)
+                states = self._network.states(mask, input_ids=x)
                 total = (states * mask[..., None]).sum(1)  # (batch, features)
             at = torch.tensor([owners[i] for i in batch])
             sums.index_add_(0, at, total.clone())
@@ -162,6 +197,8 @@ class TransformerTexts(TextEncoder):
         self.installed()
         model, _ = load_model(self.model_folder)
         model.pooler = None  # it is not used  # pyright: ignore[reportArgumentType]
+        # other attention has no second derivative on a CPU
+        model.set_attn_implementation("eager")
         return MeanOfTokens(model, self.layers)
 
 

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor, nn
 
+from innerloop.encoders.prompted import Prompted
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.norm import LayerNorm
-
-
-class Prompted(nn.Module, ABC):
-    """A network that reads tokens, and optionally a soft prompt: vectors before them in
-    the place of the embeddings of more tokens.
-    """
-
-    @abstractmethod
-    def forward(self, x: Tensor, prompt: Tensor | None = None) -> Tensor:
-        """Features (n, d) of texts x (n, length), token numbers with 0 for padding,
-        after a prompt (p, width).
-        """
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """The number of tokens."""
-
-    @abstractmethod
-    def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """The embeddings (n, width) of tokens (n,), as a prompt contains them."""
 
 
 class TextEncoder(Prompted):

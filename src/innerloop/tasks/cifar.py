@@ -170,6 +170,7 @@ def _episodes(
     groups: int,
     size: int,
     augment: bool | None,
+    rotations: bool,
     reader: Reader | None,
 ) -> Episodes:
     bank = read_once(
@@ -181,6 +182,9 @@ def _episodes(
         classes,
     )
     bank = replace(bank, title=f"the {split} split of {title}")
+    if rotations and split == "train":
+        bank.augments(True, split)  # refuses inputs that are no images
+        bank = bank.turned()
     warp = _WARP if bank.augments(augment, split) else None
     return Episodes(bank, ways, shots, queries, groups, warp)
 
@@ -195,6 +199,7 @@ def cifar_fs(
     groups: CountOrZero = 0,
     size: Annotated[int, Range(1, 4096)] = _SIDE,
     augment: bool | None = None,
+    rotations: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
     """CIFAR-FS: 100 classes of 600 small photographs, split at random.
@@ -218,11 +223,22 @@ def cifar_fs(
         size: height and width to which images are scaled, in pixels.
         augment: mirror images and small random distortions; by default in training
             only.
+        rotations: in training, each of four rotations of a class is a class of its own.
         reader: how images are read, in place of size.
     """
     classes = cifar_fs_classes(split)
     return _episodes(
-        "CIFAR-FS", classes, split, ways, shots, queries, groups, size, augment, reader
+        "CIFAR-FS",
+        classes,
+        split,
+        ways,
+        shots,
+        queries,
+        groups,
+        size,
+        augment,
+        rotations,
+        reader,
     )
 
 
@@ -236,6 +252,7 @@ def fc100(
     groups: CountOrZero = 0,
     size: Annotated[int, Range(1, 4096)] = _SIDE,
     augment: bool | None = None,
+    rotations: bool = False,
     reader: Reader | None = None,
 ) -> Episodes:
     """FC100: 100 classes of 600 small photographs, split by superclass.
@@ -260,9 +277,20 @@ def fc100(
         size: height and width to which images are scaled, in pixels.
         augment: mirror images and small random distortions; by default in training
             only.
+        rotations: in training, each of four rotations of a class is a class of its own.
         reader: how images are read, in place of size.
     """
     classes = fc100_classes(split)
     return _episodes(
-        "FC100", classes, split, ways, shots, queries, groups, size, augment, reader
+        "FC100",
+        classes,
+        split,
+        ways,
+        shots,
+        queries,
+        groups,
+        size,
+        augment,
+        rotations,
+        reader,
     )

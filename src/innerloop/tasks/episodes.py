@@ -404,6 +404,9 @@ class Episodes(TaskDistribution):
     def class_keys(self) -> frozenset[str]:
         return self.bank.class_keys()
 
+    def class_names(self) -> tuple[str, ...]:
+        return self.bank.names
+
     def item_keys(self) -> frozenset[str]:
         return self.bank.item_keys()
 

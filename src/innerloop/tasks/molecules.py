@@ -220,6 +220,9 @@ class Assays(TaskDistribution):
     def class_keys(self) -> frozenset[str]:
         return frozenset(f"assay {name}" for name in self.assay_keys)
 
+    def class_names(self) -> tuple[str, ...]:
+        return self.names
+
     def item_keys(self) -> frozenset[str]:
         return frozenset(self.molecules.keys)
 

@@ -7,15 +7,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from innerloop.engine.errors import InnerloopError
+from innerloop.processes import PATIENCE, Job, launch
 from innerloop.runs import FILES, Run, RunError, write_atomically
 from innerloop.web.train_files import (
     EVENTS,
@@ -32,8 +30,6 @@ from innerloop.web.train_files import (
 MOST_RUNS = 100
 MOST_AT_ONCE = 2  # processes
 LIMIT = 600 * 60.0  # seconds of a process
-PATIENCE = 60.0  # seconds from a stop to the end of a process
-MOST_OUTPUT = 2**20  # bytes
 STOPPED = (130, -15)  # exit codes of a command that was stopped
 
 
@@ -43,46 +39,6 @@ class Conflict(InnerloopError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
-
-
-@dataclass
-class Job:
-    """A command of one run, in a process of its own.
-
-    Args:
-        kind: "train" or "test".
-        process: which is stopped when its standard input closes.
-        keeper: the thread that keeps its output.
-    """
-
-    kind: str
-    process: subprocess.Popen[bytes]
-    keeper: threading.Thread
-    stopping: bool = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether it goes on, or its output is still being kept."""
-        return self.process.poll() is None or self.keeper.is_alive()
-
-    def stop(self) -> None:
-        self.stopping = True
-        self.process.terminate()
-        last = threading.Timer(PATIENCE, self.process.kill)
-        last.daemon = True
-        last.start()
-
-
-def keep_output(process: subprocess.Popen[bytes], file: Path) -> None:
-    """Append the output of a process to a file, up to a size, until it ends."""
-    assert process.stdout is not None
-    assert process.stdin is not None
-    with contextlib.suppress(OSError), file.open("ab") as kept:
-        for chunk in iter(partial(process.stdout.read1, 2**16), b""):  # pyright: ignore[reportAttributeAccessIssue]
-            kept.write(chunk[: max(0, MOST_OUTPUT - kept.tell())])
-            kept.flush()
-    process.wait()
-    process.stdin.close()
 
 
 class Trainings:
@@ -302,21 +258,7 @@ class Trainings:
 
     def _launch(self, name: str, kind: str, words: list[str]) -> None:
         """Start `innerloop WORDS...` in a process of its own."""
-        before = [sys.executable, "-P", "-m", "innerloop.web.child", str(LIMIT)]
-        surroundings = {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "120"}
-        process = subprocess.Popen(
-            [*before, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **surroundings},
-            start_new_session=True,  # Ctrl-C is for the server, which stops them
-        )
-        file = self.root / name / OUTPUT
-        keep: Callable[[], None] = partial(keep_output, process, file)
-        keeper = threading.Thread(target=keep, name=f"output of {name}", daemon=True)
-        keeper.start()
-        self.jobs[name] = Job(kind, process, keeper)
+        self.jobs[name] = launch(words, self.root / name / OUTPUT, kind, LIMIT)
 
 
 def _failed(job: Job) -> bool:

@@ -43,9 +43,10 @@ class ProtoNet(Learner):
             similarity) or "p-norm" (to the power of p).
         p: exponent of the p-norm.
         scale: initial value of the learned scale of distances.
-        views: in evaluation mode, compare square images in so many views and average
-            the distances: 4 rotations, or 8 with reflections. For encoders trained with
-            rotated images as separate classes, as on Omniglot.
+        views: in evaluation mode, compare images in so many views and average the
+            distances: 2 are the image and its mirror image, for photographs; 4 are the
+            rotations of a square image, and 8 those with reflections, for encoders
+            trained with rotated images as separate classes, as on Omniglot.
         rotate_support: in training, average the loss over splits of a task, in which
             each block of `shots` examples per class is the support set once and all
             others are the query set; costs little, since every example is embedded
@@ -57,7 +58,7 @@ class ProtoNet(Learner):
     metric: Metric = "euclidean"
     p: Positive = 1.0
     scale: Positive = 0.1
-    views: Literal[1, 4, 8] = 1
+    views: Literal[1, 2, 4, 8] = 1
     rotate_support: bool = True
     likelihood: Likelihood = Categorical()
 
@@ -87,10 +88,11 @@ class ProtoNet(Learner):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, nn.Module]:
         square = spec.is_image and spec.x_shape[-1] == spec.x_shape[-2]
-        if build_args.get("views", 1) > 1 and not square:
+        views = build_args.get("views", 1)
+        if views > 1 and not (square if views > 2 else spec.is_image):
             raise InnerloopError(
-                f"views={build_args['views']} needs square images; got inputs of shape "
-                f"{spec.x_shape}: use views=1"
+                f"views={views} needs {'square ' if views > 2 else ''}images; got "
+                f"inputs of shape {spec.x_shape}: use views=1"
             )
         body = encoder(
             spec, build_args.get("encoder"), image="conv6", vector="wide-mlp"
@@ -114,8 +116,8 @@ class ProtoNet(Learner):
         """x (m, *x_shape) in the learned metric space (m, d), views concatenated."""
         if self.training or self.views == 1:
             return self.encoder(x)
-        views = [x.rot90(turns, (-2, -1)) for turns in range(4)]
-        views += [view.flip(-1) for view in views[: self.views - 4]]
+        views = [x] if self.views == 2 else [x.rot90(k, (-2, -1)) for k in range(4)]
+        views += [view.flip(-1) for view in views[: self.views - len(views)]]
         power = self.p if self.metric == "p-norm" else 2.0
         z = torch.cat([self.encoder(view) for view in views], -1)
         return z / self.views ** (1 / power)  # so that distances are averaged

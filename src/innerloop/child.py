@@ -1,9 +1,10 @@
 """A command in a process that does not outlive the one that started it.
 
-`python -m innerloop.web.child SECONDS ARGUMENTS...` runs `innerloop ARGUMENTS...`. The
-process that starts it holds the other end of its standard input: when that closes, for
-whatever reason, or when the time is over, the command is stopped as by SIGTERM, so that
-a training saves a checkpoint first.
+`python -m innerloop.child SECONDS ARGUMENTS...` runs `innerloop ARGUMENTS...`, or the
+script that the first argument names (`FILE.py ARGUMENTS...`). The process that starts
+it holds the other end of its standard input: when that closes, for whatever reason, or
+when the time is over, the command is stopped as by SIGTERM, so that a training saves a
+checkpoint first.
 """
 
 from __future__ import annotations
@@ -39,8 +40,14 @@ def main() -> None:
         thread.daemon = True
         thread.start()
     if hasattr(os, "nice"):
-        os.nice(5)  # the page comes first
-    runpy.run_module("innerloop", run_name="__main__", alter_sys=True)
+        os.nice(5)  # the process that started it comes first
+    if sys.argv[1].endswith(".py"):
+        script = sys.argv[1]
+        del sys.argv[0]
+        sys.path.insert(0, os.path.dirname(script))
+        runpy.run_path(script, run_name="__main__")
+    else:
+        runpy.run_module("innerloop", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
