@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Reptile(MetaGradient):
     """
 
     parts: Count = 1
+    # one step would be training on all tasks at once
+    learner_defaults: ClassVar[dict[str, Any]] = {"inner_steps": 10}
     requires: ClassVar[type[Learner]] = Descent
 
     def check(self, learner: Learner, tasks: TaskDistribution) -> None:
