@@ -69,6 +69,7 @@ class Beside(nn.Module):
 
 IMAGE_ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "conv4": lambda spec: Conv4(spec.x_shape),
+    "conv4-strided": lambda spec: Conv4(spec.x_shape, strided=True),
     "conv6": lambda spec: Conv6(spec.x_shape),
     "resnet12": lambda spec: ResNet12(spec.x_shape),
     "resnet12-flat": lambda spec: ResNet12(spec.x_shape, flat=True),

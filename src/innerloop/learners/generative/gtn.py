@@ -72,6 +72,8 @@ class GTN(Descent):
     inner_steps: Count = 20
     likelihood: Likelihood = Categorical()
 
+    learned_initialization = False  # steps are on generated examples
+
     kinds = ("classes",)
     encode_jointly = True
     defaults = MetaTrainConfig(queries=5, batch=8, optimizer="Adam", lr=1e-3)

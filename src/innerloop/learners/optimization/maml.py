@@ -133,7 +133,9 @@ class MAML(Descent):
         still = {name: w for name, w in weights.items() if name not in moving}
         first_order = self.first_order or self.progress < self.second_order_after
         grads = self.gradient(moving, support, still, first_order)
-        moved = {name: w - self.inner_lr * grads[name] for name, w in moving.items()}
+        moved = {
+            name: w.sub(grads[name], alpha=self.inner_lr) for name, w in moving.items()
+        }
         return {**still, **moved}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
