@@ -43,7 +43,8 @@ $(PEERS)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 bench: setup $(PEERS)/.ready
-	$(BIN)/python benchmarks/bench.py --python $(PEERS)/bin/python
+	$(BIN)/innerloop study run performance --jobs 1
+	$(BIN)/python docs/generate.py
 
 docs: setup
 	$(BIN)/python docs/generate.py

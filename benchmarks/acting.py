@@ -13,8 +13,6 @@ chosen on other tasks, by the return after the last update.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import time
 from collections.abc import Sequence
 from itertools import product
@@ -22,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import finish, parser_of, row
 from torch import Tensor
 
 from innerloop import MAML, meta_train
 from innerloop.cli.figures import pyplot
-from innerloop.measurements import student_t
+from innerloop.measurements import Estimate, Report, Table
 from innerloop.rl import (
     ENVIRONMENTS,
     Environment,
@@ -128,18 +127,9 @@ def returns(rollouts: list[Rollout]) -> list[float]:
     return [float(mean_return(each).mean()) for each in rollouts]
 
 
-def over_seeds(rows: list[list[float]]) -> list[tuple[float, float]]:
-    """Mean and half width of the 95 % interval, by Student's t."""
-    found = torch.tensor(rows)
-    half = torch.full_like(found[0], math.nan)
-    if len(rows) > 1:
-        half = student_t(len(rows) - 1) * found.std(0) / math.sqrt(len(rows))
-    return list(zip(found.mean(0).tolist(), half.tolist(), strict=True))
-
-
 def draw(
     path: Path,
-    results: dict[str, list[tuple[float, float]]],
+    results: dict[str, list[list[float]]],
     rollouts: list[Rollout],
     goals: Tensor,
 ) -> None:
@@ -148,8 +138,10 @@ def draw(
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8, 3.4), constrained_layout=True
     )
-    for (name, points), color in zip(results.items(), ("C0", "C7"), strict=False):
-        mean, half = torch.tensor(points).T
+    for (name, some), color in zip(results.items(), ("C0", "C7"), strict=False):
+        found = [Estimate.of(values) for values in torch.tensor(some).T]
+        mean = torch.tensor([each.mean for each in found])
+        half = torch.tensor([each.interval or 0.0 for each in found])
         left.plot(range(UPDATES + 1), mean, "o-", color=color, label=name)
         left.fill_between(
             range(UPDATES + 1), mean - half, mean + half, alpha=0.2, color=color
@@ -174,9 +166,7 @@ def draw(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("environment", choices=("navigation", "half-cheetah"))
     parser.add_argument("--horizon", type=int, help="most steps in an episode")
     parser.add_argument("--episodes", type=int, help="episodes before an update")
@@ -202,7 +192,6 @@ def main() -> None:
         "--tasks", type=int, default=100, help="number of test tasks (100)"
     )
     parser.add_argument("--alone", action="store_true", help="train MAML only")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="file of a figure (navigation only)")
     options = parser.parse_args()
     sizes: dict[str, Any] = {
@@ -230,16 +219,24 @@ def main() -> None:
         found = returns(tested(policy, test, options.tasks, seed, later))
         rows.setdefault("trained on all tasks at once", []).append(found)
         print(f"seed {seed}, all at once: {found}", flush=True)
-    results = {name: over_seeds(each) for name, each in rows.items()}
-    heads = " | ".join(f"{update} updates" for update in range(UPDATES + 1))
-    print(f"| initialization | {heads} |")
-    for name, points in results.items():
-        cells = " | ".join(f"{mean:.2f} ± {half:.2f}" for mean, half in points)
-        print(f"| {name} | {cells} |")
-    if options.json:
-        options.json.write_text(
-            json.dumps({"rows": rows, "results": results}, indent=2)
+    updates = ["1 update" if i == 1 else f"{i} updates" for i in range(UPDATES + 1)]
+    title = "return of an episode"
+    each = [
+        row(
+            {"initialization": name, "seed": seed}, dict(zip(updates, one, strict=True))
         )
+        for name, some in rows.items()
+        for seed, one in enumerate(some, options.first_seed)
+    ]
+    means = [
+        row(
+            {"initialization": name},
+            dict(zip(updates, torch.tensor(some).T.contiguous(), strict=True)),
+        )
+        for name, some in rows.items()
+    ]
+    tables = Table(title, tuple(means)), Table(f"{title}, each training", tuple(each))
+    finish(Report(tables), options)
     if options.plot:
         rng = torch.Generator().manual_seed(options.first_seed)
         goals = test.params_of(test.sample(options.tasks, rng))
@@ -248,7 +245,7 @@ def main() -> None:
             for corner in ((0.4, 0.4), (-0.4, 0.3), (-0.3, -0.4), (0.3, -0.3))
         ]
         shown = [Rollout(*(part[corners] for part in each)) for each in paths]
-        draw(options.plot, results, shown, goals[corners])
+        draw(options.plot, rows, shown, goals[corners])
 
 
 if __name__ == "__main__":

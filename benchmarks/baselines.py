@@ -1,26 +1,20 @@
-"""What scikit-learn reaches on the support sets of unseen tasks, without meta-learning:
-the rows beside ours in docs/results.md.
+"""What scikit-learn reaches on the support sets of unseen tasks of texts, without
+meta-learning: logistic regression on TF-IDF of words and pairs of words.
 
-python benchmarks/baselines.py clinc
-logistic regression on TF-IDF of words and pairs of words
-python benchmarks/baselines.py tox21        a random forest on fingerprints
+python benchmarks/baselines.py clinc --frequencies support
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
+from reporting import finish, parser_of, row, table
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from innerloop.engine.scores import roc_auc
-from innerloop.measurements import Estimate
-from innerloop.tasks import ClassBank, Episodes, tox21
+from innerloop.tasks import ClassBank, Episodes
 from innerloop.tasks.text import DOMAINS, requests
 
 
@@ -67,59 +61,21 @@ def clinc_scores(tasks: int, shots: int, known: bool, split: str) -> Iterator[fl
         )
 
 
-def tox21_scores(tasks: int, split: str) -> Iterator[float]:
-    """Area under the ROC curve, task by task, of 10 + 10 molecules and 32 + 32
-    queries.
-    """
-    for task in (
-        tox21(split, shots=10, queries=32)
-        .sample(tasks, torch.Generator().manual_seed(0))
-        .unbind()
-    ):
-        forest = RandomForestClassifier(100, random_state=0).fit(
-            task.support.x.numpy(), task.support.y.argmax(-1).numpy()
-        )
-        yield float(
-            roc_auc(
-                torch.from_numpy(forest.predict_proba(task.query.x.numpy())[:, 1]),
-                task.query.y[:, 1],
-            )
-        )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("which", choices=("clinc", "tox21"))
+    parser = parser_of(__doc__)
+    parser.add_argument("which", choices=("clinc",))
+    parser.add_argument("--frequencies", choices=("support", "training"), required=True)
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--split", choices=("val", "test"), default="test")
     options = parser.parse_args()
-    if options.which == "tox21":
-        report("random forest", tox21_scores(options.tasks, options.split))
-        return
-    for shots in (1, 5):
-        for known in (False, True):
-            counted = (
-                "words counted in the training split"
-                if known
-                else "words counted in the support set"
-            )
-            report(
-                f"TF-IDF, 5-way {shots}-shot, {counted}",
-                clinc_scores(options.tasks, shots, known, options.split),
-            )
-
-
-def report(name: str, scores: Iterator[float]) -> None:
-    begun = time.perf_counter()
-    values = torch.tensor(list(scores))
-    mean, interval = Estimate.of(values)
-    print(
-        f"{name}: {mean:.4f} ± {interval:.4f} ({len(values)} tasks, "
-        f"{time.perf_counter() - begun:.0f} s)",
-        flush=True,
-    )
+    known = options.frequencies == "training"
+    rows = [
+        row({"ways": 5, "shots": shots}, {"accuracy": torch.tensor(list(scores))}, "%")
+        for shots in (1, 5)
+        for scores in [clinc_scores(options.tasks, shots, known, options.split)]
+    ]
+    title = f"TF-IDF, words counted in the {options.frequencies} set"
+    finish(table(title, rows), options)
 
 
 if __name__ == "__main__":

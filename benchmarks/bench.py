@@ -1,5 +1,6 @@
-"""innerloop beside its peers, in one interleaved run; writes the tables of
-docs/performance.md and README.md, and docs/performance.png.
+"""innerloop beside its peers, in one interleaved run: speed, or memory.
+
+python benchmarks/bench.py speed --python .venv-peers/bin/python
 
 Every contender is a process of its own (contenders.py) in the peers' virtual
 environment, which `make bench` sets up; all get the same tasks, nets and initial
@@ -9,29 +10,26 @@ loop in double precision.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import torch
-from sampling import rates
-from serving import latencies
+from reporting import finish, parser_of, row
 from torch import Tensor
 
 from innerloop import MAML, TaskDistribution
+from innerloop.measurements import Report, Table
 from innerloop.nets import Conv4
 from innerloop.tasks import omniglot, sinusoid, strokes
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 CHECKED = 5  # smaller batches whose gradients are compared
 
 
@@ -306,135 +304,63 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({known}), no GPU, PyTorch {version}"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [list(head), *[list(map(str, row)) for row in rows]]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def speed_report(results: dict[str, list[dict[str, Any]]]) -> Report:
+    """The speedup of each workload, and every contender."""
+    short, rows = [], []
+    for title, found in results.items():
+        for each in found:
+            values = {
+                "tasks per second": each["rate"],
+                "lowest": each["low"],
+                "highest": each["high"],
+                "ratio to the first": each["ratio"],
+                "gradient error": each["error"],
+            }
+            rows.append(row({"workload": title, "library": each["contender"]}, values))
+        ratios = {each["contender"]: each["ratio"] for each in found}
+        names = {"innerloop": "float32", "innerloop bf16": "bf16"}
+        ours = {to: ratios[name] for name, to in names.items() if name in ratios}
+        labels = {"workload": title, "compared with": found[0]["contender"]}
+        short.append(row(labels, ours))
+    tables = Table("speedup", tuple(short)), Table("meta-steps", tuple(rows))
+    return Report(tables, (machine(),))
 
 
-def rendered(results: dict[str, Any]) -> dict[str, str]:
-    """The tables by name."""
-    rows, short = [], []
-    for workload in WORKLOADS:
-        found = results["speed"].get(workload.name, [])
-        for row in found:
-            spread = f"{row['rate']:,.1f} ({row['low']:,.1f} to {row['high']:,.1f})"
-            rows.append(
-                (
-                    workload.title,
-                    row["contender"],
-                    spread,
-                    f"{row['ratio']:.2f}",
-                    f"{row['error']:.0e}",
-                )
-            )
-        if found:
-            ours = {row["contender"]: f"{row['ratio']:.1f}" for row in found}
-            short.append(
-                (
-                    workload.title,
-                    found[0]["contender"],
-                    ours["innerloop"],
-                    ours.get("innerloop bf16", "-"),
-                )
-            )
-    made: dict[str, Any] = results["memory"]
+def memory_report(found: dict[str, Any]) -> Report:
+    steps = [f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS]
+    tasks = [f"{n} tasks" for n in MEMORY_TASKS]
     by_steps = [
-        (name, *(f"{size:,.0f}" for size in sizes), f"{made['one task'][name]:,.0f}")
-        for name, sizes in made["steps"].items()
+        row(
+            {"library": name},
+            {
+                **dict(zip(steps, sizes, strict=True)),
+                "20 inner steps, 1 task": found["one task"][name],
+            },
+        )
+        for name, sizes in found["steps"].items()
     ]
     by_tasks = [
-        (name, *(f"{size:,.0f}" for size in sizes))
-        for name, sizes in made["tasks"].items()
+        row({"library": name}, dict(zip(tasks, sizes, strict=True)))
+        for name, sizes in found["tasks"].items()
     ]
+    after = ["after 1,000 meta-steps", "after 10,000"]
     leak = [
-        (title, *(f"{size:,.0f}" for size in sizes))
-        for title, sizes in made["leak"].items()
+        row({"tasks": title}, dict(zip(after, sizes, strict=True)))
+        for title, sizes in found["leak"].items()
     ]
-    drawn = [
-        (
-            title,
-            f"{episodes:,.0f}",
-            *(f"{ratio:.1f}" if ratio else "" for ratio in ratios),
-            f"{100 * share:.1f} %" if share else "",
-        )
-        for title, episodes, *ratios, share in results["sampling"]
-    ]
-    served = [
-        (title, f"{p50:,.1f}", f"{p99:,.1f}") for title, p50, p99 in results["serving"]
-    ]
-    said = f"Measured with `make bench` on {results['machine']}."
-    after = (
-        [table(("MiB resident", "after 1,000 meta-steps", "after 10,000"), leak)]
-        if leak
-        else []
+    tables = (
+        Table("MiB at 16 tasks", tuple(by_steps)),
+        Table("MiB at 5 inner steps", tuple(by_tasks)),
+        Table("MiB resident", tuple(leak)),
     )
-    return {
-        "machine": said,
-        "speed": table(
-            (
-                "workload",
-                "library",
-                "tasks per second: median (lowest to highest)",
-                "ratio to the first row",
-                "gradient error",
-            ),
-            rows,
-        ),
-        "memory": "\n\n".join(
-            [
-                table(
-                    (
-                        "MiB at 16 tasks",
-                        *(f"{n} inner step{'s' * (n > 1)}" for n in MEMORY_STEPS),
-                        "20 inner steps, 1 task",
-                    ),
-                    by_steps,
-                ),
-                table(
-                    ("MiB at 5 inner steps", *(f"{n} tasks" for n in MEMORY_TASKS)),
-                    by_tasks,
-                ),
-                *after,
-            ]
-        ),
-        "sampling": table(
-            (
-                "tasks",
-                "episodes per second",
-                "speedup over image by image, from memory",
-                "speedup over image by image, from files",
-                "share of a meta-step",
-            ),
-            drawn,
-        ),
-        "serving": table(("operation", "median, ms", "99th percentile, ms"), served),
-        "short": said
-        + "\n\n"
-        + table(
-            ("workload", "compared with", "speedup, float32", "speedup, bf16"),
-            short,
-        ),
-    }
+    return Report(tables, (machine(),))
 
 
-def written(file: Path, tables: dict[str, str]) -> None:
-    """The file with its marked places filled anew."""
-    text = file.read_text()
-    for name, content in tables.items():
-        begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-        if begin in text:
-            before, _, rest = text.partition(begin)
-            text = f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
-    file.write_text(text)
-
-
-def drawn(results: dict[str, Any], file: Path) -> None:
+def drawn(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """A picture of the ratios."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = [workload for workload in WORKLOADS if workload.name in results["speed"]]
     names = [*PEERS, *OURS]
     colors = dict(
         zip(
@@ -444,22 +370,21 @@ def drawn(results: dict[str, Any], file: Path) -> None:
         )
     )
     figure, axes = plt.subplots(figsize=(11, 4.2), layout="constrained")
-    for i, workload in enumerate(shown):
-        rows = results["speed"][workload.name]
-        for j, row in enumerate(rows):
+    for i, rows in enumerate(results.values()):
+        for j, one in enumerate(rows):
             at = i + 0.8 * ((j + 0.5) / len(rows) - 0.5)
-            axes.bar(at, row["ratio"], 0.76 / len(rows), color=colors[row["contender"]])
+            axes.bar(at, one["ratio"], 0.76 / len(rows), color=colors[one["contender"]])
             axes.text(
                 at,
-                row["ratio"],
-                f"{row['ratio']:.1f}",
+                one["ratio"],
+                f"{one['ratio']:.1f}",
                 ha="center",
                 va="bottom",
                 fontsize=7,
             )
     axes.set_xticks(
-        range(len(shown)),
-        [workload.title.replace(", ", ",\n") for workload in shown],
+        range(len(results)),
+        [title.replace(", ", ",\n") for title in results],
         fontsize=8,
     )
     axes.set_yscale("log")
@@ -474,16 +399,15 @@ def drawn(results: dict[str, Any], file: Path) -> None:
     )
     axes.set_ylim(
         0.4,
-        max(row["ratio"] for rows in results["speed"].values() for row in rows) * 2.2,
+        max(row["ratio"] for rows in results.values() for row in rows) * 2.2,
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=130)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
+    parser.add_argument("what", choices=("speed", "memory"))
     parser.add_argument(
         "--python", default=sys.executable, help="the interpreter that has the peers"
     )
@@ -491,52 +415,21 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="of one contender in one round"
     )
-    parser.add_argument(
-        "--only",
-        nargs="*",
-        default=["speed", "memory", "sampling", "serving"],
-        help="parts, or workloads, to measure again",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=HERE.parent / "runs" / "bench.json",
-        help="where figures are kept between runs",
-    )
+    titles = [workload.title for workload in WORKLOADS]
+    parser.add_argument("--only", nargs="*", choices=titles, default=titles)
+    parser.add_argument("--plot", type=Path, help="a file for a figure of the speed")
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        "speed": {},
-        "memory": {"steps": {}, "tasks": {}, "one task": {}, "leak": {}},
-        "sampling": [],
-        "serving": [],
+    if options.what == "memory":
+        finish(memory_report(memory(options.python)), options)
+        return
+    results = {
+        workload.title: speed(workload, options.python, options.rounds, options.seconds)
+        for workload in WORKLOADS
+        if workload.title in options.only
     }
-    if options.results.is_file():
-        results.update(json.loads(options.results.read_text()))
-    results["machine"] = machine()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-
-    def keep() -> None:
-        options.results.write_text(json.dumps(results, indent=1))
-
-    for workload in WORKLOADS:
-        if "speed" in options.only or workload.name in options.only:
-            results["speed"][workload.name] = speed(
-                workload, options.python, options.rounds, options.seconds
-            )
-            keep()
-    parts = {
-        "memory": lambda: memory(options.python),
-        "sampling": rates,
-        "serving": latencies,
-    }
-    for part, measure in parts.items():
-        if part in options.only:
-            results[part] = measure()
-            keep()
-    tables = rendered(results)
-    written(DOCS / "performance.md", tables)
-    written(HERE.parent / "README.md", {"short": tables["short"]})
-    drawn(results, DOCS / "performance.png")
+    if options.plot:
+        drawn(results, options.plot)
+    finish(speed_report(results), options)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ python benchmarks/evolution.py --speed
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from reporting import finish, parser_of, row, table
 from torch import Tensor, nn
 
 from innerloop import (
@@ -25,7 +25,7 @@ from innerloop import (
     meta_train,
 )
 from innerloop.engine import population
-from innerloop.measurements import Estimate
+from innerloop.measurements import Report
 from innerloop.metagrad import ES, Backprop, es
 from innerloop.tasks import sinusoid, strokes
 
@@ -127,11 +127,8 @@ def losses(learner: Learner, tasks: TaskDistribution) -> Tensor:
     ).detach()
 
 
-def compare(share: float) -> None:
-    print(
-        "| learner and tasks | weights | backprop | es | es - backprop | meta-steps "
-        "| seconds |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+def compare(share: float) -> Report:
+    rows = []
     for case in CASES:
         (descended, quick), (evolved, slow) = (
             trained(case, case.backprop, share),
@@ -140,19 +137,21 @@ def compare(share: float) -> None:
         found = [
             losses(learner, case.tasks("test")) for learner in (descended, evolved)
         ]
-        cells = [
-            f"{e.mean:.3f} ± {e.interval:.3f}"
-            for e in map(Estimate.of, (*found, found[1] - found[0]))
-        ]
-        weights, steps = (
-            sum(p.numel() for p in descended.parameters()),
-            f"{case.backprop.steps:,} and {case.es.steps:,}",
-        )
-        print(
-            f"| {case.name} | {weights:,} | {' | '.join(cells)} | {steps} "
-            f"| {quick:.0f} and {slow:.0f} |",
-            flush=True,
-        )
+        weights = sum(p.numel() for p in descended.parameters())
+        labels = {
+            "learner and tasks": case.name,
+            "weights": f"{weights:,}",
+            "meta-steps": f"{case.backprop.steps:,} and {case.es.steps:,}",
+            "seconds": f"{quick:,.0f} and {slow:,.0f}",
+        }
+        values = {
+            "backprop": found[0],
+            "es": found[1],
+            "es minus backprop": found[1] - found[0],
+        }
+        rows.append(row(labels, values))
+        print(rows[-1], flush=True)
+    return table("loss on unseen tasks", rows)
 
 
 def seconds(
@@ -177,7 +176,7 @@ def seconds(
     return min(found[1:])
 
 
-def speed() -> None:
+def speed() -> Report:
     curves, images = sinusoid("train"), drawings("train")
     cases: list[tuple[str, Learner, TaskDistribution, int, int]] = [
         ("MAML, sinusoid, 64 pairs, 8 tasks", MAML.build(curves.spec), curves, 64, 8),
@@ -210,28 +209,22 @@ def speed() -> None:
             2,
         ),
     ]
-    print(
-        "| workload | one by one, ms | at once, ms | times as fast |\n"
-        "| --- | --- | --- | --- |"
-    )
+    rows = []
     for name, *case in cases:
         slow, fast = (
             seconds(*case, numbers=0),
             seconds(*case, numbers=population.CHUNK_NUMBERS),
         )
-        print(
-            f"| {name} | {1000 * slow:.0f} | {1000 * fast:.0f} | {slow / fast:.1f} |",
-            flush=True,
-        )
+        times = {"one by one, ms": 1000 * slow, "at once, ms": 1000 * fast}
+        rows.append(row({"workload": name}, {**times, "times as fast": slow / fast}))
+    return table("one meta-gradient", rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--speed", action="store_true", help="time populations instead")
     parser.add_argument(
         "--share", type=float, default=1.0, help="share of the meta-steps to take (1)"
     )
     options = parser.parse_args()
-    speed() if options.speed else compare(options.share)
+    finish(speed() if options.speed else compare(options.share), options)

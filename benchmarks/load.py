@@ -30,6 +30,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from reporting import finish, parser_of, row, table
+
 ASKS, TEACHES, MAPS = 0.80, 0.10, 0.05  # shares of requests; the rest undo
 CLASSES = ("circle", "cross")
 
@@ -206,8 +208,10 @@ async def watch(process: int, found: list[float]) -> None:
         await asyncio.sleep(1)
 
 
-async def measure(options: argparse.Namespace, port: int, token: str, pid: int) -> int:
-    """Run the users and print what was measured; returns the number of faults."""
+async def measure(
+    options: argparse.Namespace, port: int, token: str, pid: int
+) -> dict[str, float]:
+    """Run the users; returns what was measured of all requests."""
     times: dict[str, list[float]] = defaultdict(list)
     faults: list[str] = []
     users = [User(n, port, token, times, faults) for n in range(options.users)]
@@ -221,7 +225,7 @@ async def measure(options: argparse.Namespace, port: int, token: str, pid: int) 
     seconds = time.perf_counter() - began
     watching.cancel()
     spent = processor(pid) - spent
-    report(times, seconds)
+    found = report(times, seconds)
     count = sum(map(len, times.values()))
     print(
         f"the server used {100 * spent / seconds:.0f} % of a processor, "
@@ -232,10 +236,12 @@ async def measure(options: argparse.Namespace, port: int, token: str, pid: int) 
     print(
         f"memory of the server {first:.0f} MiB, at most {most:.0f}, at last {last:.0f}"
     )
-    return len(faults)
+    return {**found, "faults": len(faults), "memory of the server, MiB": most}
 
 
-def report(times: dict[str, list[float]], seconds: float) -> None:
+def report(times: dict[str, list[float]], seconds: float) -> dict[str, float]:
+    """Prints times per operation; returns those of all."""
+    found: dict[str, float] = {}
     every = [t for some in times.values() for t in some]
     print(
         f"{'':8}{'requests':>9}{'per s':>8}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8} ms"
@@ -248,10 +254,16 @@ def report(times: dict[str, list[float]], seconds: float) -> None:
             *(f"{value:8.0f}" for value in shown),
             sep="",
         )
+        found = {
+            "requests per second": len(some) / seconds,
+            "median, ms": shown[0],
+            "95 % within, ms": shown[1],
+        }
+    return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Many people at the page.")
+    parser = parser_of(__doc__)
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--pause", type=float, default=1.0, help="mean, seconds")
@@ -273,11 +285,12 @@ def main() -> int:
                 f"{options.users} users, a request of each every {options.pause:g} s, "
                 f"{options.seconds:g} s, {os.cpu_count()} processors"
             )
-            faults = asyncio.run(measure(options, int(found[1]), found[2], server.pid))
+            values = asyncio.run(measure(options, int(found[1]), found[2], server.pid))
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
-    return int(faults > 0)
+    finish(table("requests of all users", [row({}, values)]), options)
+    return int(values["faults"] > 0)
 
 
 if __name__ == "__main__" and main():

@@ -1,39 +1,40 @@
 """Tox21 with test molecules that occur in training assays (the published protocol),
 and with unseen molecules.
 
-Prints a Markdown table of the area under the ROC curve on unseen assays: each learner
-after the same training time, at its best step on the validation split (other assays,
-and other molecules where they are split), beside a random forest, ridge regression, a
-quadratic probe and the nearest class mean, each on the support set alone.
+The area under the ROC curve on unseen assays: each learner after the same training
+time, at its best step on the validation split (other assays, and other molecules where
+they are split), beside a random forest, ridge regression, a quadratic probe and the
+nearest class mean, each on the support set alone.
 
     INNERLOOP_DATA=... python benchmarks/molecules.py --minutes 3
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
+from reporting import finish, parser_of, row, table
 from torch import Tensor
 
 from innerloop.core.learner import Learner
+from innerloop.core.task import Task
 from innerloop.engine.scores import roc_auc
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML
 from innerloop.learners.optimization.r2d2 import R2D2
-from innerloop.measurements import Estimate
 from innerloop.metagrad.meta_train import build_optimizer, meta_train, warmup_cosine
 from innerloop.tasks.molecules import Assays, Protocol, tox21
-from innerloop.tasks.ranking import baselines
+from innerloop.tasks.ranking import baselines, by
 
 SHOTS, QUERIES, BATCH = 10, 32, 8
 LEARNERS: dict[str, Callable[[Assays], Learner]] = {
-    "protonet": lambda tasks: ProtoNet.build(tasks.spec),
-    "maml": lambda tasks: MAML.build(tasks.spec, inner_lr=0.1, inner_steps=5),
-    "r2d2": lambda tasks: R2D2.build(tasks.spec),
+    "ProtoNet": lambda tasks: ProtoNet.build(tasks.spec),
+    "MAML": lambda tasks: MAML.build(tasks.spec, inner_lr=0.1, inner_steps=5),
+    "R2D2": lambda tasks: R2D2.build(tasks.spec),
 }
 
 
@@ -48,15 +49,10 @@ def tasks_of(split: str, protocol: Protocol, fingerprint: str) -> Assays:
     )
 
 
-def scores(learner: Learner, tasks: Assays, n: int, seed: int) -> Tensor:
+def scores(learner: Learner, tasks: Sequence[Task]) -> Tensor:
     """Area under the ROC curve of every task (n,)."""
-    generator, found = torch.Generator().manual_seed(seed), []
     learner.eval()
-    for _ in range(n // 20):
-        for task in tasks.sample(20, generator).unbind():
-            outputs = learner.predict(learner.adapt(task.support), task.query.x)
-            margin = (outputs[:, 1] - outputs[:, 0]).detach()
-            found.append(roc_auc(margin, task.query.y[:, 1]))
+    found = [roc_auc(by(learner)(task).detach(), task.query.y[:, 1]) for task in tasks]
     return torch.stack(found)
 
 
@@ -69,6 +65,7 @@ def trained(
     learner = LEARNERS[name](tasks)
     config = replace(learner.defaults, batch=BATCH)
     best, kept = 0.0, learner.state_dict()
+    validation = val.sample(100, torch.Generator().manual_seed(1)).unbind()
     due = begun = time.monotonic()
     for step in meta_train(
         learner,
@@ -82,7 +79,7 @@ def trained(
     ):
         if time.monotonic() < due:
             continue
-        found = float(scores(learner, val, 100, 1).mean())
+        found = float(scores(learner, validation).mean())
         if found > best:
             best = found
             kept = {k: v.detach().clone() for k, v in learner.state_dict().items()}
@@ -95,37 +92,46 @@ def trained(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--tasks", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learners", nargs="*", default=list(LEARNERS))
     parser.add_argument(
-        "--molecules", nargs="*", default=["disjoint", "scaffold", "shared"]
+        "--learners", nargs="*", choices=list(LEARNERS), default=list(LEARNERS)
     )
+    parser.add_argument("--molecules", choices=get_args(Protocol), default="disjoint")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--fingerprint", default="ecfp")
     chosen = parser.parse_args()
-    print("| learner | molecules | ROC-AUC |\n| --- | --- | --- |", flush=True)
-    for protocol in chosen.molecules:
-        test = tasks_of("test", protocol, chosen.fingerprint)
-        generator = torch.Generator().manual_seed(0)
-        drawn = test.sample(chosen.tasks, generator).unbind()
-        rows = {
-            name: torch.stack(
-                [roc_auc(method(task), task.query.y[:, 1]) for task in drawn]
-            )
-            for name, method in baselines().items()
+    test = tasks_of(chosen.split, chosen.molecules, chosen.fingerprint)
+    generator = torch.Generator().manual_seed(0)
+    drawn = test.sample(chosen.tasks, generator).unbind()
+    found = {
+        name: torch.stack(
+            [roc_auc(method(task), task.query.y[:, 1]) for task in drawn]
+        ).detach()
+        for name, method in baselines().items()
+    }
+    trained_ones = {
+        name: scores(
+            trained(
+                name, chosen.molecules, chosen.fingerprint, chosen.minutes, chosen.seed
+            ),
+            drawn,
+        )
+        for name in chosen.learners
+    }
+    rows = [
+        row({"method": name}, {"roc_auc": values})
+        for name, values in trained_ones.items()
+    ]
+    for name, values in found.items():
+        gaps = {
+            f"roc_auc of {own} minus this": best - values
+            for own, best in trained_ones.items()
         }
-        for name in chosen.learners:
-            learner = trained(
-                name, protocol, chosen.fingerprint, chosen.minutes, chosen.seed
-            )
-            rows[name] = scores(learner, test, chosen.tasks, 0)
-        for name, values in rows.items():
-            mean, interval = Estimate.of(values)
-            print(f"| {name} | {protocol} | {mean:.3f} ± {interval:.3f} |", flush=True)
+        rows.append(row({"method": name}, {"roc_auc": values, **gaps}))
+    finish(table(f"{chosen.molecules} molecules, {chosen.fingerprint}", rows), chosen)
 
 
 if __name__ == "__main__":

@@ -9,23 +9,21 @@ split.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from reporting import finish, parser_of, row
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.learners.optimization.l2o import L2O
+from innerloop.measurements import Report, Table
 from innerloop.tasks import mlp_digits, quadratics
 
 RATES = [float(f"{m}e{e}") for e in range(-4, 2) for m in (1, 3)]  # 0.0001 to 30
@@ -99,9 +97,10 @@ def compare(
     tasks: Callable[[str], TaskDistribution],
     n: int,
     seed: int,
-) -> dict[str, dict[str, object]]:
+) -> dict[str, tuple[dict[str, Tensor | float], Tensor]]:
     """For every optimizer, the last loss and the mean over all steps of `n` test tasks,
-    with half widths of 95 % intervals, and the curve.
+    by how much they are above those of the learned one, and the rates; and the curve of
+    the optimizer with the best mean, with half widths of 95 % intervals.
     """
     spec = tasks("test").spec
     learner = L2O.build(
@@ -118,13 +117,13 @@ def compare(
     )
     begin = starts(make, n)
     measures: dict[str, Callable[[Tensor], Tensor]] = {
-        "last": lambda curves: curves[:, -1],
-        "mean": lambda curves: curves.mean(1),
+        "final loss": lambda curves: curves[:, -1],
+        "mean loss": lambda curves: curves.mean(1),
     }
     own = learned_curve(learner, begin, test)
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, tuple[dict[str, Tensor | float], Tensor]] = {}
     for name in ("learned", *OPTIMIZERS):
-        found: dict[str, object] = {}
+        found: dict[str, Tensor | float] = {}
         tried = (
             {
                 rate: curve_of(OPTIMIZERS[name], rate, learner, begin, val)
@@ -133,31 +132,17 @@ def compare(
             if name in OPTIMIZERS
             else {}
         )
+        curves = own
         for measure, of in measures.items():
-            rate = (
-                min(tried, key=lambda rate: float(of(tried[rate]).mean()))
-                if tried
-                else None
-            )
-            curves = (
-                curve_of(OPTIMIZERS[name], rate, learner, begin, test) if rate else own
-            )
-            gap = of(curves) - of(own)
-            found[measure] = {
-                "rate": rate,
-                "value": estimate(of(curves)),
-                "more_than_learned": estimate(gap),
-            }
-            found["curve"] = torch.stack(
-                [curves.mean(0), 1.96 * curves.std(0) / n**0.5]
-            ).tolist()
-        rows[name] = found
+            if tried:
+                rate = min(tried, key=lambda rate: float(of(tried[rate]).mean()))
+                curves = curve_of(OPTIMIZERS[name], rate, learner, begin, test)
+                found[f"rate for {measure}"] = rate
+                found[f"{measure} minus learned"] = of(curves) - of(own)
+            found[measure] = of(curves)
+        half = 1.96 * curves.std(0) / n**0.5
+        rows[name] = found, torch.stack([curves.mean(0), half])
     return rows
-
-
-def estimate(values: Tensor) -> tuple[float, float]:
-    """The mean and the half width of its 95 % interval."""
-    return float(values.mean()), float(1.96 * values.std() / len(values) ** 0.5)
 
 
 def mlp(*hidden: int) -> Callable[[], nn.Module]:
@@ -171,9 +156,7 @@ def mlp(*hidden: int) -> Callable[[], nn.Module]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--quadratics", required=True, help="a run of l2o on quadratics"
     )
@@ -191,7 +174,6 @@ def main() -> None:
         help="seed of the test functions (2); choose on another seed",
     )
     parser.add_argument("--plot", help="a file for the curves")
-    parser.add_argument("--json", help="a file for the figures")
     options = parser.parse_args()
     runs = {
         name: innerloop.load(getattr(options, name))
@@ -207,39 +189,22 @@ def main() -> None:
         "digits, 40 units": ("digits", mlp(40), mlp_digits),
         "digits, two layers of 20": ("digits", mlp(20, 20), mlp_digits),
     }
-    results = {}
+    results, tables = {}, []
     for name, (run, make, tasks) in settings.items():
-        began = time.monotonic()
         results[name] = compare(runs[run], make, tasks, options.functions, options.seed)  # pyright: ignore[reportArgumentType]
-        print(f"\n{name}: {options.functions} unseen, {time.monotonic() - began:.0f} s")
-        print(
-            "| optimizer | last loss | at rate | above the learned one by | mean over "
-            "all steps | at rate | above the learned one by |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        for optimizer, row in results[name].items():
-            cells = []
-            for measure in ("last", "mean"):
-                at: Any = row[measure]
-                numbers = (
-                    "{:.3g} ± {:.2g}".format(*at[key])
-                    for key in ("value", "more_than_learned")
-                )
-                cells += [
-                    next(numbers),
-                    f"{at['rate'] or '-'}",
-                    next(numbers) if at["rate"] else "-",
-                ]
-            print(f"| {optimizer} | {' | '.join(cells)} |")
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
+        rows = [
+            row({"optimizer": optimizer}, found)
+            for optimizer, (found, _) in results[name].items()
+        ]
+        tables.append(Table(name, tuple(rows)))
+        print(tables[-1], flush=True)
+    finish(Report(tuple(tables)), options)
     if options.plot:
         figure, axes = plt.subplots(
             1, len(results), figsize=(4 * len(results), 3.4), constrained_layout=True
         )
         for axis, (name, found) in zip(axes, results.items(), strict=True):
-            for optimizer, row in found.items():
-                mean, half = torch.tensor(row["curve"])
+            for optimizer, (_, (mean, half)) in found.items():
                 style: dict[str, Any] = (
                     {"color": "black", "lw": 2} if optimizer == "learned" else {"lw": 1}
                 )

@@ -7,42 +7,43 @@ same tasks.
 
 Texts are CLINC150's test domains, photographs the test classes of CIFAR-FS, FC100 or
 emoji. Every contender gets the same support items and labels, and labels the same
-queries; the seconds are those of one task, with the items embedded before. The last
-column is the difference to `Probe` on the same tasks, with its 95 % interval: a row is
-better or worse where that excludes 0, and else tied. Contenders whose package is
+queries; the milliseconds are those of one task, with the items embedded before. *Minus
+Probe* is the difference on the same tasks, with its 95 % interval: a row is better or
+worse where that excludes 0, and else tied. Contenders whose package is
 missing are left out; SetFit, which trains the encoder for every task, gets
 `--setfit-tasks`, the first of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import resource
 import sys
 import time
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from reporting import finish, parser_of, row
 from torch import Tensor, nn
 
 from innerloop import Examples, Probe, TaskSpec, load
 from innerloop.engine.errors import InnerloopError
 from innerloop.evaluation.few_shot import chunks
 from innerloop.learners.metric.protonet import ProtoNet
-from innerloop.measurements import Estimate
+from innerloop.measurements import Report, Table
 from innerloop.readers.encoded import encoded_reader, usual_reader
 from innerloop.readers.image import ImageReader
 from innerloop.registry import find
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.text import DOMAINS, requests
 
-PROBE = "innerloop, no training (Probe)"
+PROBE, SETFIT = "Probe", "SetFit"
 
 # support items (n,), labels (n,) and query items (m,), as indices; returns labels (m,)
 Contender = Callable[[Tensor, Tensor, Tensor], Any]
@@ -120,9 +121,9 @@ def _words(items: list[str]) -> Tensor:
         for word in item.lower().split():
             known.setdefault(word, len(known))
     rows = torch.zeros(len(items), len(known))
-    for row, item in zip(rows, items, strict=True):
+    for counts, item in zip(rows, items, strict=True):
         for word in item.lower().split():
-            row[known[word]] += 1
+            counts[known[word]] += 1
     return F.normalize(rows, dim=-1)
 
 
@@ -201,7 +202,7 @@ def setfit(data: Data) -> Contender:
 
 
 def contenders(
-    data: Data, runs: list[str], others: dict[str, Tensor]
+    data: Data, runs: list[tuple[str, str]], others: dict[str, Tensor]
 ) -> dict[str, Contender]:
     spec = TaskSpec("classes", tuple(data.vectors.shape[1:]), 2)
     mean = ProtoNet.build(spec, encoder=nn.Flatten(), metric="cosine")
@@ -218,9 +219,9 @@ def contenders(
     if has("easyfsl"):
         found["frozen encoder, ProtoNet (easyfsl)"] = easyfsl(data)
     if has("setfit") and not torch.is_tensor(data.raw):
-        found["SetFit"] = setfit(data)
-    for run in runs:
-        found[f"innerloop, {run}"] = learner_on(data.vectors, load(run))
+        found[SETFIT] = setfit(data)
+    for name, run in runs:
+        found[name] = learner_on(data.vectors, load(run))
     for name, vectors in others.items():
         found[f"Probe on {name}"] = probe_on(vectors)
     return found
@@ -243,50 +244,59 @@ def measured(
     return torch.stack(scores), seconds / n
 
 
-def shown(values: Tensor, sign: str = "") -> str:
-    """The mean of shares in percent, with its 95 % interval."""
-    found = Estimate.of(values)
-    return f"{100 * found.mean:{sign}6.2f} ± {100 * (found.interval or 0):.2f}"
+def named(text: str) -> tuple[str, str]:
+    """NAME=WHAT; without a name, what it is."""
+    name, _, what = text.rpartition("=")
+    return name or what, what
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("what", choices=["texts", "photos"])
     parser.add_argument("--source", default="cifar-fs", help="of photos")
     parser.add_argument("--encoder", help="default: those that are installed")
-    parser.add_argument("--run", action="append", default=[], help="a run folder")
-    parser.add_argument("--also", action="append", default=[], help="an encoder")
+    parser.add_argument(
+        "--run", action="append", default=[], type=named, help="[NAME=]RUN"
+    )
+    parser.add_argument(
+        "--also", action="append", default=[], type=named, help="[NAME=]ENCODER"
+    )
     parser.add_argument("--ways", type=int, default=5)
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--shots", type=int, default=1)
     parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--setfit-tasks", type=int, default=20)
+    parser.add_argument("--setfit-tasks", type=int, default=20, help="0: without it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="contenders whose names contain this text")
-    given = parser.parse_args()
-    make = texts if given.what == "texts" else partial(photos, source=given.source)
-    data = make(given.encoder)
-    others = {name: make(name).vectors for name in given.also}
-    for shots in given.shots:
-        tasks = data.tasks(given.ways, shots)
-        print(f"\n{given.ways}-way {shots}-shot, {tasks.describe()}")
-        probe = None
-        for name, contender in contenders(data, given.run, others).items():
-            if given.only and given.only not in name and name != PROBE:
-                continue
-            n = given.setfit_tasks if name == "SetFit" else given.tasks
-            try:
-                scores, seconds = measured(contender, tasks, n, given.seed)
-            except (InnerloopError, RuntimeError) as error:
-                print(f"  {name:<52} {error}")
-                continue
-            probe = scores if probe is None else probe
-            print(
-                f"  {name:<52} {shown(scores)} %  {1000 * seconds:8.1f} ms  "
-                f"{n:5} tasks  {shown(scores - probe[:n], '+')}",
-                flush=True,
-            )
+    options = parser.parse_args()
+    make = texts if options.what == "texts" else partial(photos, source=options.source)
+    data = make(options.encoder)
+    others = {name: make(encoder).vectors for name, encoder in options.also}
+    tasks = data.tasks(options.ways, options.shots)
+    rows, probe = [], torch.empty(0)
+    for name, contender in contenders(data, options.run, others).items():
+        if options.only and options.only not in name and name != PROBE:
+            continue
+        n = options.setfit_tasks if name == SETFIT else options.tasks
+        if n == 0:
+            continue
+        try:
+            scores, seconds = measured(contender, tasks, n, options.seed)
+        except (InnerloopError, RuntimeError) as error:
+            print(f"{name}: {error}")
+            continue
+        values = {"accuracy": scores}
+        if name == PROBE:
+            probe = scores
+        else:
+            values["minus Probe"] = scores - probe[:n]
+        speed = row({}, {"milliseconds": 1000 * seconds}).values
+        made = row({"method": name}, values, "%")
+        rows.append(replace(made, values=(*made.values, *speed)))
+        print(rows[-1], flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory {peak:,.0f} MiB, {torch.get_num_threads()} threads")
+    note = f"peak memory {peak:,.0f} MiB, {torch.get_num_threads()} threads"
+    title = f"{options.ways}-way {options.shots}-shot, {tasks.describe()}"
+    finish(Report((Table(title, tuple(rows)),), (note,)), options)
 
 
 if __name__ == "__main__":

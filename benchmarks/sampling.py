@@ -4,21 +4,23 @@ that fetch image by image, and their share of a step.
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from reporting import finish, parser_of, row, table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from innerloop.core.task import TaskDistribution
 from innerloop.learners import LEARNERS
+from innerloop.measurements import Row
 from innerloop.metagrad import backprop
 from innerloop.metagrad.meta_train import build_optimizer
 from innerloop.tasks import omniglot, sinusoid, strokes
@@ -111,7 +113,7 @@ def step_of(
     return step
 
 
-def rates(rounds: int = 15) -> list[Rate]:
+def rates(rounds: int) -> list[Rate]:
     """Medians over interleaved rounds."""
     generator = torch.Generator().manual_seed(0)
     loaders = [
@@ -206,11 +208,22 @@ def rates(rounds: int = 15) -> list[Rate]:
     return found
 
 
+def shown(rate: Rate) -> Row:
+    """As a row of the report; what was not measured is left out."""
+    values = {
+        "episodes per second": rate.episodes,
+        "speedup, from memory": rate.ratio,
+        "speedup, from files": rate.files,
+    }
+    made = row({"tasks": rate.title}, {k: v for k, v in values.items() if v})
+    share = {"share of a meta-step": rate.share} if rate.share else {}
+    return replace(made, values=(*made.values, *row({}, share, "%").values))
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--rounds", type=int, default=15, help="measurements of each (15)"
     )
-    rates(parser.parse_args().rounds)
+    options = parser.parse_args()
+    finish(table("sampling", [shown(r) for r in rates(options.rounds)]), options)

@@ -4,16 +4,18 @@ and 64 at once.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from reporting import finish, parser_of, row, table
 
 from innerloop import FewShotClassifier
 from innerloop.learners import LEARNERS
 from innerloop.tasks import strokes
+
+PERCENTILE = "99th percentile, ms"
 
 
 class Latency(NamedTuple):
@@ -39,7 +41,7 @@ def latency(title: str, function: Callable[[], object], calls: int) -> Latency:
     return found
 
 
-def latencies(calls: int = 300) -> list[Latency]:
+def latencies(calls: int) -> list[Latency]:
     """5-way 1-shot tasks with 15 queries a class, inductive; the networks that
     `innerloop train` makes.
     """
@@ -89,8 +91,11 @@ def latencies(calls: int = 300) -> list[Latency]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--calls", type=int, default=300, help="calls timed (300)")
-    latencies(parser.parse_args().calls)
+    options = parser.parse_args()
+    rows = [
+        row({"operation": each.title}, {"median, ms": each.p50, PERCENTILE: each.p99})
+        for each in latencies(options.calls)
+    ]
+    finish(table("serving", rows), options)

@@ -1,28 +1,32 @@
 """Images that generative runs generate from five drawings of each of five unseen
-characters, side by side, and how often a classifier predicts their class.
+characters, side by side, how often a classifier predicts their class, and its accuracy
+without and with five generated images of each class in the support set.
 
 python benchmarks/sheets.py RUN [RUN ...] --classifier RUN --plot docs/imagined.png
 """
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 
 import torch
+from reporting import finish, parser_of, row, table
+from torch import Tensor
 
 import innerloop
 from innerloop.cli.figures import pyplot
 from innerloop.core.task import Task
-from innerloop.measurements import Estimate
+from innerloop.evaluation.generated_support import GeneratedSupport
+from innerloop.measurements import TestPlan
 from innerloop.tasks import omniglot
 
-WAYS, SHOTS, SHOWN = 5, 5, 8
+WAYS, SHOTS, SHOWN, GENERATED = 5, 5, 8, 5
 
 
 @torch.no_grad()
 def recognized(
     learner: innerloop.Learner, classifier: innerloop.Learner, tasks: Task
-) -> Estimate:
+) -> Tensor:
     """The share of the generated images that the classifier, adapted to the same
     support set, assigns to their class.
     """
@@ -36,14 +40,12 @@ def recognized(
             .view(WAYS, SHOWN)
         )
         right.append((read == torch.arange(WAYS)[:, None]).float().mean())
-    return Estimate.of(torch.stack(right))
+    return torch.stack(right)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+")
+    parser = parser_of(__doc__)
+    parser.add_argument("runs", nargs="+", help="[NAME=]RUN")
     parser.add_argument(
         "--classifier", required=True, help="run of a classifier for any number of ways"
     )
@@ -62,16 +64,24 @@ def main() -> None:
     columns = [
         ("drawn", torch.stack([support.x[support.y[:, k] > 0.5] for k in range(WAYS)]))
     ]
-    for run in options.runs:
+    rows = []
+    for text in options.runs:
+        name, _, run = text.rpartition("=")
         learner = innerloop.load(run).eval()
-        name = type(learner).__name__
-        accuracy, interval = recognized(learner, classifier, tasks)
-        spread = "" if interval is None else f" ± {interval:.2%}"
-        print(
-            f"{name}: {accuracy:.2%}{spread} assigned to their class "
-            f"({options.tasks} tasks)",
-            flush=True,
-        )
+        name = name or type(learner).__name__
+        values = {"assigned to their class": recognized(learner, classifier, tasks)}
+        made = row({"learner": name}, values, "%")
+        extended = GeneratedSupport(generator_run=run, count=GENERATED)
+        extended.prepare(innerloop.load)
+        episodes = omniglot("test", protocol="vinyals", ways=WAYS, shots=SHOTS)
+        plan = TestPlan(n=options.tasks)
+        without, extra = extended.measure(classifier, episodes, plan).tables[0].rows
+        accuracies = [
+            replace(each.values[0], name=f"accuracy {how}")
+            for how, each in (("without", without), ("with", extra))
+        ]
+        rows.append(replace(made, values=(*made.values, *accuracies)))
+        print(rows[-1], flush=True)
         with torch.no_grad():
             columns.append(
                 (
@@ -98,6 +108,7 @@ def main() -> None:
         )
         axis.set(title=name, xticks=[], yticks=[])
     figure.savefig(options.plot, dpi=110)
+    finish(table("generated drawings", rows), options)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 What stands between a marker and its end is replaced:
 
 <!-- study NAME -->                     the table of a study, with its notes; with
-<!-- study NAME | A, B -->              these rows only (names or ids)
+<!-- study NAME | A; B | C; D -->       these rows (names or ids) and tests only
 <!-- report NAME | ROW | TEST -->       the report of a test, its first table; with
-<!-- report NAME | ROW | TEST | TITLE | A, B -->  the table of that title, and these
-                                        columns only
+<!-- report NAME | ROW | TEST | TITLE | A; B -->  the table of that title, and these
+                                        measurements only; with "A; B" for TEST a table
+                                        of several tests
 <!-- value NAME | ROW | TEST -->        one number; with
 <!-- value NAME | ROW | TEST | MEASURE -->  another than the first, see `Test.measure`
 
@@ -16,17 +17,22 @@ and ends with <!-- /study -->, <!-- /report --> or <!-- /value -->.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.measurements import Table
-from innerloop.studies import Results, Study, find_study, markdown, table
+from innerloop.measurements import Row, Table
+from innerloop.studies import Result, Results, Study, find_study, markdown, table
 from innerloop.studies.results import cell, pooled_report
+from innerloop.studies.tables import MARKS, number
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKER = re.compile(r"<!-- (study|report|value) (.+?) -->.*?<!-- /\1 -->", re.DOTALL)
+COPIED = "¶"
+BLOCK = re.compile(r"^```\w*\n.*?^```$", re.M | re.S)
+FIGURE = re.compile(r"\d\.\d|\d ?(?:%|(?:ms|MiB|GiB)\b)")
 
 
 @cache
@@ -34,13 +40,13 @@ def opened(name: str) -> tuple[Study, Results]:
     return find_study(name), Results(RESULTS / f"{name}.json")
 
 
-def study_table(name: str, rows: str = "") -> str:
-    study, results = opened(name)
-    if rows:
-        kept = [study.row(key.strip()) for key in rows.split(",")]
-        study = replace(study, rows=tuple(kept))
-    found = table(study, results)
-    lines = [markdown(found.cells()), ""]
+def words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(";") if word.strip()]
+
+
+def study_table(name: str, rows: str = "", tests: str = "") -> str:
+    found = table(*opened(name)).part(words(rows), words(tests))
+    lines = [markdown(found.cells()), ""] if found.lines else []
     if source := found.sources():
         lines += [f"In brackets: as published ({source}).", ""]
     lines += [f"{note}\n" for note in found.notes()]
@@ -48,31 +54,58 @@ def study_table(name: str, rows: str = "") -> str:
 
 
 def report_table(
-    name: str, row: str, test: str, title: str = "", columns: str = ""
+    name: str, row: str, tests: str, title: str = "", columns: str = ""
 ) -> str:
     study, results = opened(name)
-    tables = pooled_report(results.of(study, study.row(row)), test).tables
-    found = next((t for t in tables if title in ("", t.title)), None)
-    if found is None:
-        raise InnerloopError(f"{name}, {row}, {test}: there is no table {title!r}")
-    kept = [text.strip() for text in columns.split(",") if text.strip()]
-    shown = Table(
-        found.title,
-        tuple(
-            replace(r, values=tuple(v for v in r.values if not kept or v.name in kept))
-            for r in found.rows
-        ),
-    )
-    return markdown(shown.cells())
+    found = results.of(study, study.row(row))
+    names, kept = words(tests), words(columns)
+    rows = []
+    for test in names:
+        if test not in study.tests:
+            raise InnerloopError(f"{name} has no test {test!r}")
+        labels = {"test": test} if len(names) > 1 else {}
+        if any(test in result.tests for result in found):
+            rows += _rows(found, test, title, kept, labels)
+    if not rows:
+        return f"Not measured yet: `innerloop study run {name}`."
+    shown = Table(title, tuple(rows)).cells(number)
+    return "\n\n".join([markdown(shown), *copied(found)])
+
+
+def _rows(
+    found: Iterable[Result],
+    test: str,
+    title: str,
+    columns: Sequence[str],
+    labels: dict[str, str],
+) -> list[Row]:
+    tables = pooled_report(found, test).tables
+    chosen = next((t for t in tables if title in ("", t.title)), None)
+    if chosen is None:
+        raise InnerloopError(f"the report of {test} has no table {title!r}")
+    return [
+        replace(
+            row,
+            labels={**labels, **row.labels},
+            values=tuple(v for v in row.values if not columns or v.name in columns),
+        )
+        for row in chosen.rows
+    ]
+
+
+def copied(found: Iterable[Result]) -> list[str]:
+    """The note below a table with copied numbers."""
+    return [f"{COPIED} {MARKS[COPIED]}"] if any(r.note for r in found) else []
 
 
 def value(name: str, row: str, test: str, measure: str = "") -> str:
     study, results = opened(name)
     chosen = replace(study.tests[test], measure=measure or study.tests[test].measure)
-    found = cell(results.of(study, study.row(row)), chosen)
-    if found is None:
+    found = results.of(study, study.row(row))
+    shown = cell(found, chosen)
+    if shown is None:
         raise InnerloopError(f"{name}, {row}: {test} was not measured")
-    return str(found.value)
+    return number(shown.value) + (COPIED if copied(found) else "")
 
 
 def filled(text: str) -> str:
@@ -81,13 +114,29 @@ def filled(text: str) -> str:
     """
 
     def replaced(found: re.Match[str]) -> str:
-        kind, words = found[1], [word.strip() for word in found[2].split(" | ")]
+        kind = found[1]
+        parts = [part.strip() for part in re.split(r"\s\|(?=\s|$)", found[2])]
         makers = {"study": study_table, "report": report_table, "value": value}
         try:
-            inside = makers[kind](*words)
+            inside = makers[kind](*parts)
         except (TypeError, KeyError) as error:
             raise InnerloopError(f"the marker {found[2]!r}: {error}") from error
         inside = inside if kind == "value" else f"\n\n{inside}\n\n"
         return f"<!-- {kind} {found[2]} -->{inside}<!-- /{kind} -->"
 
     return MARKER.sub(replaced, text)
+
+
+def typed(text: str) -> list[str]:
+    """Measured numbers that stand outside markers: lines with an interval or a decimal
+    percentage, and rows of tables with a decimal number or a percentage that is no
+    code.
+    """
+    outside = MARKER.sub("", text)
+    tables = [
+        re.sub(r"`[^`]*`", "", line)
+        for line in BLOCK.sub("", outside).splitlines()
+        if line.lstrip().startswith("|")
+    ]
+    found = [line for line in outside.splitlines() if re.search(r"±|\d\.\d+ ?%", line)]
+    return [*found, *filter(FIGURE.search, tables)]

@@ -30,6 +30,9 @@ from innerloop.registry import PRESETS, Citation, Entry, entries, find
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SECTIONS = ("Reference", "Objective", "State")
+GENERATED = (
+    *("tasks.md", "meta_gradients.md", "encoders.md", "studies.md", "leaderboard.md"),
+)
 
 
 def escaped(text: str) -> str:
@@ -282,6 +285,18 @@ def pages() -> dict[Path, str]:
     return found
 
 
+def typed_numbers() -> list[str]:
+    """Numbers on the pages written by hand that no study measured."""
+    found = []
+    for path in (*ROOT.glob("README.md"), *sorted(DOCS.glob("*.md"))):
+        if path.name not in GENERATED:
+            found += [
+                f"{path.name} has a number outside markers: {line.strip():.80}"
+                for line in filling.typed(path.read_text("utf-8"))
+            ]
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
@@ -303,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems.append(f"{path.relative_to(ROOT)} is left over")
         if not check:
             path.unlink()
+    problems += typed_numbers()
     if check and problems:
         print("\n".join([*problems, "run `make docs`"]), file=sys.stderr)
     return int(check and bool(problems))

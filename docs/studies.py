@@ -5,11 +5,14 @@ and docs/leaderboard.md, the learners of each benchmark side by side.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from filling import opened, study_table
+from filling import copied, opened, study_table
 
-from innerloop.studies import StudyTable, markdown, names, table
-from innerloop.studies.tables import Line, difference
+from innerloop.studies import Results, Study, StudyTable, markdown, names, table
+from innerloop.studies.results import Cell, pooled_report
+from innerloop.studies.study import Published, Test
+from innerloop.studies.tables import difference, number
 
 DOCS = Path(__file__).resolve().parent
 HEAD = """\
@@ -24,14 +27,18 @@ machine without a GPU."""
 def studies_page() -> str:
     lines = ["# Studies", "", HEAD, ""]
     for name in names():
-        study, _ = opened(name)
+        study, results = opened(name)
         lines += [f"## {study.title}", ""]
         lines += [study.reference + ".", ""] if study.reference else []
         lines += [" ".join(study.text.split()), ""] if study.text else []
-        lines += [study_table(name), "", "```sh", f"innerloop study run {name}"]
+        shown = study_table(name)
+        lines += [*([shown, ""] if shown else []), *_reports(study, results)]
+        lines += ["```sh", f"innerloop study run {name}"]
+        used = {key for row in study.rows for key in row.needs}
         for row in study.rows:
             before = "innerloop train" if row.train else "python"
-            lines.append(f"{before} {row.line}  # {row.name}")
+            place = f", {{{row.id}}}" if row.id in used else ""
+            lines.append(f"{before} {row.line}  # {row.name}{place}")
         for test in study.tests.values():
             if test.flags:
                 lines.append(f"innerloop test RUN {test.flags}  # {test.name}")
@@ -39,41 +46,76 @@ def studies_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _reports(study: Study, results: Results) -> list[str]:
+    """The tables of tests whose whole report is shown."""
+    lines = []
+    for row in study.rows:
+        for test in study.tests_of(row):
+            found = results.of(study, row)
+            if not test.report or not any(test.name in r.tests for r in found):
+                continue
+            for shown in pooled_report(found, test.name).tables:
+                cells = markdown(shown.cells(number))
+                lines += [f"{row.name}, {shown.title}:", "", cells, ""]
+            lines += [f"{note}\n" for note in copied(found)]
+    return lines
+
+
+class Entry(NamedTuple):
+    """A measured number and what stands beside it."""
+
+    name: str
+    test: Test
+    seconds: float | None
+    cell: Cell
+    published: Published | None
+    mark: str
+
+
 def leaderboard() -> str:
     lines = ["# Leaderboard", "", HEAD, ""]
     for name in names():
-        study, results = opened(name)
-        found = table(study, results)
-        for place, test in enumerate(study.tests):
-            cells = _ranked(found, place)
-            if len(cells) > 1:
-                lines += [f"## {study.title}: {test}", "", markdown(cells), ""]
+        found = table(*opened(name))
+        for title, entries in _columns(found).items():
+            if len(entries) > 1:
+                shown = markdown(_ranked(entries))
+                lines += [f"## {found.study.title}: {title}", "", shown, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _ranked(found: StudyTable, place: int) -> list[list[str]]:
-    """The rows of a test, the best published or measured number first."""
-    lines = [line for line in found.lines if line.cells[place] is not None]
-    lines.sort(key=lambda line: _order(line, place))
-    header = ["learner", "measured", "published", "difference", "minutes", "trainings"]
-    return [header, *(_line(line, place) for line in lines)]
+def _columns(found: StudyTable) -> dict[str, list[Entry]]:
+    """The measured numbers of each column of the table, by its title."""
+    columns: dict[str, list[Entry]] = {}
+    for line in found.lines:
+        for i, test in enumerate(found.study.tests.values()):
+            cell = line.cells[i]
+            if cell is None or not test.ranked:
+                continue
+            title, name, seconds = test.name, line.row.name, line.seconds
+            if found.study.transposed:  # a training belongs to one of the methods
+                title, name, seconds = name, title, None
+            entry = Entry(name, test, seconds, cell, line.published[i], line.marks[i])
+            columns.setdefault(title, []).append(entry)
+    return columns
 
 
-def _order(line: Line, place: int) -> float:
-    cell = line.cells[place]
-    assert cell is not None
-    better = -1.0 if cell.value.unit == "%" else 1.0
-    return better * cell.value.mean
+def _ranked(entries: list[Entry]) -> list[list[str]]:
+    """The entries as a table, the best number first."""
+
+    def order(entry: Entry) -> float:
+        return entry.cell.value.mean * (1.0 if entry.test.lower else -1.0)
+
+    header = ["", "measured", "published", "difference", "minutes", "trainings"]
+    return [header, *map(_line, sorted(entries, key=order))]
 
 
-def _line(line: Line, place: int) -> list[str]:
-    cell, published = line.cells[place], line.published[place]
-    assert cell is not None
+def _line(entry: Entry) -> list[str]:
+    cell, published, seconds = entry.cell, entry.published, entry.seconds
     gap = f"{difference(cell, published):+.2f}" if published else ""
     shown = published.text if published else ""
-    minutes = f"{line.seconds / 60:.1f}" if line.seconds is not None else ""
-    name = line.row.name + line.marks[place]
-    return [name, str(cell.value), shown, gap, minutes, str(cell.seeds)]
+    minutes = f"{seconds / 60:.1f}" if seconds is not None else ""
+    name = entry.name + entry.mark
+    return [name, number(cell.value), shown, gap, minutes, str(cell.seeds)]
 
 
 def pages() -> dict[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import re
 import runpy
@@ -15,24 +16,29 @@ from typing import Any
 import pytest
 import torch
 
+from innerloop.measurements import Report
+from innerloop.studies import find_study, names
+from innerloop.studies.results import pick
+from innerloop.studies.study import Test
 from tests.cli.conftest import cli
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(file.name for file in BENCHMARKS.glob("*.py"))
+PARTS = ("contenders.py", "reporting.py")  # of other scripts
+SCRIPTS = sorted(f.name for f in BENCHMARKS.glob("*.py") if f.name not in PARTS)
 # {name} is a run of the line below, {out} a folder
 SMALLEST = {
     "acting.py": "navigation --horizon 5 --episodes 2 --steps 1 --batch 2 --seeds 1 "
     "--tasks 100 --plot {out}/figure.png",
-    "baselines.py": "clinc --tasks 2",
+    "advice.py": "--minutes 0.01",
+    "baselines.py": "clinc --frequencies support --tasks 2",
     "continual.py": "{out}/report.json --plot {out}/figure.png",
     "curves.py": "{classifier} {quadratics} --plot {out}/figure.png",
     "evolution.py": "--share 0.0001",
     "heads.py": "--repeats 1",
-    "learners.py": "--minutes 0.01 --tasks 2 --only ProtoNet MAML --out {out}",
     "load.py": "--users 3 --seconds 2 --pause 0.5",
-    "molecules.py": "--minutes 0.01 --tasks 20 --learners protonet "
-    "--molecules scaffold",
-    "own_data.py": "texts --encoder words --tasks 2 --setfit-tasks 1",
+    "molecules.py": "--minutes 0.01 --tasks 20 --molecules scaffold "
+    "--learners ProtoNet",
+    "own_data.py": "texts --encoder words --tasks 2 --setfit-tasks 0",
     "optimizers.py": "--quadratics {quadratics} --digits {digits} --functions 2 "
     "--plot {out}/figure.png",
     "sampling.py": "--rounds 1",
@@ -49,8 +55,8 @@ RUNS = {
     "modular": "modular sums",
 }
 REAL_DATA = (
-    *("baselines.py", "learners.py", "molecules.py", "sheets.py", "curves.py"),
-    "own_data.py",
+    *("baselines.py", "molecules.py", "sheets.py", "curves.py", "own_data.py"),
+    "advice.py",
 )
 
 
@@ -66,7 +72,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     return run
 
 
-@pytest.mark.parametrize("name", [n for n in SCRIPTS if n != "contenders.py"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_starts(
     name: str, script: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +80,19 @@ def test_a_script_starts(
         script(name, "--help")
     assert ended.value.code == 0
     assert "usage:" in capsys.readouterr().out
+
+
+def read_by_studies(name: str) -> list[Test]:
+    """What the studies of this package read from the report of a script."""
+    studies = map(find_study, names())
+    return [
+        test
+        for study in studies
+        for row in study.rows
+        if row.script.startswith(f"benchmarks/{name}")
+        for test in study.tests_of(row)
+        if not test.report
+    ]
 
 
 def documented() -> list[str]:
@@ -86,6 +105,12 @@ def documented() -> list[str]:
         for line in re.findall(
             r"^python benchmarks/(\w+\.py.*)", file.read_text("utf-8"), re.MULTILINE
         )
+    ]
+    found += [
+        row.script.removeprefix("benchmarks/")
+        for study in map(find_study, names())
+        for row in study.rows
+        if row.script
     ]
     return sorted({re.split(r"  |#", line)[0].strip() for line in found})
 
@@ -107,16 +132,6 @@ def test_a_documented_command_line_is_understood(
     assert ended.value.code == 0
 
 
-def test_the_flags_of_every_row_of_the_learners_exist(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for row in importlib.import_module("learners").ROWS:
-        learner, *flags = row.flags.split()
-        words = [learner, "omniglot", *flags, "--protocol", "vinyals", "--help"]
-        assert cli("train", *words) == 0, row.title
-
-
 def test_contenders_have_the_gradient_of_a_plain_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +150,7 @@ def test_contenders_have_the_gradient_of_a_plain_loop(
 
 def test_every_script_has_a_smallest_setting() -> None:
     """Beside the comparison with peers, which have to be installed."""
-    assert set(SCRIPTS) == {*SMALLEST, "bench.py", "contenders.py"}
+    assert set(SCRIPTS) == {*SMALLEST, "bench.py"}
 
 
 @pytest.mark.slow
@@ -154,5 +169,14 @@ def test_a_script_runs(
         assert cli(f"train {oml} --steps 1 --out", tmp_path / "oml") == 0
         measure = f"test {tmp_path / 'oml'} --class-incremental --json"
         assert cli(measure, tmp_path / "report.json") == 0
-    script(name, line.format(out=tmp_path, **runs))
+    report = tmp_path / "report-of-script.json"
+    reports = "reporting" in (BENCHMARKS / name).read_text("utf-8")
+    json_flag = f" --json {report}" if reports else ""
+    script(name, line.format(out=tmp_path, **runs) + json_flag)
     assert ("--plot" in line) == (tmp_path / "figure.png").is_file()
+    if reports:
+        tables = Report.from_dict(json.loads(report.read_text("utf-8"))).tables
+        assert all(row.values for table in tables[:1] for row in table.rows)
+        for test in read_by_studies(name):
+            if "=" not in test.measure:  # smallest settings lack some rows
+                pick(Report(tables), test.measure)

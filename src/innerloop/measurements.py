@@ -152,16 +152,19 @@ class Table:
     title: str
     rows: tuple[Row, ...]
 
-    def cells(self) -> list[list[str]]:
+    def cells(self, text: Callable[[Measurement], str] = str) -> list[list[str]]:
         """The table as text: a header, then its rows; a cell that a row lacks is
         empty.
+
+        Args:
+            text: of a measurement.
         """
         labels = list(dict.fromkeys(key for row in self.rows for key in row.labels))
         names = list(dict.fromkeys(v.name for row in self.rows for v in row.values))
         lines = [[*labels, *names]]
         for row in self.rows:
             shown = {key: "-" if v is None else str(v) for key, v in row.labels.items()}
-            values = {value.name: str(value) for value in row.values}
+            values = {value.name: text(value) for value in row.values}
             lines.append(
                 [shown.get(key, "") for key in labels]
                 + [values.get(name, "") for name in names]

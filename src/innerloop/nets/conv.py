@@ -74,7 +74,7 @@ class ConvBlock(nn.Module):
             out, mean, var = block(x, weight, norm.weight, norm.bias, norm.eps, *how)
             norm.note(mean, var)
             return out
-x = normalized(x, weight, norm, self.stride)
+        x = normalized(x, weight, norm, self.stride)
         x = F.max_pool2d(x, pool) if self.pool else x
         return F.relu(x) if self.relu else x
 

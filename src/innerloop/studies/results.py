@@ -36,7 +36,8 @@ class Result:
         seed: of the training.
         line: the command line of the row, as it was.
         needs: the command lines of the rows whose runs it used, by id.
-        tests: by the name of the test: its flags, and the report as JSON data.
+        tests: by the name of the test: its flags, and the report as JSON data, or "as",
+            the name of the test whose report it is.
         steps, seconds: of the training; None for scripts.
         curve: (step, seconds, validation score, interval) of each validation.
         experiment: the complete settings.
@@ -78,7 +79,20 @@ class Result:
                 raise ValueError(f"the curve has {point!r:.60}")
 
     def report(self, test: str) -> Report:
-        return Report.from_dict(self.tests[test]["report"])
+        entry = self.tests[test]
+        return Report.from_dict(self.tests[entry.get("as", test)]["report"])
+
+    def compact(self) -> Result:
+        """The same, with reports that several tests share stored once."""
+        tests: dict[str, dict[str, Any]] = {}
+        for name, entry in self.tests.items():
+            report = entry.get("report")
+            same = (k for k, e in tests.items() if report and e.get("report") == report)
+            if first := next(same, None):
+                tests[name] = {"flags": entry["flags"], "as": first}
+            else:
+                tests[name] = entry
+        return replace(self, tests=tests)
 
 
 class Results:
@@ -120,7 +134,7 @@ class Results:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_name(f".{self.file.name}.lock")):
             kept = [other for other in self._read() if other.key != result.key]
-            self.all = sorted([*kept, result], key=lambda r: r.key)
+            self.all = sorted([*kept, result.compact()], key=lambda r: r.key)
             lines = ",\n".join(
                 json.dumps(plain(asdict(r)), ensure_ascii=False) for r in self.all
             )
@@ -137,9 +151,18 @@ class Results:
         return None
 
     def of(self, study: Study, row: StudyRow) -> list[Result]:
-        """All trainings of a row as the study has it now."""
+        """All trainings of a row as the study has it now; copied numbers only where
+        there is none.
+        """
         exact = [r for r in self.all if self.find(study, row, r.seed) is r]
-        return exact or self._others(row)
+        return [r for r in exact if not r.note] or exact or self._others(row)
+
+    def measured(
+        self, study: Study, row: StudyRow, seed: int, tests: Iterable[Test]
+    ) -> bool:
+        """Whether a training and its tests were run as the study has them now."""
+        found = self.find(study, row, seed)
+        return found is not None and not found.note and all(map(found.has, tests))
 
     def _others(self, row: StudyRow) -> list[Result]:
         """The trainings of a row that agree with each other, of another length or of an

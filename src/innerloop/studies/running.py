@@ -142,8 +142,7 @@ class Runner:
         """
         needed: set[int] = set()
         for cell in reversed(self.cells):
-            stored = self.results.find(self.study, cell.row, cell.seed)
-            done = stored is not None and all(stored.has(t) for t in cell.tests)
+            done = self.results.measured(self.study, cell.row, cell.seed, cell.tests)
             if done and (id(cell) not in needed or self._trained(cell)):
                 cell.state = "done"
             else:

@@ -60,6 +60,9 @@ class Test:
         flags: of `innerloop test`; not of a script, which measures all columns at once.
         measure: what to show, the name of a measurement (default: the first), or
             "label=value / name" for another row of the report than the first.
+        lower: whether smaller numbers are better.
+        report: whether to show the whole report instead of one number of it.
+        ranked: whether it is a column of the leaderboard.
     """
 
     __test__ = False  # not a test case, despite its name
@@ -67,6 +70,9 @@ class Test:
     name: str
     flags: str = ""
     measure: str = ""
+    lower: bool = False
+    report: bool = False
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class StudyRow:
         train: arguments of `innerloop train`, without --out and --seed; or
         script: a command line of `python`, which writes a report to the file that
             follows as --json.
-        tests: names of the tests (default: all of the study).
+        tests: names of the tests (default: all of the study; none of a hidden row).
         published: published figures by test.
         source: of the published figures.
         transductive: whether the published figures are transductive.
@@ -144,6 +150,8 @@ class Study:
         reference: the papers whose protocol it follows.
         text: what a reader must know about the protocol.
         seeds: how many trainings of each row.
+        transposed: whether rows are settings and tests are methods; the table has a
+            column for each row.
     """
 
     name: str
@@ -153,6 +161,7 @@ class Study:
     reference: str = ""
     text: str = ""
     seeds: int = 1
+    transposed: bool = False
 
     def row(self, key: str) -> StudyRow:
         """The row of that name or id. Raises StudyError where there is none."""
@@ -163,7 +172,8 @@ class Study:
         raise StudyError(f"the study {self.name} has no row {key!r}{guess}")
 
     def tests_of(self, row: StudyRow) -> list[Test]:
-        return [self.tests[name] for name in row.tests or self.tests]
+        usual = () if row.hidden else tuple(self.tests)
+        return [self.tests[n] for n in row.tests or usual if n in self.tests]
 
 
 def names() -> list[str]:
@@ -201,11 +211,7 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     _check_keys(data, allowed | {"row", "train", "grid"}, "a study")
     tests = {}
     for key, value in _table(data, "tests").items():
-        entry = {"flags": value} if isinstance(value, str) else value
-        _check_keys(entry, {"flags", "measure"}, f"the test {key!r}")
-        if not all(isinstance(text, str) for text in entry.values()):
-            raise StudyError(f"the test {key!r} has texts only; got {entry!r:.60}")
-        tests[key] = Test(key, **entry)
+        tests[key] = _test(key, value)
     if not tests:
         raise StudyError(
             'a study needs a table [tests], such as "1-shot" = "--shots 1"'
@@ -228,8 +234,26 @@ def parse(name: str, data: Mapping[str, Any]) -> Study:
     if wrong is not None:
         raise StudyError(f"{wrong} must be a text; got {plain[wrong]!r}")
     seeds = _count(data.get("seeds", 1), "seeds")
+    transposed = data.get("transposed", False)
+    if not isinstance(transposed, bool):
+        raise StudyError(f"transposed must be true or false; got {transposed!r}")
     title = plain.pop("title", name)
-    return Study(name, title, tuple(rows), tests, seeds=seeds, **plain)
+    return Study(
+        name, title, tuple(rows), tests, seeds=seeds, transposed=transposed, **plain
+    )
+
+
+def _test(name: str, value: Any) -> Test:
+    entry: dict[str, Any] = {"flags": value} if isinstance(value, str) else value
+    kinds = {f.name: type(f.default) for f in fields(Test) if f.name != "name"}
+    _check_keys(entry, set(kinds), f"the test {name!r}")
+    for key, found in entry.items():
+        if not isinstance(found, kinds[key]):
+            kind = "true or false" if kinds[key] is bool else "a text"
+            raise StudyError(
+                f"{key} of the test {name!r} must be {kind}; got {found!r}"
+            )
+    return Test(name, **entry)
 
 
 def _row(entry: Mapping[str, Any], tests: Mapping[str, Test]) -> StudyRow:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from innerloop.measurements import Measurement, plain
 from innerloop.studies.results import Cell, Result, Results, cell
-from innerloop.studies.study import Published, Study, StudyRow
+from innerloop.studies.study import Published, Study, StudyError, StudyRow
 
 MARKS = {
     "†": "published for transductive prediction, measured for inductive prediction, or "
@@ -50,8 +51,8 @@ class StudyTable:
     lines: tuple[Line, ...]
 
     def cells(self) -> list[list[str]]:
-        """The table as text: a header, then its rows. A published figure stands in
-        brackets behind the measured one.
+        """The table as text: a header, then its rows; see `Study.transposed`. A
+        published figure stands in brackets behind the measured one.
         """
         tests = list(self.study.tests)
         found = []
@@ -64,10 +65,38 @@ class StudyTable:
             ]
             found.append([line.row.name, *shown, *_facts(line)])
         header = ["", *tests, "steps", "minutes", "trainings"]
+        if all(cells[-1] in ("", "1") for cells in found):
+            found = [[*cells[:-1], ""] for cells in found]
         keep = [0] + [
             i for i in range(1, len(header)) if any(cells[i] for cells in found)
         ]
-        return [[cells[i] for i in keep] for cells in [header, *found]]
+        kept = [[cells[i] for i in keep] for cells in [header, *found]]
+        columns = [list(column) for column in zip(*kept, strict=True)]
+        return columns if self.study.transposed else kept
+
+    def part(self, rows: Sequence[str] = (), tests: Sequence[str] = ()) -> StudyTable:
+        """These rows and columns only, in this order (default: all), without the rows
+        that have none of the columns. Raises StudyError for others than there are.
+        """
+        known = list(self.study.tests)
+        for name in tests:
+            if name not in known:
+                raise StudyError(f"the study {self.study.name} has no test {name!r}")
+        places = [known.index(name) for name in tests or known]
+        by_id = {line.row.id: line for line in self.lines}
+        wanted = [self.study.row(key).id for key in rows] or list(by_id)
+        chosen = {known[i]: self.study.tests[known[i]] for i in places}
+        lines = tuple(
+            replace(
+                line,
+                cells=tuple(line.cells[i] for i in places),
+                published=tuple(line.published[i] for i in places),
+                marks=tuple(line.marks[i] for i in places),
+            )
+            for line in map(by_id.__getitem__, wanted)
+            if any(test.name in chosen for test in self.study.tests_of(line.row))
+        )
+        return StudyTable(replace(self.study, tests=chosen), lines)
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers."""
@@ -86,22 +115,23 @@ class StudyTable:
 
 def table(study: Study, results: Results) -> StudyTable:
     """The table of a study from its results; rows that were never measured have
-    published figures only.
+    published figures only. Tests whose whole report is shown are left out.
     """
-    tests = list(study.tests.values())
+    tests = [test for test in study.tests.values() if not test.report]
+    chosen = replace(study, tests={test.name: test for test in tests})
     lines = []
     for row in study.rows:
-        if row.hidden:
+        mine = chosen.tests_of(row)
+        if row.hidden or not mine:
             continue
         found = results.of(study, row)
-        mine = study.tests_of(row)
         cells = tuple(cell(found, test) if test in mine else None for test in tests)
         published = tuple(row.published.get(test.name) for test in tests)
         lines.append(Line(row, cells, published, tuple(found), ("",) * len(tests)))
-    return StudyTable(study, tuple(_marked(study, line, lines) for line in lines))
+    return StudyTable(chosen, tuple(_marked(line, lines) for line in lines))
 
 
-def _marked(study: Study, line: Line, lines: Sequence[Line]) -> Line:
+def _marked(line: Line, lines: Sequence[Line]) -> Line:
     marks = []
     for i, found in enumerate(line.cells):
         mark = ""
@@ -133,7 +163,7 @@ def _comparable(signature: str) -> str:
 
 
 def _joined(found: Cell | None, published: Published | None, mark: str) -> str:
-    text = f"{found.value}{mark}" if found is not None else ""
+    text = f"{number(found.value)}{mark}" if found is not None else ""
     if published is None:
         return text
     return f"{text} ({published.text})" if text else f"({published.text})"
@@ -141,9 +171,24 @@ def _joined(found: Cell | None, published: Published | None, mark: str) -> str:
 
 def _facts(line: Line) -> list[str]:
     seconds, steps = line.seconds, line.steps
-    minutes = "" if seconds is None else f"{seconds / 60:.{0 if seconds > 600 else 1}f}"
+    minutes = (
+        "" if seconds is None else f"{seconds / 60:.{0 if seconds >= 600 else 1}f}"
+    )
     count = str(len({r.seed for r in line.results})) if line.results else ""
     return [f"{steps:,}" if steps is not None else "", minutes, count]
+
+
+def number(value: Measurement) -> str:
+    """A measurement as tables of the documentation show it: an interval has two digits
+    that count, fractions in per cent have two decimals.
+    """
+    if value.unit:
+        return str(value)
+    mean, half = value.mean, value.interval
+    if half is None:
+        return f"{mean:,.0f}" if 1000 <= abs(mean) < math.inf else f"{mean:.4g}"
+    digits = 4 if half <= 0 else min(4, max(0, 1 - math.floor(math.log10(half))))
+    return f"{mean:,.{digits}f} ± {half:,.{digits}f}"
 
 
 def records(study: Study, results: Results) -> list[dict[str, Any]]:

@@ -25,7 +25,10 @@ def run(results: str) -> None:
             for row in study.rows
             for seed in range(row.seeds or study.seeds)
         ]
-        done = sum(stored.find(study, row, seed) is not None for row, seed in planned)
+        done = sum(
+            stored.measured(study, row, seed, study.tests_of(row))
+            for row, seed in planned
+        )
         shown.add_row(name, str(len(planned)), str(done), study.title)
     console().print(shown, soft_wrap=False)
 
