@@ -22,8 +22,9 @@ from pathlib import Path
 import filling
 import studies
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.engine.options import Option, descriptions, options
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.registry import PRESETS, Citation, Entry, entries, find
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ BASE = {"engine", "measurements", "core"}
 THEORY = {*BASE, "encoders", "nets", "programs", "readers", "metagrad", "learners"}
 SOURCES = {*THEORY, "evaluation", "tasks", "rl"}
 CHOSEN = {*SOURCES, "registry", "runs"}
-USE = {*CHOSEN, "assembly", "events", "training", "experiment"}
+USE = {*CHOSEN, "assembly", "events", "training", "experiment", "signature"}
 MAY_IMPORT = {
     "engine": set(),
     "measurements": {"engine"},
@@ -36,6 +36,10 @@ MAY_IMPORT = {
     "runs": {"engine", "measurements"},
     "assembly": CHOSEN,
     "events": set(),
+    "signature": CHOSEN,
+    "child": set(),
+    "processes": set(),
+    "studies": {"engine", "measurements", "processes", "runs"},
     "experiment": USE,
     "training": USE,
     "estimators": {*THEORY, *USE},
@@ -45,11 +49,14 @@ MAY_IMPORT = {
     "advice": {*THEORY, *USE},
     "common_tasks": USE,
     "report": {*USE, "common_tasks"},
-    "web": {*USE, "advice", "estimators", "labeling", "optimizer", "synthesis"},
+    "web": {
+        *USE,
+        *("advice", "estimators", "labeling", "optimizer", "processes", "synthesis"),
+    },
     "cli": {
         *USE,
         *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
-        *("testing", "web"),
+        *("studies", "testing", "web"),
     },
     "__main__": {"cli"},
     "__init__": set(),

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import testing
-from innerloop.core.learner import Learner, MetaTrainConfig, Streaming
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners import LEARNERS
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.testing import CHECKS, PACKAGE_CHECKS, check_learner

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.encoders import split_name, trained_part
 from innerloop.engine import options as typed
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad import MetaGradient
 from innerloop.readers.base import Reader
 from innerloop.readers.encoded import encoded_reader

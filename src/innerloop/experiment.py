@@ -37,20 +37,21 @@ from innerloop.assembly import (
     smallest,
     training_config,
 )
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution, TaskSpec
 from innerloop.encoders import is_folder, parts_of, resolved
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive, Seed, check_options, checked
 from innerloop.engine.precision import Precision
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.engine.user_file import absolute, is_in_file
 from innerloop.evaluation.few_shot import evaluate
-from innerloop.evaluation.signature import signature
 from innerloop.events import Event
 from innerloop.measurements import Report, TestPlan, merged
 from innerloop.metagrad import MetaGradient
 from innerloop.registry import find
 from innerloop.runs import Run, RunError, file_name
+from innerloop.signature import signature
 
 
 @dataclass(frozen=True)

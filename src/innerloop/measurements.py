@@ -136,7 +136,7 @@ class Row:
     """A row of a table: what tells it from the others, and what was measured.
 
     Args:
-        signature: on what it was measured, see `innerloop.evaluation.signature`; rows
+        signature: on what it was measured, see `innerloop.signature`; rows
             with different signatures are not comparable. Empty where it is not known.
     """
 

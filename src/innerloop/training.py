@@ -26,7 +26,7 @@ from innerloop.events import (
 from innerloop.experiment import Experiment, Setup
 from innerloop.measurements import Estimate, TestPlan
 from innerloop.metagrad import calibrate, meta_train
-from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
+from innerloop.metagrad.meta_train import build_optimizer, scheduled
 from innerloop.runs import Run, RunError
 
 VALIDATIONS = 10  # in a training
@@ -173,7 +173,7 @@ class _Training:
             batch=1 if config.supervised else config.batch,
             meta_gradient=self.move,
             optimizer=self.optimizer,
-            schedule=warmup_cosine(config.warmup, config.decay),
+            schedule=scheduled(config),
             clip=config.clip,
             precision=self.precision,
             generator=self.generator,

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.evaluation.few_shot import meta_test
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.optimization.maml import MAML
@@ -29,6 +30,7 @@ from innerloop.metagrad.meta_train import (
     apply_update,
     build_optimizer,
     calibrate,
+    scheduled,
     warmup_cosine,
 )
 from innerloop.nets import BatchNorm
@@ -238,6 +240,24 @@ def test_warmup_cosine_rises_and_falls() -> None:
         [1.0, 0.5 + math.sqrt(0.125), 0.5, 0.0], abs=1e-12
     )
     assert warmup_cosine(0.0, decay=False)(100, 0.9) == 1.0
+
+
+def test_steps_fall_to_a_tenth_three_times() -> None:
+    factor = scheduled(MetaTrainConfig(schedule="steps", warmup=0.1))
+    progress = [0.05, 0.1, 0.49, 0.51, 0.66, 0.67, 0.83, 0.84, 1.0]
+    expected = [0.5, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    assert [factor(0, p) for p in progress] == pytest.approx(expected, rel=0.02)
+    level = scheduled(MetaTrainConfig(schedule="steps", warmup=0.0, decay=False))
+    assert level(0, 0.9) == 1.0
+    assert scheduled(MetaTrainConfig(warmup=0.0))(0, 0.5) == pytest.approx(0.5)
+
+
+def test_momentum_is_passed_to_optimizers_that_have_it() -> None:
+    config = MetaTrainConfig(optimizer="SGD", momentum=0.9, weight_decay=5e-4)
+    (group,) = build_optimizer(protonet(), config).param_groups
+    assert (group["momentum"], group["weight_decay"]) == (0.9, 5e-4)
+    with pytest.raises(InnerloopError, match="AdamW has no option momentum"):
+        build_optimizer(protonet(), MetaTrainConfig(momentum=0.9))
 
 
 @pytest.mark.parametrize("steps", [3, 100, 10**6])

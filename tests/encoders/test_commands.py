@@ -13,9 +13,9 @@ import torch
 import innerloop
 from innerloop import FewShotClassifier, encoders
 from innerloop.cli import main
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.task import TaskSpec
 from innerloop.encoders import usual_encoder
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.meta_train import build_optimizer
 from innerloop.registry import SHARED, _added, entries, find, register
 

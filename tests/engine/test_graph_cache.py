@@ -18,8 +18,10 @@ from innerloop.engine import graph_cache
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.norm_stats import use_batch
 from innerloop.learners.metric.protonet import ProtoNet
+from innerloop.learners.optimization.imaml import IMAML
 from innerloop.learners.optimization.maml import MAML
 from innerloop.metagrad.backprop import loss_and_gradient
+from innerloop.metagrad.implicit import implicit
 from innerloop.nets import BatchNorm
 from innerloop.testing import Blobs
 
@@ -369,6 +371,21 @@ def test_a_recording_that_goes_out_of_date_is_an_error(
     torch.testing.assert_close(
         found(learner, tasks(0)), expected(learner, tasks(0)), rtol=0, atol=0
     )
+
+
+def test_recordings_with_other_options_are_apart() -> None:
+    learner = IMAML.build(SPEC, inner_steps=2)
+    batch = tasks(0)
+    found = {
+        steps: [implicit(learner, batch, cg_steps=steps)[0] for _ in range(9)][-1]
+        for steps in (1, 4)
+    }
+    assert recorded(learner) > 2
+    for steps, grads in found.items():
+        again = IMAML.build(SPEC, inner_steps=2)
+        again.load_state_dict(learner.state_dict())
+        torch.testing.assert_close(grads, implicit(again, batch, cg_steps=steps)[0])
+    assert not torch.equal(found[1]["net.head.weight"], found[4]["net.head.weight"])
 
 
 def test_rechecks_come_at_growing_intervals() -> None:

@@ -407,9 +407,11 @@ def test_imaml_adapts_to_the_regularized_minimum() -> None:
     )
 
 
-@pytest.mark.parametrize("proximal", [0.5, 2.0])
+@pytest.mark.parametrize(("proximal", "damping"), [(0.5, 0.0), (2.0, 0.0), (2.0, 3.0)])
 @pytest.mark.parametrize("n", [1, 3])
-def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
+def test_implicit_solves_the_linear_system(
+    n: int, proximal: float, damping: float
+) -> None:
     learner, tasks, expected = (
         imaml(proximal),
         linear_tasks(n),
@@ -424,9 +426,13 @@ def test_implicit_solves_the_linear_system(n: int, proximal: float) -> None:
         )
         slope = 2 / len(xq) * xq.T @ (xq @ best - yq[:, 0])
         expected += (
-            torch.linalg.solve(torch.eye(FEATURES) + hessian / proximal, slope) / n
+            torch.linalg.solve(
+                torch.eye(FEATURES) + hessian / (proximal + damping), slope
+            )
+            / n
         )
-    found = implicit(learner, tasks, cg_steps=12)[0]["net.weight"]
+    grads, _ = implicit(learner, tasks, cg_steps=12, damping=damping)
+    found = grads["net.weight"]
     assert found is not None
     close(found[0], expected, 1e-7)
 
@@ -448,8 +454,8 @@ def test_implicit_is_the_gradient_through_a_long_unroll() -> None:
     close(metrics["loss"], loss, 1e-7)
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_reptile_is_the_mean_displacement(n: int) -> None:
+@pytest.mark.parametrize(("n", "parts"), [(1, 1), (3, 1), (3, 2)])
+def test_reptile_is_the_mean_displacement(n: int, parts: int) -> None:
     learner, tasks = MAML(two_layers(), 0.3, inner_steps=3), class_tasks(n)
     expected = [torch.zeros_like(p) for p in learner.net.parameters()]
     for task in tasks.unbind():
@@ -457,14 +463,17 @@ def test_reptile_is_the_mean_displacement(n: int) -> None:
             torch.cat([task.support.x, task.query.x]),
             torch.cat([task.support.y, task.query.y]),
         )
+        order = y.argmax(-1).argsort(stable=True)
         weights = [p.detach().clone() for p in learner.net.parameters()]
-        for _ in range(3):
+        for step in range(3):
             at = [w.clone().requires_grad_() for w in weights]
+            part = order[step % parts :: parts]
+            loss = cross_entropy(forward(at, x[part]), y[part])
             weights = [
                 w - 0.3 * g
                 for w, g in zip(
                     weights,
-                    torch.autograd.grad(cross_entropy(forward(at, x), y), at),
+                    torch.autograd.grad(loss, at),
                     strict=True,
                 )
             ]
@@ -474,7 +483,7 @@ def test_reptile_is_the_mean_displacement(n: int) -> None:
                 expected, learner.net.parameters(), weights, strict=True
             )
         ]
-    grads, _ = reptile(learner, tasks)
+    grads, _ = reptile(learner, tasks, parts=parts)
     assert list(grads) == [f"net.{name}" for name, _ in learner.net.named_parameters()]
     for found, by_hand in zip(grads.values(), expected, strict=True):
         assert found is not None

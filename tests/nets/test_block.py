@@ -19,17 +19,22 @@ from innerloop.nets.fused_conv import native
 from innerloop.nets.fused_conv.autograd import block
 
 Shape = tuple[int, int, int, int, int]
-# (images, in, out, height, width), pool, relu, eps
-SHAPES: list[tuple[Shape, int, bool, float | None]] = [
-    ((3, 1, 64, 28, 28), 2, True, 1e-5),
-    ((5, 64, 64, 14, 14), 2, True, 1e-5),
-    ((9, 64, 64, 7, 7), 2, True, 1e-5),
-    ((20, 16, 32, 3, 3), 2, True, 1e-5),
-    ((2, 3, 48, 9, 11), 2, False, 1e-5),
-    ((4, 32, 80, 6, 5), 1, True, 1e-5),
-    ((1, 6, 16, 4, 4), 2, True, 1e-5),
-    ((4, 32, 16, 6, 5), 1, False, None),
-    ((3, 1, 32, 8, 8), 2, True, None),
+# (images, in, out, height, width), pool, relu, eps, stride
+SHAPES: list[tuple[Shape, int, bool, float | None, int]] = [
+    ((3, 1, 64, 28, 28), 2, True, 1e-5, 1),
+    ((5, 64, 64, 14, 14), 2, True, 1e-5, 1),
+    ((9, 64, 64, 7, 7), 2, True, 1e-5, 1),
+    ((20, 16, 32, 3, 3), 2, True, 1e-5, 1),
+    ((2, 3, 48, 9, 11), 2, False, 1e-5, 1),
+    ((4, 32, 80, 6, 5), 1, True, 1e-5, 1),
+    ((1, 6, 16, 4, 4), 2, True, 1e-5, 1),
+    ((4, 32, 16, 6, 5), 1, False, None, 1),
+    ((3, 1, 32, 8, 8), 2, True, None, 1),
+    ((3, 1, 64, 28, 28), 1, True, 1e-5, 2),
+    ((9, 64, 64, 7, 7), 1, True, 1e-5, 2),
+    ((20, 64, 32, 4, 4), 1, True, 1e-5, 2),
+    ((4, 6, 48, 9, 12), 2, False, 1e-5, 2),
+    ((5, 16, 16, 2, 1), 1, False, None, 2),
 ]
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -42,8 +47,9 @@ def composed(
     eps: float | None,
     pool: int,
     relu: bool,
+    stride: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    y = F.conv2d(x, weight, padding=1)
+    y = F.conv2d(x, weight, stride=stride, padding=1)
     var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
     scale = a if eps is None else a / torch.sqrt(var + eps)
     shift = b if eps is None else b - mean * scale
@@ -76,6 +82,7 @@ def everything(
     pool: int,
     relu: bool,
     moments: bool,
+    stride: int = 1,
 ) -> list[Tensor]:
     """Results, gradients and gradients of gradients for fixed random directions."""
     generator = torch.Generator().manual_seed(1)
@@ -83,7 +90,7 @@ def everything(
     def like(value: Tensor) -> Tensor:
         return torch.randn(value.shape, generator=generator).to(value)
 
-    outputs = function(*values, eps, pool, relu)[: 3 if moments else 1]
+    outputs = function(*values, eps, pool, relu, stride)[: 3 if moments else 1]
     g = [like(out).requires_grad_() for out in outputs]
     first = torch.autograd.grad(outputs, values, g, create_graph=True)
     second = torch.autograd.grad(
@@ -94,14 +101,19 @@ def everything(
 
 @needs_compiler
 @pytest.mark.parametrize("moments", [False, True])
-@pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
+@pytest.mark.parametrize(("shape", "pool", "relu", "eps", "stride"), SHAPES)
 def test_results_and_both_derivatives(
-    shape: Shape, pool: int, relu: bool, eps: float | None, moments: bool
+    shape: Shape,
+    pool: int,
+    relu: bool,
+    eps: float | None,
+    stride: int,
+    moments: bool,
 ) -> None:
     if moments and eps is None:
         pytest.skip("given statistics have no moments")
     values = inputs(shape)
-    found = everything(block, values, eps, pool, relu, moments)
+    found = everything(block, values, eps, pool, relu, moments, stride)
     expected = everything(
         composed,
         [v.detach().double().requires_grad_() for v in values],
@@ -109,6 +121,7 @@ def test_results_and_both_derivatives(
         pool,
         relu,
         moments,
+        stride,
     )
     for i, (f, e) in enumerate(zip(found, expected, strict=True)):
         assert distance(f, e) < 1e-5, i
@@ -175,13 +188,13 @@ def test_the_same_twice_and_with_any_number_of_threads() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize(("shape", "pool", "relu", "eps"), SHAPES)
+@pytest.mark.parametrize(("shape", "pool", "relu", "eps", "stride"), SHAPES)
 def test_bfloat16_products_err_by_little(
-    shape: Shape, pool: int, relu: bool, eps: float | None
+    shape: Shape, pool: int, relu: bool, eps: float | None, stride: int
 ) -> None:
     values = inputs(shape)
     with torch.autocast("cpu", torch.bfloat16):
-        found = everything(block, values, eps, pool, False, False)
+        found = everything(block, values, eps, pool, False, False, stride)
     expected = everything(
         composed,
         [v.detach().double().requires_grad_() for v in values],
@@ -189,6 +202,7 @@ def test_bfloat16_products_err_by_little(
         1,
         False,
         False,
+        stride,
     )
     if pool == 1:  # rounding changes which pixel is the largest
         assert all(
@@ -282,7 +296,7 @@ def test_a_processor_with_few_instructions(few_instructions: None) -> None:
     code = native.library()
     assert code is not None
     assert code.innerloop_lanes() == 4
-    shape, pool, relu, eps = SHAPES[2]
+    shape, pool, relu, eps, _ = SHAPES[2]
     for autocast in (False, True):
         values = inputs(shape)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

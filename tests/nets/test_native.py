@@ -185,7 +185,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
         for bf16 in (0, 1)
     ):
         call = native._Call(
-            x, weight, a, a, native.Settings(1e-5, 1, True, False, True)
+            x, weight, a, a, native.Settings(1e-5, 1, 1, True, False, True)
         )
         # no memory holds such images; nothing is read before that is known
         call.shape.height = call.shape.width = 1 << 22

@@ -1,17 +1,33 @@
-"""Networks of users inside learners."""
+"""Networks by name, and networks of users inside learners."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from innerloop import CentreLossNet, FineTune
 from innerloop.core.task import TaskSpec
 from innerloop.nets import flat_features
+from innerloop.nets.registry import encoder
 
 SPEC = TaskSpec("classes", (1, 12, 12), 5)
 
 
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 3, 5), nn.BatchNorm2d(3), nn.Flatten())
+
+
+@pytest.mark.parametrize("size", [28, 13, 5])
+def test_strided_blocks_are_strided_convolutions(size: int) -> None:
+    spec = TaskSpec("classes", (1, size, size), 5)
+    net, x = encoder(spec, "conv4-strided").train(), torch.rand(6, 1, size, size)
+    expected = x
+    for block in list(net)[:-1]:
+        stride = 2 if expected.shape[-1] > 1 else 1
+        y = F.conv2d(expected, block.conv.weight, stride=stride, padding=1)
+        expected = F.relu(F.batch_norm(y, None, None, training=True, eps=1e-5))
+    torch.testing.assert_close(net(x), expected.flatten(1), rtol=1e-4, atol=1e-4)
+    assert flat_features(net, spec) == 64 * max(1, -(-size // 16)) ** 2
 
 
 def test_features_are_counted_for_weights_of_any_dtype() -> None:

@@ -33,7 +33,7 @@ from innerloop.core.learner import Learner
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive, Seed, check_options
 from innerloop.metagrad import meta_train
-from innerloop.metagrad.meta_train import build_optimizer, warmup_cosine
+from innerloop.metagrad.meta_train import build_optimizer, scheduled
 from innerloop.tasks.episodes import ClassBank, Episodes
 
 ALL = -1  # in keys: tasks from all classes
@@ -306,7 +306,7 @@ class Advisor:
                 batch=config.batch,
                 meta_gradient=rule,
                 optimizer=build_optimizer(learner, config),
-                schedule=warmup_cosine(config.warmup, config.decay),
+                schedule=scheduled(config),
                 clip=config.clip,
                 generator=torch.Generator().manual_seed(seed),
             )

@@ -25,58 +25,13 @@ from innerloop.engine.graph_cache import is_recordable
 from innerloop.engine.mapping import mapped
 from innerloop.engine.norm_stats import Normalizer, use_batch
 from innerloop.engine.options import (
-    Count,
-    CountOrZero,
-    Fraction,
     Option,
-    Positive,
     check_options,
     options,
 )
+from innerloop.engine.training_config import MetaTrainConfig
 
 State = Any  # any pytree of tensors: weights, prototypes, a memory
-
-
-@dataclass(frozen=True)
-class MetaTrainConfig:
-    """How a learner is meta-trained: the episodes and the outer loop.
-
-    Args:
-        ways: classes in a training task.
-        shots: support examples of a class.
-        queries: query examples of a class.
-        groups: from how many groups (alphabets, domains) the classes of a task come; 0
-            takes any classes.
-        batch: tasks in a meta-step, or examples for supervised training.
-        meta_gradient: how the meta-parameters move.
-        optimizer: name of an optimizer in torch.optim.
-        lr: its learning rate.
-        pretrained_lr: its learning rate for pretrained networks that are trained
-            further, such as "minilm:all".
-        weight_decay: its weight decay.
-        warmup: share of training in which the learning rate rises linearly.
-        decay: whether the learning rate falls to zero, along half a cosine.
-        clip: largest norm of the meta-gradient.
-        supervised: train on all classes at once, with labels that never change.
-    """
-
-    ways: Count = 5
-    shots: Count = 1
-    queries: Count = 15
-    groups: CountOrZero = 0
-    batch: Count = 16
-    meta_gradient: str = "backprop"
-    optimizer: str = "AdamW"
-    lr: Positive = 1e-3
-    pretrained_lr: Positive = 5e-5
-    weight_decay: Fraction = 0.0
-    warmup: Fraction = 0.03
-    decay: bool = True
-    clip: Positive = 10.0
-    supervised: bool = False
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))

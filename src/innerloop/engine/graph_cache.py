@@ -11,7 +11,7 @@ import random
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -91,9 +91,14 @@ _lock = threading.Lock()  # of the bookkeeping
 _recording = threading.Lock()  # one thread records at a time
 
 
-def graph_cached(module: nn.Module, function: Callable[..., Any], *trees: Any) -> Any:
+def graph_cached(
+    module: nn.Module,
+    function: Callable[..., Any],
+    *trees: Any,
+    key: Hashable = None,
+) -> Any:
     """`function(*trees)`, a pytree of tensors without history, where the function
-    depends on `trees` and on the attributes of `module` alone.
+    depends on `trees`, on the attributes of `module` and on `key` alone.
 
     After three calls in one situation (shapes, attributes, modules and their modes) its
     tensor operations are recorded. Once the recording has returned the same bits as the
@@ -114,17 +119,17 @@ def graph_cached(module: nn.Module, function: Callable[..., Any], *trees: Any) -
     ):
         return function(*trees)
     try:
-        key = hash(_situation(module, trees))
+        situation = hash((_situation(module, trees), key))
     except (_Unknown, RecursionError):
         return function(*trees)
     used, recheck = None, False
     with _lock:
         situations = _situations.setdefault(module, {})
-        found = situations.get(key)
+        found = situations.get(situation)
         if found is None:
             if len(situations) >= 8 * MAX_RECORDINGS:
                 return function(*trees)
-            found = situations[key] = _Situation()
+            found = situations[situation] = _Situation()
         if found.recording is None or found.agreed < CHECKS:
             found.seen += 1
             used = sum(s.recording is not None for s in situations.values())

@@ -127,20 +127,22 @@ def conjugate_gradient(
     """
     v = {name: torch.zeros_like(b) for name, b in target.items()}
     residual, direction, old = target, target, _dot(target, target)
-    for _ in range(steps):
+    for step in range(steps):
         product = matrix(direction)
         curvature = _dot(direction, product)
         # no step where the matrix is not positive
         rate = torch.where(curvature > 0, old / curvature.clamp_min(1e-30), 0.0)
-        v = {name: v[name] + rate * direction[name] for name in v}
-        residual = {name: residual[name] - rate * product[name] for name in v}
-        new = _dot(residual, residual)
-        direction = {
-            name: residual[name] + new / old.clamp_min(1e-30) * direction[name]
-            for name in v
-        }
-        old = new
+        v = _moved(v, rate, direction)
+        if step + 1 < steps:
+            residual = _moved(residual, -rate, product)
+            new = _dot(residual, residual)
+            direction = _moved(residual, new / old.clamp_min(1e-30), direction)
+            old = new
     return v
+
+
+def _moved(v: Vector, by: Tensor, direction: Vector) -> Vector:
+    return {name: torch.addcmul(v[name], by, direction[name]) for name in v}
 
 
 def _dot(a: Vector, b: Vector) -> Tensor:

@@ -8,9 +8,8 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task
-from innerloop.engine.functional import functional_call
-from innerloop.engine.graph_cache import graph_cached
 from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
+from innerloop.metagrad.recording import recorded
 
 # Tasks are processed together up to this many numbers in their inputs, at least one.
 CHUNK_NUMBERS = 2**20
@@ -59,18 +58,13 @@ def loss_and_gradient(
     """The loss of `learner(tasks)`, its metrics, and its gradient for the parameters
     that require one, in their order.
     """
-    theta: dict[str, Tensor] = {}
-    rest = dict(learner.named_buffers())
-    for name, parameter in learner.named_parameters():
-        (theta if parameter.requires_grad else rest)[name] = parameter
+    return recorded(learner, _loss_and_gradient, tasks)
 
-    def gradient(
-        theta: dict[str, Tensor], rest: dict[str, Tensor], tasks: Task
-    ) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
-        loss, metrics = functional_call(learner, {**theta, **rest}, (tasks,))
-        grads = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
-        return loss.detach(), metrics, grads
 
-    if learner.recompute:  # a recorded graph would keep the memory that it saves
-        return gradient(theta, rest, tasks)
-    return graph_cached(learner, gradient, theta, rest, tasks)
+def _loss_and_gradient(
+    learner: Learner, tasks: Task
+) -> tuple[Tensor, Metrics, tuple[Tensor | None, ...]]:
+    loss, metrics = learner(tasks)
+    theta = [p for p in learner.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss, theta, allow_unused=True)
+    return loss.detach(), metrics, grads

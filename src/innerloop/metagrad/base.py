@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import check_options
+from innerloop.engine.training_config import MetaTrainConfig
 
 Draw = Callable[[], Task]  # draws one batch of training tasks
 Grads = dict[str, Tensor | None]

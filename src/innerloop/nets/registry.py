@@ -18,6 +18,7 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import from_file, is_in_file
 from innerloop.nets.adapter import Adapter, adapter
 from innerloop.nets.conv import Conv4, Conv6
+from innerloop.nets.resnet import ResNet12
 from innerloop.nets.text import TextEncoder
 from innerloop.nets.transformers import bert
 
@@ -66,9 +67,16 @@ class Beside(nn.Module):
         return Adapter.length / len(parts) ** 0.5 * torch.cat(parts, 1)
 
 
-ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
+IMAGE_ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "conv4": lambda spec: Conv4(spec.x_shape),
+    "conv4-strided": lambda spec: Conv4(spec.x_shape, strided=True),
     "conv6": lambda spec: Conv6(spec.x_shape),
+    "resnet12": lambda spec: ResNet12(spec.x_shape),
+    "resnet12-flat": lambda spec: ResNet12(spec.x_shape, flat=True),
+    "resnet12-narrow": lambda spec: ResNet12(spec.x_shape, (64, 128, 256, 512)),
+}
+ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
+    **IMAGE_ENCODERS,
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "flatten": lambda spec: nn.Flatten(),
@@ -131,7 +139,7 @@ def encoder(
         raise InnerloopError(
             f"there is no network {name!r}{did_you_mean(name, ENCODERS)}"
         )
-    if name.startswith("conv") and not spec.is_image:
+    if name in IMAGE_ENCODERS and not spec.is_image:
         raise InnerloopError(
             f"{name} needs images (channels, height, width); got inputs of shape "
             f"{spec.x_shape}: try mlp"

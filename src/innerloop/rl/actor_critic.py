@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import Learner, MetaTrainConfig, Streaming
+from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import Count, Fraction, NonNegative, Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.base import Draw, Gradient
 from innerloop.rl.acting import ActingGradient
 from innerloop.rl.advantages import generalized_advantages

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, Fraction, Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.backprop import backprop
 from innerloop.metagrad.base import Draw, Gradient
 from innerloop.rl.acting import ActingGradient

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.norm_stats import use_stored
 from innerloop.engine.options import Count, Positive, Range
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.active.policy import SelectionPolicy, Strategy
 from innerloop.learners.active.pool_features import logits, to_means
 from innerloop.learners.feature_learner import FeatureLearner

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.log_parameter import log_parameter

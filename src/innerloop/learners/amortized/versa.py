@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Count
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import perceptron

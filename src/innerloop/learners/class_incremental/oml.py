@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.options import Count, Positive
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.log_parameter import log_parameter

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.functional import trainable_names
 from innerloop.engine.norm_stats import use_stored
 from innerloop.engine.options import Count, Positive, Range
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.generative.features import Features, normal
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.decoder import decoder
@@ -71,6 +71,8 @@ class GTN(Descent):
     width: Count = 128
     inner_steps: Count = 20
     likelihood: Likelihood = Categorical()
+
+    learned_initialization = False  # steps are on generated examples
 
     kinds = ("classes",)
     encode_jointly = True

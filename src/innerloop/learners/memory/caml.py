@@ -9,11 +9,12 @@ from typing import Annotated, Any, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig, State
+from innerloop.core.learner import State
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.attention import AttentionBlock

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig, State, Streaming
+from innerloop.core.learner import State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.attention import AttentionBlock
 from innerloop.nets.norm import LayerNorm

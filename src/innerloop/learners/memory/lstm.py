@@ -6,9 +6,9 @@ from dataclasses import KW_ONLY
 
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.recurrent import LSTMCell
 

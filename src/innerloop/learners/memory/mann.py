@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Fraction, Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.memory.ntm import cosine
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.log_parameter import log_parameter

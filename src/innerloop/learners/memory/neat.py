@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Count, CountOrZero
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.neat import NEATLearner
 from innerloop.nets.neat_network import NEATNetwork
 

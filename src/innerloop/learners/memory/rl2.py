@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
 from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 from innerloop.nets.recurrent import GRUCell
 

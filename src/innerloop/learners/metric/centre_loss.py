@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.options import NonNegative
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.registry import encoder, flat_features
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import cosine_similarity
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.recurrent import LSTMCell

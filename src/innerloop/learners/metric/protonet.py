@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Positive
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import Metric, class_means, distance
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.neural_processes.layers import Latent, PairEncoder
 from innerloop.learners.neural_processes.process import LatentProcess
 from innerloop.nets.attention import AttentionBlock, attention

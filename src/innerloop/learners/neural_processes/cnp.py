@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.neural_processes.layers import PairEncoder
 from innerloop.nets.decoder import perceptron
 

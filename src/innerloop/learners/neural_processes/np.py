@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.neural_processes.layers import Latent, PairEncoder
 from innerloop.learners.neural_processes.process import LatentProcess
 from innerloop.nets.decoder import perceptron

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, NonNegative
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.nets.decoder import perceptron
 from innerloop.nets.registry import encoder, flat_features
 

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Positive
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Positive
 from innerloop.engine.precision import widened
 from innerloop.engine.solvers import solvable
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import cosine_similarity, squared_distance
 from innerloop.learners.neural_processes.layers import unsoftplus

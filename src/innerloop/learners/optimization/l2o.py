@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.functional import trainable_names
 from innerloop.engine.options import Count, CountOrZero
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.learned_update_rules import RULES
 from innerloop.nets.registry import headed

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Descent, Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.norm_stats import use_batch
 from innerloop.engine.options import CountOrZero, Fraction, NonNegative
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.registry import headed
 
@@ -133,7 +133,9 @@ class MAML(Descent):
         still = {name: w for name, w in weights.items() if name not in moving}
         first_order = self.first_order or self.progress < self.second_order_after
         grads = self.gradient(moving, support, still, first_order)
-        moved = {name: w - self.inner_lr * grads[name] for name, w in moving.items()}
+        moved = {
+            name: w.sub(grads[name], alpha=self.inner_lr) for name, w in moving.items()
+        }
         return {**still, **moved}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:

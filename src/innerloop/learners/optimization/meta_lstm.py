@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.options import Count, CountOrZero, Range
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.learned_update_rules import flat, like, preprocessed
 from innerloop.nets.recurrent import LSTMCell

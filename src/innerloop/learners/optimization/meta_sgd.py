@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from innerloop.core.descent import Weights
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.options import CountOrZero, NonNegative
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.optimization.remembering import Remembering
 from innerloop.nets.registry import headed
 

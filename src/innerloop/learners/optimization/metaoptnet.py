@@ -52,6 +52,7 @@ class MetaOptNet(ClosedFormHead):
                 "batch": 8,
                 "optimizer": "SGD",
                 "lr": 0.1,
+                "momentum": 0.9,
                 "weight_decay": 5e-4,
             },
         }

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner, MetaTrainConfig
+from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.gradient_descent import descend
 from innerloop.engine.options import Count, CountOrZero, Positive
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder

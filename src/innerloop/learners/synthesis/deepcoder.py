@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.synthesis.attribute_net import AttributeNet
 from innerloop.learners.synthesis.synthesizer import SearchMethod, Synthesizer, padded
 from innerloop.programs import lists

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Fraction, Range
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.synthesis.expression_decoder import ExpressionDecoder
 from innerloop.learners.synthesis.guided_search import guided_search, texts_of
 from innerloop.learners.synthesis.sampling import reinforce_loss

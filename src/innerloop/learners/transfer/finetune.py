@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.functional import functional_call, trainable_names
 from innerloop.engine.gradient_descent import descend
 from innerloop.engine.options import CountOrZero, NonNegative
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.learners.metric.distances import class_means
 from innerloop.nets.registry import encoder, flat_features

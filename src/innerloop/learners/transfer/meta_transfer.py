@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.core.learner import MetaTrainConfig
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.functional import functional_call
@@ -18,6 +17,7 @@ from innerloop.engine.gradient_descent import descend
 from innerloop.engine.norm_stats import use_stored
 from innerloop.engine.options import CountOrZero, NonNegative
 from innerloop.engine.precision import widened
+from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.registry import encoder, flat_features
 

@@ -1,5 +1,5 @@
-"""A 3x3 convolution, normalization of every channel, max-pooling and ReLU as one
-operation, with its first and second derivatives.
+"""A 3x3 convolution with a stride of 1 or 2, normalization of every channel,
+max-pooling and ReLU as one operation, with its first and second derivatives.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def block(
     eps: float | None,
     pool: int,
     relu: bool,
+    stride: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ReLU of the max-pooled, normalized convolution of x (n, in, height, width) with
-    weight (out, in, 3, 3), and its moments.
+    weight (out, in, 3, 3) and a padding of 1, and its moments.
 
     With `eps`, channels are normalized by their own mean and variance (out,), which
     come back too, then scaled by a and shifted by b (out,); without, they are scaled by
@@ -42,6 +43,7 @@ def block(
     # native.Settings
     settings = (
         -1.0 if eps is None else eps,
+        stride,
         pool,
         relu,
         torch.is_autocast_enabled(x.device.type),
@@ -87,7 +89,7 @@ class Block(Function):
             *ctx.settings,
         )
         gx, *others = BlockBackward.apply(*given)  # pyright: ignore[reportGeneralTypeIssues]
-        return gx if ctx.needs_input_grad[0] else None, *others, *[None] * 5
+        return gx if ctx.needs_input_grad[0] else None, *others, *[None] * 6
 
     @staticmethod
     def vmap(
@@ -139,7 +141,7 @@ class BlockBackward(Function):
             None,
             None,
             gy if kept else None,
-            *[None] * 7,
+            *[None] * 8,
         )
 
     @staticmethod

@@ -1,10 +1,12 @@
-/* The convolution block of autograd.py on CPUs: 3x3 convolution, batch normalization, max-pooling and ReLU, with first and second derivatives.
+/* The convolution block of autograd.py on CPUs: 3x3 convolution, with a stride of 1 or 2, batch normalization, max-pooling and ReLU, with first and second derivatives.
 
 Images are (tasks, images, height, width, channels), contiguous float32. Every task has its own filters, scale, shift and statistics; filters and their
 gradients have torch's layout (out, in, 3, 3). Products are computed in float32 or in bfloat16; sums are always accumulated in float32 or double.
 
 Speed: one image at a time goes through the whole block, so that it stays in the cache and the time is that of the multiplications. Threads take
 contiguous ranges of images of equal length. Their partial sums are added in the order of the threads, so that results do not depend on timing.
+
+Sizes: images have `rows` x `columns` pixels, the result of the convolution `height` x `width`: the same, or with a stride of 2 half as many, rounded up.
 
 Names: y is the result of the convolution, z = scale * y + shift, e the extreme of y in a pooling window (the place where z is largest), and
 out = relu(z) there. With batch statistics, scale = a / sqrt(var + eps) and shift = b - mean * scale; with fixed statistics (eps < 0), scale = a and
@@ -36,8 +38,8 @@ typedef int32_t mask __attribute__((vector_size(4 * LANES)));
 typedef float element __attribute__((may_alias, aligned(2)));
 
 typedef struct {
-    long tasks, images, height, width, in, out; /* images of a task; channels */
-    long pool, relu, bf16, threads;
+    long tasks, images, rows, columns, height, width, in, out; /* images of a task; channels */
+    long stride, pool, relu, bf16, threads;
 } Shape;
 
 typedef struct {
@@ -107,8 +109,9 @@ INLINE uint16_t rounded(float x) { /* to bfloat16, ties to even */
 
 INLINE long elements(long n, long bf16) { return bf16 ? (n + 1) / 2 : n; }
 
-static void *border(const Shape *s, float *to, const float *x, long channels) { /* (h + 2, w + 2, elements of channels), zeros around */
-    const long h = s->height, w = s->width, row = (w + 2) * elements(channels, s->bf16);
+/* x (h, w, channels) as (h + 2, w + 2, elements of channels), zeros around. */
+static void *border(const Shape *s, float *to, const float *x, long h, long w, long channels) {
+    const long row = (w + 2) * elements(channels, s->bf16);
     memset(to, 0, (h + 2) * row * 4);
     EACH(i, h) {
         float *at = to + (i + 1) * row + elements(channels, s->bf16);
@@ -141,63 +144,87 @@ static float *pack(const Shape *s, const Filters *f, long task, int back, int wh
     return packed;
 }
 
-/* For P pixels and V vectors of channels: writes the sums over nine taps and `in` elements to `to` (P, out), or adds them to it. P, V and bf16 are
-constants where this is inlined, so that all sums stay in registers. */
+/* For P pixels and V vectors of channels: writes the sums over `taps` taps and `in` elements to the places `to`, or adds them to what is there. `tap` is
+where a tap is, seen from the pixel, and `filter` which of the filters it multiplies. P, V and bf16 are constants where this is inlined, so that all sums
+stay in registers. */
 INLINE void tile(
-    const int P, const int V, const int bf16, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add
+    const int P, const int V, const int bf16, float *const *to, const element *const *from, long taps, const long *tap, const long *filter,
+    const float *filters, long in, long out, int add
 ) {
     vec sum[TILE][2];
     UNROLLED(p, P) UNROLLED(v, V) {
         sum[p][v] = (vec){0};
-        if (add) sum[p][v] = VEC(to + p * out + v * LANES);
+        if (add) sum[p][v] = VEC(to[p] + v * LANES);
     }
-    EACH(t, 9) EACH(c, in) {
+    EACH(t, taps) EACH(c, in) {
         vec f[2];
-        UNROLLED(v, V) f[v] = VEC(filters + (t * in + c) * out + v * LANES);
+        UNROLLED(v, V) f[v] = VEC(filters + (filter[t] * in + c) * out + v * LANES);
         UNROLLED(p, P) {
             const element x = from[p][tap[t] + c];
             UNROLLED(v, V) sum[p][v] = multiply_add(sum[p][v], x, f[v], bf16);
         }
     }
-    UNROLLED(p, P) UNROLLED(v, V) VEC(to + p * out + v * LANES) = sum[p][v];
+    UNROLLED(p, P) UNROLLED(v, V) VEC(to[p] + v * LANES) = sum[p][v];
 }
 
 INLINE void tiles(
-    const int V, const int bf16, int P, float *to, const element *const *from, const long *tap, const float *filters, long in, long out, int add
+    const int V, const int bf16, int P, float *const *to, const element *const *from, long taps, const long *tap, const long *filter,
+    const float *filters, long in, long out, int add
 ) {
 #define CASE(n)                                                                                                                                       \
     case n:                                                                                                                                           \
-        if (n <= TILE) tile(n, V, bf16, to, from, tap, filters, in, out, add);                                                                        \
+        if (n <= TILE) tile(n, V, bf16, to, from, taps, tap, filter, filters, in, out, add);                                                          \
         break;
     switch (P) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14) }
 #undef CASE
 }
 
-/* The sums over the 3x3 windows of a bordered image: (h, w, out) to `to`, or added to what is there. `in` and `out` as packed. */
-INLINE void convolved(const int bf16, const Shape *s, float *to, const float *bordered, const float *filters, long in, long out, int add) {
-    const long w = s->width, pixels = s->height * w, groups = (pixels + TILE - 1) / TILE;
+/* A lattice of pixels that are computed alike: h x w of them, and the distances from one to the next and from row to row, where they are read and where
+they are written, in pixels; and their taps. */
+typedef struct {
+    long h, w, read, read_row, write, write_row, taps, tap[9], filter[9];
+} Lattice;
+
+/* The sums over the taps of a lattice. `in` and `out` as packed. */
+INLINE void convolved(const int bf16, const Lattice *l, float *to, const float *bordered, const float *filters, long in, long out, int add) {
+    const long pixels = l->h * l->w, groups = (pixels + TILE - 1) / TILE;
     long tap[9];
-    EACH(t, 9) tap[t] = (t / 3 * (w + 2) + t % 3) * in;
+    EACH(t, l->taps) tap[t] = l->tap[t] * in;
     for (long o = 0; o < out; o += 2 * LANES) EACH(g, groups) {
         const long first = pixels * g / groups, P = pixels * (g + 1) / groups - first;
         const element *from[TILE];
-        const element *at = (const element *)bordered + (first / w * (w + 2) + first % w) * in;
-        for (long p = 0, column = first % w; p < P; p++, at += in) {
-            from[p] = at;
-            if (++column == w) column = 0, at += 2 * in; /* skips the border: next row */
+        float *into[TILE];
+        for (long p = 0, row = first / l->w, column = first % l->w; p < P; p++) {
+            from[p] = (const element *)bordered + (row * l->read_row + column * l->read) * in;
+            into[p] = to + (row * l->write_row + column * l->write) * out + o;
+            if (++column == l->w) column = 0, row++;
         }
-        if (o + 2 * LANES <= out) tiles(2, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
-        else tiles(1, bf16, P, to + first * out + o, from, tap, filters + o, in, out, add);
+        const int two = o + 2 * LANES <= out;
+        if (two) tiles(2, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
+        else tiles(1, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
     }
 }
 
-static void convolve(const Shape *s, float *to, const float *x, long channels, const float *filters, long out, int add) {
-    const long wide = up(out, LANES), pixels = s->height * s->width, in = elements(channels, s->bf16);
-    const float *bordered = border(s, kept(BORDERED, (s->height + 2) * (s->width + 2) * in * 4), x, channels);
-    float *result = wide == out ? to : kept(ROW, pixels * wide * 4);
-    if (s->bf16) convolved(1, s, result, bordered, filters, in, wide, add && wide == out);
-    else convolved(0, s, result, bordered, filters, in, wide, add && wide == out);
-    if (wide != out) EACH(p, pixels) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
+/* From images x (rows, columns, channels) to results (height, width, out); or, `back`, from gradients for results to those for images, with the filters
+packed that way. With a stride, an image's even and odd rows and columns meet different taps on the way back, one lattice for each. */
+static void convolve(const Shape *s, int back, float *to, const float *x, long channels, const float *filters, long out, int add) {
+    const long h = back ? s->height : s->rows, w = back ? s->width : s->columns, in = elements(channels, s->bf16);
+    const long H = back ? s->rows : s->height, W = back ? s->columns : s->width, wide = up(out, LANES), apart = back ? s->stride : 1;
+    const float *bordered = border(s, kept(BORDERED, (h + 2) * (w + 2) * in * 4), x, h, w, channels);
+    float *result = wide == out ? to : kept(ROW, H * W * wide * 4);
+    EACH(i, apart) EACH(j, apart) {
+        const long read = back ? 1 : s->stride;
+        Lattice l = {(H - i + apart - 1) / apart, (W - j + apart - 1) / apart, read, read * (w + 2), apart, apart * W, 0};
+        EACH(t, 9) {
+            const long down = t / 3 - 1, right = t % 3 - 1; /* on the way back, a tap that falls between results meets none */
+            if ((i + down) % apart || (j + right) % apart) continue;
+            l.tap[l.taps] = ((i + down) / apart + 1) * (w + 2) + (j + right) / apart + 1, l.filter[l.taps++] = t;
+        }
+        float *corner = result + (i * W + j) * wide;
+        if (s->bf16) convolved(1, &l, corner, bordered, filters, in, wide, add && wide == out);
+        else convolved(0, &l, corner, bordered, filters, in, wide, add && wide == out);
+    }
+    if (wide != out) EACH(p, H * W) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
 }
 
 INLINE void outer(
@@ -241,42 +268,42 @@ INLINE void outers(
 /* The number of images that are correlated in one call: small ones together, because a call has a fixed cost. */
 static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); }
 
-/* Adds the gradient of the filters (9, in, out) for `images` inputs x (h, w, in) and gradients of results g (h, w, out). */
+/* Adds the gradient of the filters (9, in, out) for `images` inputs x (rows, columns, in) and gradients of results g (height, width, out). */
 static void correlate(const Shape *s, float *to, const float *x, const float *g, long images) {
-    const long h = s->height, w = s->width, in = s->in, out = s->out;
+    const long h = s->height, w = s->width, H = s->rows, W = s->columns, S = s->stride, in = s->in, out = s->out;
     long taps[9];
     if (!s->bf16) {
-        const long plane = (h + 2) * (w + 2) * in;
+        const long plane = (H + 2) * (W + 2) * in;
         int64_t *steps = kept(STEPS, images * h * w * 8);
         float *bordered = kept(BORDERED, images * plane * 4);
-        EACH(k, images) border(s, bordered + k * plane, x + k * h * w * in, in);
-        EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (w + 2) + j) * in) * 4;
-        EACH(t, 9) taps[t] = (t / 3 * (w + 2) + t % 3) * in * 4;
+        EACH(k, images) border(s, bordered + k * plane, x + k * H * W * in, H, W, in);
+        EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (W + 2) + j) * S * in) * 4;
+        EACH(t, 9) taps[t] = (t / 3 * (W + 2) + t % 3) * in * 4;
         outers(0, to, in, out, (char *)bordered, taps, 4, steps, images * h * w, g);
         return;
     }
-    /* Pairs of pixels: x channel by channel, (in, images, h + 2, line), and g interleaved. */
-    const long line = up(w + 3, 2), plane = images * (h + 2) * line, pairs = (w + 1) / 2, wide = 2 * elements(in, 1);
+    /* Pairs of pixels that are neighbors in g: x channel by channel, (in, images, H + 2, S, line), the columns of a stride together, and g interleaved. */
+    const long line = up(w + 3, 2), plane = images * (H + 2) * S * line, pairs = (w + 1) / 2, wide = 2 * elements(in, 1);
     int64_t *steps = kept(STEPS, images * h * pairs * 8);
     uint16_t *turned = kept(TURNED, (in * plane + 2) * 2);
     uint32_t *paired = kept(PAIRED, images * h * pairs * out * 4);
     memset(turned, 0, (in * plane + 2) * 2);
     EACH(k, images) {
-        const uint16_t *bordered = border(s, kept(BORDERED, (h + 2) * (w + 2) * wide * 2), x + k * h * w * in, in);
-        EACH(i, h) EACH(c, in) {
-            uint16_t *at = turned + c * plane + (k * (h + 2) + i + 1) * line + 1;
-            const uint16_t *from = bordered + ((i + 1) * (w + 2) + 1) * wide + c;
-            EACH(j, w) at[j] = from[j * wide];
+        const uint16_t *bordered = border(s, kept(BORDERED, (H + 2) * (W + 2) * wide * 2), x + k * H * W * in, H, W, in);
+        EACH(i, H) EACH(c, in) {
+            uint16_t *at = turned + c * plane + (k * (H + 2) + i + 1) * S * line;
+            const uint16_t *from = bordered + (i + 1) * (W + 2) * wide + c;
+            for (long j = 1; j <= W; j++) at[j % S * line + j / S] = from[j * wide];
         }
         EACH(i, h) EACH(j, pairs) {
             const long step = (k * h + i) * pairs + j;
             const float *even = g + ((k * h + i) * w + 2 * j) * out, *odd = even + out;
-            steps[step] = ((k * (h + 2) + i) * line + 2 * j) * 2;
+            steps[step] = ((k * (H + 2) + i * S) * S * line + 2 * j) * 2;
             if (2 * j + 1 < w) EACH(o, out) paired[step * out + o] = rounded(even[o]) | (uint32_t)rounded(odd[o]) << 16;
             else EACH(o, out) paired[step * out + o] = rounded(even[o]);
         }
     }
-    EACH(t, 9) taps[t] = (t / 3 * line + t % 3) * 2;
+    EACH(t, 9) taps[t] = ((t / 3 * S + t % 3 % S) * line + t % 3 / S) * 2;
     outers(1, to, in, out, (char *)turned, taps, plane * 2, steps, images * h * pairs, (float *)paired);
 }
 
@@ -376,19 +403,22 @@ static void join_filters(const Shape *s, const Share *mine, float *to, float *pa
     }
 }
 
+/* The numbers of an image. */
+static long inputs(const Shape *s) { return s->rows * s->columns * s->in; }
+
 /* y of an image: stored, or computed again. */
 static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) {
     const long pixels = s->height * s->width;
     if (y) return y + image * pixels * s->out;
     float *again = kept(RESULT, pixels * s->out * 4);
-    convolve(s, again, x + image * pixels * s->in, s->in, filters, s->out, 0);
+    convolve(s, 0, again, x + image * inputs(s), s->in, filters, s->out, 0);
     return again;
 }
 
 /* Reserves all scratch memory that this thread needs for a pass, so that nothing fails halfway. Returns 0 if there is not enough. `again`: y is
 computed again; `back`: for derivatives. */
 static int reserve(const Shape *s, int again, int back) {
-    const long h = s->height, w = s->width, in = s->in, out = s->out, pixels = h * w, most = in > out ? in : out, group = together(s);
+    const long h = s->rows, w = s->columns, in = s->in, out = s->out, pixels = h * w, most = in > out ? in : out, group = together(s);
     const long wide_in = up(in, LANES), wide_out = up(out, LANES), bordered = (h + 2) * (w + 2) * 4;
     const long filters = 9 * 4 * elements(in, s->bf16) * wide_out, turned = 9 * 4 * elements(out, s->bf16) * wide_in;
     int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
@@ -399,7 +429,7 @@ static int reserve(const Shape *s, int again, int back) {
     if (!back || !enough) return enough;
     enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
     if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
-    const long pairs = group * h * ((w + 1) / 2), line = up(w + 3, 2);
+    const long pairs = group * s->height * ((s->width + 1) / 2), line = s->stride * up(s->width + 3, 2);
     return enough && kept(STEPS, pairs * 8) && kept(PAIRED, pairs * out * 4) && kept(TURNED, (in * group * (h + 2) * line + 2) * 2);
 }
 
@@ -454,7 +484,7 @@ static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *v
             const long task = i / s->images;
             if (i == mine.first || i % s->images == 0) forth = pack(s, filters, task, 0, FORTH);
             float *here = y ? y + i * pixels * n : kept(RESULT, pixels * n * 4);
-            convolve(s, here, x + i * pixels * s->in, s->in, forth, n, 0);
+            convolve(s, 0, here, x + i * inputs(s), s->in, forth, n, 0);
             if (eps >= 0) observe(seen + (mine.thread + task) * (2 * n + 1), here, pixels, n);
             extremes(s, e + i * windows * n, here, a + task * n);
         }
@@ -501,7 +531,7 @@ int innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
         const long c = t * n, z = t * windows * n;
-        if (forward(&some, x + t * pixels * s->in, &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c)) return 1;
+        if (forward(&some, x + t * s->images * inputs(s), &theirs, a + c, b + c, eps, y ? y + t * pixels * n : 0, e + z, out + z, mean + c, var + c)) return 1;
     }
     return 0;
 }
@@ -593,7 +623,7 @@ static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const
                 if (gx) back = pack(s, filters, task, 1, BACK);
             }
             float *at = factors + task * 4 * n;
-            const float *here = result(s, y, x, forth, i), *from = x + i * pixels * s->in;
+            const float *here = result(s, y, x, forth, i), *from = x + i * inputs(s);
             const Affine f = affine(s, task, a, b, mean, var, eps);
             const long group = together(s), at_once = i % s->images % group; /* images before this one in its group; a thread's first group may start in the middle */
             float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + at_once * pixels * n;
@@ -601,9 +631,9 @@ static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const
             if (g_y) EACH(k, pixels * n) gy[k] += g_y[i * pixels * n + k];
             if (at_once + 1 == group || (i + 1) % s->images == 0 || i + 1 == mine.last) {
                 const long count = least(at_once, i - mine.first) + 1;
-                correlate(s, parts + (mine.thread + task) * filter, from - (count - 1) * pixels * s->in, gy - (count - 1) * pixels * n, count);
+                correlate(s, parts + (mine.thread + task) * filter, from - (count - 1) * inputs(s), gy - (count - 1) * pixels * n, count);
             }
-            if (gx) convolve(s, gx + i * pixels * s->in, gy, n, back, s->in, 0);
+            if (gx) convolve(s, 1, gx + i * inputs(s), gy, n, back, s->in, 0);
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
@@ -621,7 +651,7 @@ int innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, co
         Shape some = *s;
         some.tasks = least(sweep(s), s->tasks - t);
         const Filters theirs = {filters->data + t * filters->task, filters->task};
-        const long c = t * n, at = t * pixels * s->in, z = t * windows * n, of_y = t * pixels * n;
+        const long c = t * n, at = t * s->images * inputs(s), z = t * windows * n, of_y = t * pixels * n;
         const int failed = backward(
             &some, x + at, &theirs, a + c, b + c, eps, y ? y + of_y : 0, e + z, mean + c, var + c, g + z, g_mean ? g_mean + c : 0,
             g_var ? g_var + c : 0, g_y ? g_y + of_y : 0, gx ? gx + at : 0, gw + t * 9 * s->in * n, ga + c, gb + c
@@ -663,8 +693,8 @@ int innerloop_double_backward(
             const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n;
             const float *center = eps < 0 ? zeros : mean + task * n;
             float *qi = q + i * pixels * n;
-            convolve(s, qi, x + i * pixels * s->in, s->in, also_forth, n, 0);
-            if (hx) convolve(s, qi, hx + i * pixels * s->in, s->in, forth, n, 1);
+            convolve(s, 0, qi, x + i * inputs(s), s->in, also_forth, n, 0);
+            if (hx) convolve(s, 0, qi, hx + i * inputs(s), s->in, forth, n, 1);
             const Affine f = affine(s, task, a, b, mean, var, eps);
             double *sum = sums + (mine.thread + task) * 5 * n;
             sum_passed(s, sum, gi, ei, center, f, windows);
@@ -734,13 +764,13 @@ int innerloop_double_backward(
             }
             float *was = kept(GRADIENT, pixels * n * 4);
             field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
-            if (hx) correlate(s, to, hx + i * pixels * s->in, was, 1);
-            if (gx) convolve(s, gx + i * pixels * s->in, was, n, also_back, s->in, 0);
+            if (hx) correlate(s, to, hx + i * inputs(s), was, 1);
+            if (gx) convolve(s, 1, gx + i * inputs(s), was, n, also_back, s->in, 0);
             const Factors through = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
             field(s, gy ? gy + i * pixels * n : was, here, ei, gi, qi, f, through);
             if (gy) continue;
-            correlate(s, to, x + i * pixels * s->in, was, 1);
-            if (gx) convolve(s, gx + i * pixels * s->in, was, n, back, s->in, 1);
+            correlate(s, to, x + i * inputs(s), was, 1);
+            if (gx) convolve(s, 1, gx + i * inputs(s), was, n, back, s->in, 1);
         }
 #pragma omp barrier
         join_filters(s, &mine, gw, parts);
@@ -752,7 +782,7 @@ end:
 }
 
 /* To be increased with every change of the arguments or layouts above; loading.py has the same number and refuses another one. */
-int innerloop_abi(void) { return 3; }
+int innerloop_abi(void) { return 4; }
 
 int innerloop_lanes(void) { return LANES; }
 

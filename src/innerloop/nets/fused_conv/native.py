@@ -21,14 +21,20 @@ CHEAP = 3
 
 class Settings(NamedTuple):
     """What a block does. eps: of the normalization, negative where statistics are
-    given. bf16: products in bfloat16. keep: for the way back.
+    given. stride: of the convolution, 1 or 2. bf16: products in bfloat16. keep: for the
+    way back.
     """
 
     eps: float
+    stride: int
     pool: int
     relu: bool
     bf16: bool
     keep: bool
+
+    def result(self, size: int) -> int:
+        """The height or width of the convolution's result."""
+        return -(-size // self.stride)
 
 
 class Shape(ctypes.Structure):
@@ -39,10 +45,13 @@ class Shape(ctypes.Structure):
         for name in (
             "tasks",
             "images",
+            "rows",
+            "columns",
             "height",
             "width",
             "in",
             "out",
+            "stride",
             "pool",
             "relu",
             "bf16",
@@ -57,7 +66,14 @@ class Filters(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("task", ctypes.c_long)]
 
 
-def usable(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, pool: int) -> bool:
+def usable(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    pool: int,
+    stride: int = 1,
+) -> bool:
     """Whether the compiled code can compute this block: on a CPU, in float32 or under
     autocast, with output channels in whole vectors. Torch computes, or refuses, the
     rest.
@@ -81,7 +97,7 @@ def usable(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, pool: int) -
         or not x.numel()
         or (*x.shape[1:2], 3, 3) != weight.shape[1:]
         or not scale.shape == shift.shape == weight.shape[:1]
-        or min(x.shape[2:]) < pool
+        or -(-min(x.shape[2:]) // stride) < pool
     ):
         return False
     code = library()
@@ -106,7 +122,8 @@ def forward(
     """
     settings = Settings(*options)
     call = _Call(x, filters, a, b, settings)
-    tasks, images, height, width, channels = call.x.shape
+    tasks, images, *size, channels = call.x.shape
+    height, width = (settings.result(length) for length in size)
     out = x.new_empty(
         tasks, images, height // settings.pool, width // settings.pool, a.shape[1]
     )
@@ -235,7 +252,7 @@ def _operator(
     function: Callable[..., tuple[Tensor, ...]], arguments: str, results: int
 ) -> Any:
     """`function` as an operator of torch's, which can then be recorded like its own."""
-    options = "float eps, int pool, bool relu, bool bf16, bool keep"
+    options = "float eps, int stride, int pool, bool relu, bool bf16, bool keep"
     _OPERATORS.define(
         f"{function.__name__}({arguments}, {options}) -> "
         f"({', '.join(['Tensor'] * results)})"
@@ -293,7 +310,7 @@ class _Call:
             )
         self.x, self.kept = _last(x), []
         self.shapes_only = isinstance(x, FakeTensor)  # while a gradient is recorded
-        tasks, images, height, width, channels = self.x.shape
+        tasks, images, rows, columns, channels = self.x.shape
         code = library()
         if code is None:
             raise InnerloopError(
@@ -309,6 +326,9 @@ class _Call:
                 f"got {out} output channels and {self.x.numel()} values; expected a "
                 f"multiple of {code.innerloop_lanes()} channels and at least one value"
             )
+        if settings.stride not in (1, 2):
+            raise InnerloopError(f"got a stride of {settings.stride}; expected 1 or 2")
+        height, width = settings.result(rows), settings.result(columns)
         if not 1 <= settings.pool <= min(height, width):
             raise InnerloopError(
                 f"got a pooling window of {settings.pool} for images of {height} x "
@@ -319,10 +339,13 @@ class _Call:
         self.shape = Shape(
             tasks,
             images,
+            rows,
+            columns,
             height,
             width,
             channels,
             a.shape[1],
+            settings.stride,
             settings.pool,
             settings.relu,
             bf16,
