@@ -16,7 +16,7 @@ import pytest
 from innerloop.runs import Run
 from innerloop.studies import Result, Results, Runner, Study, StudyError
 from innerloop.studies.running import Cell
-from innerloop.studies.study import parse
+from innerloop.studies.study import Test, parse
 from tests.cli.conftest import cli
 
 SCRIPT = """
@@ -175,6 +175,19 @@ def test_a_folder_of_another_training_is_not_used(
     (tmp_path / "results" / "mine.json").unlink()
     with pytest.raises(StudyError, match="holds another training: another; remove it"):
         run(study)
+
+
+def test_a_script_measures_all_tests_at_once_whatever_their_flags(
+    tmp_path: Path, run: Callable[..., list[Cell]]
+) -> None:
+    study = scripts(tmp_path, ("a", 0))
+    tests = {name: Test(name, f"--shots {name}", "of=a / score") for name in "15"}
+    study = replace(study, tests=tests)
+    (cell,) = run(study)
+    assert cell.state == "done", cell.text
+    (stored,) = results(tmp_path)
+    assert all(stored.has(test) for test in tests.values())
+    assert stored.tests["5"]["as"] == "1"
 
 
 def test_a_script_that_is_not_there_is_named(

@@ -54,7 +54,9 @@ class Cell:
         return self.folder / "study"
 
     def test_file(self, test: Test) -> Path:
-        return self.files / (file_name(test.flags or "report") + ".json")
+        """Where the report of a test is; a script writes one for all of them."""
+        flags = "" if self.row.script else test.flags
+        return self.files / (file_name(flags or "report") + ".json")
 
     @property
     def over(self) -> bool:
@@ -301,9 +303,8 @@ class Runner:
             return
         tests = {}
         for test in cell.tests:
-            file = cell.test_file(test if cell.row.train else Test(""))
             try:
-                report = json.loads(file.read_text("utf-8"))
+                report = json.loads(cell.test_file(test).read_text("utf-8"))
             except (OSError, ValueError):
                 return
             report = {key: report[key] for key in ("tables", "notes", "context")}
