@@ -50,3 +50,14 @@ def test_counting_features_leaves_a_network_unchanged() -> None:
 def test_a_learner_accepts_a_network_of_another_dtype() -> None:
     for learner in (CentreLossNet, FineTune):
         assert learner.build(SPEC, encoder=network().double()).spec == SPEC
+
+
+def test_the_last_two_blocks_side_by_side() -> None:
+    spec = TaskSpec("classes", (3, 32, 32), 5)
+    plain, both = (encoder(spec, name) for name in ("conv4", "conv4-concat"))
+    both.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 32, 32)
+    maps = nn.Sequential(*list(plain.children())[:3])(x)
+    assert maps.shape == (2, 64, 4, 4)
+    torch.testing.assert_close(both(x)[:, :1024], maps.flatten(1))
+    torch.testing.assert_close(both(x)[:, 1024:], plain(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -126,6 +127,23 @@ class Conv4(nn.Sequential):
                 layers.append(ConvBlock(c, d, pool))
                 height, width = (height // 2, width // 2) if pool else (height, width)
         super().__init__(*layers, *([nn.Flatten()] if flat else []))
+
+
+class Conv4Concat(Conv4):
+    """`Conv4` with the outputs of its last two blocks side by side, as Bertinetto et
+    al. 2019, arXiv:1805.08136, section 4.2, read their network: (n, channels, height,
+    width) to (n, features), 1,280 for 32x32 images.
+
+    Its weights are those of a `Conv4`.
+    """
+
+    def __init__(self, x_shape: tuple[int, ...]):
+        super().__init__(x_shape, flat=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        *first, last = self
+        x = nn.Sequential(*first)(input)
+        return torch.cat([x.flatten(1), last(x).flatten(1)], 1)
 
 
 class Conv6(nn.Sequential):

@@ -17,7 +17,7 @@ from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import from_file, is_in_file
 from innerloop.nets.adapter import Adapter, adapter
-from innerloop.nets.conv import Conv4, Conv6
+from innerloop.nets.conv import Conv4, Conv4Concat, Conv6
 from innerloop.nets.resnet import ResNet12
 from innerloop.nets.text import TextEncoder
 from innerloop.nets.transformers import bert
@@ -70,6 +70,7 @@ class Beside(nn.Module):
 IMAGE_ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "conv4": lambda spec: Conv4(spec.x_shape),
     "conv4-strided": lambda spec: Conv4(spec.x_shape, strided=True),
+    "conv4-concat": lambda spec: Conv4Concat(spec.x_shape),
     "conv6": lambda spec: Conv6(spec.x_shape),
     "resnet12": lambda spec: ResNet12(spec.x_shape),
     "resnet12-flat": lambda spec: ResNet12(spec.x_shape, flat=True),
