@@ -16,7 +16,7 @@ MARKS = {
     "the other way round",
     "‡": "measured on other test tasks than the rest of its column",
     "§": "of another training than the study's: another length, or an earlier version",
-    "¶": "copied from the documentation of an earlier version",
+    "¶": "measured with an earlier version, before results were stored",
 }
 
 
