@@ -185,7 +185,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
     x, weight = torch.rand(1, 2, 16, 4, 4), torch.rand(1, 16, 16, 3, 3)
     a = torch.ones(1, 16)
     out, mean, var, y, extreme = native.forward(
-        x, weight, a, a, 1e-5, 1, True, False, True
+        x, weight, a, a, 1e-5, 1, 1, True, False, True
     )
     for name, bf16 in (
         (name, bf16)
@@ -197,6 +197,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
         )
         # no memory holds such images; nothing is read before that is known
         call.shape.height = call.shape.width = 1 << 22
+        call.shape.rows = call.shape.columns = 1 << 22
         call.shape.bf16 = bf16 and call.code.innerloop_multiplies_bf16()
         some = [torch.ones(64)] * 16
         arguments = {
