@@ -377,15 +377,18 @@ def test_recordings_with_other_options_are_apart() -> None:
     learner = IMAML.build(SPEC, inner_steps=2)
     batch = tasks(0)
     found = {
-        steps: [implicit(learner, batch, cg_steps=steps)[0] for _ in range(9)][-1]
-        for steps in (1, 4)
+        damping: [implicit(learner, batch, damping=damping)[0] for _ in range(9)][-1]
+        for damping in (2.0, 20.0)
     }
     assert recorded(learner) > 2
-    for steps, grads in found.items():
+    for damping, grads in found.items():
         again = IMAML.build(SPEC, inner_steps=2)
         again.load_state_dict(learner.state_dict())
-        torch.testing.assert_close(grads, implicit(again, batch, cg_steps=steps)[0])
-    assert not torch.equal(found[1]["net.head.weight"], found[4]["net.head.weight"])
+        expected, _ = implicit(again, batch, damping=damping)
+        torch.testing.assert_close(grads, expected)
+    assert not torch.equal(
+        found[2.0]["net.head.weight"], found[20.0]["net.head.weight"]
+    )
 
 
 def test_rechecks_come_at_growing_intervals() -> None:

@@ -126,10 +126,18 @@ def test_the_operator_refuses_wrong_sizes() -> None:
         block(x[:, :2], weight, a, a, 1e-5, 2, True)
     with pytest.raises(InnerloopError, match="scale"):  # of two tasks
         native.forward(
-            x[None], weight[None], a.expand(2, 64), a[None], 1e-5, 2, True, False, True
+            x[None],
+            weight[None],
+            a.expand(2, 64),
+            a[None],
+            *native.Settings(1e-5, 1, 2, True, False, True),
         )
     with pytest.raises(InnerloopError, match="pooling window"):
         block(x[..., :1], weight, a, a, 1e-5, 2, True)
+    with pytest.raises(InnerloopError, match="pooling window"):
+        block(x[..., :2], weight, a, a, 1e-5, 2, True, 2)
+    with pytest.raises(InnerloopError, match="stride of 3"):
+        block(x, weight, a, a, 1e-5, 2, True, 3)
 
 
 @needs_compiler
@@ -177,7 +185,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
     x, weight = torch.rand(1, 2, 16, 4, 4), torch.rand(1, 16, 16, 3, 3)
     a = torch.ones(1, 16)
     out, mean, var, y, extreme = native.forward(
-        x, weight, a, a, 1e-5, 1, True, False, True
+        x, weight, a, a, 1e-5, 1, 1, True, False, True
     )
     for name, bf16 in (
         (name, bf16)
@@ -189,6 +197,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
         )
         # no memory holds such images; nothing is read before that is known
         call.shape.height = call.shape.width = 1 << 22
+        call.shape.rows = call.shape.columns = 1 << 22
         call.shape.bf16 = bf16 and call.code.innerloop_multiplies_bf16()
         some = [torch.ones(64)] * 16
         arguments = {
@@ -207,7 +216,7 @@ def test_too_little_memory_is_a_memory_error() -> None:
             call(f"innerloop_{name}", *arguments)
     # and afterwards it works as before
     torch.testing.assert_close(
-        native.forward(x, weight, a, a, 1e-5, 1, True, False, True)[0], out
+        native.forward(x, weight, a, a, 1e-5, 1, 1, True, False, True)[0], out
     )
 
 

@@ -1,5 +1,7 @@
 """Networks by name, and networks of users inside learners."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,8 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("size", [28, 13, 5])
 def test_strided_blocks_are_strided_convolutions(size: int) -> None:
     spec = TaskSpec("classes", (1, size, size), 5)
-    net, x = encoder(spec, "conv4-strided").train(), torch.rand(6, 1, size, size)
+    net: Any = encoder(spec, "conv4-strided").train()
+    x = torch.rand(6, 1, size, size)
     expected = x
     for block in list(net)[:-1]:
         stride = 2 if expected.shape[-1] > 1 else 1
