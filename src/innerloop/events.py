@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class _Event:
+    def scalars(self) -> tuple[int, dict[str, float]]:
+        """A step, and the numbers to plot at it by name; none for most events."""
+        return 0, {}
+
+
 @dataclass(frozen=True)
-class Started:
+class Started(_Event):
     """Training starts, or is resumed at a step later than 0."""
 
     description: str
@@ -16,7 +22,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class Stepped(_Event):
     """One meta-step is done. `expected_steps` estimates how many the time allows."""
 
     step: int
@@ -26,9 +32,13 @@ class Stepped:
     tasks: int
     expected_steps: int | None = None
 
+    def scalars(self) -> tuple[int, dict[str, float]]:
+        metrics = {f"train/{name}": value for name, value in self.metrics.items()}
+        return self.step, {**metrics, "time/seconds": self.seconds}
+
 
 @dataclass(frozen=True)
-class Validated:
+class Validated(_Event):
     """The learner was validated: `line` is what the log holds, `kept` whether its
     weights were saved, `description` the score in words.
     """
@@ -37,16 +47,21 @@ class Validated:
     kept: bool
     description: str
 
+    def scalars(self) -> tuple[int, dict[str, float]]:
+        line = self.line
+        score = {"validation/score": line["validation"]} if "validation" in line else {}
+        return line["step"], score
+
 
 @dataclass(frozen=True)
-class Saved:
+class Saved(_Event):
     """A checkpoint was written."""
 
     step: int
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(_Event):
     """Training has ended; `notes` are warnings for the user, `untestable` is why a
     test needs other options than training, or empty.
     """

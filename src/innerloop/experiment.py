@@ -117,9 +117,9 @@ class Experiment:
         try:
             spec = TaskSpec(**data["spec"]) if data.get("spec") else None
             return cls(**{**data, "spec": spec})
+        except InnerloopError:
+            raise
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            if isinstance(error, InnerloopError):
-                raise
             raise InnerloopError(f"this is no experiment: {error}") from error
 
     def to_json(self) -> str:

@@ -59,9 +59,9 @@ def recorded(events: Iterator[Event], file: Path | None) -> Iterator[Event]:
     shown = -math.inf
     with file.open("a", encoding="utf-8") as opened, contextlib.closing(events):  # pyright: ignore[reportArgumentType]
         for event in events:
-            often = isinstance(event, Stepped) and abs(event.progress - shown) < 1e-3
-            if not often:
-                shown = event.progress if isinstance(event, Stepped) else shown
+            at = event.progress if isinstance(event, Stepped) else math.inf
+            if abs(at - shown) >= 1e-3:
+                shown = at if math.isfinite(at) else shown
                 line = {"event": type(event).__name__.lower(), **vars(event)}
                 opened.write(json.dumps(plain(line), allow_nan=False) + "\n")
                 opened.flush()
@@ -88,14 +88,9 @@ def plotted(events: Iterator[Event], folder: str | None) -> Iterator[Event]:
 def _plotted(events: Iterator[Event], writer: Any) -> Iterator[Event]:
     with contextlib.closing(writer), contextlib.closing(events):  # pyright: ignore[reportArgumentType]
         for event in events:
-            if isinstance(event, Stepped):
-                for name, value in event.metrics.items():
-                    writer.add_scalar(f"train/{name}", value, event.step)
-                writer.add_scalar("time/seconds", event.seconds, event.step)
-            elif isinstance(event, Validated) and "validation" in event.line:
-                line = event.line
-                writer.add_scalar("validation/score", line["validation"], line["step"])
-                writer.flush()
+            step, scalars = event.scalars()
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
             yield event
 
 

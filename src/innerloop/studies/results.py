@@ -120,9 +120,9 @@ class Results:
             for result in found:
                 result.check()
             return found
+        except InnerloopError:
+            raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            if isinstance(error, InnerloopError):
-                raise
             raise InnerloopError(
                 f"{self.file} cannot be read as results: {error}"
             ) from error

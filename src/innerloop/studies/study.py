@@ -329,7 +329,9 @@ def _flag(name: str, value: Any) -> str:
 
 
 def check_line(row: StudyRow) -> None:
-    """Raises StudyError for a command line that `innerloop train` would refuse."""
+    """Raises StudyError for a command line that is not whole, or that sets what the
+    study sets. Whether `innerloop train` takes it is seen when it starts.
+    """
     try:
         words = shlex.split(row.line)
     except ValueError as error:

@@ -18,7 +18,7 @@ from innerloop.engine.options import Count, CountOrZero, Range
 from innerloop.readers.base import Reader
 from innerloop.readers.image import ImageReader, shown
 from innerloop.tasks.download import data_folder, fetch
-from innerloop.tasks.episodes import Episodes
+from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import image_reader
 from innerloop.tasks.images import (
     ImageFiles,
@@ -160,19 +160,16 @@ def _from_archive(archive: Path, classes: Sequence[str]) -> list[NDArray[np.uint
     return arrays
 
 
-def _episodes(
+def _bank(
     title: str,
     classes: list[str],
     split: str,
-    ways: int,
-    shots: int,
-    queries: int,
-    groups: int,
     size: int,
     augment: bool | None,
     rotations: bool,
     reader: Reader | None,
-) -> Episodes:
+) -> tuple[ClassBank, Warp | None]:
+    """The classes of a split, and how their images are distorted."""
     bank = read_once(
         "CIFAR-100",
         _VERSION,
@@ -185,8 +182,7 @@ def _episodes(
     if rotations and split == "train":
         bank.augments(True, split)  # refuses inputs that are no images
         bank = bank.turned()
-    warp = _WARP if bank.augments(augment, split) else None
-    return Episodes(bank, ways, shots, queries, groups, warp)
+    return bank, _WARP if bank.augments(augment, split) else None
 
 
 @task_source
@@ -227,19 +223,8 @@ def cifar_fs(
         reader: how images are read, in place of size.
     """
     classes = cifar_fs_classes(split)
-    return _episodes(
-        "CIFAR-FS",
-        classes,
-        split,
-        ways,
-        shots,
-        queries,
-        groups,
-        size,
-        augment,
-        rotations,
-        reader,
-    )
+    bank, warp = _bank("CIFAR-FS", classes, split, size, augment, rotations, reader)
+    return Episodes(bank, ways, shots, queries, groups, warp)
 
 
 @task_source
@@ -281,16 +266,5 @@ def fc100(
         reader: how images are read, in place of size.
     """
     classes = fc100_classes(split)
-    return _episodes(
-        "FC100",
-        classes,
-        split,
-        ways,
-        shots,
-        queries,
-        groups,
-        size,
-        augment,
-        rotations,
-        reader,
-    )
+    bank, warp = _bank("FC100", classes, split, size, augment, rotations, reader)
+    return Episodes(bank, ways, shots, queries, groups, warp)
