@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import time
 import tomllib
 from collections.abc import Callable
@@ -136,11 +137,15 @@ def test_closing_stops_the_processes_and_a_new_run_goes_on(
     tmp_path: Path, run: Callable[..., list[Cell]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0), ("b", 300), ("c", 0))
+    jobs = []
 
     def started(cells: list[Cell]) -> bool:
+        jobs.append(cells[1].job)
         return "b" in log(tmp_path)
 
     cells = run(study, started)
+    # asked to stop, so that a training saves a checkpoint; not killed
+    assert jobs[-1].process.returncode == -signal.SIGTERM
     assert states(cells) == ["done", "stopped", "waiting"]
     assert cells[1].job is None
     again = scripts(tmp_path, ("a", 0), ("b", 0), ("c", 0))

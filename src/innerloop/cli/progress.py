@@ -82,7 +82,7 @@ def plotted(events: Iterator[Event], folder: str | None) -> Iterator[Event]:
         raise MissingPackageError(
             "--tensorboard needs TensorBoard: pip install 'innerloop[tensorboard]'"
         ) from error
-    return _plotted(events, SummaryWriter(folder))
+    return _plotted(events, SummaryWriter(folder, flush_secs=10))
 
 
 def _plotted(events: Iterator[Event], writer: Any) -> Iterator[Event]:
