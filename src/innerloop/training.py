@@ -30,6 +30,7 @@ from innerloop.metagrad.meta_train import build_optimizer, scheduled
 from innerloop.runs import Run, RunError
 
 VALIDATIONS = 10  # in a training
+VALIDATING = 0.25  # largest share of a training by time that validation takes
 SAVE_EVERY = 60.0  # seconds between checkpoints
 ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is estimated
 
@@ -111,6 +112,7 @@ class _Training:
         self.noise = torch.Generator().manual_seed(seed + 1)
         self.precision: Precision = experiment.settled_precision(self.learner)
         self.step, self.elapsed, self.best = 0, 0.0, None
+        self.validating = 0.0  # seconds spent in validation by this process
         self.empty = False  # whether the run was created and has made no step yet
         self.best_step = 0
         self.saved_at = self.clock = time.monotonic()
@@ -204,7 +206,7 @@ class _Training:
                 if steps is not None:
                     due = self.step % max(1, steps // VALIDATIONS) == 0
                 else:
-                    due = int(progress * VALIDATIONS) > marks
+                    due = int(progress * VALIDATIONS) > marks and self._affordable()
                 # a step is validated and saved before anyone can stop at it
                 done: list[Event] = [stepped]
                 if due or self.step == 1:
@@ -258,6 +260,10 @@ class _Training:
             return None
         return round(self.step / progress)
 
+    def _affordable(self) -> bool:
+        """Whether validation has left enough of the time to training."""
+        return self.validating <= VALIDATING * (time.monotonic() - self.clock)
+
     def _is_over(self, seconds: float | None) -> bool:
         steps = self.experiment.steps
         if steps is not None:
@@ -265,6 +271,13 @@ class _Training:
         return seconds is not None and self.elapsed >= seconds
 
     def _validate(self, metrics: dict[str, float]) -> Validated:
+        began = time.monotonic()
+        try:
+            return self._validated(metrics)
+        finally:
+            self.validating += time.monotonic() - began
+
+    def _validated(self, metrics: dict[str, float]) -> Validated:
         learner, held_out = self.learner, self.setup.validation
         calibrate(learner, self.setup.tasks, self.precision)
         learner.eval()
