@@ -16,7 +16,7 @@ import pytest
 
 from innerloop.runs import Run
 from innerloop.studies import Result, Results, Runner, Study, StudyError
-from innerloop.studies.running import Cell
+from innerloop.studies.running import Trial
 from innerloop.studies.study import Test, parse
 from tests.cli.conftest import cli
 
@@ -56,24 +56,24 @@ def log(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., list[Cell]]:
+def run(tmp_path: Path) -> Callable[..., list[Trial]]:
     """Run a study in an empty folder to its end, or until `until` says so."""
 
     def to_the_end(
         study: Study,
-        until: Callable[[list[Cell]], bool] = lambda cells: False,
+        until: Callable[[list[Trial]], bool] = lambda trials: False,
         **options: object,
-    ) -> list[Cell]:
+    ) -> list[Trial]:
         stored = Results(tmp_path / "results" / "mine.json")
         options = {"jobs": 1, **options}
         runner = Runner(study, stored, tmp_path / "runs", **options)  # pyright: ignore[reportArgumentType]
         began = time.monotonic()
         with contextlib.closing(iter(runner)) as steps:
-            for cells in steps:
-                if until(cells):
+            for trials in steps:
+                if until(trials):
                     break
                 assert time.monotonic() - began < 500
-        return runner.cells
+        return runner.trials
 
     return to_the_end
 
@@ -82,12 +82,12 @@ def results(folder: Path) -> list[Result]:
     return Results(folder / "results" / "mine.json").all
 
 
-def states(cells: list[Cell]) -> list[str]:
-    return [cell.state for cell in cells]
+def states(trials: list[Trial]) -> list[str]:
+    return [trial.state for trial in trials]
 
 
 def test_what_is_stored_is_not_run_again(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0), ("b", 0))
     assert states(run(study, rows=("b",))) == ["done"]
@@ -102,7 +102,7 @@ def test_what_is_stored_is_not_run_again(
 
 
 def test_copied_numbers_are_measured_again(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0))
     run(study)
@@ -110,7 +110,7 @@ def test_copied_numbers_are_measured_again(
     place = Results(tmp_path / "results" / "mine.json")
     place.put(replace(stored, note="copied", date="2020-01-01"))
     for folder in (tmp_path / "runs" / "mine").iterdir():
-        (folder / "study" / "cell.json").unlink()
+        (folder / "study" / "trial.json").unlink()
     run(study)
     (stored,) = results(tmp_path)
     assert stored.note == ""
@@ -118,50 +118,50 @@ def test_copied_numbers_are_measured_again(
 
 
 def test_a_row_that_fails_is_named_and_the_others_go_on(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("broken", 0), ("b", 0))
     dependent = replace(
         study.rows[1], id="c", name="c", script=study.rows[1].script + " {broken}"
     )
-    cells = run(replace(study, rows=(*study.rows, dependent)))
-    assert states(cells) == ["failed", "done", "failed"]
-    assert cells[0].text == "it broke: 7 is not 8"
-    assert cells[2].text == "broken failed"
+    trials = run(replace(study, rows=(*study.rows, dependent)))
+    assert states(trials) == ["failed", "done", "failed"]
+    assert trials[0].text == "it broke: 7 is not 8"
+    assert trials[2].text == "broken failed"
     assert [r.row for r in results(tmp_path)] == ["b"]
     assert states(run(study, rows=("broken",))) == ["failed"]  # it is tried again
     assert log(tmp_path).count("broken") == 2
 
 
 def test_closing_stops_the_processes_and_a_new_run_goes_on(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0), ("b", 300), ("c", 0))
     jobs = []
 
-    def started(cells: list[Cell]) -> bool:
-        jobs.append(cells[1].job)
+    def started(trials: list[Trial]) -> bool:
+        jobs.append(trials[1].job)
         return "b" in log(tmp_path)
 
-    cells = run(study, started)
+    trials = run(study, started)
     # asked to stop, so that a training saves a checkpoint; not killed
     assert jobs[-1].process.returncode == -signal.SIGTERM
-    assert states(cells) == ["done", "stopped", "waiting"]
-    assert cells[1].job is None
+    assert states(trials) == ["done", "stopped", "waiting"]
+    assert trials[1].job is None
     again = scripts(tmp_path, ("a", 0), ("b", 0), ("c", 0))
     assert states(run(again)) == ["done"] * 3
     assert log(tmp_path) == ["a", "b", "b", "c"]
 
 
 def test_as_many_processes_as_jobs(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 1), ("b", 1), ("c", 1))
     most = 0
 
-    def watch(cells: list[Cell]) -> bool:
+    def watch(trials: list[Trial]) -> bool:
         nonlocal most
-        most = max(most, sum(cell.job is not None for cell in cells))
+        most = max(most, sum(trial.job is not None for trial in trials))
         return False
 
     run(study, watch, jobs=2)
@@ -169,39 +169,39 @@ def test_as_many_processes_as_jobs(
 
 
 def test_a_folder_of_another_training_is_not_used(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0))
     run(study)
     (folder,) = (tmp_path / "runs" / "mine").iterdir()
-    there = json.loads((folder / "study" / "cell.json").read_text())
+    there = json.loads((folder / "study" / "trial.json").read_text())
     changed = {**there, "line": "another"}
-    (folder / "study" / "cell.json").write_text(json.dumps(changed))
+    (folder / "study" / "trial.json").write_text(json.dumps(changed))
     (tmp_path / "results" / "mine.json").unlink()
     with pytest.raises(StudyError, match="holds another training: another; remove it"):
         run(study)
 
 
 def test_a_script_measures_all_tests_at_once_whatever_their_flags(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0))
     tests = {name: Test(name, f"--shots {name}", "of=a / score") for name in "15"}
     study = replace(study, tests=tests)
-    (cell,) = run(study)
-    assert cell.state == "done", cell.text
+    (trial,) = run(study)
+    assert trial.state == "done", trial.text
     (stored,) = results(tmp_path)
     assert all(stored.has(test) for test in tests.values())
     assert stored.tests["5"]["as"] == "1"
 
 
 def test_a_script_that_is_not_there_is_named(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     text = '[tests]\n"a" = ""\n[[row]]\nname = "A"\nscript = "benchmarks/none.py"\n'
-    (cell,) = run(parse("mine", tomllib.loads(text)))
-    assert cell.state == "failed"
-    assert cell.text == "benchmarks/none.py is in the source tree only"
+    (trial,) = run(parse("mine", tomllib.loads(text)))
+    assert trial.state == "failed"
+    assert trial.text == "benchmarks/none.py is in the source tree only"
 
 
 def test_trainings_share_a_budget(tmp_path: Path) -> None:
@@ -211,42 +211,42 @@ def test_trainings_share_a_budget(tmp_path: Path) -> None:
     study = parse("mine", tomllib.loads(text))
     stored = Results(tmp_path / "mine.json")
     runner = Runner(study, stored, tmp_path, budget=10, jobs=2)
-    assert [cell.row.train for cell in runner.cells] == [
+    assert [trial.row.train for trial in runner.trials] == [
         "protonet strokes --minutes 10"
     ] * 2
     runner = Runner(study, stored, tmp_path, budget=10, jobs=1, seeds=2)
-    assert [cell.row.train for cell in runner.cells] == [
+    assert [trial.row.train for trial in runner.trials] == [
         "protonet strokes --minutes 2.5"
     ] * 4
-    assert len({cell.folder for cell in runner.cells}) == 4
+    assert len({trial.folder for trial in runner.trials}) == 4
     with pytest.raises(StudyError, match="has no row 'c'"):
         Runner(study, stored, tmp_path, rows=("c",))
 
 
 def test_a_training_that_was_stopped_is_continued(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     row = f'[[row]]\nname = "A"\ntrain = "maml {TINY} --steps 1000000"\n'
     study = parse("mine", tomllib.loads(TEST + row))
 
-    def steps(cells: list[Cell]) -> list[int]:
-        file = cells[0].folder / "study" / "events.jsonl"
+    def steps(trials: list[Trial]) -> list[int]:
+        file = trials[0].folder / "study" / "events.jsonl"
         lines = file.read_text().splitlines() if file.exists() else []
         found = [json.loads(line) for line in lines if line.endswith("}")]
         return [event["step"] for event in found if event["event"] == "stepped"]
 
-    cells = run(study, lambda cells: len(steps(cells)) > 0)
-    assert states(cells) == ["stopped"]
-    assert Run(cells[0].folder).exists
-    before = steps(cells)
-    cells = run(study, lambda cells: steps(cells)[-1] > before[-1])
-    after = steps(cells)
+    trials = run(study, lambda trials: len(steps(trials)) > 0)
+    assert states(trials) == ["stopped"]
+    assert Run(trials[0].folder).exists
+    before = steps(trials)
+    trials = run(study, lambda trials: steps(trials)[-1] > before[-1])
+    after = steps(trials)
     assert after == sorted(after)
     assert results(tmp_path) == []
 
 
 def test_a_row_starts_from_the_run_of_another(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     text = (
         TEST
@@ -261,8 +261,8 @@ train = "maml {TINY} --init-from {{first}} --steps 2"
 """
     )
     study = parse("mine", tomllib.loads(text))
-    cells = run(study)
-    assert states(cells) == ["done", "done"], [cell.text for cell in cells]
+    trials = run(study)
+    assert states(trials) == ["done", "done"], [trial.text for trial in trials]
     stored = {r.row: r for r in results(tmp_path)}
     assert stored["first"].steps == 3
     assert stored["first"].tests == {}
@@ -275,23 +275,23 @@ train = "maml {TINY} --init-from {{first}} --steps 2"
     assert row.signature.startswith("sinusoid")
     # numbers that are stored stay, without the folders
     before = (tmp_path / "results" / "mine.json").read_text()
-    for cell in cells:
-        cell.folder.rename(cell.folder.with_name(cell.folder.name + "-moved"))
+    for trial in trials:
+        trial.folder.rename(trial.folder.with_name(trial.folder.name + "-moved"))
     assert states(run(study)) == ["done", "done"]
     assert (tmp_path / "results" / "mine.json").read_text() == before
-    assert not cells[0].folder.exists()
+    assert not trials[0].folder.exists()
 
 
 def test_collect_stores_what_the_folders_hold(
-    tmp_path: Path, run: Callable[..., list[Cell]]
+    tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     study = scripts(tmp_path, ("a", 0), ("b", 0))
     run(study, rows=("a",))
     place = tmp_path / "results" / "mine.json"
     before = results(tmp_path)
     place.unlink()
-    cells = Runner(study, Results(place), tmp_path / "runs").collect()
-    assert states(cells) == ["done", "stopped"]
+    trials = Runner(study, Results(place), tmp_path / "runs").collect()
+    assert states(trials) == ["done", "stopped"]
     assert results(tmp_path) == before
     assert log(tmp_path) == ["a"]
 

@@ -22,11 +22,11 @@ from innerloop.studies.system import cores, system
 
 LIMIT = 100 * 3600.0  # seconds of a process
 TICK = 0.25  # seconds between looks at the processes
-CELL, EVENTS, OUTPUT = "cell.json", "events.jsonl", "output.txt"
+TRIAL, EVENTS, OUTPUT = "trial.json", "events.jsonl", "output.txt"
 
 
 @dataclass
-class Cell:
+class Trial:
     """One training of a study and its tests, on their way.
 
     Args:
@@ -42,7 +42,7 @@ class Cell:
     seed: int
     folder: Path
     tests: list[Test]
-    needs: dict[str, Cell] = field(default_factory=dict)
+    needs: dict[str, Trial] = field(default_factory=dict)
     state: str = "waiting"
     progress: float = 0.0
     text: str = ""
@@ -103,220 +103,220 @@ class Runner:
             minutes = budget * self.jobs / max(1, trainings)
             shorter = tuple(row.shortened(minutes) for row in self.study.rows)
             self.study = replace(self.study, rows=shorter)
-        self.cells: list[Cell] = []
-        made: dict[tuple[str, int], Cell] = {}
+        self.trials: list[Trial] = []
+        made: dict[tuple[str, int], Trial] = {}
         for row in self.study.rows:
             for seed in range(wanted[row.id]):
                 folder = runs / study.name / f"{row.id}-{_short(row.line)}-{seed}"
-                cell = Cell(row, seed, folder, self.study.tests_of(row))
+                trial = Trial(row, seed, folder, self.study.tests_of(row))
                 for key in row.needs:
-                    cell.needs[key] = made.get((key, seed)) or made[key, 0]
-                made[row.id, seed] = cell
-                self.cells.append(cell)
+                    trial.needs[key] = made.get((key, seed)) or made[key, 0]
+                made[row.id, seed] = trial
+                self.trials.append(trial)
         self.system = {**system(), "jobs": self.jobs}
 
     # ------------------------------------------------------------------ running
 
-    def __iter__(self) -> Generator[list[Cell]]:
-        """Run what is missing; yields all cells, again and again."""
+    def __iter__(self) -> Generator[list[Trial]]:
+        """Run what is missing; yields all trials, again and again."""
         self._skip_done()
         try:
-            while not all(cell.over for cell in self.cells):
-                for cell in self.cells:
-                    self._look(cell)
-                yield self.cells
+            while not all(trial.over for trial in self.trials):
+                for trial in self.trials:
+                    self._look(trial)
+                yield self.trials
                 time.sleep(TICK)
         finally:
             self._stop()
-        yield self.cells
+        yield self.trials
 
-    def collect(self) -> list[Cell]:
+    def collect(self) -> list[Trial]:
         """Store what the run folders hold, and start nothing."""
-        for cell in self.cells:
-            self._finish(cell)
-            if not cell.over:
-                cell.state, cell.text = "stopped", "not finished"
-        return self.cells
+        for trial in self.trials:
+            self._finish(trial)
+            if not trial.over:
+                trial.state, trial.text = "stopped", "not finished"
+        return self.trials
 
     def _skip_done(self) -> None:
-        """Cells whose results are stored; but a run that another cell needs must be
+        """Trials whose results are stored; but a run that another trial needs must be
         there.
         """
         needed: set[int] = set()
-        for cell in reversed(self.cells):
-            done = self.results.measured(self.study, cell.row, cell.seed, cell.tests)
-            if done and (id(cell) not in needed or self._trained(cell)):
-                cell.state = "done"
+        for trial in reversed(self.trials):
+            done = self.results.measured(self.study, trial.row, trial.seed, trial.tests)
+            if done and (id(trial) not in needed or self._trained(trial)):
+                trial.state = "done"
             else:
-                needed |= {id(other) for other in cell.needs.values()}
+                needed |= {id(other) for other in trial.needs.values()}
 
-    def _look(self, cell: Cell) -> None:
-        """Take a cell one step further, where that is possible now."""
-        if cell.over:
+    def _look(self, trial: Trial) -> None:
+        """Take a trial one step further, where that is possible now."""
+        if trial.over:
             return
-        if cell.job is not None:
-            if cell.job.alive:
-                self._watch(cell)
+        if trial.job is not None:
+            if trial.job.alive:
+                self._watch(trial)
                 return
-            self._ended(cell)
-            if cell.over:
+            self._ended(trial)
+            if trial.over:
                 return
-        for other in cell.needs.values():
+        for other in trial.needs.values():
             if other.state in ("failed", "stopped"):
-                cell.state, cell.text = "failed", f"{other.row.name} failed"
+                trial.state, trial.text = "failed", f"{other.row.name} failed"
                 return
             if not (other.over or self._trained(other)):
                 return
-        busy = sum(other.job is not None for other in self.cells)
+        busy = sum(other.job is not None for other in self.trials)
         if busy < self.jobs:
-            self._next(cell)
+            self._next(trial)
 
-    def _next(self, cell: Cell) -> None:
-        """Start the next process of a cell, or store its result."""
-        cell.files.mkdir(parents=True, exist_ok=True)
-        self._check_owner(cell)
-        if not self._trained(cell):
-            cell.state, cell.progress = "training", 0.0
-            if cell.row.script:
-                self._start_script(cell)
+    def _next(self, trial: Trial) -> None:
+        """Start the next process of a trial, or store its result."""
+        trial.files.mkdir(parents=True, exist_ok=True)
+        self._check_owner(trial)
+        if not self._trained(trial):
+            trial.state, trial.progress = "training", 0.0
+            if trial.row.script:
+                self._start_script(trial)
             else:
-                self._start(cell, self._training(cell))
+                self._start(trial, self._training(trial))
             return
-        for test in cell.tests:
-            if not cell.test_file(test).exists():
-                flags = self._words(cell, test.flags)
-                file = str(cell.test_file(test).resolve())
-                cell.state, cell.progress = "testing", 0.0
-                cell.text = test.name
+        for test in trial.tests:
+            if not trial.test_file(test).exists():
+                flags = self._words(trial, test.flags)
+                file = str(trial.test_file(test).resolve())
+                trial.state, trial.progress = "testing", 0.0
+                trial.text = test.name
                 self._start(
-                    cell, ["test", str(cell.folder.resolve()), *flags, "--json", file]
+                    trial, ["test", str(trial.folder.resolve()), *flags, "--json", file]
                 )
                 return
-        self._finish(cell)
+        self._finish(trial)
 
-    def _training(self, cell: Cell) -> list[str]:
-        folder = cell.folder.resolve()
+    def _training(self, trial: Trial) -> list[str]:
+        folder = trial.folder.resolve()
         begun = (folder / "experiment.json").exists()
         return [
-            *("train", *self._words(cell, cell.row.train)),
-            *("--seed", str(cell.seed), "--out", str(folder)),
-            *("--events", str(cell.files.resolve() / EVENTS)),
+            *("train", *self._words(trial, trial.row.train)),
+            *("--seed", str(trial.seed), "--out", str(folder)),
+            *("--events", str(trial.files.resolve() / EVENTS)),
             *(["--resume"] if begun else []),
         ]
 
-    def _start(self, cell: Cell, words: list[str]) -> None:
+    def _start(self, trial: Trial, words: list[str]) -> None:
         threads = str(max(1, cores() // self.jobs))
         own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        cell.job = launch(words, cell.files / OUTPUT, cell.state, LIMIT, own)
+        trial.job = launch(words, trial.files / OUTPUT, trial.state, LIMIT, own)
 
-    def _start_script(self, cell: Cell) -> None:
-        script, *words = self._words(cell, cell.row.script)
+    def _start_script(self, trial: Trial) -> None:
+        script, *words = self._words(trial, trial.row.script)
         path = Path(__file__).resolve().parents[3] / script
         if not path.is_file():
-            cell.state = "failed"
-            cell.text = f"{script} is in the source tree only"
+            trial.state = "failed"
+            trial.text = f"{script} is in the source tree only"
             return
-        file = str(cell.test_file(Test("")).resolve())
-        self._start(cell, [str(path), *words, "--json", file])
+        file = str(trial.test_file(Test("")).resolve())
+        self._start(trial, [str(path), *words, "--json", file])
 
-    def _words(self, cell: Cell, line: str) -> list[str]:
-        for key, other in cell.needs.items():
+    def _words(self, trial: Trial, line: str) -> list[str]:
+        for key, other in trial.needs.items():
             line = line.replace(f"{{{key}}}", shlex.quote(str(other.folder.resolve())))
         return shlex.split(line)
 
     # ------------------------------------------------------------------ looking
 
-    def _watch(self, cell: Cell) -> None:
+    def _watch(self, trial: Trial) -> None:
         """The progress of a training, from its last event."""
-        if cell.state != "training":
+        if trial.state != "training":
             return
-        event = _last_json(cell.files / EVENTS)
+        event = _last_json(trial.files / EVENTS)
         if event.get("event") == "stepped":
-            cell.progress = float(event.get("progress") or 0.0)
+            trial.progress = float(event.get("progress") or 0.0)
             loss = (event.get("metrics") or {}).get("loss")
-            cell.text = f"step {event.get('step')}"
-            cell.text += f", loss {loss:.3f}" if loss is not None else ""
+            trial.text = f"step {event.get('step')}"
+            trial.text += f", loss {loss:.3f}" if loss is not None else ""
 
-    def _ended(self, cell: Cell) -> None:
-        assert cell.job is not None
-        code, stopping = cell.job.process.returncode, cell.job.stopping
-        cell.job = None
+    def _ended(self, trial: Trial) -> None:
+        assert trial.job is not None
+        code, stopping = trial.job.process.returncode, trial.job.stopping
+        trial.job = None
         if code == 0:
-            if cell.state == "training":
-                self._mark_trained(cell)
+            if trial.state == "training":
+                self._mark_trained(trial)
             return
-        cell.state = "stopped" if stopping else "failed"
-        cell.text = _last_line(cell.files / OUTPUT)
+        trial.state = "stopped" if stopping else "failed"
+        trial.text = _last_line(trial.files / OUTPUT)
 
     def _stop(self) -> None:
-        going = [cell for cell in self.cells if cell.job is not None]
-        for cell in going:
-            assert cell.job is not None
-            cell.job.stop()
-        for cell in going:
-            assert cell.job is not None
+        going = [trial for trial in self.trials if trial.job is not None]
+        for trial in going:
+            assert trial.job is not None
+            trial.job.stop()
+        for trial in going:
+            assert trial.job is not None
             try:
-                cell.job.process.wait(PATIENCE + 5)
+                trial.job.process.wait(PATIENCE + 5)
             except subprocess.TimeoutExpired:
-                cell.job.process.kill()
-            cell.state, cell.job = "stopped", None
+                trial.job.process.kill()
+            trial.state, trial.job = "stopped", None
 
     # ------------------------------------------------------------------ files
 
-    def _cell(self, cell: Cell) -> dict[str, Any]:
-        needs = {key: other.row.line for key, other in cell.needs.items()}
+    def _trial(self, trial: Trial) -> dict[str, Any]:
+        needs = {key: other.row.line for key, other in trial.needs.items()}
         return {
             "study": self.study.name,
-            "row": cell.row.id,
-            "seed": cell.seed,
-            "line": cell.row.line,
+            "row": trial.row.id,
+            "seed": trial.seed,
+            "line": trial.row.line,
             "needs": needs,
         }
 
-    def _read_cell(self, cell: Cell) -> dict[str, Any]:
+    def _read_trial(self, trial: Trial) -> dict[str, Any]:
         try:
-            return json.loads((cell.files / CELL).read_text("utf-8"))
+            return json.loads((trial.files / TRIAL).read_text("utf-8"))
         except (OSError, ValueError):
             return {}
 
-    def _check_owner(self, cell: Cell) -> None:
+    def _check_owner(self, trial: Trial) -> None:
         """Raises StudyError where the folder holds another training."""
-        there, own = self._read_cell(cell), self._cell(cell)
+        there, own = self._read_trial(trial), self._trial(trial)
         if any(there.get(key, own[key]) != own[key] for key in own):
             raise StudyError(
-                f"{cell.folder} holds another training: {there.get('line')}; remove it"
+                f"{trial.folder} holds another training: {there.get('line')}; remove it"
             )
         if not there:
-            write_atomically(cell.files / CELL, json.dumps(own).encode())
+            write_atomically(trial.files / TRIAL, json.dumps(own).encode())
 
-    def _mark_trained(self, cell: Cell) -> None:
-        done = {**self._cell(cell), "trained": True, "system": self.system}
-        write_atomically(cell.files / CELL, json.dumps(done).encode())
+    def _mark_trained(self, trial: Trial) -> None:
+        done = {**self._trial(trial), "trained": True, "system": self.system}
+        write_atomically(trial.files / TRIAL, json.dumps(done).encode())
 
-    def _trained(self, cell: Cell) -> bool:
-        there = self._read_cell(cell)
-        return bool(there.get("trained")) and there.get("line") == cell.row.line
+    def _trained(self, trial: Trial) -> bool:
+        there = self._read_trial(trial)
+        return bool(there.get("trained")) and there.get("line") == trial.row.line
 
-    def _finish(self, cell: Cell) -> None:
-        """Store the result of a cell whose files are all there."""
-        if not self._trained(cell):
+    def _finish(self, trial: Trial) -> None:
+        """Store the result of a trial whose files are all there."""
+        if not self._trained(trial):
             return
         tests = {}
-        for test in cell.tests:
+        for test in trial.tests:
             try:
-                report = json.loads(cell.test_file(test).read_text("utf-8"))
+                report = json.loads(trial.test_file(test).read_text("utf-8"))
             except (OSError, ValueError):
                 return
             report = {key: report[key] for key in ("tables", "notes", "context")}
             tests[test.name] = {"flags": test.flags, "report": report}
-        there = self._read_cell(cell)
-        details = self._details(cell) if cell.row.train else {}
+        there = self._read_trial(trial)
+        details = self._details(trial) if trial.row.train else {}
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         self.results.put(
             Result(
-                cell.row.id,
-                cell.seed,
-                cell.row.line,
+                trial.row.id,
+                trial.seed,
+                trial.row.line,
                 there["needs"],
                 tests,
                 system=there["system"],
@@ -324,17 +324,17 @@ class Runner:
                 **details,
             )
         )
-        cell.state, cell.progress, cell.text = "done", 1.0, ""
+        trial.state, trial.progress, trial.text = "done", 1.0, ""
 
-    def _details(self, cell: Cell) -> dict[str, Any]:
-        run = Run(cell.folder)
+    def _details(self, trial: Trial) -> dict[str, Any]:
+        run = Run(trial.folder)
         try:
             log, experiment = run.read_log(), run.experiment()
         except RunError as error:
-            raise InnerloopError(f"{cell.folder} cannot be used: {error}") from error
+            raise InnerloopError(f"{trial.folder} cannot be used: {error}") from error
         keys = ("step", "seconds", "validation", "validation_interval")
         last = log[-1] if log else {"step": 0, "seconds": 0.0}
-        if cell.needs:
+        if trial.needs:
             experiment["init_from"] = None  # a path of this machine; see `line`
         return {
             "steps": last["step"],

@@ -22,18 +22,18 @@ def run(name: str, results: str, runs: str, collect: bool, **chosen: Any) -> Non
     study, stored = opened(name, results)
     runner = Runner(study, stored, Path(runs), **chosen)
     to = console()
-    cells = runner.collect() if collect else _watched(runner, to)
-    wrong = [cell for cell in cells if cell.state in ("failed", "stopped")]
-    for cell in wrong:
-        to.print(f"{cell.row.name}, seed {cell.seed}: {cell.state}: {cell.text}")
+    trials = runner.collect() if collect else _watched(runner, to)
+    wrong = [trial for trial in trials if trial.state in ("failed", "stopped")]
+    for trial in wrong:
+        to.print(f"{trial.row.name}, seed {trial.seed}: {trial.state}: {trial.text}")
     print_table(runner.study, stored, to)
     to.print(f"stored in {stored.file}")
-    if any(cell.state == "failed" for cell in wrong):
+    if any(trial.state == "failed" for trial in wrong):
         raise click.exceptions.Exit(1)
 
 
 def _watched(runner: Runner, to: Any) -> Any:
-    """Run, and show what goes on; returns the cells.
+    """Run, and show what goes on; returns the trials.
 
     Raises KeyboardInterrupt after an interrupt, when everything has stopped.
     """
@@ -44,9 +44,9 @@ def _watched(runner: Runner, to: Any) -> Any:
 
     def picture() -> Table:
         shown = Table.grid(padding=(0, 2))
-        for cell in runner.cells:
-            share = f"{cell.progress:.0%}" if cell.job and cell.progress else ""
-            words = cell.row.name, f"seed {cell.seed}", cell.state, share, cell.text
+        for trial in runner.trials:
+            share = f"{trial.progress:.0%}" if trial.job and trial.progress else ""
+            words = trial.row.name, f"seed {trial.seed}", trial.state, share, trial.text
             shown.add_row(*words)
         return shown
 
@@ -54,17 +54,17 @@ def _watched(runner: Runner, to: Any) -> Any:
     live = Live(get_renderable=picture, console=to, refresh_per_second=2)
     moving = live if to.is_terminal else contextlib.nullcontext()
     with stop_signals() as caught, contextlib.closing(iter(runner)) as steps, moving:
-        for cells in steps:
-            for cell in cells:
-                if not to.is_terminal and before.get(id(cell)) != cell.state:
-                    to.print(f"{cell.row.name}, seed {cell.seed}: {cell.state}")
-                before[id(cell)] = cell.state
+        for trials in steps:
+            for trial in trials:
+                if not to.is_terminal and before.get(id(trial)) != trial.state:
+                    to.print(f"{trial.row.name}, seed {trial.seed}: {trial.state}")
+                before[id(trial)] = trial.state
             if caught:
                 to.print("stopping; what is trained is saved: run it again to continue")
                 break
     if caught:
         raise KeyboardInterrupt
-    return runner.cells
+    return runner.trials
 
 
 command = click.Command(
