@@ -15,8 +15,8 @@ from innerloop.nets.norm import LayerNorm
 
 
 class Velocity(nn.Module):
-    """A velocity v(x, t) of inputs x (sets, n, *x_shape) at times t (sets, n), given
-    tokens of a set of examples.
+    """A velocity v(x, t | D) of inputs x (sets, n, *x_shape) at times t (sets, n), each
+    set with its examples D.
 
     Args:
         width: size of a token.
@@ -29,6 +29,8 @@ class Velocity(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(64, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
         )
+        self.code = nn.Linear(width, 16)
+        self.summary = nn.Linear(16 * places, 2 * width, bias=False)
 
     def from_inputs(self, x: Tensor) -> Tensor:
         """Inputs on the scale on which they flow."""
@@ -42,23 +44,41 @@ class Velocity(nn.Module):
         """The tokens (n, places, width) of inputs (n, *x_shape)."""
         raise NotImplementedError
 
-    def forward(
-        self, x: Tensor, t: Tensor, tokens: Tensor, visible: Tensor, summary: Tensor
-    ) -> Tensor:
-        """The velocity (sets, n, *x_shape).
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, places, width) as vectors (n, 16 * places), to compare inputs."""
+        return self.code(tokens).flatten(1)
 
-        tokens, visible: of every set (sets, tokens, width), and which of them to use
-            (sets, tokens).
-        summary: a vector of every set (sets, 2 * width).
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, used: Tensor) -> Tensor:
+        """The velocity (sets, n, *x_shape), given tokens of the examples of every set
+        (sets, examples, places, width), and which of them to use (sets, examples), 0 or
+        1; none for the velocity without examples.
         """
-        raise NotImplementedError
-
-    def condition(self, t: Tensor, summary: Tensor) -> Tensor:
-        """A vector for each input (sets * n, 2 * width) from time and set."""
         rates = torch.exp(torch.arange(32, device=t.device) * (-math.log(1e3) / 31))
         angles = 1e3 * t[..., None] * rates.to(t)
-        code = torch.cat([angles.cos(), angles.sin()], -1)
-        return F.silu(self.time(code) + summary[:, None]).flatten(0, 1)
+        time = self.time(torch.cat([angles.cos(), angles.sin()], -1))
+        mean = torch.einsum("se,sepw->spw", used, tokens.to(used.dtype))
+        mean = mean / used.sum(1)[:, None, None].clamp_min(1)
+        summary = self.summary(self.codes(mean))[:, None]
+        condition = F.silu(time + summary).flatten(0, 1)
+        visible = used.repeat_interleave(self.places, 1) > 0.5
+        out = self.flow(x.flatten(0, 1), condition, mean, tokens.flatten(1, 2), visible)
+        return out.unflatten(0, t.shape)
+
+    def flow(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        mean: Tensor,
+        tokens: Tensor,
+        visible: Tensor,
+    ) -> Tensor:
+        """The velocity (sets * n, *x_shape) of x.
+
+        condition: a vector of the time and the set (sets * n, 2 * width).
+        mean: of the tokens of the examples (sets, places, width).
+        tokens, visible: all of them (sets, m, width), and which to use (sets, m).
+        """
+        raise NotImplementedError
 
 
 class CrossAttention(nn.Module):
@@ -82,7 +102,9 @@ class CrossAttention(nn.Module):
         empty = self.empty.expand(sets, 1, -1)
         tokens = torch.cat([empty, tokens.to(empty.dtype)], 1)
         visible = torch.cat([torch.ones_like(visible[:, :1]), visible], 1)
-        q = self._split(self.query(self.norm(x) + self.place).view(sets, -1, x.shape[-1]))
+        q = self._split(
+            self.query(self.norm(x) + self.place).view(sets, -1, x.shape[-1])
+        )
         k, v = (self._split(part) for part in self.keys(tokens).chunk(2, -1))
         found = attention(q, k, v, visible[:, None, None])
         return x + self.out(found.transpose(1, 2).flatten(2)).view(x.shape)
@@ -134,20 +156,27 @@ class ImageVelocity(Velocity):
         self.shape = x_shape
         channels, *sides = x_shape
         self.padding = [-side % 4 for side in sides]
-        rows, columns = ((side + more) // 4 for side, more in zip(sides, self.padding))
+        rows, columns = (
+            (side + more) // 4 for side, more in zip(sides, self.padding, strict=True)
+        )
         super().__init__(width, rows * columns)
+        self.cells = rows, columns
         half, wide = width // 2, 2 * width
 
         def down(depth: int, condition: int) -> nn.ModuleList:
-            return nn.ModuleList([
-                nn.Conv2d(4 * channels, half, 3, padding=1),
-                Residual(half, condition),
-                nn.Conv2d(half, width, 3, 2, padding=1),
-            ])
+            return nn.ModuleList(
+                [
+                    nn.Conv2d(4 * channels, half, 3, padding=1),
+                    Residual(half, condition),
+                    nn.Conv2d(half, width, 3, 2, padding=1),
+                ]
+            )
 
         self.encoder = nn.Sequential(*down(1, 0), Residual(width))
         self.place = nn.Parameter(0.02 * torch.randn(self.places, width))
         self.down = down(1, wide)
+        self.near = nn.ConvTranspose2d(width, half, 2, 2, bias=False)
+        self.far = nn.Conv2d(width, width, 1, bias=False)
         self.middle = nn.ModuleList(Residual(width, wide) for _ in range(depth))
         self.attend = nn.ModuleList(
             CrossAttention(width, self.places) for _ in range(depth)
@@ -157,7 +186,11 @@ class ImageVelocity(Velocity):
         self.fine = nn.ModuleList(Residual(half, wide) for _ in range(depth))
         self.out = nn.Conv2d(half, 4 * channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
-        self.to(memory_format=torch.channels_last)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                part.weight.data = part.weight.data.contiguous(
+                    memory_format=torch.channels_last
+                )
 
     def _blocks(self, x: Tensor) -> Tensor:
         """Blocks of 2x2 pixels as channels."""
@@ -174,22 +207,31 @@ class ImageVelocity(Velocity):
         maps = self.encoder(self._blocks(self.from_inputs(x)))
         return maps.flatten(2).mT + self.place
 
-    def forward(
-        self, x: Tensor, t: Tensor, tokens: Tensor, visible: Tensor, summary: Tensor
+    def flow(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        mean: Tensor,
+        tokens: Tensor,
+        visible: Tensor,
     ) -> Tensor:
-        condition = self.condition(t, summary)
         stem, first, smaller = self.down
-        fine = first(stem(self._blocks(x.flatten(0, 1))), condition)
-        h = smaller(fine)
+        near, far = (
+            part(mean.mT.unflatten(2, self.cells)).repeat_interleave(
+                len(x) // len(mean), 0
+            )
+            for part in (self.near, self.far)
+        )
+        fine = first(stem(self._blocks(x)) + near, condition)
+        h = smaller(fine) + far
         for block, attend in zip(self.middle, self.attend, strict=True):
             h = block(h, condition)
-            cells = attend(h.flatten(2).mT, tokens, visible)
-            h = cells.mT.unflatten(2, h.shape[2:])
+            h = attend(h.flatten(2).mT, tokens, visible).mT.unflatten(2, self.cells)
         h = self.up(self.last(h, condition)) + fine
         for block in self.fine:
             h = block(h, condition)
         h = F.pixel_shuffle(self.out(F.silu(group_norm(h))), 2)
-        return h[..., : self.shape[1], : self.shape[2]].unflatten(0, x.shape[:2])
+        return h[..., : self.shape[1], : self.shape[2]]
 
 
 class VectorVelocity(Velocity):
@@ -213,11 +255,15 @@ class VectorVelocity(Velocity):
     def encode(self, x: Tensor) -> Tensor:
         return self.encoder(x.flatten(1))[:, None]
 
-    def forward(
-        self, x: Tensor, t: Tensor, tokens: Tensor, visible: Tensor, summary: Tensor
+    def flow(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        mean: Tensor,
+        tokens: Tensor,
+        visible: Tensor,
     ) -> Tensor:
-        condition = self.condition(t, summary)
-        h = self.first(x.flatten(2).flatten(0, 1))
+        h = self.first(x.flatten(1))
         layers = zip(self.film, self.hidden, self.attend, strict=True)
         for film, hidden, attend in layers:
             scale, shift = film(condition).chunk(2, -1)

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
@@ -20,7 +20,7 @@ from innerloop.learners.metric.distances import class_means, squared_distance
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.velocity import Velocity, velocity
 
-Condition = tuple[Tensor, Tensor, Tensor]  # tokens, which are used, summaries
+Condition = tuple[Tensor, Tensor]  # tokens of examples, and which of them are used
 
 
 class FlowMatching(Learner):
@@ -41,7 +41,7 @@ class FlowMatching(Learner):
 
     Objective: |v(x_t, t | D_k) - (x_1 - x_0)|^2 per value, x_t = (1 - t) x_0 + t x_1,
     for the query examples x_1; plus `discriminative` times the query loss of the
-    classifier. t is the sigmoid of a normal number (Esser et al. 2024, "Scaling
+    classifier, in training for as many query examples as classes. t is the sigmoid of a normal number (Esser et al. 2024, "Scaling
     rectified flow transformers for high-resolution image synthesis", arXiv:2403.03206,
     section 3.1). D_k are some of the support examples, 1 to all of them, or none, with
     probability `unconditional`. All are drawn from torch's global generator, in
@@ -82,9 +82,6 @@ class FlowMatching(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width = self.net.width
-        self.code = nn.Linear(width, 16)
-        self.summary = nn.Linear(16 * self.net.places, 2 * width)
         self.log_scale = log_parameter(self.scale)
         self.eval()
 
@@ -96,16 +93,16 @@ class FlowMatching(Learner):
         return {"net": velocity(spec, width, build_args.get("depth", cls.depth))}
 
     def adapt(self, support: Examples) -> Tensor:
-        return class_means(self._codes(self.net.encode(support.x)), support.y)
+        return class_means(self.net.codes(self.net.encode(support.x)), support.y)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return self._scores(state, self._codes(self.net.encode(x)))
+        return self._scores(state, self.net.codes(self.net.encode(x)))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         (x, y), query = task.support, task.query
-        n, m = len(x), len(x) if self.training else len(query.x)
+        n, m = len(x), y.shape[1] if self.training else len(query.x)
         tokens = self.net.encode(torch.cat([x, query.x[:m]]))
-        codes = self._codes(tokens)
+        codes = self.net.codes(tokens)
         outputs = self._scores(class_means(codes[:n], y), codes[n:])
         nll = self.likelihood.nll(outputs, query.y[:m])
         metrics = self.likelihood.metrics(outputs, query.y[:m])
@@ -132,10 +129,6 @@ class FlowMatching(Learner):
             x = x + h / 2 * (slope + end)
         return self.net.to_inputs(x)
 
-    def _codes(self, tokens: Tensor) -> Tensor:
-        """Features of examples (n, features) from their tokens."""
-        return self.code(tokens).flatten(1)
-
     def _scores(self, prototypes: Tensor, codes: Tensor) -> Tensor:
         distances = squared_distance(codes, prototypes) / codes.shape[1]
         return -self.log_scale.exp() * distances  # (m, ways)
@@ -144,22 +137,12 @@ class FlowMatching(Learner):
         """The condition of every class from tokens (n, places, width), one-hot y (n,
         ways) and numbers in 0..1 (ways, n), by which support examples are chosen.
         """
-        index, own = chosen(y, min(self.examples, len(y)), order)
+        index, used = chosen(y, min(self.examples, len(y)), order)
         if self.training:
-            ways, most = own.shape
-            number = torch.rand_like(y[0])[:, None] * own.sum(1, keepdim=True)
-            own = own & (torch.arange(most, device=y.device) < number.ceil())
-            own = own & (torch.rand_like(y[0])[:, None] >= self.unconditional)
-        weights = own.to(tokens.dtype)
-        codes = self._codes(tokens)[index]  # (ways, examples, features)
-        mean = (weights[..., None] * codes).sum(1) / weights.sum(1, True).clamp_min(1)
-        any_own = own.any(1, keepdim=True)
-        summary = self.summary(mean) * any_own
-        return (
-            tokens[index].flatten(1, 2),
-            own.repeat_interleave(self.net.places, 1),
-            summary,
-        )
+            some = torch.rand_like(y[0])[:, None] * used.sum(1, keepdim=True)
+            used = used * (torch.arange(used.shape[1]).to(some) < some.ceil())
+            used = used * (torch.rand_like(y[0])[:, None] >= self.unconditional)
+        return tokens[index], used
 
     def _velocity_error(self, x: Tensor, condition: Condition) -> Tensor:
         """The squared error of the velocity per value, for each of x (ways, n,
@@ -178,18 +161,15 @@ class FlowMatching(Learner):
         found = widened(self.net(x, times, *condition))
         if self.guidance == 1:
             return found
-        tokens, visible, summary = condition
-        nothing = tokens, torch.zeros_like(visible), torch.zeros_like(summary)
-        without = widened(self.net(x, times, *nothing))
+        tokens, used = condition
+        without = widened(self.net(x, times, tokens, torch.zeros_like(used)))
         return without + self.guidance * (found - without)
 
 
-def chosen(
-    y: Tensor, count: int, order: Tensor | float = 0.0
-) -> tuple[Tensor, Tensor]:
+def chosen(y: Tensor, count: int, order: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     """`count` examples of each class by one-hot y (n, ways), those with the largest
     `order` (ways, n) in 0..1: their numbers (ways, count), and whether they are of the
     class, which has fewer otherwise.
     """
     index = (2 * y.T + order).topk(count).indices
-    return index, y.T.gather(1, index) > 0.5
+    return index, y.T.gather(1, index)
