@@ -185,7 +185,6 @@ class ImageVelocity(Velocity):
         self.up = nn.ConvTranspose2d(width, half, 2, 2)
         self.fine = nn.ModuleList(Residual(half, wide) for _ in range(depth))
         self.out = nn.Conv2d(half, 4 * channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
                 part.weight.data = part.weight.data.contiguous(

@@ -41,11 +41,12 @@ class FlowMatching(Learner):
 
     Objective: |v(x_t, t | D_k) - (x_1 - x_0)|^2 per value, x_t = (1 - t) x_0 + t x_1,
     for the query examples x_1; plus `discriminative` times the query loss of the
-    classifier, in training for as many query examples as classes. t is the sigmoid of a normal number (Esser et al. 2024, "Scaling
-    rectified flow transformers for high-resolution image synthesis", arXiv:2403.03206,
-    section 3.1). D_k are some of the support examples, 1 to all of them, or none, with
-    probability `unconditional`. All are drawn from torch's global generator, in
-    training only; in evaluation mode the loss is that of the classifier.
+    classifier, for as many query examples as classes. t is the sigmoid of a normal
+    number (Esser et al. 2024, "Scaling rectified flow transformers for high-resolution
+    image synthesis", arXiv:2403.03206, section 3.1). D_k are a random number of the
+    support examples, or none, with probability `unconditional`. All are drawn from
+    torch's global generator, in training only; in evaluation mode the loss is that of
+    the classifier, for all query examples.
 
     State: the mean features (ways, features) of every class.
 
@@ -76,6 +77,7 @@ class FlowMatching(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
+    named_networks = ()
     defaults = MetaTrainConfig(
         ways=4, shots=5, queries=10, batch=1, lr=2e-3, weight_decay=0.01, clip=1.0
     )
