@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from innerloop import Examples, FlowMatching, Task, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.nets.velocity import Velocity, velocity
 from innerloop.testing import Blobs
 
@@ -20,8 +21,9 @@ class Exact(Velocity):
     """
 
     def __init__(self, error: float = 0.0):
-        super().__init__(4, 1)
+        super().__init__(32, 1)
         self.error, self.seen = error, torch.zeros(0)
+        self.code = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
 
     def encode(self, x: Tensor) -> Tensor:
         return x[:, None]
@@ -175,3 +177,18 @@ def test_classes_are_predicted_by_their_mean_features() -> None:
     gaps = [(f - means).square().mean(1) for f in features(task.query.x)]
     found = learner.predict(learner.adapt(task.support), task.query.x)
     torch.testing.assert_close(found, -10 * torch.stack(gaps))
+
+
+def test_a_width_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(InnerloopError, match="multiple of 32; got 40"):
+        FlowMatching.build(SPEC, width=40)
+
+
+def test_a_batch_of_image_tasks_under_vmap_is_a_loop() -> None:
+    torch.manual_seed(0)
+    learner = FlowMatching.build(IMAGES, width=32, depth=1)
+    tasks = Blobs(IMAGES).sample(2, torch.Generator().manual_seed(0))
+    looped = torch.stack([learner.loss(task)[0] for task in tasks.unbind()])
+    torch.testing.assert_close(torch.vmap(learner.loss)(tasks)[0], looped)
+    losses, _ = torch.vmap(learner.train().loss, randomness="different")(tasks)
+    assert bool(losses.isfinite().all())

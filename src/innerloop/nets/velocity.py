@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.task import TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.nets.attention import attention
 from innerloop.nets.decoder import perceptron
 from innerloop.nets.norm import LayerNorm
@@ -25,6 +26,10 @@ class Velocity(nn.Module):
 
     def __init__(self, width: int, places: int):
         super().__init__()
+        if width % 32:
+            raise InnerloopError(
+                f"the width of a velocity network must be a multiple of 32; got {width}"
+            )
         self.width, self.places = width, places
         self.time = nn.Sequential(
             nn.Linear(64, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
@@ -102,12 +107,10 @@ class CrossAttention(nn.Module):
         empty = self.empty.expand(sets, 1, -1)
         tokens = torch.cat([empty, tokens.to(empty.dtype)], 1)
         visible = torch.cat([torch.ones_like(visible[:, :1]), visible], 1)
-        q = self._split(
-            self.query(self.norm(x) + self.place).view(sets, -1, x.shape[-1])
-        )
+        q = self.query(self.norm(x) + self.place).reshape(sets, -1, x.shape[-1])
         k, v = (self._split(part) for part in self.keys(tokens).chunk(2, -1))
-        found = attention(q, k, v, visible[:, None, None])
-        return x + self.out(found.transpose(1, 2).flatten(2)).view(x.shape)
+        found = attention(self._split(q), k, v, visible[:, None, None])
+        return x + self.out(found.transpose(1, 2).flatten(2)).reshape(x.shape)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -135,8 +138,16 @@ class Residual(nn.Module):
 
 
 def group_norm(x: Tensor) -> Tensor:
-    """Group normalization of 16 channels at a time, without scale and shift."""
-    return F.group_norm(x, x.shape[1] // 16)
+    """Group normalization of 16 channels at a time, without scale and shift. Wu and He
+    2018, arXiv:1803.08494, eq. (7).
+    """
+    groups = x.shape[1] // 16
+    if not torch._C._are_functorch_transforms_active():
+        return F.group_norm(x, groups)
+    # torch's operation refuses the channels-last layout under vmap
+    z = x.unflatten(1, (groups, 16))
+    var, mean = torch.var_mean(z, (2, 3, 4), correction=0, keepdim=True)
+    return ((z - mean) * torch.rsqrt(var + 1e-5)).flatten(1, 2)
 
 
 class ImageVelocity(Velocity):
@@ -163,7 +174,7 @@ class ImageVelocity(Velocity):
         self.cells = rows, columns
         half, wide = width // 2, 2 * width
 
-        def down(depth: int, condition: int) -> nn.ModuleList:
+        def down(condition: int) -> nn.ModuleList:
             return nn.ModuleList(
                 [
                     nn.Conv2d(4 * channels, half, 3, padding=1),
@@ -172,9 +183,9 @@ class ImageVelocity(Velocity):
                 ]
             )
 
-        self.encoder = nn.Sequential(*down(1, 0), Residual(width))
+        self.encoder = nn.Sequential(*down(0), Residual(width))
         self.place = nn.Parameter(0.02 * torch.randn(self.places, width))
-        self.down = down(1, wide)
+        self.down = down(wide)
         self.near = nn.ConvTranspose2d(width, half, 2, 2, bias=False)
         self.far = nn.Conv2d(width, width, 1, bias=False)
         self.middle = nn.ModuleList(Residual(width, wide) for _ in range(depth))

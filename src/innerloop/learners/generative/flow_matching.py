@@ -52,7 +52,7 @@ class FlowMatching(Learner):
 
     Args:
         net: the network v, with the network that reads support examples.
-        width: size of the features of a place in an example.
+        width: size of the features of a place in an example, a multiple of 32.
         depth: blocks of v at each resolution.
         examples: the largest number of support examples of a class that v uses;
             `generate` uses random ones.
