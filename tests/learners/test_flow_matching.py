@@ -59,7 +59,7 @@ def gaussian_task(shots: int, queries: int) -> tuple[Task, Tensor]:
 
 def test_generated_examples_are_the_exact_transport_of_the_noise() -> None:
     task, means = gaussian_task(2, 1)
-    learner = FlowMatching(Exact(), steps=200)
+    learner = FlowMatching(Exact(), steps=200, guidance=1.0)
     found = learner.generate(task.support, 50, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
     torch.rand(3, 6, generator=generator)  # which support examples come first
@@ -101,7 +101,7 @@ def test_guidance_extrapolates_from_no_examples(guidance: float) -> None:
 def test_a_velocity_uses_some_examples_of_its_class_in_training_and_else_all() -> None:
     task, _ = gaussian_task(4, 2)
     net = Exact()
-    learner = FlowMatching(net, examples=3, unconditional=0.25).train()
+    learner = FlowMatching(net, examples=3, unconditional=0.25, guidance=1.0).train()
     torch.manual_seed(0)
     numbers = []
     for _ in range(400):
@@ -118,7 +118,7 @@ def test_a_velocity_uses_some_examples_of_its_class_in_training_and_else_all() -
 def test_classes_of_different_sizes_use_their_own_examples() -> None:
     y = torch.eye(3)[[0, 1, 1, 2, 2, 2]]
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    learner = FlowMatching(Constant(), steps=1)
+    learner = FlowMatching(Constant(), steps=1, guidance=1.0)
     zero = FlowMatching(Constant(), steps=1, guidance=0.0)
     support = Examples(x, y)
     found = learner.generate(support, 1, torch.Generator().manual_seed(0))

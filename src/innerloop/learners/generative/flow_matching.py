@@ -69,8 +69,8 @@ class FlowMatching(Learner):
     width: Count = 128
     depth: Count = 2
     examples: Count = 5
-    steps: Count = 12
-    guidance: NonNegative = 1.0
+    steps: Count = 5
+    guidance: NonNegative = 2.0
     unconditional: Fraction = 0.1
     discriminative: NonNegative = 0.1
     scale: Positive = 10.0
