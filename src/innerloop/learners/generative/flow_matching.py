@@ -56,7 +56,7 @@ class FlowMatching(Learner):
         depth: blocks of v at each resolution.
         examples: the largest number of support examples of a class that v uses;
             `generate` uses random ones.
-        steps: steps of Heun's method from noise to an example.
+        steps: steps of the midpoint method from noise to an example.
         guidance: how far v is extrapolated from the velocity without support examples
             to that with them; 1 for no extrapolation.
         unconditional: share of the classes in training without support examples.
@@ -126,9 +126,9 @@ class FlowMatching(Learner):
         x = normal(generator, y.shape[1], count, *support.x.shape[1:], like=support.x)
         for step in range(self.steps):
             t, h = step / self.steps, 1 / self.steps
-            slope = self._velocity(x, t, condition)
-            end = self._velocity(x + h * slope, t + h, condition)
-            x = x + h / 2 * (slope + end)
+            # no step evaluates the velocity at t = 1, where inputs have no noise left
+            half = x + h / 2 * self._velocity(x, t, condition)
+            x = x + h * self._velocity(half, t + h / 2, condition)
         return self.net.to_inputs(x)
 
     def _scores(self, prototypes: Tensor, codes: Tensor) -> Tensor:
