@@ -15,11 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from innerloop.core.task import Examples, Task, TaskSpec
+from innerloop.learners.metric import ProtoNet
 from innerloop.measurements import Report
 from innerloop.studies import find_study, names
 from innerloop.studies.results import pick
 from innerloop.studies.study import Test
+from innerloop.testing import Blobs
 from tests.cli.conftest import cli
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -180,3 +184,54 @@ def test_a_script_runs(
         for test in read_by_studies(name):
             if "=" not in test.measure:  # smallest settings lack some rows
                 pick(Report(tables), test.measure)
+
+
+class TestSheets:
+    """The measures of drawings, with pixels as the features of the classifier."""
+
+    @pytest.fixture
+    def measures(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[Callable[[Task], Tensor]], dict[str, float]]:
+        monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+        sheets: Any = importlib.import_module("sheets")
+        generator = torch.Generator().manual_seed(0)
+        tasks = Blobs(TaskSpec("classes", (4,), 5), 5, 14).sample(3, generator)
+        classifier = ProtoNet(torch.nn.Identity())
+
+        def measured(draw: Callable[[Task], Tensor]) -> dict[str, float]:
+            found = sheets.measures(draw, classifier, tasks)
+            return {name: float(values.mean()) for name, values in found.items()}
+
+        return measured
+
+    @staticmethod
+    def of_class(examples: Examples, count: int, start: int = 0) -> Tensor:
+        labels = examples.y.argmax(-1)
+        return torch.stack(
+            [examples.x[labels == k][start : start + count] for k in range(5)]
+        )
+
+    def test_other_examples_of_the_class_differ_as_much_as_the_reference(
+        self, measures: Any
+    ) -> None:
+        found = measures(lambda task: self.of_class(task.query, 7))
+        assert found["diversity"] == pytest.approx(1)
+        assert found["nearest support drawing"] == pytest.approx(1)
+        found = measures(lambda task: self.of_class(task.query, 7, 7))
+        assert found["diversity"] == pytest.approx(1, abs=0.25)
+        assert found["nearest support drawing"] == pytest.approx(1, abs=0.25)
+        assert found["assigned to their class"] > 0.9
+
+    def test_copies_are_found(self, measures: Any) -> None:
+        found = measures(lambda task: self.of_class(task.support, 5))
+        assert found["nearest support drawing"] == pytest.approx(0, abs=1e-3)
+        assert found["diversity"] == pytest.approx(1, abs=0.25)
+
+    def test_drawings_that_are_all_alike_have_no_diversity(self, measures: Any) -> None:
+        found = measures(lambda task: self.of_class(task.query, 1).expand(-1, 7, -1))
+        assert found["diversity"] == pytest.approx(0, abs=1e-3)
+
+    def test_drawings_of_other_classes_are_found(self, measures: Any) -> None:
+        found = measures(lambda task: self.of_class(task.query, 7).roll(1, 0))
+        assert found["assigned to their class"] < 0.1

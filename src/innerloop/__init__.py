@@ -37,7 +37,7 @@ _HOMES = {
     "innerloop.learners.active": ("ActiveLearner",),
     "innerloop.learners.amortized": ("CNAPs", "Modular", "Versa"),
     "innerloop.learners.class_incremental": ("OML",),
-    "innerloop.learners.generative": ("GTN", "MetaGAN", "MetaVAE"),
+    "innerloop.learners.generative": ("GTN", "FlowMatching", "MetaGAN", "MetaVAE"),
     "innerloop.learners.memory": (
         "CAML",
         "LSTM",

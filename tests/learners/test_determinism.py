@@ -11,7 +11,16 @@ from innerloop.learners import FAMILIES, LEARNERS
 from innerloop.testing import Blobs
 
 # the learners whose classes say that they draw while they train
-DRAWS = {"CAML", "NP", "ANP", "Versa", "MetaGAN", "MetaVAE", "ActiveLearner"}
+DRAWS = {
+    "CAML",
+    "NP",
+    "ANP",
+    "Versa",
+    "MetaGAN",
+    "MetaVAE",
+    "ActiveLearner",
+    "FlowMatching",
+}
 FOUND = [
     getattr(FAMILIES[family], name)
     for family in ("memory", "neural processes", "amortized", "generative", "active")

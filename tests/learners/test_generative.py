@@ -13,6 +13,7 @@ from innerloop import (
     GTN,
     Examples,
     FineTune,
+    FlowMatching,
     Learner,
     MetaGAN,
     MetaVAE,
@@ -23,7 +24,7 @@ from innerloop import (
 from innerloop.testing import Blobs
 
 SPEC, IMAGES = TaskSpec("classes", (4,), 3), TaskSpec("classes", (1, 12, 10), 3)
-LEARNERS: list[type[Learner]] = [GTN, MetaGAN, MetaVAE]
+LEARNERS: list[type[Learner]] = [GTN, FlowMatching, MetaGAN, MetaVAE]
 
 
 def built(learner: type[Learner], spec: TaskSpec = SPEC, **build_args: Any) -> Any:

@@ -148,8 +148,8 @@ class Learner(nn.Module, ABC):
         Raises InnerloopTypeError for learners that are not generative.
         """
         raise InnerloopTypeError(
-            f"{type(self).__name__} does not generate examples: train metavae, metagan "
-            "or gtn"
+            f"{type(self).__name__} does not generate examples: train flowmatching, "
+            "metavae, metagan or gtn"
         )
 
     def next_to_label(

@@ -47,7 +47,7 @@ class GeneratedSupport(Evaluation):
     """Generated support examples: accuracy with and without added generated examples.
 
     Args:
-        generator_run: folder of a run of a generative learner (MetaGAN, MetaVAE, GTN).
+        generator_run: folder of a run of a generative learner (FlowMatching, MetaVAE).
         count: generated examples of every class.
     """
 
