@@ -8,13 +8,15 @@ import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
 from innerloop.cli.flags import SEED, Flag, Number, check_parent, values_of
+from innerloop.engine import torchrun
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, usual_meta_gradient
-    from innerloop.cli.progress import follow, plotted, recorded
+    from innerloop.cli.launch import launch
+    from innerloop.cli.progress import finish, follow, plotted, recorded
     from innerloop.experiment import Experiment
     from innerloop.registry import find
 
@@ -32,8 +34,14 @@ def run(**arguments: Any) -> None:
         training=training,
         **{name: arguments[name] for name in AS_GIVEN if arguments[name] is not None},
     )
+    if arguments["processes"] > 1 and torchrun.job() is None:
+        words = click.get_current_context().meta["words"]
+        raise click.exceptions.Exit(launch(["train", *words], arguments["processes"]))
     out = arguments["out"]
     events = experiment.train_events(out, resume=arguments["resume"])
+    if torchrun.rank():
+        finish(events)
+        return
     events = recorded(events, check_parent(arguments["events"]))
     follow(plotted(events, arguments["tensorboard"]), out)
 
@@ -84,6 +92,12 @@ command = DerivedCommand(
             type=click.Choice(["auto", "float32", "bf16"]),
         ),
         _flag("--device", "Where to compute.  [default: cpu]"),
+        _flag(
+            "--processes",
+            "Processes of this machine that train together.  [default: 1]",
+            type=click.IntRange(1, 1024),
+            default=1,
+        ),
         _flag("--seed", "Random seed.  [default: 0]", type=SEED),
     ],
     callback=run,
