@@ -299,6 +299,8 @@ class _Training:
     def _prepare_validation(self) -> tuple[str, ...]:
         """Build the tasks to validate on; returns all notes on the data."""
         self.held_out, notes = self.setup.validation, self.setup.notes
+        if self.workers.size > 1:
+            notes = (*notes, f"{self.workers.size} processes")
         if self.held_out is None:
             return (*notes, f"not validated: {self.setup.no_validation}")
         self.unseen = self.experiment.seen_classes(self.held_out) == 0

@@ -208,8 +208,9 @@ def _lost() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise LostWorkerError(
-            "another process of this training has ended, or cannot be reached: train "
-            f"with --resume to continue ({reason[:120]})"
+            "another process of this training has ended, or cannot be reached; where "
+            "torchrun starts all of them again they continue from the last checkpoint, "
+            f"else train with --resume ({reason[-80:]})"
         ) from error
 
 
