@@ -3,11 +3,11 @@
     sudo python benchmarks/hosts.py
 
 Every host has a network, processes and a name of its own (`ip netns`, `unshare`), and
-runs torchrun with one worker; their cables end in a switch of a further namespace. The
-second host is lost as in a power cut: all its processes are killed at once, and nothing
-closes its connections. Prints what happens, and fails where the training does not end,
-or a validation is missing from its log. With `--slow`, every cable has a delay of so
-many milliseconds (`tc netem`). Needs Linux and root; removes what it creates.
+runs torchrun with one worker; their cables end in a switch of a further namespace. All
+processes of the second host are killed at once. Prints what happens, and fails where
+the training does not end, or a validation is missing from its log. With `--slow`, every
+cable has a delay of so many milliseconds (`tc netem`). Needs Linux and root; removes
+what it creates.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ class Host:
         self.address = f"{NETWORK}{number}"
         self.process: subprocess.Popen[bytes] | None = None
         ran(f"ip netns add {self.name}")
-        ran(
-            f"ip link add eth0 netns {self.name} type veth peer p{number} netns {SWITCH}"
-        )
+        cable = f"eth0 netns {self.name} type veth peer name p{number} netns {SWITCH}"
+        ran(f"ip link add {cable}")
         ran(f"ip -n {SWITCH} link set p{number} master br0 up")
         ran(f"ip -n {self.name} address add {self.address}/24 dev eth0")
         ran(f"ip -n {self.name} link set eth0 up")
@@ -95,8 +94,7 @@ class Host:
             )
 
     def cut(self) -> None:
-        """The cable first, so that nobody hears of the end of its processes."""
-        ran(f"ip -n {SWITCH} link set p{self.number} down")
+        """End all its processes at once."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()

@@ -13,16 +13,22 @@ from torch import Tensor, nn
 from innerloop import MAML, ProtoNet
 from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import DivergenceError, InnerloopError
+from innerloop.engine.rows import drawing, rows_of
 from innerloop.engine.workers import Share, Workers, joined
-from innerloop.metagrad import MetaGradient
+from innerloop.metagrad import Backprop, MetaGradient, base, meta_train
 from innerloop.metagrad.base import Gradient, Move, Update, normalized_together
 from innerloop.metagrad.distributed import distributed
 from innerloop.metagrad.meta_train import apply_update, training_mode
-from tests.metagrad.test_resume import CASES, RULES, Planes, built, seeded
+from tests.metagrad.test_resume import CASES, PAIRS, RULES, Planes, built, seeded
 from tests.metagrad.together import together
 
 SIZE = 2
 STEPS = 3
+# of every meta-gradient a pair with labels and one with rewards, where it takes them
+CHOSEN = list(
+    {(name, PAIRS[pair][1].played): (name, pair) for name, pair in CASES}.values()
+)
 
 
 def tensors(update: Update) -> dict[str, Tensor | None]:
@@ -100,34 +106,268 @@ class Pixels(TaskDistribution):
         return Task(Examples(x[:, :3], y[:, :3]), Examples(x[:, 3:], y[:, 3:]))
 
 
+class Odd(Learner):
+    """Draws a random number in training, has an unused parameter, and shows a metric
+    only after a while; its loss is not a number where a task says so.
+    """
+
+    weight: nn.Parameter
+    unused: nn.Parameter
+    late = False
+    kinds = ("reals",)
+
+    def adapt(self, support: Examples) -> Tensor:
+        return self.weight * torch.rand(())
+
+    def predict(self, state: Tensor, x: Tensor) -> Tensor:
+        return x @ state
+
+    def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
+        noise = torch.rand(())
+        late = {"late": noise} if self.late else {}
+        broken = torch.where(task.query.x[0, 0] > 1e6, torch.nan, 1.0)
+        loss = (self.weight.square().sum() + task.query.x.mean()) * broken
+        return loss, {"noise": noise, **late}
+
+
+def odd() -> Odd:
+    likelihood = MAML.build(Planes.spec, net=nn.Linear(2, 1)).likelihood
+    weight, unused = nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.ones(1))
+    return Odd(likelihood=likelihood, weight=weight, unused=unused)
+
+
+class Mean(MetaGradient):
+    """A meta-gradient that returns new parameters: the mean of the inputs."""
+
+    def __call__(self, learner: Learner, draw: Any) -> Move:
+        mean = draw().query.x.mean((0, 1))[:, None]
+        return Move({"weight": mean}, {"loss": mean.sum()})
+
+
 # ------------------------------------------------------------------ in each process
 
 
-def errors_of_all() -> dict[str, dict[str, float]]:
+def errors_of_all(workers: Workers) -> dict[str, dict[str, float]]:
+    """By meta-gradient, tasks and kind of the comparison."""
     found = {}
-    workers = joined()
-    assert workers.size == SIZE
-    for name, pair in CASES:
+    for name, pair in CHOSEN:
         learner, tasks, rule = built(name, pair)
 
         def rules(rule: MetaGradient = rule) -> tuple[MetaGradient, MetaGradient]:
             return copy.deepcopy(rule), distributed(copy.deepcopy(rule), workers)
 
         for batch in (5, 1):
-            found[f"{name} {pair} {batch}"] = compared(learner, tasks, rules(), batch)
+            key = f"{name} {pair}: {batch} tasks"
+            found[key] = compared(learner, tasks, rules(), batch)
         if not tasks.played:
-            doubles = Doubles(tasks)
-            found[f"{name} {pair} double"] = compared(
-                learner.double(), doubles, rules(), 5
+            found[f"{name} {pair}: float64"] = compared(
+                learner.double(), Doubles(tasks), rules(), 5
             )
+    base.CHUNK_NUMBERS = 3 * 12 * 64  # three tasks are normalized together
+    learner = ProtoNet.build(Pixels.spec, encoder="conv4")
+    rules_of = (Backprop(), distributed(Backprop(), workers))
+    found["normalized together: 7 tasks"] = compared(learner, Pixels(), rules_of, 7)
     return found
 
 
+def primitives(workers: Workers) -> dict[str, Any]:
+    rank, share = workers.rank, workers.share(5)
+    rows = torch.arange(5.0)[:, None]
+
+    def fail() -> None:
+        raise InnerloopError(f"of process {rank}")
+
+    with pytest.raises(InnerloopError, match="of process 0"):
+        workers.once(fail)
+    with workers.own_noise():
+        inside = float(torch.rand(()))
+    return {
+        "share": tuple(share),
+        "gathered": workers.gather(share.of(rows), share).flatten().tolist(),
+        "once": workers.once(lambda: rank),
+        "first": workers.of_first(rank + 7.0),
+        "any": [workers.any(rank == 1), workers.any(False)],
+        "inside": inside,
+        "after": float(torch.rand(())),
+    }
+
+
+def odd_steps(workers: Workers) -> dict[str, Any]:
+    """Metrics that appear later, unused parameters, moves, and a loss that is not a
+    number in one process.
+    """
+    learner, tasks, generator = odd(), Planes(), seeded(0)
+    rule = distributed(Backprop(), workers)
+    rule.prepare(learner, tasks, seeded(1))
+
+    def draw() -> Task:
+        return tasks.sample(2, generator)
+
+    first = rule(learner, draw)
+    learner.late = True
+    second = rule(learner, draw)
+    own = odd()
+    moved = distributed(Mean(), workers)(own, draw)
+    assert isinstance(moved, Move)
+
+    class Broken(Planes):
+        def sample(self, n: int, generator: torch.Generator) -> Task:
+            drawn = super().sample(n, generator)
+            drawn.query.x[-1] = 1e9  # the last task, of the last process
+            return drawn
+
+    with pytest.raises(DivergenceError):
+        list(meta_train(odd(), Broken(), steps=3, batch=4, meta_gradient=rule))
+    alone = list(meta_train(odd(), tasks, steps=1, batch=4, meta_gradient=Mean()))
+    return {
+        "unused": tensors(first)["unused"],
+        "metrics": [sorted(first.metrics), sorted(second.metrics)],
+        "noise": float(first.metrics["noise"]),
+        "moved": moved.theta["weight"].tolist(),
+        "alone": len(alone),
+    }
+
+
+def by_the_clock(workers: Workers) -> int:
+    """How many meta-steps a training of a third of a second has, where the clocks of
+    the processes differ.
+    """
+    rule = distributed(Backprop(), workers)
+    late = 0.2 * workers.rank
+    steps = meta_train(
+        odd(), Planes(), seconds=0.3, elapsed=late, batch=4, meta_gradient=rule
+    )
+    return len(list(steps))
+
+
+def all_checks() -> dict[str, Any]:
+    warnings.simplefilter("ignore")
+    workers = joined()
+    assert workers.size == SIZE
+    return {
+        "primitives": primitives(workers),
+        "odd": odd_steps(workers),
+        "clock": by_the_clock(workers),
+        "errors": errors_of_all(workers),
+    }
+
+
 @pytest.fixture(scope="module")
-def errors() -> list[dict[str, dict[str, float]]]:
-    return together(errors_of_all, SIZE)
+def found() -> list[dict[str, Any]]:
+    """What every process found."""
+    return together(all_checks, SIZE)
 
 
-def test_all(errors) -> None:
-    for k, v in errors[0].items():
-        print(k, v)
+# ------------------------------------------------------------------ tests
+
+
+def test_every_meta_gradient_is_compared(found: list[dict[str, Any]]) -> None:
+    assert {name for name, _ in CHOSEN} == set(RULES)
+
+
+def test_the_meta_gradient_is_that_of_one_process(found: list[dict[str, Any]]) -> None:
+    for errors in (process["errors"] for process in found):
+        for name, worst in errors.items():
+            update, metrics = (1e-13, 1e-12) if "float64" in name else (1e-6, 1e-5)
+            assert worst["update"] < update, (name, worst)
+            assert worst["metrics"] < metrics, (name, worst)
+
+
+def test_processes_share_and_gather(found: list[dict[str, Any]]) -> None:
+    first, second = (process["primitives"] for process in found)
+    assert (first["share"], second["share"]) == ((0, 3, 5), (3, 5, 5))
+    for process in (first, second):
+        assert process["gathered"] == [0.0, 1.0, 2.0, 3.0, 4.0]
+        assert process["once"] == 0
+        assert process["first"] == [7.0]
+        assert process["any"] == [True, False]
+
+
+def test_processes_draw_their_own_noise_and_then_the_same(
+    found: list[dict[str, Any]],
+) -> None:
+    first, second = (process["primitives"] for process in found)
+    assert first["inside"] != second["inside"]
+    assert first["after"] == second["after"]
+
+
+def test_metrics_may_appear_later_and_unused_parameters_have_no_gradient(
+    found: list[dict[str, Any]],
+) -> None:
+    first, second = (process["odd"] for process in found)
+    assert first == second
+    assert first["unused"] is None
+    assert first["metrics"] == [["loss", "noise"], ["late", "loss", "noise"]]
+    assert first["alone"] == 1
+
+
+def test_the_clock_of_the_first_process_counts(found: list[dict[str, Any]]) -> None:
+    assert found[0]["clock"] == found[1]["clock"] > 0
+
+
+class Ranked(Workers):
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize(
+    ("total", "together", "size"), [(16, 1, 2), (5, 1, 3), (2, 1, 4), (10, 4, 2)]
+)
+def test_shares_are_even_and_whole(total: int, together: int, size: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = [Ranked(r, size).share(total, together) for r in range(size)]
+    rows = [row for share in shares for row in range(share.start, share.stop)]
+    assert rows == list(range(total))
+    assert all(share.start % together == 0 for share in shares if share.weight)
+    counts = [-(-(share.stop - share.start) // together) for share in shares]
+    assert max(counts) - min(counts) <= 1
+    assert all(len(share.of(torch.zeros(total))) > 0 for share in shares)
+
+
+def test_processes_without_work_are_told_once() -> None:
+    workers = Ranked(0, 4)
+    with pytest.warns(RuntimeWarning, match="only 2 of 4 processes have work"):
+        workers.share(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        workers.share(2)
+
+
+def test_some_rows_draw_what_they_draw_in_the_whole_batch() -> None:
+    def draws(rows: int) -> list[Tensor]:
+        generator = seeded(3)
+        with drawing(generator, rows):
+            return [
+                torch.rand(rows, generator=generator),
+                torch.randn(rows, 2, generator=generator),
+                torch.randn((rows, 3), generator=generator),
+                torch.randint(9, (rows,), generator=generator),
+                torch.randint(9, (), generator=generator),
+            ]
+
+    whole, share = draws(18), Share(2, 5, 9)  # two rows for each row of the share
+    with rows_of(share):
+        part = draws(6)
+        with (
+            drawing(generator := seeded(0), 6),
+            pytest.raises(InnerloopError, match="draws numbers for its 6 rows"),
+        ):
+            torch.rand(5, generator=generator)
+        with (
+            drawing(generator, 6),
+            pytest.raises(InnerloopError, match="bernoulli cannot draw"),
+        ):
+            torch.bernoulli(torch.ones(6), generator=generator)
+    for a, b in zip(part[:4], whole[:4], strict=True):
+        assert torch.equal(a, b[4:10])
+    assert torch.equal(part[4], whole[4])
+
+
+def test_only_joint_normalization_keeps_tasks_together() -> None:
+    tasks = Pixels().sample(4, seeded(0))
+    learner = ProtoNet.build(Pixels.spec, encoder="conv4")
+    assert normalized_together(learner, tasks) == 1  # in evaluation mode
+    learner.train()
+    assert normalized_together(learner, tasks) == 4
+    assert normalized_together(MAML.build(Pixels.spec).train(), tasks) == 1

@@ -26,6 +26,7 @@ def _one(
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "INNERLOOP_GRAPH_CACHE": "0",  # recordings take longer than these checks
     }
     queue.put((rank, function(*args)))
 

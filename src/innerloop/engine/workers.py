@@ -7,9 +7,10 @@ import functools
 import math
 import os
 import pickle
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,9 +22,10 @@ from innerloop.engine.errors import InnerloopError, LostWorkerError
 
 T = TypeVar("T")
 
-# torch.distributed waits so long for a process that is slow; one that has ended is
-# noticed at once
-TIMEOUT = timedelta(hours=2)
+# torch.distributed waits so long for a process that is slow, or whose machine has lost
+# its network; one that has ended is noticed at once
+TIMEOUT = timedelta(minutes=30)
+SIGN_OF_LIFE = 60.0  # seconds between those of a first process that others wait for
 
 
 class Share(NamedTuple):
@@ -176,15 +178,40 @@ class ProcessGroup(Workers):
     def once(self, function: Callable[[], T]) -> T:
         box: list[Any] = [None, None]
         if self.first:
-            try:
-                box[0] = function()
-            except Exception as error:
-                box[1] = error if _is_plain(error) else RuntimeError(repr(error))
+            with self._waited_for():
+                try:
+                    box[0] = function()
+                except Exception as error:
+                    box[1] = error if _is_plain(error) else RuntimeError(repr(error))
+        else:
+            while not self.any(False):
+                pass
         with _lost():
             self.torch.broadcast_object_list(box, device=torch.device("cpu"))
         if box[1] is not None:
             raise box[1]
         return box[0]
+
+    @contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        """Within this context, the others call `any(False)` again and again, so that
+        they do not give up waiting; after it, they go on.
+        """
+        done = threading.Event()
+
+        def live() -> None:
+            with suppress(LostWorkerError):  # the end of the context meets it too
+                while not done.wait(SIGN_OF_LIFE):
+                    self.any(False)
+
+        thread = threading.Thread(target=live, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        self.any(True)
 
     def every(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
