@@ -29,21 +29,22 @@ from innerloop.metagrad.meta_train import build_optimizer, meta_train
 
 Workload = dict[str, Any]
 WORKLOADS: dict[str, Workload] = {
-    "MAML, 5-way 1-shot, 16 tasks": {
+    "MAML, 5-way 1-shot, 8 tasks": {
         "learner": "maml",
         "tasks": {"name": "omniglot", "options": {"ways": 5, "shots": 1}},
-        "training": {"batch": 16},
+        "training": {"batch": 8},
     },
-    "ProtoNet, 20-way 1-shot, 8 tasks": {
+    "ProtoNet, 20-way 1-shot, 4 tasks": {
         "learner": "protonet",
         "tasks": {
             "name": "omniglot",
-            "options": {"ways": 20, "shots": 1, "queries": 15},
+            "options": {"ways": 20, "shots": 1, "queries": 5},
         },
-        "training": {"batch": 8},
+        "training": {"batch": 4},
     },
     "RL2 by PPO, 512 MDPs": {"learner": "rl2", "tasks": "mdps"},
 }
+WARM_UP = 8  # meta-steps, a round of PPO
 
 
 class Counting(ProcessGroup):
@@ -102,12 +103,12 @@ def compare(name: str, rounds: int, seconds: float) -> dict[str, float]:
     joined()
     workers, workload = Counting(), WORKLOADS[name]
     pair = Training(workload, workers)
-    pair.run(5)
+    pair.run(WARM_UP)
     alone = Training(workload, ALONE) if workers.first else None
-    steps = 8
+    steps = WARM_UP
     if alone is not None:
-        alone.run(5)
-        steps = max(8, round(seconds / alone.run(8) * 8) // 8 * 8)  # whole PPO rounds
+        rounds_of_ppo = round(seconds / alone.run(WARM_UP))
+        steps *= max(1, rounds_of_ppo)
     steps = round(workers.of_first(steps)[0])
     ratios, sums, drawing, spent = [], 0, 0.0, 0.0
     for _ in range(rounds):

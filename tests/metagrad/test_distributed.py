@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from innerloop import MAML, ProtoNet
+from innerloop import MAML, R2D2
+from innerloop.assembly import Choice
 from innerloop.core.learner import Learner
+from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import DivergenceError, InnerloopError
 from innerloop.engine.rows import drawing, rows_of
 from innerloop.engine.workers import Share, Workers, joined
+from innerloop.events import Started, Stepped
+from innerloop.experiment import Experiment
 from innerloop.metagrad import Backprop, MetaGradient, base, meta_train
 from innerloop.metagrad.base import Gradient, Move, Update, normalized_together
 from innerloop.metagrad.distributed import distributed
 from innerloop.metagrad.meta_train import apply_update, training_mode
+from innerloop.runs import Run, RunError, digest
 from tests.metagrad.test_resume import CASES, PAIRS, RULES, Planes, built, seeded
 from tests.metagrad.together import together
 
@@ -113,6 +120,7 @@ class Odd(Learner):
 
     weight: nn.Parameter
     unused: nn.Parameter
+    likelihood: Likelihood = Gaussian()
     late = False
     kinds = ("reals",)
 
@@ -131,9 +139,7 @@ class Odd(Learner):
 
 
 def odd() -> Odd:
-    likelihood = MAML.build(Planes.spec, net=nn.Linear(2, 1)).likelihood
-    weight, unused = nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.ones(1))
-    return Odd(likelihood=likelihood, weight=weight, unused=unused)
+    return Odd(nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.ones(1)))
 
 
 class Mean(MetaGradient):
@@ -164,7 +170,7 @@ def errors_of_all(workers: Workers) -> dict[str, dict[str, float]]:
                 learner.double(), Doubles(tasks), rules(), 5
             )
     base.CHUNK_NUMBERS = 3 * 12 * 64  # three tasks are normalized together
-    learner = ProtoNet.build(Pixels.spec, encoder="conv4")
+    learner = R2D2.build(Pixels.spec, encoder="conv4")
     rules_of = (Backprop(), distributed(Backprop(), workers))
     found["normalized together: 7 tasks"] = compared(learner, Pixels(), rules_of, 7)
     return found
@@ -240,7 +246,33 @@ def by_the_clock(workers: Workers) -> int:
     return len(list(steps))
 
 
-def all_checks() -> dict[str, Any]:
+def trainings(workers: Workers, folder: Path) -> dict[str, Any]:
+    """Whole trainings: into a new folder and again, stopped by the last process, and
+    started again by torchrun.
+    """
+    experiment = Experiment(Choice("maml"), Choice("sinusoid"), steps=4)
+    events = list(experiment.train_events(folder / "whole"))
+    with pytest.raises(RunError, match="holds a run already"):
+        list(experiment.train_events(folder / "whole"))
+    stopped, steps = experiment.train_events(folder / "stopped"), 0
+    for event in stopped:
+        steps = event.step if isinstance(event, Stepped) else steps
+        if steps == 2 and workers.rank == SIZE - 1:
+            stopped.close()  # pyright: ignore[reportAttributeAccessIssue]
+            break
+    list(experiment.train_events(folder / "stopped", resume=True))
+    os.environ["TORCHELASTIC_RUN_ID"] = "job"
+    first, *_ = experiment.train_events(folder / "job")
+    again, *_ = experiment.train_events(folder / "job")
+    del os.environ["TORCHELASTIC_RUN_ID"]
+    return {
+        "events": [type(event).__name__ for event in events],
+        "stopped": steps,
+        "begun": [e.step for e in (first, again) if isinstance(e, Started)],
+    }
+
+
+def all_checks(folder: Path) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     workers = joined()
     assert workers.size == SIZE
@@ -248,14 +280,21 @@ def all_checks() -> dict[str, Any]:
         "primitives": primitives(workers),
         "odd": odd_steps(workers),
         "clock": by_the_clock(workers),
+        "trainings": trainings(workers, folder),
         "errors": errors_of_all(workers),
     }
 
 
 @pytest.fixture(scope="module")
-def found() -> list[dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes train."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict[str, Any]]:
     """What every process found."""
-    return together(all_checks, SIZE)
+    return together(all_checks, SIZE, folder)
 
 
 # ------------------------------------------------------------------ tests
@@ -303,6 +342,37 @@ def test_metrics_may_appear_later_and_unused_parameters_have_no_gradient(
 
 def test_the_clock_of_the_first_process_counts(found: list[dict[str, Any]]) -> None:
     assert found[0]["clock"] == found[1]["clock"] > 0
+
+
+def test_a_training_in_two_processes_is_that_of_one(
+    found: list[dict[str, Any]], folder: Path, tmp_path: Path
+) -> None:
+    experiment = Experiment(Choice("maml"), Choice("sinusoid"), steps=4)
+    events = list(experiment.train_events(tmp_path))
+    expected = [type(event).__name__ for event in events]
+    assert [process["trainings"]["events"] for process in found] == [expected] * SIZE
+    logs = [Run(run).read_log() for run in (tmp_path, folder / "whole")]
+    for one, two in zip(*logs, strict=True):
+        assert one["step"] == two["step"]
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+        assert one["validation"] == pytest.approx(two["validation"], rel=1e-4)
+
+
+def test_one_process_stops_all_and_they_resume_bit_for_bit(
+    found: list[dict[str, Any]], folder: Path
+) -> None:
+    assert [process["trainings"]["stopped"] for process in found] == [2] * SIZE
+    whole, stopped = Run(folder / "whole"), Run(folder / "stopped")
+    assert digest(whole.load_weights()) == digest(stopped.load_weights())
+    assert digest(whole.load_checkpoint()["learner"]) == digest(
+        stopped.load_checkpoint()["learner"]
+    )
+
+
+def test_processes_that_are_started_again_continue_the_run(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [process["trainings"]["begun"] for process in found] == [[0, 4]] * SIZE
 
 
 class Ranked(Workers):
@@ -366,7 +436,7 @@ def test_some_rows_draw_what_they_draw_in_the_whole_batch() -> None:
 
 def test_only_joint_normalization_keeps_tasks_together() -> None:
     tasks = Pixels().sample(4, seeded(0))
-    learner = ProtoNet.build(Pixels.spec, encoder="conv4")
+    learner = R2D2.build(Pixels.spec, encoder="conv4")
     assert normalized_together(learner, tasks) == 1  # in evaluation mode
     learner.train()
     assert normalized_together(learner, tasks) == 4

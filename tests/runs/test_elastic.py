@@ -49,6 +49,7 @@ def output_of(*words: str, code: int = 0) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_refuse_a_run_in_one_line(
     tmp_path: Path,
 ) -> None:
