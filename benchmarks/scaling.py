@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from reporting import Report, finish, parser_of, row, table
 from torch import Tensor, distributed, multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from innerloop.core.task import Task
 from innerloop.engine.workers import ALONE, ProcessGroup, Workers, joined
@@ -159,7 +160,7 @@ def measured(names: list[str], options: Any) -> Report:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
     queue = multiprocessing.get_context("spawn").SimpleQueue()
-    multiprocessing.spawn(bound, (cores, port, names, options, queue), nprocs=2)
+    spawn(bound, (cores, port, names, options, queue), nprocs=2)
     found = dict(queue.get() for _ in names)
     return table("scaling", [row({"workload": n}, found[n]) for n in names])
 

@@ -30,6 +30,7 @@ from innerloop.events import (
 from innerloop.experiment import Experiment, Setup
 from innerloop.measurements import Estimate, TestPlan
 from innerloop.metagrad import calibrate, distributed, meta_train
+from innerloop.metagrad.distributed import trainable
 from innerloop.metagrad.meta_train import build_optimizer, scheduled
 from innerloop.runs import Run, RunError, digest
 
@@ -440,7 +441,7 @@ class _Training:
         """
         if self.workers.size > 1:
             generators = {name: state[name] for name in ("generator", "noise", "torch")}
-            own = digest({**dict(self.learner.named_parameters()), **generators})
+            own = digest({**trainable(self.learner), **generators})
             if len(set(self.workers.every(own))) > 1:
                 raise InnerloopError(
                     f"the processes differ at step {self.step}, in parameters or "

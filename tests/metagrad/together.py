@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 
 def free_port() -> int:
@@ -37,7 +38,7 @@ def together(function: Callable[..., Any], size: int, *args: Any) -> list[Any]:
     """
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    started = multiprocessing.spawn(
+    started = spawn(
         _one, (size, free_port(), function, args, queue), nprocs=size, join=False
     )
     assert started is not None

@@ -44,6 +44,12 @@ def distributed(
     return rule if rule.workers.size == 1 else Distributed(rule)  # pyright: ignore[reportCallIssue]
 
 
+def trainable(learner: Learner) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, in the order of their names."""
+    found = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+    return dict(sorted(found.items()))
+
+
 class Distributed(MetaGradient):
     """A meta-gradient whose meta-steps its `workers` share, see `MetaGradient.part`.
 
@@ -64,10 +70,13 @@ class Distributed(MetaGradient):
     def prepare(
         self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
     ) -> None:
-        state = self.workers.once(
-            lambda: {name: t.cpu() for name, t in learner.state_dict().items()}
+        theta = trainable(learner)
+        first = self.workers.once(
+            lambda: {name: p.detach().cpu() for name, p in theta.items()}
         )
-        learner.load_state_dict(state)
+        with torch.no_grad():
+            for name, p in theta.items():
+                p.copy_(first[name])
         self.rule.prepare(learner, tasks, generator)
         self.prepared = True
 
@@ -93,8 +102,7 @@ class Distributed(MetaGradient):
         """The weighted mean of the updates of all processes; a gradient that is None in
         all of them stays None.
         """
-        theta = {n: p for n, p in learner.named_parameters() if p.requires_grad}
-        theta = dict(sorted(theta.items()))
+        theta = trainable(learner)
         dtype = functools.reduce(
             torch.promote_types, (p.dtype for p in theta.values()), torch.float32
         )
