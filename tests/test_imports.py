@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "child": set(),
     "processes": set(),
     "studies": {"engine", "measurements", "processes", "runs"},
+    "sweep": USE,
     "experiment": USE,
     "training": USE,
     "estimators": {*THEORY, *USE},
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "cli": {
         *USE,
         *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
-        *("studies", "testing", "web"),
+        *("studies", "sweep", "testing", "web"),
     },
     "__main__": {"cli"},
     "__init__": set(),

@@ -366,6 +366,9 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     if command == "advise":  # it measures for a long time where nothing is wrong
         words = ["advise", "--data", str(data / rng.choice(("pictures", "x.csv")))]
         return [*words, "--minutes", rng.choice(("0", "-1", "nan", "x"))]
+    if command == "sweep":  # it trains where nothing is wrong
+        over = rng.choice(("seed", "lr=1", "learner.x=1", "training.lr=2..1", *TEXTS))
+        return ["sweep", "maml", "sinusoid", "--over", over, "--out", out]
     if command == "demo":  # it trains where nothing is wrong
         words = ["demo", "--out", out, "--scale", rng.choice(("0", "nan", "-1", "x"))]
         return [*words, "--seed", rng.choice(NUMBERS)]

@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "open a page to teach classes and to see how it works",
     "demo": "meta-train for two minutes and compare with training from scratch",
     "train": "meta-train a learner into a run folder",
+    "sweep": "train with many settings, and find out which are best",
     "test": "measure a run on unseen tasks",
     "compare": "test runs on the same tasks, and say whether they differ",
     "report": "write a page about runs: curves, mistakes, calibration",

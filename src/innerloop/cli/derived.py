@@ -12,7 +12,10 @@ from innerloop.cli.flags import Flag, SectionedCommand, flags
 from innerloop.engine.errors import InnerloopError
 
 # flags without a value, beside those that start with --no-
-SWITCHES = {"--resume", "--paper", "--help", "-h", "--decay", "--supervised"}
+SWITCHES = {
+    *("--resume", "--paper", "--help", "-h"),
+    *("--decay", "--supervised", "--stopping"),
+}
 
 
 class DerivedCommand(SectionedCommand):

@@ -14,9 +14,24 @@ AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
-    from innerloop.assembly import Choice, usual_meta_gradient
     from innerloop.cli.launch import launch
     from innerloop.cli.progress import finish, follow, plotted, recorded
+
+    experiment, out = experiment_of(arguments), arguments["out"]
+    if arguments["processes"] > 1 and torchrun.job() is None:
+        words = click.get_current_context().meta["words"]
+        raise click.exceptions.Exit(launch(["train", *words], arguments["processes"]))
+    events = experiment.train_events(out, resume=arguments["resume"])
+    if torchrun.rank():
+        finish(events)
+        return
+    events = recorded(events, check_parent(arguments["events"]))
+    follow(plotted(events, arguments["tensorboard"]), out)
+
+
+def experiment_of(arguments: dict[str, Any]) -> Any:
+    """The experiment that the arguments of a command describe."""
+    from innerloop.assembly import Choice, usual_meta_gradient
     from innerloop.experiment import Experiment
     from innerloop.registry import find
 
@@ -27,28 +42,47 @@ def run(**arguments: Any) -> None:
     paper = entry.factory.paper() if arguments["paper"] else {}
     learner = {**paper.get("fields", {}), **values_of(arguments, "learner__")}
     training = {**paper.get("config", {}), **values_of(arguments, "training__")}
-    experiment = Experiment(
+    return Experiment(
         learner=Choice(arguments["learner"], learner),
         tasks=Choice(arguments["tasks"], values_of(arguments, "tasks__")),
         meta_gradient=None if how is None else Choice(how, changed),
         training=training,
         **{name: arguments[name] for name in AS_GIVEN if arguments[name] is not None},
     )
-    if arguments["processes"] > 1 and torchrun.job() is None:
-        words = click.get_current_context().meta["words"]
-        raise click.exceptions.Exit(launch(["train", *words], arguments["processes"]))
-    out = arguments["out"]
-    events = experiment.train_events(out, resume=arguments["resume"])
-    if torchrun.rank():
-        finish(events)
-        return
-    events = recorded(events, check_parent(arguments["events"]))
-    follow(plotted(events, arguments["tensorboard"]), out)
 
 
 def _flag(name: str, text: str, **kwargs: Any) -> Flag:
     return Flag([name], section="Run", help=text, **kwargs)
 
+
+# options of every command that trains
+SHARED = [
+    _flag(
+        "--paper",
+        "Use the settings of the learner's paper where the defaults differ; other "
+        "flags go before them.",
+        is_flag=True,
+    ),
+    _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
+    _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),
+    _flag(
+        "--minutes",
+        "Minutes to train for; the learning rate decays over them.  [default: 10]",
+        type=Number(0, 10**6, min_open=True),
+    ),
+    _flag(
+        "--meta-gradient",
+        "How the meta-parameters move (see `innerloop list meta-gradients`).",
+        metavar="NAME",
+    ),
+    _flag(
+        "--precision",
+        "Arithmetic; auto is bf16 where it is fast and safe.  [default: auto]",
+        type=click.Choice(["auto", "float32", "bf16"]),
+    ),
+    _flag("--device", "Where to compute.  [default: cpu]"),
+    _flag("--seed", "Random seed.  [default: 0]", type=SEED),
+]
 
 command = DerivedCommand(
     "train",
@@ -64,41 +98,17 @@ command = DerivedCommand(
             metavar="FILE",
         ),
         _flag(
-            "--paper",
-            "Use the settings of the learner's paper where the defaults differ; other "
-            "flags go before them.",
-            is_flag=True,
-        ),
-        _flag(
             "--tensorboard",
             "Also write loss and validation into FOLDER for TensorBoard.",
             metavar="FOLDER",
         ),
-        _flag("--init-from", "Start from the networks of a run.", metavar="RUN"),
-        _flag("--steps", "Meta-steps to train for.", type=click.IntRange(1, 10**9)),
-        _flag(
-            "--minutes",
-            "Minutes to train for; the learning rate decays over them.  [default: 10]",
-            type=Number(0, 10**6, min_open=True),
-        ),
-        _flag(
-            "--meta-gradient",
-            "How the meta-parameters move (see `innerloop list meta-gradients`).",
-            metavar="NAME",
-        ),
-        _flag(
-            "--precision",
-            "Arithmetic; auto is bf16 where it is fast and safe.  [default: auto]",
-            type=click.Choice(["auto", "float32", "bf16"]),
-        ),
-        _flag("--device", "Where to compute.  [default: cpu]"),
         _flag(
             "--processes",
             "Processes of this machine that train together.  [default: 1]",
             type=click.IntRange(1, 1024),
             default=1,
         ),
-        _flag("--seed", "Random seed.  [default: 0]", type=SEED),
+        *SHARED,
     ],
     callback=run,
     help="Meta-train LEARNER on TASKS into a run folder. `innerloop list` shows what "

@@ -1,0 +1,286 @@
+"""Sweeps on Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from innerloop.engine.errors import InnerloopError, MissingPackageError
+from innerloop.events import Validated
+from innerloop.experiment import Experiment
+from innerloop.measurements import Measurement
+from innerloop.runs import Run, RunError, write_atomically
+from innerloop.sweep.plan import FILE, SweepPlan
+from innerloop.sweep.space import Axis, applied
+from innerloop.training import VALIDATIONS
+
+# validations before the first halving; it leaves a third; more than in any training
+GRACE, REDUCTION, LONGEST = 2, 3, VALIDATIONS + 2
+LOOK_EVERY = 1.0  # seconds between looks at the run folders
+NOTES, RUNS, STATE = "trials", "runs", "ray"  # in the folder of a sweep
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a sweep.
+
+    Args:
+        values: of the options that are varied, by place.
+        run: its run folder.
+        score: its last validation score, or None where there is none.
+        steps: meta-steps that it made.
+        state: "running", "done", "stopped early" or "failed".
+        text: why it failed.
+        better: 1 where a higher score is better, else -1.
+    """
+
+    values: dict[str, Any]
+    run: Path
+    score: Measurement | None
+    steps: int
+    state: str
+    text: str = ""
+    better: int = 1
+
+    @property
+    def rank(self) -> float:
+        """For sorting, the best first."""
+        if self.score is None or not math.isfinite(self.score.mean):
+            return math.inf
+        return -self.better * self.score.mean
+
+
+def sweep(
+    plan: SweepPlan,
+    folder: Path,
+    *,
+    address: str | None = None,
+    jobs: int | None = None,
+    resume: bool = False,
+    watch: Callable[[Trial], None] = lambda trial: None,
+) -> list[Trial]:
+    """Train what `plan` describes, on this machine or on a Ray cluster; returns all
+    trials, the best one first.
+
+    Args:
+        folder: gets the plan, a run folder for every trial in `runs`, and Ray's own
+            files in `ray`. On a cluster, all machines must see it.
+        address: of a cluster, or None to start Ray here and shut it down again.
+        jobs: trainings at once on this machine (default: one for each core).
+        resume: continue the sweep in `folder`.
+        watch: called whenever a trial is validated or ends.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        InnerloopError: the scores of the trials could not be compared.
+        RunError: the folder holds a sweep already, or none to continue.
+    """
+    os.environ.update({name: os.environ.get(name, v) for name, v in QUIET.items()})
+    try:
+        import ray
+        from ray import tune
+    except ImportError as error:
+        raise MissingPackageError(
+            "a sweep needs Ray: pip install 'innerloop[ray]'"
+        ) from error
+    folder = folder.resolve()
+    there = (folder / FILE).is_file()
+    if resume and SweepPlan.load(folder) != plan:
+        raise RunError(f"{folder / FILE} describes another sweep: use the same options")
+    if there and not resume:
+        raise RunError(f"{folder} holds a sweep already: resume it with --resume")
+    if not there:
+        plan.check()
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.save(folder)
+    with _ray(ray, address, jobs):
+        tuner = _tuner(tune, plan, folder)
+        with _watched(folder, watch):
+            tuner.fit()
+    return [
+        replace(trial, state="stopped early") if trial.state == "running" else trial
+        for trial in trials(folder)
+    ]
+
+
+@contextlib.contextmanager
+def _ray(ray: Any, address: str | None, jobs: int | None) -> Iterator[None]:
+    """A connection to Ray, which is started here where there is no address."""
+    own: dict[str, Any] = (
+        {"num_cpus": jobs, "include_dashboard": False} if address is None else {}
+    )
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise InnerloopError(f"Ray cannot be reached: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _watched(folder: Path, watch: Callable[[Trial], None]) -> Iterator[None]:
+    """Meanwhile, `watch` is called with every trial that has changed."""
+    over, before = threading.Event(), {}
+
+    def look() -> None:
+        for trial in trials(folder):
+            at = trial.steps, trial.state
+            if before.get(trial.run) != at:
+                before[trial.run] = at
+                watch(trial)
+
+    def loop() -> None:
+        while not over.wait(LOOK_EVERY):
+            look()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
+
+
+def trials(folder: Path) -> list[Trial]:
+    """The trials of a sweep that are there, the best one first."""
+    notes = sorted((folder / NOTES).glob("*.json"))
+    return sorted((_read(note) for note in notes), key=lambda trial: trial.rank)
+
+
+def _read(note: Path) -> Trial:
+    there = json.loads(note.read_text())
+    run = Run(note.parent.parent / RUNS / note.stem)
+    scores = [line for line in run.read_log() if "validation" in line]
+    if not scores:
+        return Trial(run=run.folder, score=None, steps=0, **there)
+    last = scores[-1]
+    numbers = last["validation"], last["validation_interval"], last["validation_tasks"]
+    score = Measurement("validation score", *numbers)
+    return Trial(run=run.folder, score=score, steps=last["step"], **there)
+
+
+def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
+    """Ray's tuner of a plan, new or from what the folder holds of it."""
+
+    experiment = plan.experiment
+    learner = experiment.resolve()[1].learner
+    better = 1 if learner.likelihood.higher_is_better else -1
+    needs = {"cpu": 1, "gpu": 1 if experiment.device.startswith("cuda") else 0}
+    train = tune.with_resources(
+        tune.with_parameters(
+            _train,
+            experiment=experiment.expanded().as_dict(),
+            folder=str(folder),
+            better=better,
+        ),
+        needs,
+    )
+    run_config = tune.RunConfig(name=STATE, storage_path=str(folder), verbose=0)
+    state = folder / STATE
+    if tune.Tuner.can_restore(str(state)):
+        return tune.Tuner.restore(str(state), train, restart_errored=True)
+    space = {axis.option: _domain(tune, axis, plan.search) for axis in plan.axes}
+    return tune.Tuner(
+        train,
+        param_space=space,
+        run_config=run_config,
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=1 if plan.search == "grid" else plan.count,
+            search_alg=_search(plan),
+            scheduler=_scheduler(plan),
+        ),
+    )
+
+
+def _domain(tune: Any, axis: Axis, search: str) -> Any:
+    if axis.scale == "list":
+        values = list(axis.values)
+        return tune.grid_search(values) if search == "grid" else tune.choice(values)
+    low, high = axis.values
+    if isinstance(low, int):
+        return (tune.lograndint if axis.scale == "log" else tune.randint)(low, high + 1)
+    return (tune.loguniform if axis.scale == "log" else tune.uniform)(low, high)
+
+
+def _search(plan: SweepPlan) -> Any:
+    if plan.search == "tpe":
+        try:
+            from optuna.samplers import TPESampler
+            from ray.tune.search.optuna import OptunaSearch
+        except ImportError as error:
+            raise MissingPackageError(
+                "search tpe needs Optuna: pip install 'innerloop[ray]'"
+            ) from error
+        return OptunaSearch(
+            metric="score", mode="max", sampler=TPESampler(seed=plan.seed)
+        )
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    return BasicVariantGenerator(random_state=plan.seed)
+
+
+def _scheduler(plan: SweepPlan) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if not plan.stopping:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="validations",
+        max_t=LONGEST,
+        grace_period=GRACE,
+        reduction_factor=REDUCTION,
+    )
+
+
+def _train(
+    config: dict[str, Any], *, experiment: dict[str, Any], folder: str, better: int
+) -> None:
+    """One trial, in a process of Ray's; a run that is there continues."""
+    from ray import tune
+
+    name = tune.get_context().get_trial_id()
+    note = Path(folder, NOTES, f"{name}.json")
+    note.parent.mkdir(exist_ok=True)
+    run = Run(Path(folder, RUNS, name))
+    run.folder.parent.mkdir(exist_ok=True)
+
+    def put(state: str, text: str = "") -> None:
+        found = {"values": config, "state": state, "text": text, "better": better}
+        write_atomically(note, json.dumps(found).encode())
+
+    def report() -> None:
+        scores = [line for line in run.read_log() if "validation" in line]
+        score = better * scores[-1]["validation"] if scores else -math.inf
+        tune.report({"score": score, "validations": len(scores)})
+
+    put("running")
+    wanted = applied(Experiment.from_dict(experiment), config)
+    try:
+        for event in wanted.train_events(run, resume=run.exists):
+            if isinstance(event, Validated):
+                report()
+    except InnerloopError as error:  # such as settings that diverge
+        put("failed", str(error))
+        tune.report({"score": -math.inf, "validations": LONGEST})
+        return
+    put("done")
+    report()
