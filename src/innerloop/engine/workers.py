@@ -98,7 +98,7 @@ class Workers:
         if self.first:
             warnings.warn(
                 f"only {groups} of {self.size} processes have work: a meta-step has "
-                f"{total} {what}{why}",
+                f"{total} {what}{why}; use fewer processes, or more {what}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -107,7 +107,9 @@ def interact(
     """
     agent.begin(len(params))
     n = len(params)
-    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    # what `rng` draws must not depend on whether an episode ends, in any of the rows
+    copy = rng.clone_state()
+    seed = int(torch.randint(2**62, (), generator=copy, device=rng.device))
     with drawing(rng, n):
         state = environment.start(params, rng)
     clock = torch.zeros(len(params), dtype=torch.long, device=params.device)
@@ -127,7 +129,6 @@ def interact(
             x, y, outputs, reward if training_reward is None else training_reward
         )
         if bool(done.any()):
-            # what later steps draw does not depend on whether an episode ends here
             starts = torch.Generator(rng.device).manual_seed(seed + number)
             with drawing(starts, n):
                 first = environment.start(params, starts)
