@@ -45,7 +45,8 @@ WORKLOADS: dict[str, Workload] = {
     },
     "RL2 by PPO, 512 MDPs": {"learner": "rl2", "tasks": "mdps"},
 }
-WARM_UP = 8  # meta-steps, a round of PPO
+ROUND = 8  # meta-steps of a round of PPO
+WARM_UP = 3 * ROUND  # gradients are recorded meanwhile, and most often compared
 
 
 class Counting(ProcessGroup):
@@ -106,10 +107,10 @@ def compare(name: str, rounds: int, seconds: float) -> dict[str, float]:
     pair = Training(workload, workers)
     pair.run(WARM_UP)
     alone = Training(workload, ALONE) if workers.first else None
-    steps = WARM_UP
+    steps = ROUND
     if alone is not None:
-        rounds_of_ppo = round(seconds / alone.run(WARM_UP))
-        steps *= max(1, rounds_of_ppo)
+        alone.run(WARM_UP)
+        steps *= max(1, round(seconds / alone.run(ROUND)))
     steps = round(workers.of_first(steps)[0])
     ratios, sums, drawing, spent = [], 0, 0.0, 0.0
     for _ in range(rounds):
