@@ -41,22 +41,29 @@ def ran(line: str) -> None:
         raise SystemExit(f"this machine does not allow `{line}`: {done.stderr.strip()}")
 
 
+def _remove(name: str) -> None:
+    """Remove a network namespace, if it was created."""
+    subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
 class Host:
     """A host with a network namespace, and a cable to the switch.
 
-    Args:
-        number: the last part of its address.
-        slow: delay of its cable in milliseconds.
+    number: the last part of its address.
     """
 
-    def __init__(self, number: int, slow: int):
+    def __init__(self, number: int):
         self.number, self.name = number, f"ilhost{number}"
         self.address = f"{NETWORK}{number}"
         self.process: subprocess.Popen[bytes] | None = None
+
+    def connect(self, slow: int) -> None:
+        """Lay its cable, with a delay of so many milliseconds."""
+        port = f"p{self.number}"
         ran(f"ip netns add {self.name}")
-        cable = f"eth0 netns {self.name} type veth peer name p{number} netns {SWITCH}"
+        cable = f"eth0 netns {self.name} type veth peer name {port} netns {SWITCH}"
         ran(f"ip link add {cable}")
-        ran(f"ip -n {SWITCH} link set p{number} master br0 up")
+        ran(f"ip -n {SWITCH} link set {port} master br0 up")
         ran(f"ip -n {self.name} address add {self.address}/24 dev eth0")
         ran(f"ip -n {self.name} link set eth0 up")
         ran(f"ip -n {self.name} link set lo up")
@@ -103,7 +110,7 @@ class Host:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        subprocess.run(["ip", "netns", "del", self.name], check=False)
+        _remove(self.name)
 
 
 @contextlib.contextmanager
@@ -118,7 +125,7 @@ def switch() -> Iterator[list[Host]]:
     finally:
         for host in hosts:
             host.remove()
-        subprocess.run(["ip", "netns", "del", SWITCH], check=False)
+        _remove(SWITCH)
 
 
 class Watch:
@@ -168,8 +175,9 @@ def main() -> None:
         folder, events = Path(name, "run"), Path(name, "events.jsonl")
         length = f"--minutes {options.minutes}"
         line = f"maml sinusoid {length} --out {folder} --events {events}"
-        hosts += [Host(1, options.slow), Host(2, options.slow)]
+        hosts += [Host(1), Host(2)]
         for host in hosts:
+            host.connect(options.slow)
             host.train(line, Path(name, f"{host.name}.txt"))
         watch = Watch(events, hosts[0], Path(name, "ilhost1.txt"))
         watch.until("stepped", progress=0.25)
@@ -177,7 +185,8 @@ def main() -> None:
         hosts[1].cut()
         watch.until("started")
         watch.until("stepped", progress=0.4)
-        hosts.append(Host(3, options.slow))
+        hosts.append(Host(3))
+        hosts[2].connect(options.slow)
         watch.say("ilhost3 joins")
         hosts[2].train(line, Path(name, "ilhost3.txt"))
         watch.until("started")
