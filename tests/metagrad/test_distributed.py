@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from innerloop.assembly import Choice
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian, Likelihood
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine import workers as workers_module
 from innerloop.engine.errors import DivergenceError, InnerloopError
 from innerloop.engine.rows import drawing, rows_of
 from innerloop.engine.workers import Share, Workers, joined
@@ -185,12 +187,15 @@ def primitives(workers: Workers) -> dict[str, Any]:
 
     with pytest.raises(InnerloopError, match="of process 0"):
         workers.once(fail)
+    workers_module.SIGN_OF_LIFE = 0.01
+    long = workers.once(lambda: time.sleep(0.1) or "done")
     with workers.own_noise():
         inside = float(torch.rand(()))
     return {
         "share": tuple(share),
         "gathered": workers.gather(share.of(rows), share).flatten().tolist(),
         "once": workers.once(lambda: rank),
+        "long": long,
         "first": workers.of_first(rank + 7.0),
         "any": [workers.any(rank == 1), workers.any(False)],
         "inside": inside,
@@ -318,6 +323,7 @@ def test_processes_share_and_gather(found: list[dict[str, Any]]) -> None:
     for process in (first, second):
         assert process["gathered"] == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert process["once"] == 0
+        assert process["long"] == "done"
         assert process["first"] == [7.0]
         assert process["any"] == [True, False]
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from innerloop.engine import torchrun
 from innerloop.engine.errors import InnerloopError, LostWorkerError
@@ -165,14 +165,11 @@ class ProcessGroup(Workers):
     """The processes of torch.distributed's default group, which must exist."""
 
     def __init__(self) -> None:
-        from torch import distributed
-
-        self.torch: Any = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def sum(self, tensor: Tensor) -> Tensor:
         with _lost():
-            self.torch.all_reduce(tensor)
+            distributed.all_reduce(tensor)
         return tensor
 
     def once(self, function: Callable[[], T]) -> T:
@@ -187,7 +184,7 @@ class ProcessGroup(Workers):
             while not self.any(False):
                 pass
         with _lost():
-            self.torch.broadcast_object_list(box, device=torch.device("cpu"))
+            distributed.broadcast_object_list(box, device=torch.device("cpu"))
         if box[1] is not None:
             raise box[1]
         return box[0]
@@ -216,7 +213,7 @@ class ProcessGroup(Workers):
     def every(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
         with _lost():
-            self.torch.all_gather_object(values, value)
+            distributed.all_gather_object(values, value)
         return values
 
 
@@ -250,8 +247,6 @@ def joined(device: str = "cpu") -> Workers:
 
     Raises InnerloopError where they cannot be connected.
     """
-    from torch import distributed
-
     if distributed.is_available() and distributed.is_initialized():
         return ProcessGroup() if distributed.get_world_size() > 1 else ALONE
     size = torchrun.size()
