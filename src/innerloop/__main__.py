@@ -2,4 +2,5 @@
 
 from innerloop.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # processes that it starts import this file
+    raise SystemExit(main())

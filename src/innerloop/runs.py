@@ -178,6 +178,20 @@ class Run:
             raise RunError(f"cannot use {folder}: {error.strerror}") from error
         return lock
 
+    def belongs_to(self, job: str | None) -> bool:
+        """Whether a job of this name has trained the run, see `mark`."""
+        try:
+            return job is not None and (self.folder / ".job").read_text() == job
+        except OSError:
+            return False
+
+    def mark(self, job: str | None) -> None:
+        """Note the job that trains the run, inside `locked`: where its processes are
+        started again, they continue the run.
+        """
+        if job is not None:
+            self._write(".job", job.encode())
+
     def create(self, experiment: dict[str, Any]) -> None:
         """Start a run, inside `locked`: the experiment, an empty log.
 
@@ -210,7 +224,7 @@ class Run:
 
     def discard(self) -> None:
         """Remove a run that has nothing in it yet, and its folder if that is empty."""
-        for file in [*(self.folder / name for name in FILES), self.folder / ".lock"]:
+        for file in (self.folder / name for name in (*FILES, ".job", ".lock")):
             with contextlib.suppress(OSError):
                 self.disk.unlink(file)
         with contextlib.suppress(OSError):

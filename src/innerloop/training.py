@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import time
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 
 from innerloop.assembly import Choice, to_device
+from innerloop.core.task import TaskDistribution
+from innerloop.engine import torchrun
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.precision import Precision
+from innerloop.engine.workers import Workers, joined
 from innerloop.evaluation.few_shot import score_of
 from innerloop.events import (
     Event,
@@ -25,9 +29,10 @@ from innerloop.events import (
 )
 from innerloop.experiment import Experiment, Setup
 from innerloop.measurements import Estimate, TestPlan
-from innerloop.metagrad import calibrate, meta_train
+from innerloop.metagrad import calibrate, distributed, meta_train
+from innerloop.metagrad.distributed import trainable
 from innerloop.metagrad.meta_train import build_optimizer, scheduled
-from innerloop.runs import Run, RunError
+from innerloop.runs import Run, RunError, digest
 
 VALIDATIONS = 10  # in a training
 VALIDATING = 0.25  # largest share of a training by time that validation takes
@@ -37,30 +42,67 @@ ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is esti
 
 def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Event]:
     """See `Experiment.train_events`."""
-    run.check_files()
-    if run.exists and not resume:
-        raise RunError(
-            f"{run.folder} holds a run already: resume it with --resume, or choose "
-            "another folder"
-        )
-    if resume:
-        experiment = _resumed(experiment, Experiment.load(run))
-    resolved, setup = experiment.resolve()
-    if resume and resolved.data != experiment.data:
+    workers = joined(experiment.device)
+    events = _events(experiment, run, resume, workers)
+    yield from events if workers.size == 1 else _stopped_together(events, workers)
+
+
+def _stopped_together(events: Iterator[Event], workers: Workers) -> Iterator[Event]:
+    """The events of this process, which end in all processes where they are closed in
+    one.
+    """
+    for event in events:
+        try:
+            yield event
+        except GeneratorExit:
+            workers.any(True)
+            events.close()  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+        if workers.any(False):
+            events.close()  # pyright: ignore[reportAttributeAccessIssue]
+            return
+
+
+def _events(
+    experiment: Experiment, run: Run, resume: bool, workers: Workers
+) -> Iterator[Event]:
+    def there() -> Experiment | None:
+        """The run to continue: that of a job whose processes were started again is
+        continued without being asked for.
+        """
+        run.check_files()
+        if not resume and run.exists and not run.belongs_to(torchrun.job()):
+            raise RunError(
+                f"{run.folder} holds a run already: resume it with --resume, or choose "
+                "another folder"
+            )
+        return Experiment.load(run) if resume or run.exists else None
+
+    before = workers.once(there)
+    if before is not None:
+        experiment = _resumed(experiment, before)
+    resolved, setup = workers.first_before_others(experiment.resolve)
+    if before is not None and resolved.data != experiment.data:
         raise RunError(
             f"the training data of {run.folder} have changed since it began; train a "
             "new run"
         )
     setup.learner  # noqa: B018  built, and checked, before anything is written
-    training = _Training(resolved, setup, run, resume)
+    training = _Training(resolved, setup, run, before is not None, workers)
     training.check()
-    with run.locked():
-        if run.exists and not resume:
-            raise RunError(f"{run.folder} holds a run already")
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            held.enter_context(run.locked())
+            if run.exists and before is None:
+                raise RunError(f"{run.folder} holds a run already")
+            run.mark(torchrun.job())
+
+        workers.once(take)
         try:
             yield from training.events()
         except Exception:
-            if training.empty:
+            if training.empty and workers.first:
                 run.discard()  # it must not stand in the way of a corrected training
             raise
 
@@ -101,12 +143,22 @@ def _values(experiment: Experiment) -> dict[tuple[str, ...], Any]:
 
 
 class _Training:
-    """The state of one training."""
+    """The state of one training. Of several processes, the first one validates, writes
+    the run and reads the clock.
+    """
 
-    def __init__(self, experiment: Experiment, setup: Setup, run: Run, resume: bool):
-        self.experiment, self.setup = experiment, setup
+    def __init__(
+        self,
+        experiment: Experiment,
+        setup: Setup,
+        run: Run,
+        resume: bool,
+        workers: Workers,
+    ):
+        self.experiment, self.setup, self.workers = experiment, setup, workers
         self.run, self.resume = run, resume
-        self.learner, self.move = setup.learner, setup.meta_gradient
+        self.learner = setup.learner
+        self.move = distributed(setup.meta_gradient, workers)
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + 1)
@@ -115,6 +167,8 @@ class _Training:
         self.validating = 0.0  # seconds spent in validation by this process
         self.empty = False  # whether the run was created and has made no step yet
         self.best_step = 0
+        self.held_out: TaskDistribution | None = None
+        self.unseen = False  # whether it has no classes of the training
         self.saved_at = self.clock = time.monotonic()
         self.higher = 1 if self.learner.likelihood.higher_is_better else -1
 
@@ -137,7 +191,11 @@ class _Training:
             yield from self._nothing_to_train()
             return
         config = experiment.config
-        state = run.load_checkpoint() if self.resume and run.has_checkpoint else None
+        state = self.workers.once(
+            lambda: (
+                run.load_checkpoint() if self.resume and run.has_checkpoint else None
+            )
+        )
         if state is not None:
             try:
                 self._restore(state)
@@ -146,26 +204,20 @@ class _Training:
                     f"{run.folder}/checkpoint.bin does not fit experiment.json: "
                     "restore both from a copy, or train again"
                 ) from error
-            run.truncate_log(self.step)
-            run.write_experiment(experiment.as_dict())
+            self.workers.once(self._write_again)
         else:
-            run.create(experiment.as_dict())
+            self.workers.once(lambda: run.create(experiment.as_dict()))
             self.empty = True
-        held_out = self.setup.validation
-        self.unseen = held_out is not None and experiment.seen_classes(held_out) == 0
-        notes = self.setup.notes
-        if held_out is None:
-            notes = (*notes, f"not validated: {self.setup.no_validation}")
+        notes = self.workers.once(self._prepare_validation)
         yield Started(self._describe(), notes, self.step)
         self.clock = time.monotonic() - self.elapsed
         if state is None:
             yield self._save()
         seconds = 60 * experiment.minutes if experiment.minutes else None
         if self._is_over(seconds):
-            logged = [line["step"] for line in run.read_log()][-1:]
-            if logged != [self.step] or not run.has_weights:
+            if not self.workers.once(self._is_validated):
                 yield self._validate({})
-            yield self._finished()
+            yield self.workers.once(self._finished)
             return
         loop = meta_train(
             learner,
@@ -207,13 +259,15 @@ class _Training:
                     due = self.step % max(1, steps // VALIDATIONS) == 0
                 else:
                     due = int(progress * VALIDATIONS) > marks and self._affordable()
+                late = time.monotonic() - self.saved_at > SAVE_EVERY
+                due, late = self.workers.of_first(due, late)
                 # a step is validated and saved before anyone can stop at it
                 done: list[Event] = [stepped]
                 if due or self.step == 1:
                     marks = int(progress * VALIDATIONS)
                     validated = self.step
                     done += [self._validate(metrics), self._save()]
-                elif time.monotonic() - self.saved_at > SAVE_EVERY:
+                elif late:
                     done.append(self._save())
                 yield from done
         except GeneratorExit:
@@ -223,7 +277,7 @@ class _Training:
         if validated != self.step:
             yield self._validate(metrics)
             yield self._save()
-        yield self._finished()
+        yield self.workers.once(self._finished)
 
     # ------------------------------------------------------------------ parts
 
@@ -238,12 +292,30 @@ class _Training:
             with torch.no_grad():
                 self.learner(task)
 
-    def _nothing_to_train(self) -> Iterator[Event]:
+    def _write_again(self) -> None:
+        """Undo what was written after the checkpoint."""
+        self.run.truncate_log(self.step)
+        self.run.write_experiment(self.experiment.as_dict())
+
+    def _prepare_validation(self) -> tuple[str, ...]:
+        """Build the tasks to validate on; returns all notes on the data."""
+        self.held_out, notes = self.setup.validation, self.setup.notes
+        if self.workers.size > 1:
+            notes = (*notes, f"{self.workers.size} processes")
+        if self.held_out is None:
+            return (*notes, f"not validated: {self.setup.no_validation}")
+        self.unseen = self.experiment.seen_classes(self.held_out) == 0
+        return notes
+
+    def _write_untrained(self) -> None:
         if self.run.exists:
             self.run.truncate_log(0)
         else:
             self.run.create(self.experiment.as_dict())
         self.run.save_weights(self.learner.state_dict())
+
+    def _nothing_to_train(self) -> Iterator[Event]:
+        self.workers.once(self._write_untrained)
         note = f"{self.experiment.learner.name} has no parameters to meta-train"
         yield Started(self._describe(), self.setup.notes, 0)
         yield Finished(0, 0.0, (note,))
@@ -270,17 +342,23 @@ class _Training:
             return self.step >= steps
         return seconds is not None and self.elapsed >= seconds
 
+    def _is_validated(self) -> bool:
+        logged = [line["step"] for line in self.run.read_log()][-1:]
+        return logged == [self.step] and self.run.has_weights
+
     def _validate(self, metrics: dict[str, float]) -> Validated:
         began = time.monotonic()
-        try:
-            return self._validated(metrics)
-        finally:
-            self.validating += time.monotonic() - began
+        calibrate(self.learner, self.setup.tasks, self.precision)
+        self.learner.eval()
+        validated, noise = self.workers.once(
+            lambda: (self._validated(metrics), torch.get_rng_state())
+        )
+        torch.set_rng_state(noise)
+        self.validating += time.monotonic() - began
+        return validated
 
     def _validated(self, metrics: dict[str, float]) -> Validated:
-        learner, held_out = self.learner, self.setup.validation
-        calibrate(learner, self.setup.tasks, self.precision)
-        learner.eval()
+        learner, held_out = self.learner, self.held_out
         line: dict[str, Any] = {
             "step": self.step,
             "seconds": round(time.monotonic() - self.clock, 3),
@@ -339,23 +417,36 @@ class _Training:
 
     def _save(self) -> Saved:
         cuda = torch.cuda.is_available()
-        self.run.save_checkpoint(
-            {
-                "learner": self.learner.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "meta_gradient": self.move.state_dict(),
-                "generator": self.generator.get_state(),
-                "noise": self.noise.get_state(),
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if cuda else [],
-                "step": self.step,
-                "seconds": time.monotonic() - self.clock,
-                "best": list(self.best) if self.best else None,
-                "best_step": self.best_step,
-            }
-        )
+        state = {
+            "learner": self.learner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "meta_gradient": self.move.state_dict(),
+            "generator": self.generator.get_state(),
+            "noise": self.noise.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+            "step": self.step,
+            "seconds": time.monotonic() - self.clock,
+            "best": list(self.best) if self.best else None,
+            "best_step": self.best_step,
+        }
+        self._check_equal(state)
+        self.workers.once(lambda: self.run.save_checkpoint(state))
         self.saved_at = time.monotonic()
         return Saved(self.step)
+
+    def _check_equal(self, state: dict[str, Any]) -> None:
+        """Raises InnerloopError where the processes are not at the same parameters and
+        random numbers.
+        """
+        if self.workers.size > 1:
+            generators = {name: state[name] for name in ("generator", "noise", "torch")}
+            own = digest({**trainable(self.learner), **generators})
+            if len(set(self.workers.every(own))) > 1:
+                raise InnerloopError(
+                    f"the processes differ at step {self.step}, in parameters or "
+                    "random numbers: train on machines of one kind"
+                )
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])

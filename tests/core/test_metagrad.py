@@ -99,7 +99,7 @@ def test_backprop_takes_a_few_tasks_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     learner, sizes = MAML.build(SPEC), []
     whole, means = backprop(learner, tasks(5))
     monkeypatch.setattr(
-        sys.modules["innerloop.metagrad.backprop"],
+        sys.modules["innerloop.metagrad.base"],
         "CHUNK_NUMBERS",
         2 * sum(part.x[0].numel() for part in tasks(1)),
     )

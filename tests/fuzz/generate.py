@@ -316,6 +316,8 @@ def _train_words(made: Case, base: Path, rng: Random) -> list[str]:
         if rng.random() < 0.03:
             known = (*entries("meta-gradient"), "cuda", "meta", "mps", "cpu:9", "bf16")
             words += [flag, rng.choice((*known, *TEXTS))]
+    if rng.random() < 0.03:  # more than one would start processes
+        words += ["--processes", rng.choice(("1", "0", "-1", "x"))]
     return words
 
 

@@ -12,8 +12,9 @@ from importlib import import_module
 import click
 
 from innerloop.cli.output import SafeStream
+from innerloop.engine import torchrun
 from innerloop.engine.did_you_mean import did_you_mean
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.errors import InnerloopError, LostWorkerError
 from innerloop.engine.memory import tune_allocator
 
 # name: one line of help; `innerloop.cli.NAME` holds the command
@@ -106,7 +107,8 @@ cli = Commands(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 where it succeeded, 1 where some inputs could not be
-    used, 2 for bad input, 130 where it was interrupted.
+    used, 2 for bad input, 75 where other processes of a training have died, 130 where
+    it was interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     tune_allocator()
@@ -141,12 +143,15 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print("innerloop: interrupted", file=sys.stderr)
+        if not torchrun.local_rank():
+            print("innerloop: interrupted", file=sys.stderr)
         return 130
     except (InnerloopError, OSError) as error:
         if os.environ.get("INNERLOOP_TRACEBACK"):
             raise
-        return _fail(str(error))
+        # the processes of one machine have the same errors
+        code = 2 if torchrun.local_rank() else _fail(str(error))
+        return 75 if isinstance(error, LostWorkerError) else code
     except MemoryError:
         return _fail(TOO_LARGE)
     except (RuntimeError, TypeError, OverflowError) as error:

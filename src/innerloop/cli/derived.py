@@ -28,6 +28,7 @@ class DerivedCommand(SectionedCommand):
         self.derive, self.own = derive, list(self.params)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["words"] = list(args)
         taken = {name for param in self.own for name in param.opts}
         try:
             self.params = [*self.own, *self.derive(args, taken)]

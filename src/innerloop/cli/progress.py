@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from innerloop.cli.output import console
+from innerloop.engine import torchrun
 from innerloop.engine.errors import MissingPackageError
 from innerloop.engine.progress import watched
 from innerloop.events import Event, Finished, Started, Stepped, Validated
@@ -27,12 +29,13 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and SIGHUP wait for the end of the meta-step, so that what is
-    saved is whole: the list fills. A second Ctrl-C does not wait.
+    saved is whole: the list fills. A second Ctrl-C does not wait; torchrun passes on
+    the first one, so that its processes receive two.
     """
     caught: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if caught and number == signal.SIGINT:
+        if caught and number == signal.SIGINT and torchrun.job() is None:
             raise KeyboardInterrupt
         caught.append(number)
 
@@ -130,18 +133,39 @@ def follow(events: Iterator[Event], out: str | Path) -> None:
     shown = bar.add_task("", total=1.0, text="")
     with stop_signals() as caught, bar:
         view = _View(to, bar, shown)
-        for event in events:
-            view.show(event)
-            if caught:
-                events.close()  # pyright: ignore[reportAttributeAccessIssue]
-                to.print(
-                    f"stopped; the run is saved in {out}: add --resume to continue"
-                )
-                raise KeyboardInterrupt
+        if not drained(events, view.show, caught):
+            to.print(f"stopped; the run is saved in {out}: add --resume to continue")
+            raise KeyboardInterrupt
     if view.untestable:
         to.print(f"saved in {out}; to test it, choose other options: {view.untestable}")
     else:
         to.print(f"saved in {out}; test it with: innerloop test {out}")
+
+
+def drained(
+    events: Iterator[Event], show: Callable[[Event], None], caught: list[int]
+) -> bool:
+    """Show events until they end, or a signal is caught; whether the training has
+    finished. It has not where another of its processes has stopped it.
+    """
+    event = None
+    for event in events:
+        show(event)
+        if caught:
+            events.close()  # pyright: ignore[reportAttributeAccessIssue]
+            return False
+    return isinstance(event, Finished)
+
+
+def finish(events: Iterator[Event]) -> None:
+    """A training in silence, by another process than the first.
+
+    Raises KeyboardInterrupt after an interrupt.
+    """
+    with stop_signals() as caught, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not drained(events, lambda event: None, caught):
+            raise KeyboardInterrupt
 
 
 class _View:

@@ -8,15 +8,23 @@ import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
 from innerloop.cli.flags import SEED, Flag, Number, check_parent, values_of
+from innerloop.engine import torchrun
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
-    from innerloop.cli.progress import follow, plotted, recorded
+    from innerloop.cli.launch import launch
+    from innerloop.cli.progress import finish, follow, plotted, recorded
 
-    out = arguments["out"]
-    events = experiment_of(arguments).train_events(out, resume=arguments["resume"])
+    experiment, out = experiment_of(arguments), arguments["out"]
+    if arguments["processes"] > 1 and torchrun.job() is None:
+        words = click.get_current_context().meta["words"]
+        raise click.exceptions.Exit(launch(["train", *words], arguments["processes"]))
+    events = experiment.train_events(out, resume=arguments["resume"])
+    if torchrun.rank():
+        finish(events)
+        return
     events = recorded(events, check_parent(arguments["events"]))
     follow(plotted(events, arguments["tensorboard"]), out)
 
@@ -93,6 +101,12 @@ command = DerivedCommand(
             "--tensorboard",
             "Also write loss and validation into FOLDER for TensorBoard.",
             metavar="FOLDER",
+        ),
+        _flag(
+            "--processes",
+            "Processes of this machine that train together.  [default: 1]",
+            type=click.IntRange(1, 1024),
+            default=1,
         ),
         *SHARED,
     ],

@@ -26,3 +26,7 @@ class MissingPackageError(InnerloopError, ImportError):
 
 class DivergenceError(InnerloopError, FloatingPointError):
     """Training or prediction produced values that are not finite."""
+
+
+class LostWorkerError(InnerloopError):
+    """Another process of the same training has ended, or cannot be reached."""

@@ -3,6 +3,7 @@
 from innerloop.metagrad.backprop import Backprop, backprop
 from innerloop.metagrad.base import Gradient, MetaGradient, Move, Update
 from innerloop.metagrad.cma_es import CMAES
+from innerloop.metagrad.distributed import distributed
 from innerloop.metagrad.es import ES, es
 from innerloop.metagrad.implicit import Implicit, implicit
 from innerloop.metagrad.meta_train import calibrate, meta_train
@@ -33,6 +34,7 @@ __all__ = [
     "Update",
     "backprop",
     "calibrate",
+    "distributed",
     "es",
     "implicit",
     "meta_train",

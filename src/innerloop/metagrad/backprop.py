@@ -8,11 +8,8 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task
-from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
+from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient, chunks
 from innerloop.metagrad.recording import recorded
-
-# Tasks are processed together up to this many numbers in their inputs, at least one.
-CHUNK_NUMBERS = 2**20
 
 
 class Backprop(MetaGradient):
@@ -38,7 +35,7 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
         name: None for name, p in learner.named_parameters() if p.requires_grad
     }
     means: Metrics = {}
-    for chunk in tasks.split(0 if learner.recompute else CHUNK_NUMBERS):
+    for chunk in chunks(learner, tasks):
         loss, metrics, gradient = loss_and_gradient(learner, chunk)
         share = len(chunk.query.x) / len(tasks.query.x)
         for name, g in zip(grads, gradient, strict=True):

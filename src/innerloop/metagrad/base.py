@@ -12,10 +12,15 @@ from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Likelihood, Metrics
-from innerloop.core.task import Task, TaskDistribution
+from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
+from innerloop.engine.norm_stats import Normalizer
 from innerloop.engine.options import check_options
 from innerloop.engine.training_config import MetaTrainConfig
+from innerloop.engine.workers import ALONE, Share, Workers
+
+# Tasks are processed together up to this many numbers in their inputs, at least one.
+CHUNK_NUMBERS = 2**20
 
 Draw = Callable[[], Task]  # draws one batch of training tasks
 Grads = dict[str, Tensor | None]
@@ -64,6 +69,9 @@ class MetaGradient(ABC):
     defaults: ClassVar[MetaTrainConfig | None] = None
     learner_defaults: ClassVar[dict[str, Any]] = {}
     prepared: bool = False
+    workers: Workers = ALONE  # the processes that share a meta-step, see `distributed`
+    own: Share | None = None  # the tasks of this process in the last batch
+    together: int = 1  # how many of them are normalized together
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -106,6 +114,29 @@ class MetaGradient(ABC):
     def __call__(self, learner: Learner, draw: Draw) -> Update:
         """One meta-step."""
 
+    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
+        """What this process computes of a meta-step that several `workers` share, and
+        its weight in the mean over them; None where the update is that of all already.
+
+        By default, every process takes a share of the tasks, so that the update must be
+        a mean over tasks.
+        """
+
+        def own() -> Task:
+            tasks = draw()
+            self.together = normalized_together(learner, tasks)
+            self.own = self.workers.share(len(tasks.query.x), self.together)
+            return Task(*(Examples(*map(self.own.of, part)) for part in tasks))
+
+        with self.workers.own_noise():
+            update = self(learner, own)
+        assert self.own is not None
+        return update, self.own.weight
+
+    def agreed(self, progress: float) -> float:
+        """The share of training that is done, by the clock of the first process."""
+        return progress
+
     def on_progress(self, progress: float) -> None:  # noqa: B027
         """Called before every meta-step with the share of training done, 0 to 1."""
 
@@ -122,6 +153,23 @@ class MetaGradient(ABC):
             for entry in fields(self)  # pyright: ignore[reportArgumentType]
         )
         return f"{type(self).__name__}({shown})"
+
+
+def chunks(learner: Learner, tasks: Task) -> list[Task]:
+    """A batch of tasks as those that are processed at once: one by one where the
+    learner has `recompute` set.
+    """
+    return tasks.split(0 if learner.recompute else CHUNK_NUMBERS)
+
+
+def normalized_together(learner: Learner, tasks: Task) -> int:
+    """How many tasks of a batch share the statistics of normalization layers."""
+    batched = (Normalizer, torch.nn.modules.batchnorm._BatchNorm)
+    if not learner.encode_jointly or not any(
+        isinstance(module, batched) and module.training for module in learner.modules()
+    ):
+        return 1
+    return len(chunks(learner, tasks)[0].query.x)
 
 
 GradientFunction = Callable[[Learner, Task], tuple[Grads, Metrics]]

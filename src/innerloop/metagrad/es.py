@@ -12,7 +12,8 @@ from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Positive
 from innerloop.engine.population import evaluated
-from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient
+from innerloop.engine.workers import ALONE, Workers
+from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient, Update
 
 
 class ES(MetaGradient):
@@ -51,8 +52,12 @@ class ES(MetaGradient):
             "pairs": self.pairs,
             "ranked": self.ranked,
             "generator": self.generator,
+            "workers": self.workers,
         }
         return Gradient(*es(learner, draw(), **options))
+
+    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
+        return self(learner, draw), None  # the pairs are shared, not the tasks
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -69,9 +74,12 @@ def es(
     pairs: int = 16,
     ranked: bool = False,
     generator: torch.Generator | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[Grads, Metrics]:
     """The smoothed gradient of the mean loss over `tasks`, by parameter name, and
     metrics. All perturbations meet the same tasks and random draws, evaluated by vmap.
+
+    workers: processes that make the same call; each evaluates a share of the pairs.
     """
     if pairs < 1 or sigma <= 0:
         raise InnerloopError(
@@ -82,11 +90,13 @@ def es(
         n: torch.randn(pairs, *p.shape, generator=generator, dtype=p.dtype).to(p.device)
         for n, p in theta.items()
     }
-    population = {
-        n: torch.stack([p + sigma * noise[n], p - sigma * noise[n]], 1).flatten(0, 1)
-        for n, p in theta.items()
-    }  # (2 pairs, *shape)
+    share = workers.share(pairs, what="pairs")
+    population = {}  # (2 pairs, *shape), of the pairs of this process
+    for n, p in theta.items():
+        change = sigma * share.of(noise[n])
+        population[n] = torch.stack([p + change, p - change], 1).flatten(0, 1)
     values = evaluated(learner, lambda tasks: learner(tasks)[0], population, tasks)
+    values = workers.gather(values.unflatten(0, (-1, 2)), share).flatten()
     if ranked:
         values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
     weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)  # (pairs,)

@@ -258,7 +258,7 @@ def meta_train(
         if steps is not None:
             return index / steps if steps else 1.0
         assert seconds is not None
-        return (time.monotonic() - clock) / seconds if seconds else 1.0
+        return move.agreed((time.monotonic() - clock) / seconds if seconds else 1.0)
 
     def draw() -> Task:
         nonlocal checked

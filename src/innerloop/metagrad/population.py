@@ -12,7 +12,8 @@ from innerloop.core.learner import Learner, Streaming
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.population import evaluated
-from innerloop.metagrad.base import Draw, MetaGradient, Move
+from innerloop.engine.rows import rows_of
+from innerloop.metagrad.base import Draw, MetaGradient, Move, Update
 
 
 class Objective(Protocol):
@@ -32,7 +33,7 @@ class Objective(Protocol):
         rng: torch.Generator,
     ) -> Tensor:
         """The losses (members,) of the learner with other parameters, by name, each
-        (members, *shape).
+        (members, *shape). Torch's global generator is left where it was.
         """
         ...
 
@@ -115,10 +116,17 @@ class EvolutionStrategy(MetaGradient):
         theta = {n: p for n, p in learner.named_parameters() if p.requires_grad}
         loss, metrics = self.objective(learner, tasks, self.generator)
         members = {name: tensor.to(theta[name]) for name, tensor in self.ask().items()}
-        losses = self.objective.of_members(learner, members, tasks, self.generator)
-        losses = losses.double().nan_to_num(nan=torch.inf).cpu()  # (members,)
+        share = self.workers.share(len(next(iter(members.values()))), what="members")
+        own = {name: share.of(tensor) for name, tensor in members.items()}
+        with rows_of(share):
+            losses = self.objective.of_members(learner, own, tasks, self.generator)
+        losses = self.workers.gather(losses.double(), share)  # (members,)
+        losses = losses.nan_to_num(nan=torch.inf).cpu()
         moved = {name: t.to(theta[name]) for name, t in self.tell(losses).items()}
         return Move(moved, {"loss": loss, **metrics})
+
+    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
+        return self(learner, draw), None  # the members are shared, not the tasks
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

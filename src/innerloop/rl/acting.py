@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner
@@ -32,11 +33,24 @@ class ActingGradient(MetaGradient):
         self.environment, self.generator = as_environment(tasks), generator
         self.device = next(learner.parameters()).device
 
+    def mine(self, rows: Tensor) -> Tensor:
+        """Those rows (n, ...) of a batch of n tasks that this process computes on."""
+        return rows if self.own is None else self.own.of(rows)
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """The rows (n, ...) of all processes, from those of this one."""
+        return rows if self.own is None else self.workers.gather(rows, self.own)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state(), "round": self.round_state()}
+        return {
+            "generator": self.generator.get_state(),
+            "round": self.round_state(),
+            "together": self.together,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"].cpu())
+        self.together = state.get("together", 1)
         self.load_round_state(
             tree_map(
                 lambda leaf: leaf.to(self.device) if torch.is_tensor(leaf) else leaf,
@@ -44,8 +58,13 @@ class ActingGradient(MetaGradient):
             )
         )
 
+    def take_share(self, total: int) -> None:
+        """Take the share of a batch of so many tasks that was collected before."""
+        alone = self.workers.size == 1
+        self.own = None if alone else self.workers.share(total, self.together)
+
     def round_state(self) -> dict[str, Any]:
-        """The collected data that later meta-steps still use."""
+        """The collected data that later meta-steps still use, of all processes."""
         return {}
 
     def load_round_state(self, state: dict[str, Any]) -> None:

@@ -13,8 +13,9 @@ from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import Count, Fraction, NonNegative, Positive
+from innerloop.engine.rows import rows_of
 from innerloop.engine.training_config import MetaTrainConfig
-from innerloop.metagrad.base import Draw, Gradient
+from innerloop.metagrad.base import Draw, Gradient, Update
 from innerloop.rl.acting import ActingGradient
 from innerloop.rl.advantages import generalized_advantages
 from innerloop.rl.environment import as_environment
@@ -90,7 +91,8 @@ class A2C(ActingGradient):
         """Roll out one trial of every task."""
         policy = check_actor_critic(learner)[1]
         params = self.environment.params_of(tasks)
-        played = rollout(learner, self.environment, params, self.generator)
+        with rows_of(self.own):
+            played = rollout(learner, self.environment, params, self.generator)
         x, y, outputs, training_reward = (part[:, 0] for part in played)
         reward = y[..., -2]
         value = self.value(policy, outputs)  # (n, steps)
@@ -101,10 +103,10 @@ class A2C(ActingGradient):
             self.trace,
         )
         returns = advantage + value
-        scale = advantage.std().clamp_min(1e-8)
-        advantage = (advantage - advantage.mean()) / scale
+        every = self.whole(advantage)
+        advantage = (advantage - every.mean()) / every.std().clamp_min(1e-8)
         log_p = policy.log_prob(outputs, y[..., :-2])
-        metrics = {"reward": reward.sum(-1).mean()}
+        metrics = {"reward": self.whole(reward.sum(-1)).mean()}
         return Trials(x, y, log_p, advantage, returns), metrics
 
     def left(self, outputs: Tensor) -> Tensor:
@@ -191,11 +193,12 @@ class PPO(A2C):
         self.trials: Trials | None = None
         self.metrics: Metrics = {}
         self.parts: list[Tensor] = []  # minibatches to come: indices of trials
+        self.weight = 1.0  # share of the last one that this process computed
 
     def __call__(self, learner: Learner, draw: Draw) -> Gradient:
         if self.trials is None or not self.parts:
             self.trials, self.metrics = self.collect(learner, draw())
-            n = len(self.trials.x)
+            n = len(self.trials.x) if self.own is None else self.own.total
             self.parts = [
                 part
                 for _ in range(self.epochs)
@@ -203,9 +206,17 @@ class PPO(A2C):
                     self.minibatches
                 )
             ]
-        part = self.parts.pop(0).to(self.trials.x.device)
-        trials = Trials(*(tensor[part] for tensor in self.trials))
+        part = self.parts.pop(0)
+        rows = part if self.own is None else self.own.within(part)
+        self.weight = len(rows) / len(part)
+        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
+        rows = rows.to(self.trials.x.device)
+        trials = Trials(*(tensor[rows] for tensor in self.trials))
         return self.gradient(learner, trials, self.metrics)
+
+    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
+        # trials stay where they were collected, and a minibatch takes some of each
+        return super().part(learner, draw)[0], self.weight
 
     def surrogate(self, log_p: Tensor, trials: Trials) -> Tensor:
         ratio = (log_p - trials.log_p).exp()
@@ -216,13 +227,16 @@ class PPO(A2C):
         if self.trials is None or not self.parts:
             return {}
         return {
-            "trials": tuple(self.trials),
+            "trials": tuple(map(self.whole, self.trials)),
             "metrics": dict(self.metrics),
             "parts": list(self.parts),
         }
 
     def load_round_state(self, state: dict[str, Any]) -> None:
-        self.trials = Trials(*state["trials"]) if state else None
+        self.trials = None
+        if state:
+            self.take_share(len(state["trials"][0]))
+            self.trials = Trials(*map(self.mine, state["trials"]))
         self.metrics = dict(state.get("metrics", {}))
         self.parts = list(state.get("parts", []))
 

@@ -46,6 +46,7 @@ class TrialReward:
         size = len(next(iter(members.values())))
         rows = environment.params_of(tasks).repeat(size, 1)  # (members tasks, p)
         total = rows.new_zeros(len(rows))
-        for step in interact(agent, environment, rows, rng, environment.steps):
-            total = total + step.training_reward
+        with torch.random.fork_rng([rows.device] if rows.is_cuda else []):
+            for step in interact(agent, environment, rows, rng, environment.steps):
+                total = total + step.training_reward
         return -total.unflatten(0, (size, -1)).mean(1)

@@ -15,6 +15,7 @@ from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.options import check_options
 from innerloop.engine.precision import widened
+from innerloop.engine.rows import drawing
 
 Estimator = Literal["lvc", "dice", "biased"]
 
@@ -171,4 +172,5 @@ def policy_of(learner: Learner) -> Policy:
 def _noise(draw: object, like: Tensor, rng: torch.Generator | None) -> Tensor:
     """Noise of the shape of a tensor, drawn on the device of the generator."""
     device = rng.device if rng is not None else like.device
-    return draw(like.shape, generator=rng, device=device).to(like)  # pyright: ignore
+    with drawing(rng, len(like)):
+        return draw(like.shape, generator=rng, device=device).to(like)  # pyright: ignore

@@ -14,6 +14,7 @@ from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, Fraction, Positive
+from innerloop.engine.rows import rows_of
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.metagrad.backprop import backprop
 from innerloop.metagrad.base import Draw, Gradient
@@ -114,18 +115,19 @@ class MetaPolicyGradient(ActingGradient):
         descent = check_policy_gradient(learner)[0]
 
         def act(weights: Weights, support: Examples) -> tuple[Examples, Tensor, Tensor]:
-            played = rollout(
-                learner,
-                self.environment,
-                params,
-                self.generator,
-                state=descent.mapped(descent.finalize, weights, support),
-                repeats=self.episodes or self.environment.episodes,
-                episodes=1,
-            )
+            with rows_of(self.own):
+                played = rollout(
+                    learner,
+                    self.environment,
+                    params,
+                    self.generator,
+                    state=descent.mapped(descent.finalize, weights, support),
+                    repeats=self.episodes or self.environment.episodes,
+                    episodes=1,
+                )
             examples = training_examples(played, self.discount, self.standardized)
             log_p = _log_p(descent, played.outputs.flatten(1, 2), examples)
-            return examples, log_p, mean_return(played).mean()
+            return examples, log_p, self.whole(mean_return(played)).mean()
 
         start, empty = initial_weights(descent, self.environment, len(params))
         support, log_p_before, before = act(start, empty)
@@ -163,8 +165,8 @@ class MetaPolicyGradient(ActingGradient):
         if self.round is None or self.used >= self.uses:
             return {}
         return {
-            "task": tuple(tuple(examples) for examples in self.round.task),
-            "log_p": self.round.log_p,
+            "task": tuple(tuple(map(self.whole, part)) for part in self.round.task),
+            "log_p": tuple(map(self.whole, self.round.log_p)),
             "metrics": dict(self.round.metrics),
             "used": self.used,
         }
@@ -172,8 +174,9 @@ class MetaPolicyGradient(ActingGradient):
     def load_round_state(self, state: dict[str, Any]) -> None:
         self.round, self.used = None, 0
         if state:
-            support, query = (Examples(*pair) for pair in state["task"])
-            before, after = state["log_p"]
+            self.take_share(len(state["log_p"][0]))
+            support, query = (Examples(*map(self.mine, pair)) for pair in state["task"])
+            before, after = map(self.mine, state["log_p"])
             self.round = Round(Task(support, query), (before, after), state["metrics"])
             self.used = state["used"]
 

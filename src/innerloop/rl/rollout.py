@@ -15,6 +15,7 @@ from innerloop.core.learner import Learner, State, Streaming
 from innerloop.core.task import Examples
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.engine.functional import substituted
+from innerloop.engine.rows import drawing
 from innerloop.learners.memory.recurrent import Recurrent
 from innerloop.rl.policy import policy_of
 
@@ -105,13 +106,19 @@ def interact(
     rng: draws what the environment draws, on the CPU.
     """
     agent.begin(len(params))
-    state = environment.start(params, rng)
+    n = len(params)
+    # what `rng` draws must not depend on whether an episode ends, in any of the rows
+    copy = rng.clone_state()
+    seed = int(torch.randint(2**62, (), generator=copy, device=rng.device))
+    with drawing(rng, n):
+        state = environment.start(params, rng)
     clock = torch.zeros(len(params), dtype=torch.long, device=params.device)
     x = environment.observe(params, state)
-    for _ in range(steps):
+    for number in range(steps):
         action, outputs = agent.act(x)
         training_reward = environment.training_reward(params, state, action)
-        state, reward, done = environment.step(params, state, action, rng)
+        with drawing(rng, n):
+            state, reward, done = environment.step(params, state, action, rng)
         clock = clock + 1
         done = done | (clock == environment.horizon)
         ending = torch.stack([reward, done.to(reward.dtype)], -1)
@@ -122,7 +129,9 @@ def interact(
             x, y, outputs, reward if training_reward is None else training_reward
         )
         if bool(done.any()):
-            first = environment.start(params, rng)
+            starts = torch.Generator(rng.device).manual_seed(seed + number)
+            with drawing(starts, n):
+                first = environment.start(params, starts)
             state = torch.where(done[:, None], first, state)
             clock = torch.where(done, 0, clock)
             next_x = environment.observe(params, state)
