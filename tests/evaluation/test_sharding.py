@@ -72,10 +72,13 @@ def test_every_part_is_computed_once_and_every_process_has_all_results(
         computed.append(part)
         return {"of": part, "values": (torch.tensor([part**2]), float(part))}
 
+    def one(part: int) -> int:
+        return 1
+
     def program() -> list[Any]:
-        first = shared(range(9), square, [1] * 9)
+        first = shared(range(9), square, one, 9)
         total = sum(found["of"] for found in first)
-        return [first, shared([total, total + 1], square, [1, 1])]
+        return [first, shared([total, total + 1], square, one, 2)]
 
     results = in_each(tmp_path, 3, program)
     assert sorted(computed) == [*range(9), 36, 37]
@@ -98,8 +101,8 @@ def test_what_a_process_that_ended_has_claimed_is_computed_again(
 
     exchange = Exchange(tmp_path, 0, ended=lambda: ended)
     with sharing.sharing(exchange), watched(lambda *done: seen.append(done)):
-        assert shared([1, 2, 3], compute, [5, 5, 2]) == [10, 20, 30]
-    assert seen == [(5, 12), (7, 12), (12, 12)]
+        assert shared([1, 2, 5], compute, int, 8) == [10, 20, 50]
+    assert seen == [(1, 8), (6, 8), (8, 8)]
 
 
 def tables(report: Report) -> list[Any]:

@@ -25,7 +25,10 @@ Part = TypeVar("Part")
 
 
 def shared(
-    parts: Sequence[Part], compute: Callable[[Part], Any], sizes: Sequence[int]
+    parts: Sequence[Part],
+    compute: Callable[[Part], Any],
+    size: Callable[[Part], int],
+    total: int,
 ) -> list[Any]:
     """`compute(part)` for every part, in order; the results consist of tensors on the
     CPU, numbers, texts, lists, tuples and dictionaries.
@@ -33,21 +36,23 @@ def shared(
     The result of a part must depend on nothing but the part, such as on its seed.
 
     Args:
-        sizes: how many tasks each part has, to report progress.
+        size, total: the number of tasks of a part, and of all, to report progress.
     """
-    exchange, done = _exchange.get(), [False] * len(parts)
+    done = 0
 
-    def finished(at: int) -> None:
-        done[at] = True
-        counts = (size for size, is_done in zip(sizes, done, strict=True) if is_done)
-        report_progress(sum(counts), sum(sizes))
+    def finished(part: Part) -> None:
+        nonlocal done
+        if more := size(part):
+            done += more
+            report_progress(done, total)
 
+    exchange = _exchange.get()
     if exchange is not None and len(parts) > 1:
         return exchange.results(parts, compute, finished)
     results = []
-    for at, part in enumerate(parts):
+    for part in parts:
         results.append(compute(part))
-        finished(at)
+        finished(part)
     return results
 
 
@@ -77,7 +82,7 @@ class Exchange:
         self,
         parts: Sequence[Part],
         compute: Callable[[Part], Any],
-        finished: Callable[[int], None],
+        finished: Callable[[Part], None],
     ) -> list[Any]:
         if not self.calls:
             self.card.write_text(str(self.number))
@@ -92,7 +97,7 @@ class Exchange:
             for at in sorted(waiting):
                 if files[at].exists():
                     waiting.remove(at)
-                    finished(at)
+                    finished(parts[at])
 
         for at, part in enumerate(parts):
             if self._claim(place / f"{at}.claim"):

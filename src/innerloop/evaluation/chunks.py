@@ -5,7 +5,7 @@ share, and as many of these at once as fit into memory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,23 +31,34 @@ class Block(NamedTuple):
     generator: torch.Generator
 
 
+class Blocks(Sequence[Block]):
+    """The `n` tasks of a test, 25 at a time, every 25 with a seed of their own."""
+
+    def __init__(self, n: int, generator: torch.Generator | None):
+        checked(measured, {"n": n}, "a test")
+        self.n, self.seed = n, _seed(generator or torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return -(-self.n // BLOCK)
+
+    def __getitem__(self, index: Any) -> Any:
+        begin = range(0, self.n, BLOCK)[index]
+        return Block(begin, min(BLOCK, self.n - begin), _seeded(self.seed + index))
+
+
 def generators(parent: torch.Generator) -> Iterator[torch.Generator]:
     """Generators with seeds of their own: one number drawn from `parent`, and those
     that follow it.
     """
-    seed = int(torch.randint(SEEDS, (), generator=parent, device=parent.device))
-    for index in itertools.count(seed):
-        yield torch.Generator().manual_seed(index % SEEDS)
+    return map(_seeded, itertools.count(_seed(parent)))
 
 
-def blocks(n: int, generator: torch.Generator | None) -> list[Block]:
-    """The `n` tasks of a test, 25 at a time, every 25 with a seed of their own."""
-    checked(measured, {"n": n}, "a test")
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    return [
-        Block(begin, min(BLOCK, n - begin), own)
-        for begin, own in zip(range(0, n, BLOCK), generators(generator), strict=False)
-    ]
+def _seed(parent: torch.Generator) -> int:
+    return int(torch.randint(SEEDS, (), generator=parent, device=parent.device))
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed % SEEDS)
 
 
 def draw(learner: Learner, tasks: TaskDistribution, block: Block) -> Task:
@@ -81,7 +92,7 @@ def chunks(
     """The `n` tasks of a test, at most `chunk` at once, on the learner's device; for
     what one process measures alone. `chunk` does not change the tasks.
     """
-    for block in blocks(n, generator):
+    for block in Blocks(n, generator):
         yield from batches(learner, draw(learner, tasks, block), chunk)
         report_progress(block.begin + block.size, n)
 
@@ -108,6 +119,5 @@ def measured(
             torch.manual_seed(seed)
             return [measure(batch) for batch in batches(learner, drawn, chunk)]
 
-    every = blocks(n, generator)
-    found = shared(every, of_block, [block.size for block in every])
+    found = shared(Blocks(n, generator), of_block, lambda block: block.size, n)
     return [result for results in found for result in results]

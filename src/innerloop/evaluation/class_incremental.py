@@ -118,9 +118,8 @@ def class_incremental_test(
     def result(own: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return one_stream(learner, list(stream(tasks, groups, shots, queries, own)))
 
-    results = shared(
-        list(itertools.islice(generators(generator), streams)), result, [1] * streams
-    )
+    seeded = list(itertools.islice(generators(generator), streams))
+    results = shared(seeded, result, lambda stream: 1, streams)
     # (streams, groups, groups): the accuracy after group i on group j
     incremental, aware, counts = map(torch.stack, zip(*results, strict=True))
     so_far = counts.cumsum(1)  # (streams, groups)

@@ -19,7 +19,7 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, checked
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.chunks import blocks, chunks, device_of, draw
+from innerloop.evaluation.chunks import Blocks, chunks, device_of, draw
 from innerloop.evaluation.few_shot import score_state
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.measurements import (
@@ -130,8 +130,9 @@ def head_start(
                 f"cannot compare {score} with the {one.likelihood.score} of "
                 f"{type(one).__name__}"
             )
-    (chosen_on,) = blocks(SELECTION, generator)
-    selection = draw(learner, tasks, chosen_on).to(device_of(learner))
+    selection = draw(learner, tasks, Blocks(SELECTION, generator)[0]).to(
+        device_of(learner)
+    )
     trained = [_until_converged(one, selection, steps) for one in candidates]
     best = max(trained, key=lambda one: one.quality)
     margin = TOLERANCE * best.improvement

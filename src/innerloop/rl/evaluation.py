@@ -91,8 +91,12 @@ def baseline_rewards(environment: Environment, plan: TestPlan) -> dict[str, Esti
         steps = interact(agent, environment, params, rng, environment.steps)
         return torch.stack([step.y[:, -2] for step in steps]).sum(0)
 
+    def tasks(played: tuple[TestPlan, str]) -> int:
+        part, name = played
+        return part.n if name == list(baselines)[-1] else 0
+
     every = [(part, name) for part in parts(plan) for name in baselines]
-    found = shared(every, total, [part.n for part, _ in every])
+    found = shared(every, total, tasks, plan.n)
     totals: dict[str, list[Tensor]] = defaultdict(list)
     for (_, name), values in zip(every, found, strict=True):
         totals[name].append(values)
@@ -135,8 +139,12 @@ def _by_batch(
         return play(batches[at], torch.Generator().manual_seed(seeds[at]))
 
     pieces = [(i, at) for i, p in enumerate(every) for at in range(-(-p.n // size))]
-    sizes = [min(size, every[i].n - at * size) for i, at in pieces]
-    return shared(pieces, result, sizes)
+
+    def tasks(piece: tuple[int, int]) -> int:
+        index, at = piece
+        return min(size, every[index].n - at * size)
+
+    return shared(pieces, result, tasks, plan.n)
 
 
 def _after_updates(
