@@ -192,9 +192,10 @@ def test_measurements_are_the_same_in_one_process_and_in_several(
 
 
 def test_random_numbers_of_a_prediction_come_from_the_seed_of_the_test() -> None:
-    results = [
-        meta_test(learner(Drawing), TASKS, n=30, chunk=30).metrics for _ in range(2)
-    ]
+    drawing, results = learner(Drawing), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        results.append(meta_test(drawing, TASKS, n=30).metrics)
     assert results[0] == results[1]
 
 
