@@ -13,8 +13,8 @@ from innerloop.assembly import Choice, check_device
 from innerloop.core.learner import Learner
 from innerloop.core.task import TaskDistribution
 from innerloop.engine.errors import InnerloopError
+from innerloop.evaluation.chunks import BLOCK, generators
 from innerloop.evaluation.comparison import compared, paired_difference, scores_on
-from innerloop.evaluation.few_shot import BLOCK, generators
 from innerloop.experiment import Experiment, load
 from innerloop.measurements import Report, TaskScores, TestPlan, merged
 from innerloop.runs import Run

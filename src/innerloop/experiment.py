@@ -345,6 +345,7 @@ class Experiment:
         tasks: Choice | str | None = None,
         split: str = "test",
         evaluation: Choice | str | None = None,
+        processes: Count | None = None,
         **options: Any,
     ) -> Report:
         """Measure a learner of this experiment.
@@ -356,10 +357,26 @@ class Experiment:
             split: which split of the data.
             evaluation: what to measure (default: what the tasks say, few-shot accuracy
                 for most).
+            processes: how many processes share the tasks, each with one thread; the
+                measurements are the same for any number, to the last bit. What the
+                clock measures, one process measures alone. None for one process with
+                all threads.
             options: options of the task source that differ from training, such as ways
                 and shots; where none are given, the settings that papers report.
         """
         plan = plan or TestPlan()
+        if processes is not None:
+            from innerloop.sharded import shared_test
+
+            checked(Experiment.test, {"processes": processes}, "a test")
+            chosen = {"tasks": tasks, "evaluation": evaluation}
+            arguments = {
+                **{k: v and asdict(Choice.of(v)) for k, v in chosen.items()},
+                "split": split,
+            }
+            described = {**arguments, "plan": asdict(plan), "options": options}
+            with shared_test(self, learner, described, processes):
+                return self.test(learner, plan, **arguments, **options)
         reports = []
         source = find("tasks", Choice.of(tasks or self.tasks).name)
         for labels, distribution, used in self.test_tasks(

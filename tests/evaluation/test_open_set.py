@@ -9,7 +9,7 @@ from torch import Tensor
 from innerloop import Examples, InnerloopError, Probe, ProtoNet, TaskSpec
 from innerloop.engine.errors import InnerloopTypeError
 from innerloop.evaluation import OpenSet
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import chunks
 from innerloop.evaluation.held_out import (
     held_out,
     prediction_sets,

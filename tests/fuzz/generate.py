@@ -166,7 +166,8 @@ def _use(name: str, run: Path, base: Path, made: Case, rng: Random) -> list[str]
             found = [*found, "--labeled", pictures]
         return found
     if name in ("images", "texts", "rows", "arrays"):
-        return rng.choice((test, adapt, again, start))
+        export = ["export", str(run), "--format", "torch", "--out", out]
+        return rng.choice((test, adapt, again, start, export))
     return rng.choice((test, again, start))
 
 
@@ -341,7 +342,7 @@ def _test_words(made: Case, base: Path, rng: Random) -> list[str]:
     flags = [f for f in test_flags(words, set()) if f.name and f.name[:5] != "evalu"]
     if rng.random() < 0.2:
         words += ["--on", rng.choice((*_sources(), *TEXTS))]
-    own = ("--split", "--steps", "--precision", "--device", "--seed")
+    own = ("--split", "--steps", "--precision", "--device", "--seed", "--processes")
     chosen = [(f.opts[0], f.is_flag) for f in flags] + [(name, False) for name in own]
     for name, switch in rng.sample(chosen, rng.choice((1, 1, 2, 3))):
         words += _flag(name, switch, rng)
@@ -382,9 +383,11 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     if command in ("compare", "report"):
         return _several_words(command, made, base, rng)
     name = rng.choice(("images", "texts", "sine", "active", "drawn"))
+    name = "images" if command == "export" else name  # others take longer
     run = _copy(name, base, made, rng)
     pictures = str(data / "pictures")
     words = {
+        "export": ["export", str(run), "--format", "torch", "--out", out],
         "adapt": [
             *("adapt", str(run), "--support", pictures, "--query", pictures),
             *("--out", out),
@@ -395,10 +398,10 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
             *("--count", "1"),
         ],
     }[command]
-    further = {"select": "--strategy", "generate": "--seed"}.get(command, "--device")
+    further = {"select": "--strategy", "generate": "--seed", "export": "--labels"}
     if rng.random() < 0.7:
         value = rng.choice((*NUMBERS, *TEXTS, "entropy", "k-center"))
-        words += [further, value]
+        words += [further.get(command, "--device"), value]
     return words
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import innerloop
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.scores import average_precision, roc_auc
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import chunks
 from innerloop.measurements import TestPlan
 from innerloop.readers.molecule import MoleculeReader, structure_keys
 from innerloop.tasks.molecules import (

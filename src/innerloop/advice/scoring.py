@@ -12,7 +12,7 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples, Task
-from innerloop.evaluation.few_shot import BLOCK, generators
+from innerloop.evaluation.chunks import BLOCK, generators
 from innerloop.measurements import Estimate, student_t
 from innerloop.readers.image import to_unit
 from innerloop.tasks.episodes import Episodes

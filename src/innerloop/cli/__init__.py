@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "test runs on the same tasks, and say whether they differ",
     "report": "write a page about runs: curves, mistakes, calibration",
     "adapt": "learn new classes from examples and label other inputs",
+    "export": "write a run as programs that run without innerloop",
     "advise": "find out what suits your own classes best",
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",

@@ -49,7 +49,13 @@ def run(**arguments: Any) -> None:
         status.update(f"testing: {done} of {total} tasks")
 
     with to.status("testing") as status, watched(show):
-        report = experiment.test(learner, plan, evaluation=measure, **where)
+        report = experiment.test(
+            learner,
+            plan,
+            evaluation=measure,
+            processes=arguments["processes"],
+            **where,
+        )
     result = experiment.record(report, settings[0].tasks, plan, measure, **where)
     stored = folder.save_report(result.pop("name"), result)
     if files["json"] is not None:
@@ -70,6 +76,15 @@ command = DerivedCommand(
     params=[
         click.Argument(["run"], metavar="RUN", type=RunFolder()),
         *test_options(1000),
+        option(
+            "--processes",
+            "How many processes share the tasks, each with one thread: the number of "
+            "cores is fastest. Measurements are the same for any number. What the "
+            "clock measures, one process measures alone. [default: one process with "
+            "all threads]",
+            type=click.IntRange(1, 1024),
+            metavar="N",
+        ),
         option("--plot", "Draw predictions on a few tasks into FILE.", metavar="FILE"),
         option("--json", "Also write the results to FILE.", metavar="FILE"),
     ],

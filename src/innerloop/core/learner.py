@@ -31,6 +31,10 @@ from innerloop.engine.options import (
 )
 from innerloop.engine.training_config import MetaTrainConfig
 
+# reasons of learners for `Learner.export_problem`
+SEQUENTIAL = "a program would be for one number of examples, read one after the other"
+SOLVES = "it solves linear equations, for which ONNX has no operation"
+
 State = Any  # any pytree of tensors: weights, prototypes, a memory
 
 
@@ -63,6 +67,8 @@ class Learner(nn.Module, ABC):
             and the task alone, so that a recording of them can be replayed. Subclasses
             do not inherit it; False unless the class itself sets it (the learners of
             this package do).
+        export_problem: why its `adapt` and `predict` cannot be exported as programs, or
+            an empty string.
 
     Args:
         likelihood: how outputs are scored against targets; by the kind of the targets
@@ -87,6 +93,7 @@ class Learner(nn.Module, ABC):
     first_order = False
     two_losses = False
     recompute = False
+    export_problem = ""
     reader: Any = None  # what turns raw inputs into tensors, of a learner from a run
 
     def __init_subclass__(cls) -> None:
@@ -335,6 +342,8 @@ class Streaming(Learner):
     label is shown, and for the query set. Where support and query are one sequence, it
     is that of the query set.
     """
+
+    export_problem = SEQUENTIAL
 
     @abstractmethod
     def init(self) -> State:

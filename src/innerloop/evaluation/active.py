@@ -12,7 +12,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import measured
 from innerloop.learners.active.active_learner import ActiveLearner
 from innerloop.learners.active.policy import Strategy
 from innerloop.learners.active.pool_features import logits, to_means
@@ -42,12 +42,15 @@ def labeling_curves(
     """The curves of every strategy on the same `n` unseen tasks, up to `labels` labels
     (default: the number that the learner asks for).
     """
-    parts: list[dict[str, Tensor]] = []
+
+    def on_batch(batch: Task) -> dict[str, Tensor]:
+        found = learner.mapped(partial(_curves, learner, labels), batch)
+        return {name: values.cpu() for name, values in found.items()}
+
     learner.eval()
-    for batch in chunks(learner, tasks, n, chunk, generator):
-        parts.append(learner.mapped(partial(_curves, learner, labels), batch))
+    parts = measured(learner, tasks, on_batch, n=n, chunk=chunk, generator=generator)
     # (n, labels)
-    every = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    every = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return {
         name: Curve(
             [Estimate.of(values) for values in curves.T],

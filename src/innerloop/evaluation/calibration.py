@@ -9,7 +9,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import measured
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
 
@@ -75,11 +75,11 @@ class Calibration(Evaluation):
             brier = (p - task.query.y).square().sum(-1).mean()
             return confidence, (chosen == task.query.y.argmax(-1)).float(), brier
 
-        batches = chunks(learner, tasks, plan.n, 25, plan.generator())
-        parts = [learner.mapped(on_task, batch) for batch in batches]
-        confidence, correct, brier = (
-            torch.cat(columns).double().cpu() for columns in zip(*parts, strict=True)
-        )
+        def on_batch(batch: Task) -> tuple[Tensor, ...]:
+            return tuple(t.double().cpu() for t in learner.mapped(on_task, batch))
+
+        parts = measured(learner, tasks, on_batch, n=plan.n, generator=plan.generator())
+        confidence, correct, brier = map(torch.cat, zip(*parts, strict=True))
         flat = confidence.flatten(), correct.flatten()
         error = expected_calibration_error(*flat, self.bins)
         of = {"n": plan.n, "transductive": learner.transductive}

@@ -4,6 +4,7 @@ none are seen again.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from innerloop.core.learner import Learner, State
 from innerloop.core.task import Examples, TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count, checked
+from innerloop.engine.sharing import shared
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import generators
+from innerloop.evaluation.chunks import generators
 from innerloop.learners.class_incremental_learner import ClassIncremental
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
@@ -111,11 +113,13 @@ def class_incremental_test(
     begin = time.monotonic()
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     learner.eval()
-    results = []
-    with torch.no_grad():
-        for _, own in zip(range(streams), generators(generator), strict=False):
-            arrivals = list(stream(tasks, groups, shots, queries, own))
-            results.append(one_stream(learner, arrivals))
+
+    @torch.no_grad()
+    def result(own: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        return one_stream(learner, list(stream(tasks, groups, shots, queries, own)))
+
+    seeded = list(itertools.islice(generators(generator), streams))
+    results = shared(seeded, result, lambda stream: 1, streams)
     # (streams, groups, groups): the accuracy after group i on group j
     incremental, aware, counts = map(torch.stack, zip(*results, strict=True))
     so_far = counts.cumsum(1)  # (streams, groups)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import TaskDistribution
+from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import measured
 from innerloop.learners.metric.distances import squared_distance
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
@@ -135,18 +135,21 @@ class Clustering(Evaluation):
     ) -> Report:
         assert isinstance(learner, Embedding)
         n = min(plan.n, self.tasks)
-        generator = plan.generator()  # of the tasks, then of the centers
-        scores = []
-        for batch in chunks(learner, tasks, n, 1, generator):
+
+        def score(batch: Task) -> float:
             x, y = batch.query.x[0], batch.query.y[0].argmax(-1).cpu()
             labels = cluster(
                 learner,
                 x,
                 len(y.unique()),
-                generator=generator,
+                generator=plan.generator(),
                 restarts=self.restarts,
             )
-            scores.append(adjusted_rand_index(labels.cpu(), y))
+            return adjusted_rand_index(labels.cpu(), y)
+
+        scores = measured(
+            learner, tasks, score, n=n, chunk=1, generator=plan.generator()
+        )
         estimate = Estimate.of(torch.tensor(scores))
         index = Measurement.of("adjusted Rand index", estimate, n, transductive=True)
         table = Table("clustering", (Row(plan.labels, (index,)),))

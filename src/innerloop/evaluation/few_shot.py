@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +11,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Examples, Task, TaskDistribution
+from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, CountOrZero, checked
 from innerloop.engine.precision import Precision
-from innerloop.engine.progress import report_progress
+from innerloop.evaluation.chunks import BLOCK, measured
 from innerloop.measurements import (
     Estimate,
     Measurement,
@@ -29,9 +27,6 @@ from innerloop.measurements import (
     Unit,
     plain,
 )
-
-BLOCK = 25  # tasks drawn from one seed
-SEEDS = 2**32  # torch's CPU generator reads no more bits of a seed
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,8 @@ def meta_test(
             learners that take gradient steps.
         precision: arithmetic, "float32" or "bf16".
         generator: draws the seed of the tasks (default: a generator with seed 0).
-        chunk: largest number of tasks computed at once; at most 25 are.
+        chunk: largest number of tasks computed at once; at most 25 are, and fewer where
+            their inputs are large.
     """
     return _test(learner, tasks, n, curve_steps, precision, generator, chunk)
 
@@ -264,51 +260,17 @@ def _parts(
             found["instances"] = accuracy_by_instance(outputs, task.support.y)
         return found
 
-    parts: list[dict[str, Any]] = []
-    learner.eval()
-    for batch in chunks(learner, tasks, n, chunk, generator):
+    def of_batch(batch: Task) -> dict[str, Any]:
         device = batch.query.x.device.type
         with (
             torch.no_grad(),
             torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
         ):
             found = learner.mapped(measure, batch)
-        parts.append(tree_map(lambda values: values.float().cpu(), found))
-    return parts
+        return tree_map(lambda values: values.float().cpu(), found)
 
-
-def chunks(
-    learner: Learner,
-    tasks: TaskDistribution,
-    n: int,
-    chunk: int,
-    generator: torch.Generator | None,
-) -> Iterator[Task]:
-    """The `n` tasks of a test, at most `chunk` at once, on the learner's device.
-
-    They are drawn 25 at a time, every 25 from a seed of their own. So `chunk` does not
-    change the tasks, and several processes can each draw a part of them.
-    """
-    checked(meta_test, {"n": n, "chunk": chunk}, "a test")
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    device = next(learner.parameters(), torch.empty(0)).device
-    for begin, own in zip(range(0, n, BLOCK), generators(generator), strict=False):
-        block = tasks.sample(min(BLOCK, n - begin), own)
-        if begin == 0 and not tasks.played:
-            tasks.spec.check(block, min(BLOCK, n), learner.dtype)
-        for at in range(0, len(block.query.x), chunk):
-            part = [Examples(x[at : at + chunk], y[at : at + chunk]) for x, y in block]
-            yield Task(*part).to(device)
-        report_progress(min(begin + BLOCK, n), n)
-
-
-def generators(parent: torch.Generator) -> Iterator[torch.Generator]:
-    """Generators with seeds of their own: one number drawn from `parent`, and those
-    that follow it.
-    """
-    seed = int(torch.randint(SEEDS, (), generator=parent, device=parent.device))
-    for index in itertools.count(seed):
-        yield torch.Generator().manual_seed(index % SEEDS)
+    learner.eval()
+    return measured(learner, tasks, of_batch, n=n, chunk=chunk, generator=generator)
 
 
 def score_state(learner: Learner, state: Any, task: Task) -> dict[str, Tensor]:

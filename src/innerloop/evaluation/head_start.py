@@ -19,7 +19,8 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, checked
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks, score_state
+from innerloop.evaluation.chunks import Blocks, chunks, device_of, draw
+from innerloop.evaluation.few_shot import score_state
 from innerloop.learners.transfer.scratch import Scratch
 from innerloop.measurements import (
     Estimate,
@@ -129,7 +130,9 @@ def head_start(
                 f"cannot compare {score} with the {one.likelihood.score} of "
                 f"{type(one).__name__}"
             )
-    selection = next(chunks(learner, tasks, SELECTION, SELECTION, generator))
+    selection = draw(learner, tasks, Blocks(SELECTION, generator)[0]).to(
+        device_of(learner)
+    )
     trained = [_until_converged(one, selection, steps) for one in candidates]
     best = max(trained, key=lambda one: one.quality)
     margin = TOLERANCE * best.improvement
@@ -281,7 +284,7 @@ class HeadStart(Evaluation):
     def measure(
         self, learner: Learner, tasks: TaskDistribution, plan: TestPlan
     ) -> Report:
-        device = next(learner.parameters(), torch.empty(0)).device
+        device = device_of(learner)
         candidates = []
         for rate in RATES:
             with torch.random.fork_rng(devices=[]):

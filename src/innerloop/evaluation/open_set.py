@@ -12,7 +12,7 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.options import Count, Fraction
 from innerloop.engine.scores import roc_auc
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import measured
 from innerloop.evaluation.held_out import rejection_threshold
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 
@@ -87,12 +87,16 @@ class OpenSet(Evaluation):
             return found
 
         wide = tasks.with_ways(ways + self.unknown)
-        batches = chunks(learner, wide, plan.n, 25, plan.generator())
-        parts = [learner.mapped(on_task, batch) for batch in batches]
+
+        def on_batch(batch: Task) -> dict[str, Tensor]:
+            found = learner.mapped(on_task, batch)
+            return {name: values.cpu() for name, values in found.items()}
+
+        parts = measured(learner, wide, on_batch, n=plan.n, generator=plan.generator())
         values = tuple(
             Measurement.of(
                 name,
-                Estimate.of(torch.cat([part[name] for part in parts]).cpu()),
+                Estimate.of(torch.cat([part[name] for part in parts])),
                 plan.n,
                 "%",
                 learner.transductive,

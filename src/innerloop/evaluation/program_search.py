@@ -10,7 +10,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.options import Positive
 from innerloop.evaluation.base import Evaluation
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import chunks
 from innerloop.learners.synthesis.synthesizer import SearchMethod, Synthesizer
 from innerloop.measurements import (
     Estimate,

@@ -64,14 +64,16 @@ class TextEncoder(Prompted):
         hidden = self._project(embedded) + self.positions  # (n, length, inner)
         visible = present
         if prompt is not None:
-            prompts = prompt.to(hidden.dtype).expand(len(x), -1, -1)  # (n, p, inner)
+            prompts = prompt.to(hidden.dtype).expand(
+                x.shape[0], -1, -1
+            )  # (n, p, inner)
             hidden = torch.cat([prompts, hidden], 1)
-            visible = torch.cat([present.new_ones(len(x), len(prompt)), present], 1)
+            visible = torch.cat([present.new_ones(x.shape[0], len(prompt)), present], 1)
         for block in self.blocks:
             hidden, _ = block(hidden, visible[:, None])
         logits = self.weight(x.long()) + self.out(hidden[:, -x.shape[1] :])
         weights = logits.exp() * present[..., None]  # (n, length, 1)
-        counts = weights.new_zeros(len(x), self.vocabulary)
+        counts = weights.new_zeros(x.shape[0], self.vocabulary)
         counts = counts.scatter_add(1, x.long(), weights[..., 0])  # (n, vocabulary)
         meaning = _scaled((weights * embedded).sum(1))  # (n, width)
         return torch.cat([_scaled(counts), self.log_share.exp() * meaning], 1)

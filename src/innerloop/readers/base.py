@@ -77,6 +77,10 @@ class Reader(ABC):
         """Plain data for JSON, from which `from_settings` makes an equal reader."""
         return {e.name: getattr(self, e.name) for e in fields(self)}  # pyright: ignore[reportArgumentType]
 
+    def preprocessing(self) -> dict[str, Any]:
+        """How inputs are read, as plain data, for programs without this package."""
+        return {"kind": self.kind, **self.settings()}
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         return cls(**settings)

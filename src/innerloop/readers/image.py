@@ -132,6 +132,10 @@ class ImageReader(Reader):
     def side(self) -> int:
         return max(self.size)
 
+    def preprocessing(self) -> dict[str, Any]:
+        resampling = {"smaller": self.smaller.name, "larger": self.larger.name}
+        return {**super().preprocessing(), **resampling, "white": 255}
+
     @property
     def drawn(self) -> bool:
         return self.dark_background and self.normalize_strokes

@@ -19,7 +19,8 @@ from innerloop.common_tasks import (
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.evaluation.calibration import Calibration
-from innerloop.evaluation.few_shot import BLOCK, chunks, generators, meta_test
+from innerloop.evaluation.chunks import BLOCK, chunks, generators
+from innerloop.evaluation.few_shot import meta_test
 from innerloop.evaluation.head_start import HeadStart
 from innerloop.measurements import Estimate, Report, TestPlan
 from innerloop.registry import find

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from innerloop.core.descent import Descent
 from innerloop.core.learner import Learner
-from innerloop.engine.progress import report_progress
+from innerloop.engine.sharing import shared
 from innerloop.measurements import Estimate, Measurement, Report, Row, Table, TestPlan
 from innerloop.rl.advantages import mean_return
 from innerloop.rl.environment import Environment
@@ -67,29 +68,38 @@ def rewards(learner: Learner, environment: Environment, plan: TestPlan) -> Tenso
 def _by_episode(learner: Learner, environment: Environment, plan: TestPlan) -> Tensor:
     """The reward of every episode of a trial, (n, episodes)."""
     device = next(learner.parameters(), torch.empty(0)).device
-    found = []
-    for params, rng in _batches(environment, plan, TRIALS_AT_ONCE):
+
+    def play(params: Tensor, rng: torch.Generator) -> Tensor:
         played = rollout(learner, environment, params.to(device), rng)
         reward = played.reward[:, 0].cpu().contiguous()  # (n, steps)
-        found.append(reward.unflatten(1, (environment.episodes, -1)).sum(-1))
-    return torch.cat(found)
+        return reward.unflatten(1, (environment.episodes, -1)).sum(-1)
+
+    return torch.cat(_by_batch(environment, plan, TRIALS_AT_ONCE, play))
 
 
 def baseline_rewards(environment: Environment, plan: TestPlan) -> dict[str, Estimate]:
     """The total reward of a trial of every baseline, on the tasks of `evaluate`."""
-    totals: dict[str, list[Tensor]] = defaultdict(list)
-    done = 0
-    for part in parts(plan):
+    baselines = environment.baselines()
+
+    def total(played: tuple[TestPlan, str]) -> Tensor:
+        part, name = played
         params = environment.params_of(environment.sample(part.n, part.generator()))
-        for name, baseline in environment.baselines().items():
-            own, rng = (
-                torch.Generator().manual_seed(part.seed + offset) for offset in (1, 2)
-            )
-            agent = baseline(environment, own)
-            steps = interact(agent, environment, params, rng, environment.steps)
-            totals[name].append(torch.stack([step.y[:, -2] for step in steps]).sum(0))
-        done += part.n
-        report_progress(done, plan.n)
+        own, rng = (
+            torch.Generator().manual_seed(part.seed + offset) for offset in (1, 2)
+        )
+        agent = baselines[name](environment, own)
+        steps = interact(agent, environment, params, rng, environment.steps)
+        return torch.stack([step.y[:, -2] for step in steps]).sum(0)
+
+    def tasks(played: tuple[TestPlan, str]) -> int:
+        part, name = played
+        return part.n if name == list(baselines)[-1] else 0
+
+    every = [(part, name) for part in parts(plan) for name in baselines]
+    found = shared(every, total, tasks, plan.n)
+    totals: dict[str, list[Tensor]] = defaultdict(list)
+    for (_, name), values in zip(every, found, strict=True):
+        totals[name].append(values)
     return {name: Estimate.of(torch.cat(each)) for name, each in totals.items()}
 
 
@@ -103,20 +113,38 @@ def parts(plan: TestPlan) -> Iterator[TestPlan]:
         seed = int(torch.randint(2**32, (), generator=seeds))
 
 
-def _batches(
-    environment: Environment, plan: TestPlan, size: int
-) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """The parameters (size, p) of the tasks of a plan, at most `size` at once, with the
-    generator of their episodes.
+def _by_batch(
+    environment: Environment,
+    plan: TestPlan,
+    size: int,
+    play: Callable[[Tensor, torch.Generator], Tensor],
+) -> list[Tensor]:
+    """`play(params, rng)` for the tasks of a plan, at most `size` at once: with their
+    parameters (size, p) and the generator of their episodes, which have a seed of their
+    own. Several processes can share them.
     """
-    done = 0
-    for part in parts(plan):
-        rng = part.generator()
-        drawn = environment.params_of(environment.sample(part.n, rng))
-        for params in drawn.split(size):
-            yield params, rng
-            done += len(params)
-            report_progress(done, plan.n)
+    every = list(parts(plan))
+
+    @lru_cache(maxsize=1)
+    def drawn(index: int) -> tuple[tuple[Tensor, ...], list[int]]:
+        rng = every[index].generator()
+        params = environment.params_of(environment.sample(every[index].n, rng))
+        batches = params.split(size)
+        seeds = torch.randint(2**32, (len(batches),), generator=rng)
+        return batches, seeds.tolist()
+
+    def result(piece: tuple[int, int]) -> Tensor:
+        index, at = piece
+        batches, seeds = drawn(index)
+        return play(batches[at], torch.Generator().manual_seed(seeds[at]))
+
+    pieces = [(i, at) for i, p in enumerate(every) for at in range(-(-p.n // size))]
+
+    def tasks(piece: tuple[int, int]) -> int:
+        index, at = piece
+        return min(size, every[index].n - at * size)
+
+    return shared(pieces, result, tasks, plan.n)
 
 
 def _after_updates(
@@ -137,18 +165,14 @@ def _returns(
     device = next(learner.parameters()).device
     at = plan.steps if plan.steps is not None else learner.inner_steps
     updates = at if plan.steps is not None else max(at, UPDATES)
-    found = [
-        torch.stack(
-            [
-                mean_return(played).cpu()
-                for played in adapt_by_acting(
-                    learner, environment, params.to(device), rng, updates=updates
-                )
-            ]
+
+    def play(params: Tensor, rng: torch.Generator) -> Tensor:
+        played = adapt_by_acting(
+            learner, environment, params.to(device), rng, updates=updates
         )
-        for params, rng in _batches(environment, plan, TASKS_AT_ONCE)
-    ]
-    return torch.cat(found, 1), at
+        return torch.stack([mean_return(episodes).cpu() for episodes in played])
+
+    return torch.cat(_by_batch(environment, plan, TASKS_AT_ONCE, play), 1), at
 
 
 def _row(plan: TestPlan, agent: str, estimate: Estimate) -> Row:

@@ -14,7 +14,8 @@ from innerloop.core.likelihood import Gaussian
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
-from innerloop.evaluation.few_shot import chunks, evaluate
+from innerloop.evaluation.chunks import measured
+from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import (
     Estimate,
     Measurement,
@@ -135,14 +136,14 @@ class Curves(TaskDistribution):
             outputs = learner.predict(learner.adapt(task.support), task.query.x)
             return likelihood.nll(outputs, task.query.y)
 
-        losses, best = [], []
-        with torch.no_grad():
-            for batch in chunks(learner, self, plan.n, 25, plan.generator()):
-                losses.append(learner.mapped(loss, batch).cpu())
-                best.append(self.best_loss(batch).cpu())
-        exact = torch.cat(best)
+        @torch.no_grad()
+        def losses(batch: Task) -> tuple[Tensor, Tensor]:
+            return learner.mapped(loss, batch).cpu(), self.best_loss(batch).cpu()
+
+        found = measured(learner, self, losses, n=plan.n, generator=plan.generator())
+        reached, exact = map(torch.cat, zip(*found, strict=True))
         values = {
-            "loss above the exact posterior": torch.cat(losses) - exact,
+            "loss above the exact posterior": reached - exact,
             "loss of the exact posterior": exact,
         }
         row = Row(

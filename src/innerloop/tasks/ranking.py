@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from innerloop.core.learner import Learner
 from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.scores import average_precision, roc_auc
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import measured
 from innerloop.learners.transfer.probe import Probe
 from innerloop.measurements import Estimate, Measurement, Row, TestPlan
 
@@ -73,29 +73,34 @@ def compared(
     """
     own = type(learner).__name__
     methods = {own: by(learner), **baselines()}
-    found: dict[str, list[Tensor]] = {name: [] for name in methods}
+
+    @torch.no_grad()
+    def on_batch(batch: Task) -> dict[str, Tensor]:
+        found = {name: [] for name in methods}
+        for task in batch.unbind():
+            active = task.query.y[:, 1]
+            for name, method in methods.items():
+                scores = method(task)
+                above = average_precision(scores, active) - active.mean()
+                pair = torch.stack([roc_auc(scores, active), above])
+                found[name].append(pair.float().cpu())
+        return {name: torch.stack(pairs) for name, pairs in found.items()}
+
     learner.eval()
-    with torch.no_grad():
-        for batch in chunks(learner, tasks, plan.n, 25, plan.generator()):
-            for task in batch.unbind():
-                active = task.query.y[:, 1]
-                for name, method in methods.items():
-                    scores = method(task)
-                    above = average_precision(scores, active) - active.mean()
-                    pair = torch.stack([roc_auc(scores, active), above])
-                    found[name].append(pair.float().cpu())
+    parts = measured(learner, tasks, on_batch, n=plan.n, generator=plan.generator())
     rows = []
-    values = {name: torch.stack(pairs) for name, pairs in found.items()}  # (n, 2)
+    # (n, 2)
+    values = {name: torch.cat([part[name] for part in parts]) for name in methods}
     for name, pairs in values.items():
-        measured = {"roc_auc": pairs[:, 0], "delta_auprc": pairs[:, 1]}
+        scores = {"roc_auc": pairs[:, 0], "delta_auprc": pairs[:, 1]}
         if name != own:
-            measured[f"roc_auc of {own} minus this"] = values[own][:, 0] - pairs[:, 0]
+            scores[f"roc_auc of {own} minus this"] = values[own][:, 0] - pairs[:, 0]
         rows.append(
             Row(
                 {**plan.labels, "method": name},
                 tuple(
                     Measurement.of(title, Estimate.of(each), plan.n)
-                    for title, each in measured.items()
+                    for title, each in scores.items()
                 ),
             )
         )

@@ -79,4 +79,4 @@ class NEAT(NEATLearner):
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         x = pad(x.flatten(1), (0, self.y_dim + 1))  # (m, inputs)
-        return self.network(x, state.expand(len(x), -1))[0]
+        return self.network(x, state.expand(x.shape[0], -1))[0]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import State, Streaming
+from innerloop.core.learner import SEQUENTIAL, State, Streaming
 from innerloop.core.likelihood import Categorical, Likelihood, Metrics
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.learners.feature_learner import FeatureLearner
@@ -47,6 +47,7 @@ class Recurrent(FeatureLearner):
     kinds = ("classes", "reals", "bits")
     sequences = True
     fixed_ways = True
+    export_problem = SEQUENTIAL
     # whether `step` also takes memory and inputs with a leading axis of tasks
     batched_step: ClassVar[bool] = False
 

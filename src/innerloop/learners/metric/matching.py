@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerloop.core.learner import Learner
+from innerloop.core.learner import SEQUENTIAL, Learner
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
@@ -71,6 +71,7 @@ class MatchingNet(Learner):
             )
         self.log_scale = log_parameter(self.scale)
         if self.contextual:
+            self.export_problem = SEQUENTIAL
             self.forwards = LSTMCell(self.features, self.features)
             self.backwards = LSTMCell(self.features, self.features)
             self.attending = LSTMCell(2 * self.features, self.features)

@@ -90,7 +90,7 @@ class RelationNet(Learner):
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         maps = self.encoder(x)  # (m, c, h, w)
-        m, ways = len(maps), len(state)
+        m, ways = maps.shape[0], state.shape[0]
         classes = state.to(maps.dtype).expand(m, *state.shape)  # (m, ways, c, h, w)
         queries = maps[:, None].expand(m, *state.shape)
         pairs = torch.cat([classes, queries], 2)  # (m, ways, 2 c, h, w)

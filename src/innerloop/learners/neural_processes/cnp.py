@@ -63,4 +63,4 @@ class CNP(Learner):
         return self.pairs(support).mean(0)  # (width,)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return self.decoder(torch.cat([x.flatten(1), state.expand(len(x), -1)], -1))
+        return self.decoder(torch.cat([x.flatten(1), state.expand(x.shape[0], -1)], -1))

@@ -70,7 +70,7 @@ class EncoderDecoder(Learner):
         return self.bottleneck(self.pairs(support).mean(0))  # (code,)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return self.decoder(torch.cat([x.flatten(1), state.expand(len(x), -1)], -1))
+        return self.decoder(torch.cat([x.flatten(1), state.expand(x.shape[0], -1)], -1))
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
         support, query = task

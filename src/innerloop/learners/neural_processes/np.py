@@ -60,4 +60,4 @@ class NP(LatentProcess):
         return self.pairs(support).mean(0)  # (width,)
 
     def context(self, representation: Tensor, x: Tensor) -> Tensor:
-        return representation.expand(len(x), -1)
+        return representation.expand(x.shape[0], -1)

@@ -84,4 +84,4 @@ class LatentProcess(Learner):
         return self.likelihood.nll(outputs, both.y) + kl, {**metrics, "kl": kl.detach()}
 
     def _decode(self, x: Tensor, r: Tensor, z: Tensor) -> Tensor:
-        return self.decoder(torch.cat([x.flatten(1), r, z.expand(len(x), -1)], -1))
+        return self.decoder(torch.cat([x.flatten(1), r, z.expand(x.shape[0], -1)], -1))

@@ -36,7 +36,7 @@ class ContextNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.encoder(x).flatten(1)  # (n, features)
-        context = self.context.to(z.dtype).expand(len(z), -1)  # (n, size)
+        context = self.context.to(z.dtype).expand(z.shape[0], -1)  # (n, size)
         return self.mixed(torch.cat([z, context], 1))
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from innerloop.core.learner import SOLVES
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
@@ -48,6 +49,7 @@ class ClosedFormHead(FeatureLearner):
         weight_decay=0.01,
     )
     regression_defaults: ClassVar[dict[str, Any]] = {"scale": 1.0}
+    export_problem = SOLVES
 
     def __post_init__(self) -> None:
         if self.likelihood not in (Categorical(), Gaussian()):

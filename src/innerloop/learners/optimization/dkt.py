@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from innerloop.core.learner import SOLVES
 from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Positive
@@ -61,6 +62,7 @@ class DKT(FeatureLearner):
         "similarity": "rbf",
         "likelihood": Gaussian(learned_scale=True),
     }
+    export_problem = SOLVES
     defaults = MetaTrainConfig(
         ways=5, shots=1, queries=5, batch=4, optimizer="Adam", lr=1e-3
     )

@@ -54,6 +54,7 @@ class ESMAML(Remembering):
     likelihood: Likelihood = Categorical()
 
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
+    export_problem = "its perturbations are chosen by a number that a step computes"
     defaults = MetaTrainConfig(
         queries=5, batch=8, optimizer="Adam", lr=2e-3, meta_gradient="es"
     )

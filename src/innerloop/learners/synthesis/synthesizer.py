@@ -36,6 +36,7 @@ class Synthesizer(Learner):
     seconds: Positive = 1.0
 
     kinds = ("programs",)
+    export_problem = "it searches for a program"
 
     @abstractmethod
     def search(self, support: Examples, method: SearchMethod, seconds: float) -> Tensor:

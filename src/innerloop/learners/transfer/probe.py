@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.core.learner import SOLVES
 from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.options import Positive
@@ -70,6 +71,7 @@ class Probe(FeatureLearner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes",)
+    export_problem = SOLVES
     defaults = MetaTrainConfig(ways=5, shots=5, queries=10, batch=4)
 
     @classmethod

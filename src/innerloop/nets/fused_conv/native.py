@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,19 @@ from innerloop.nets.fused_conv.loading import library
 # up to so many input channels, a convolution's result is computed again for the way
 # back instead of being kept
 CHEAP = 3
+
+
+_switched_off: ContextVar[bool] = ContextVar("switched_off", default=False)
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Within this context, torch computes every block, in the current thread."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
 
 
 class Settings(NamedTuple):
@@ -90,6 +105,7 @@ def usable(
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0  # it has no forward-mode derivative
+        or _switched_off.get()
     ):
         return False
     if (
