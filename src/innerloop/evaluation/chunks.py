@@ -15,7 +15,7 @@ from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine.options import Count, checked
 from innerloop.engine.progress import report_progress
 from innerloop.engine.sharing import shared
-from innerloop.metagrad.backprop import CHUNK_NUMBERS
+from innerloop.metagrad.base import CHUNK_NUMBERS
 
 BLOCK = 25  # tasks drawn from one seed
 SEEDS = 2**32  # torch's CPU generator reads no more bits of a seed
