@@ -42,6 +42,14 @@ def headed() -> nn.Module:
     return Headed(conv(), 64, 3)
 
 
+class Mean(nn.Module):
+    """Each input minus the mean of its numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean(-1, keepdim=True)
+        return x - mean
+
+
 LEARNERS: dict[str, Any] = {
     "prototypes of images": lambda: ProtoNet.build(IMAGES, encoder=conv()),
     "gradient steps on images": lambda: MAML.build(
@@ -49,6 +57,7 @@ LEARNERS: dict[str, Any] = {
     ),
     "prototypes": lambda: ProtoNet.build(VECTORS, encoder="mlp", metric="cosine"),
     "attention to the support set": lambda: MatchingNet.build(VECTORS, encoder="mlp"),
+    "operations named as results": lambda: ProtoNet.build(VECTORS, encoder=Mean()),
     "a network that compares": lambda: RelationNet.build(VECTORS),
     "only the head adapts": lambda: MAML.build(VECTORS, net="mlp", adapted="head"),
     "a head from prototypes": lambda: MAML.build(VECTORS, net="mlp", head="prototype"),
@@ -143,6 +152,14 @@ def test_weights_that_do_not_adapt_are_no_part_of_the_state(tmp_path: Path) -> N
     ]
 
 
+class OneSize(ProtoNet):
+    """A learner whose operations depend on the number of examples."""
+
+    def adapt(self, support: Examples) -> torch.Tensor:
+        shares = torch.full((len(support.x),), 1 / len(support.x))
+        return super().adapt(support) + shares @ self.embed(support.x)
+
+
 @pytest.mark.parametrize(
     ("learner", "reason"),
     [
@@ -152,6 +169,7 @@ def test_weights_that_do_not_adapt_are_no_part_of_the_state(tmp_path: Path) -> N
             lambda: MatchingNet.build(VECTORS, contextual=True),
             "MatchingNet .* one after the other",
         ),
+        (lambda: OneSize.build(VECTORS), "OneSize .* for one number of examples"),
         (lambda: ProtoNet(nn.Flatten()), r"build it by ProtoNet.build\(spec"),
     ],
 )

@@ -108,12 +108,19 @@ class ONNX(Format):
                 f"ONNX cannot hold this program ({reason:.150}): try the format torch"
             ) from error
         assert made is not None
+        _rename(made.model.graph, {*inputs, *outputs})
         made.model.metadata_props[ABOUT] = about
         return made.model_proto.SerializeToString()
 
     def runner(self, content: bytes) -> Runner:
         ort: Any = import_module("onnxruntime")
-        session = ort.InferenceSession(content)
+        try:
+            session = ort.InferenceSession(content)
+        except Exception as error:  # of onnxruntime: of any type
+            raise InnerloopError(
+                f"onnxruntime cannot read this program ({error!s:.150}): try the "
+                "format torch"
+            ) from error
         names = [given.name for given in session.get_inputs()]
 
         def run(*tensors: Tensor) -> list[Tensor]:
@@ -121,3 +128,14 @@ class ONNX(Format):
             return [torch.from_numpy(array) for array in session.run(None, arrays)]
 
         return run
+
+
+def _rename(graph: Any, names: set[str]) -> None:
+    """Other names for what a graph computes on the way, where it has one of `names`:
+    the exporter calls results by their operation, such as "mean".
+    """
+    ends = {id(value) for value in graph.outputs}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names and id(value) not in ends:
+                value.name = f"{value.name}.inside"

@@ -210,11 +210,13 @@ def _exported(
     except InnerloopError:
         raise
     except Exception as error:  # of torch or of a learner: of any type
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InnerloopError(
-            f"{name} cannot be exported: its operations depend on values or sizes "
-            f"({reason:.120})"
-        ) from error
+        text = " ".join(str(error).split())
+        reason = (
+            "its operations are for one number of examples"
+            if "Constraints violated" in text
+            else f"torch cannot trace its operations: {text:.120}"
+        )
+        raise InnerloopError(f"{name} cannot be exported: {reason}") from error
 
 
 @contextlib.contextmanager
