@@ -41,11 +41,13 @@ class Exact(Velocity):
 
 
 class Constant(Exact):
-    """The mean of the examples, or 0 without examples, as the velocity."""
+    """The mean of the examples, or 1 without examples, as the velocity."""
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, used: Tensor) -> Tensor:
         mean = (tokens * used[..., None, None]).sum((1, 2))
-        return (mean / used.sum(1, keepdim=True).clamp_min(1))[:, None].expand_as(x)
+        number = used.sum(1, keepdim=True)
+        mean = torch.where(number > 0, mean / number.clamp_min(1), 1.0)
+        return mean[:, None].expand_as(x)
 
 
 def gaussian_task(shots: int, queries: int) -> tuple[Task, Tensor]:
@@ -95,7 +97,8 @@ def test_guidance_extrapolates_from_no_examples(guidance: float) -> None:
         each.generate(task.support, 5, torch.Generator().manual_seed(0))
         for each in (learner, without)
     )
-    torch.testing.assert_close(found - noise, guidance * means[:, None].expand(3, 5, 4))
+    expected = 1 + guidance * (means[:, None].expand(3, 5, 4) - 1)
+    torch.testing.assert_close(found - (noise - 1), expected)
 
 
 def test_a_velocity_uses_some_examples_of_its_class_in_training_and_else_all() -> None:
@@ -124,7 +127,7 @@ def test_classes_of_different_sizes_use_their_own_examples() -> None:
     found = learner.generate(support, 1, torch.Generator().manual_seed(0))
     noise = zero.generate(support, 1, torch.Generator().manual_seed(0))
     means = torch.stack([x[:1].mean(0), x[1:3].mean(0), x[3:].mean(0)])
-    torch.testing.assert_close((found - noise)[:, 0], means)
+    torch.testing.assert_close((found - (noise - 1))[:, 0], means)
 
 
 @pytest.mark.parametrize("spec", [SPEC, IMAGES])
