@@ -105,7 +105,8 @@ def main() -> None:
             delay = chance.uniform(0.1, 1) * usual
             code, victim = killed(folder, line, delay, chance)
             took = time.monotonic() - began
-            if not victim:
+            if not victim:  # it had ended before: the machine has less to do now
+                usual = min(usual, took)
                 continue
             kills += 1
             equal = code == 0 and same(folder, whole)

@@ -150,6 +150,8 @@ def bound(
     for name in names:
         found = compare(name, options.rounds, options.seconds)
         if rank == 0:
+            shown = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
+            print(f"{name}: {shown}", flush=True)
             queue.put((name, found))
 
 
