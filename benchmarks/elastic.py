@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def main() -> None:
                 print((folder.parent / f"{folder.name}.txt").read_text())
     print(f"{alike} of {kills} with the weights of an undisturbed training")
     values = {"kills": kills, "same weights": alike}
-    found = row({}, {**values, "seconds lost": torch.tensor(lost).median()})
+    found = row({}, {**values, "seconds lost": statistics.median(lost)})
     finish(table("elastic", [found]), options)
     raise SystemExit(alike != kills)
 
