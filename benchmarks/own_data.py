@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from innerloop import Examples, Probe, TaskSpec, load
 from innerloop.engine.errors import InnerloopError
-from innerloop.evaluation.few_shot import chunks
+from innerloop.evaluation.chunks import chunks
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.measurements import Report, Table
 from innerloop.readers.encoded import encoded_reader, usual_reader
