@@ -14,7 +14,7 @@ import click
 from innerloop.cli.output import SafeStream
 from innerloop.engine import torchrun
 from innerloop.engine.did_you_mean import did_you_mean
-from innerloop.engine.errors import InnerloopError, LostWorkerError
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.memory import tune_allocator
 
 # name: one line of help; `innerloop.cli.NAME` holds the command
@@ -147,12 +147,11 @@ def _run(arguments: list[str]) -> int:
         if not torchrun.local_rank():
             print("innerloop: interrupted", file=sys.stderr)
         return 130
-    except (InnerloopError, OSError) as error:
-        if os.environ.get("INNERLOOP_TRACEBACK"):
-            raise
-        # the processes of one machine have the same errors
-        code = 2 if torchrun.local_rank() else _fail(str(error))
-        return 75 if isinstance(error, LostWorkerError) else code
+    except InnerloopError as error:
+        _show(error)
+        return error.exit_code
+    except OSError as error:
+        return _show(error)
     except MemoryError:
         return _fail(TOO_LARGE)
     except (RuntimeError, TypeError, OverflowError) as error:
@@ -160,6 +159,13 @@ def _run(arguments: list[str]) -> int:
             raise
         return _fail(TOO_LARGE)
     return code or 0
+
+
+def _show(error: Exception) -> int:
+    if os.environ.get("INNERLOOP_TRACEBACK"):
+        raise error
+    # the processes of one machine have the same errors
+    return 2 if torchrun.local_rank() else _fail(str(error))
 
 
 def _fail(message: str, ctx: click.Context | None = None) -> int:

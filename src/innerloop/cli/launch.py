@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from innerloop.engine.errors import InnerloopError
+from innerloop.engine.cores import cores
+from innerloop.engine.errors import InnerloopError, LostWorkerError
 
 RESTARTS = 10  # how often the processes are started again after one has died
 GRACE = 60  # seconds to save in
-LOST = 75  # exit code of a command whose other processes have died
 
 
 def launch(words: list[str], processes: int) -> int:
@@ -60,7 +60,7 @@ def _work(words: list[str]) -> int:
     from innerloop.cli import main
 
     code = main(words)
-    if code == LOST:
+    if code == LostWorkerError.exit_code:
         raise SystemExit(code)
     return code
 
@@ -68,8 +68,7 @@ def _work(words: list[str]) -> int:
 @contextmanager
 def _environment(processes: int) -> Iterator[None]:
     """The environment of the processes: each has its share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    threads = str(max(1, (cores or os.cpu_count() or 1) // processes))
+    threads = str(max(1, cores() // processes))
     before = os.environ.copy()
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     os.environ.setdefault("MKL_NUM_THREADS", threads)

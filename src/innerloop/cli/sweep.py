@@ -54,21 +54,13 @@ def run(
 
 
 def _labels(trial: Any) -> str:
-    return ", ".join(f"{n}={v}" for n, v in _values(trial).items())
-
-
-def _values(trial: Any) -> dict[str, Any]:
-    """What is varied, by the last part of its name, with three digits."""
-    return {
-        name.rpartition(".")[2]: float(f"{v:.3g}") if isinstance(v, float) else v
-        for name, v in trial.values.items()
-    }
+    return ", ".join(f"{n}={v}" for n, v in trial.labels.items())
 
 
 def _row(trial: Any) -> Any:
     from innerloop.measurements import Row
 
-    labels = _values(trial) | {
+    labels = trial.labels | {
         "steps": trial.steps,
         "state": trial.state,
         "run": trial.run.name,

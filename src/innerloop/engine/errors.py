@@ -7,9 +7,17 @@ code, and keeps its traceback.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class InnerloopError(ValueError):
-    """Bad input. The message says what is wrong, what is expected and what to do."""
+    """Bad input. The message says what is wrong, what is expected and what to do.
+
+    Class variables:
+        exit_code: of a command that ends by it.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class InnerloopTypeError(InnerloopError, TypeError):
@@ -30,3 +38,5 @@ class DivergenceError(InnerloopError, FloatingPointError):
 
 class LostWorkerError(InnerloopError):
     """Another process of the same training has ended, or cannot be reached."""
+
+    exit_code = 75

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError
 from innerloop.processes import PATIENCE, Job, launch
 from innerloop.runs import Run, RunError, file_name, write_atomically
 from innerloop.studies.results import Result, Results
 from innerloop.studies.study import Study, StudyError, StudyRow, Test
-from innerloop.studies.system import cores, system
+from innerloop.studies.system import system
 
 LIMIT = 100 * 3600.0  # seconds of a process
 TICK = 0.25  # seconds between looks at the processes

@@ -67,7 +67,7 @@ class SweepPlan:
         """Raises InnerloopError where validation scores would not be comparable, or are
         of classes that are trained on.
         """
-        found: dict[str, str] = {}
+        found: list[str] = []
         combinations = product(*(axis.values for axis in self.axes))
         for values in [next(combinations), *self._one_changed()]:
             resolved, setup = applied(
@@ -85,9 +85,10 @@ class SweepPlan:
                     "settings: keep them out of training (--holdout, where the tasks "
                     "have it)"
                 )
-            found.setdefault(held_out.describe(), str(values))
-        if len(found) > 1:
-            first, second = list(found)[:2]
+            found.append(held_out.describe())
+        first = found[0]
+        second = next((other for other in found if other != first), None)
+        if second is not None:
             raise InnerloopError(
                 f"the trainings would be validated on other tasks ({first}; {second}), "
                 "so their scores could not be compared: vary other options"

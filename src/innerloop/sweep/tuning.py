@@ -56,6 +56,14 @@ class Trial:
     better: int = 1
 
     @property
+    def labels(self) -> dict[str, Any]:
+        """Its values by the last part of their place, numbers with three digits."""
+        return {
+            place.rpartition(".")[2]: float(f"{v:.3g}") if isinstance(v, float) else v
+            for place, v in self.values.items()
+        }
+
+    @property
     def rank(self) -> float:
         """For sorting, the best first."""
         if self.score is None or not math.isfinite(self.score.mean):
