@@ -160,7 +160,7 @@ def test_its_options_are_in_help_and_lists(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "words"),
     [
         (["--noise", "6"], "noise must be at least 0 and at most 5"),
-        (["--noise", "x"], "'x' is not a number"),
+        (["--noise", "x"], "noise must be a number; got 'x'"),
         (["--style", "wild"], "style must be one of plain, fancy"),
         (["--factor", "0"], "factor must be greater than 0"),
         (["--nose", "1"], "did you mean '--noise'?"),

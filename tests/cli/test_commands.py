@@ -106,6 +106,14 @@ def test_help_shows_the_sizes_of_tasks_that_training_uses(
         assert text.endswith(f"default: {value}")
 
 
+@pytest.mark.parametrize("switch", ["--resume", "--paper", "--supervised", "--help"])
+def test_a_switch_may_precede_the_learner(
+    switch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli(f"train {switch} maml sinusoid --help")
+    assert "--inner-lr" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -42,7 +42,7 @@ def test_values_have_the_type_of_their_option(text: str, axis: Axis) -> None:
         ("inner_lr=0.1", "an experiment has no option 'inner_lr'"),
         ("net.width=1", "write learner.NAME"),
         ("learner.inner_rate=1", "did you mean"),
-        ("learner.inner_lr=fast", "must be float"),
+        ("learner.inner_lr=fast", "must be a number"),
         ("learner.inner_lr=-1", "at least 0"),
         ("learner.first_order=maybe", "yes or no"),
         ("learner.inner_lr=1..0.1", "the smaller one first"),

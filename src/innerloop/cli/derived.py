@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.types import BoolParamType
 
 from innerloop.cli.flags import Flag, SectionedCommand, flags
 from innerloop.engine.errors import InnerloopError
-
-# flags without a value, beside those that start with --no-
-SWITCHES = {
-    *("--resume", "--paper", "--help", "-h"),
-    *("--decay", "--supervised", "--stopping"),
-}
+from innerloop.engine.options import options
+from innerloop.engine.training_config import MetaTrainConfig
 
 
 class DerivedCommand(SectionedCommand):
@@ -30,21 +27,30 @@ class DerivedCommand(SectionedCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)
         taken = {name for param in self.own for name in param.opts}
+        switches = set(self.get_help_option_names(ctx)).union(
+            *(param.opts for param in self.own if isinstance(param.type, BoolParamType))
+        )
+        with_values = [word for word in args if word not in switches]
         try:
-            self.params = [*self.own, *self.derive(args, taken)]
+            self.params = [*self.own, *self.derive(with_values, taken)]
         except InnerloopError as error:
             raise click.UsageError(str(error), ctx) from error
         return super().parse_args(ctx, args)
 
 
 def words_of(arguments: list[str]) -> list[str]:
-    """The words of a command line that are no flags and no values of flags."""
+    """The words of a command line that are no flags and no values of flags. Flags
+    without a value are those of the training configuration, and those that start with
+    --no-.
+    """
     found, skip = [], False
+    training = options(MetaTrainConfig).values()
+    switches = {option.flag for option in training if option.type is bool}
     for word in arguments:
         if skip:
             skip = False
         elif word.startswith("-"):
-            skip = "=" not in word and word not in SWITCHES and word[:5] != "--no-"
+            skip = "=" not in word and word not in switches and word[:5] != "--no-"
         else:
             found.append(word)
     return found

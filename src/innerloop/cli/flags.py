@@ -29,14 +29,7 @@ class OptionType(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:
         try:
-            value = self.option.type(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not {'an' if self.name[0] in 'aeiou' else 'a'} "
-                f"{self.name}"
-            )
-        try:
-            return self.option.check(value)
+            return self.option.parse(value)
         except InnerloopError as error:
             self.fail(str(error))
 

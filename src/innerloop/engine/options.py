@@ -95,6 +95,19 @@ class Option:
         text = repr(value) if self.type is float else str(value)
         return [f"{flag}={text}"] if text[:1] == "-" else [flag, text]
 
+    def parse(self, word: str) -> Any:
+        """A word of a command line as a value; yes and no for True and False.
+
+        Raises InnerloopError for a word that is no value of the option.
+        """
+        switches = {"yes": True, "no": False}
+        try:
+            value = switches[word] if self.type is bool else self.type(word)
+        except (KeyError, ValueError) as error:
+            kind = "yes or no" if self.type is bool else _ARTICLES[self.type]
+            raise InnerloopError(f"{self.name} must be {kind}; got {word!r}") from error
+        return self.check(value)
+
     def check(self, value: Any, owner: str = "") -> Any:
         """The value, converted from int to float where that is lossless.
 

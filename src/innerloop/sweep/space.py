@@ -46,10 +46,10 @@ class Axis:
         option = _option(place, experiment)
         if ".." not in found:
             words = found.split(",")
-            return cls(place, tuple(_value(option, place, word) for word in words))
+            return cls(place, tuple(map(option.parse, words)))
         scale = "log" if found.endswith(":log") else "linear"
         ends = found.removesuffix(":log").split("..", 1)
-        low, high = (_value(option, place, word) for word in ends)
+        low, high = map(option.parse, ends)
         if option.type not in (int, float) or not low < high:
             raise InnerloopError(
                 f"a range of {place} must be two numbers, the smaller one first; got "
@@ -107,14 +107,3 @@ def _option(place: str, experiment: Experiment) -> Option:
             f"{did_you_mean(name, list(known))}"
         )
     return known[name]
-
-
-def _value(option: Option, place: str, word: str) -> Any:
-    """A word as a value of an option."""
-    switches = {"yes": True, "no": False}
-    try:
-        value = switches[word] if option.type is bool else option.type(word)
-    except (KeyError, ValueError) as error:
-        kind = "yes or no" if option.type is bool else option.type.__name__
-        raise InnerloopError(f"{place} must be {kind}; got {word!r}") from error
-    return option.check(value)
