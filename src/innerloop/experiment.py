@@ -554,7 +554,12 @@ class Setup:
         learner = experiment.build_learner().to(check_device(experiment.device))
         self.meta_gradient.check(learner, self.tasks)
         if experiment.init_from is not None:
-            copy_networks(learner, load(experiment.init_from), experiment.init_from)
+            run = experiment.init_from
+            copied = copy_networks(learner, load(run), run)
+            if experiment.config.pretrained_lr is not None:
+                for name, network in learner.named_modules():
+                    if name.removeprefix("net.") in copied:
+                        network.pretrained = True  # pyright: ignore[reportArgumentType]
         return learner
 
     @property

@@ -303,6 +303,26 @@ def test_networks_are_copied_whole_or_not_at_all() -> None:
     assert all(torch.equal(copied[name], stored[name]) for name in stored)
 
 
+def test_copied_networks_may_have_a_learning_rate_of_their_own(
+    tmp_path: Path,
+) -> None:
+    sizes = "strokes --encoder conv4 --ways 2 --queries 1 --steps 1"
+    assert cli(f"train protonet {sizes} --out", tmp_path / "a") == 0
+    source = innerloop.load(tmp_path / "a")
+
+    def moves(line: str) -> bool:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert cli(f"train {line} --init-from", tmp_path / "a", "--out", out) == 0
+        own = dict(innerloop.load(out).named_parameters())
+        copied = {n: p for n, p in source.named_parameters() if n in own}
+        assert copied
+        return any(not torch.equal(own[n], p) for n, p in copied.items())
+
+    line = "versa strokes --encoder conv4 --ways 2 --queries 2 --batch 1 --steps 2"
+    assert moves(line)
+    assert not moves(f"{line} --pretrained-lr 0")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

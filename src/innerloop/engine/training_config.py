@@ -9,6 +9,7 @@ from innerloop.engine.options import (
     Count,
     CountOrZero,
     Fraction,
+    NonNegative,
     Positive,
     check_options,
 )
@@ -29,7 +30,8 @@ class MetaTrainConfig:
         optimizer: name of an optimizer in torch.optim.
         lr: its learning rate.
         pretrained_lr: its learning rate for pretrained networks that are trained
-            further, such as "minilm:all".
+            further, 0 to leave them as they are; by default 0.00005 for an encoder such
+            as "minilm:all", and `lr` for networks copied from another run.
         momentum: its momentum, for optimizers with that option (SGD, RMSprop).
         weight_decay: its weight decay.
         warmup: share of training in which the learning rate rises linearly.
@@ -48,7 +50,7 @@ class MetaTrainConfig:
     meta_gradient: str = "backprop"
     optimizer: str = "AdamW"
     lr: Positive = 1e-3
-    pretrained_lr: Positive = 5e-5
+    pretrained_lr: NonNegative | None = None
     momentum: Fraction = 0.0
     weight_decay: Fraction = 0.0
     warmup: Fraction = 0.03

@@ -108,11 +108,12 @@ def build_optimizer(learner: Learner, config: MetaTrainConfig) -> torch.optim.Op
         if getattr(module, "pretrained", False)
         for parameter in module.parameters()
     }
+    pretrained_lr = 5e-5 if config.pretrained_lr is None else config.pretrained_lr
     groups = [
         {"params": chosen, "lr": lr}
         for chosen, lr in (
             ([p for p in trainable if p not in pretrained], config.lr),
-            ([p for p in trainable if p in pretrained], config.pretrained_lr),
+            ([p for p in trainable if p in pretrained], pretrained_lr),
         )
         if chosen
     ]
