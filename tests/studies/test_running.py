@@ -195,6 +195,22 @@ def test_a_script_measures_all_tests_at_once_whatever_their_flags(
     assert stored.tests["5"]["as"] == "1"
 
 
+def test_runs_are_compared_by_the_names_of_their_rows(
+    tmp_path: Path, run: Callable[..., list[Trial]]
+) -> None:
+    text = '[tests]\n"difference" = {report = true}\n'
+    for name, rate in (("A 'x'", 0.1), ("B", 0.2)):
+        train = f"maml {TINY} --steps 1 --lr {rate}"
+        text += f'[[row]]\nname = "{name}"\nid = "{name[0].lower()}"\nhidden = true\n'
+        text += f'train = "{train}"\n'
+    text += '[[row]]\nname = "A and B"\nscript = "compare {a} {b} --tasks 3"\n'
+    assert states(run(parse("mine", tomllib.loads(text)))) == ["done"] * 3
+    (stored,) = (r for r in results(tmp_path) if r.row == "a-and-b")
+    scores, pairs = stored.tests["difference"]["report"]["tables"]
+    assert [row["labels"]["run"] for row in scores["rows"]] == ["A 'x'", "B"]
+    assert pairs["title"] == "difference to A 'x', paired by task"
+
+
 def test_a_script_that_is_not_there_is_named(
     tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:

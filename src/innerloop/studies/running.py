@@ -212,13 +212,15 @@ class Runner:
 
     def _start_script(self, trial: Trial) -> None:
         script, *words = self._words(trial, trial.row.script)
-        path = Path(__file__).resolve().parents[3] / script
-        if not path.is_file():
-            trial.state = "failed"
-            trial.text = f"{script} is in the source tree only"
-            return
+        if script.endswith(".py"):
+            path = Path(__file__).resolve().parents[3] / script
+            if not path.is_file():
+                trial.state = "failed"
+                trial.text = f"{script} is in the source tree only"
+                return
+            script = str(path)
         file = str(trial.test_file(Test("")).resolve())
-        self._start(trial, [str(path), *words, "--json", file])
+        self._start(trial, [script, *words, "--json", file])
 
     def _words(self, trial: Trial, line: str) -> list[str]:
         for key, other in trial.needs.items():
@@ -305,7 +307,7 @@ class Runner:
         tests = {}
         for test in trial.tests:
             try:
-                report = json.loads(trial.test_file(test).read_text("utf-8"))
+                report = self._read_report(trial, test)
             except (OSError, ValueError):
                 return
             report = {key: report[key] for key in ("tables", "notes", "context")}
@@ -326,6 +328,13 @@ class Runner:
             )
         )
         trial.state, trial.progress, trial.text = "done", 1.0, ""
+
+    def _read_report(self, trial: Trial, test: Test) -> dict[str, Any]:
+        """A report, in which the runs that it uses have the names of their rows."""
+        text = trial.test_file(test).read_text("utf-8")
+        for other in trial.needs.values():
+            text = text.replace(other.folder.name, json.dumps(other.row.name)[1:-1])
+        return json.loads(text)
 
     def _details(self, trial: Trial) -> dict[str, Any]:
         run = Run(trial.folder)

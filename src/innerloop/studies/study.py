@@ -1,7 +1,7 @@
 """Studies: trainings and tests that belong together, as TOML files.
 
-A study is a table of rows. A row is a command line of `innerloop train`, or of a
-script, and its cells are tests, each the flags of `innerloop test`:
+A study is a table of rows. A row is a command line of `innerloop train`, of another
+command, or of a script, and its cells are tests, each the flags of `innerloop test`:
 
     title = "Omniglot"
     seeds = 3
@@ -98,8 +98,8 @@ class StudyRow:
     Args:
         name: as the tables show it.
         train: arguments of `innerloop train`, without --out and --seed; or
-        script: a command line of `python`, which writes a report to the file that
-            follows as --json.
+        script: a command line of `python`, or of another command of `innerloop`, such
+            as compare, which writes a report to the file that follows as --json.
         tests: names of the tests (default: all of the study; none of a hidden row).
         published: published figures by test.
         source: of the published figures.
