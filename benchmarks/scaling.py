@@ -30,6 +30,11 @@ from innerloop.metagrad.meta_train import build_optimizer, meta_train
 
 Workload = dict[str, Any]
 WORKLOADS: dict[str, Workload] = {
+    "MAML, 5-way 1-shot, 32 tasks": {
+        "learner": "maml",
+        "tasks": {"name": "omniglot", "options": {"ways": 5, "shots": 1}},
+        "training": {"batch": 32},
+    },
     "MAML, 5-way 1-shot, 8 tasks": {
         "learner": "maml",
         "tasks": {"name": "omniglot", "options": {"ways": 5, "shots": 1}},
