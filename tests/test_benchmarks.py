@@ -38,6 +38,7 @@ SMALLEST = {
     "continual.py": "{out}/report.json --plot {out}/figure.png",
     "curves.py": "{classifier} {quadratics} --plot {out}/figure.png",
     "evolution.py": "--share 0.0001",
+    "growth.py": "--rounds 1 --only protonet --vary queries",
     "heads.py": "--repeats 1",
     "load.py": "--users 3 --seconds 2 --pause 0.5",
     "molecules.py": "--minutes 0.01 --tasks 20 --molecules scaffold "
@@ -60,6 +61,7 @@ RUNS = {
 }
 REAL_DATA = (
     *("baselines.py", "molecules.py", "sheets.py", "curves.py", "own_data.py"),
+    "growth.py",
     "advice.py",
 )
 

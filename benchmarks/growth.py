@@ -1,0 +1,111 @@
+"""How the time of a meta-step grows with what is chosen: the number of tasks, ways,
+examples, and inner steps.
+
+    python benchmarks/growth.py --rounds 5
+
+MAML and ProtoNet on Omniglot, one process, one thread. Every setting differs from the
+first one of its learner in one number. Settings are measured in turn, one meta-step
+each; the figure is the median over rounds, in milliseconds and relative to the first.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from reporting import finish, parser_of, row, table
+
+from innerloop.experiment import Experiment
+from innerloop.metagrad import meta_train
+from innerloop.metagrad.meta_train import build_optimizer
+
+BASE = {"tasks": 4, "ways": 5, "shots": 1, "queries": 15}
+BASES: dict[str, dict[str, int]] = {
+    "maml": {**BASE, "inner steps": 5},
+    "protonet": BASE,
+}
+VARIED = {
+    "tasks": (8, 16, 32),
+    "ways": (10, 20),
+    "shots": (5, 10),
+    "queries": (5, 30),
+    "inner steps": (1, 10, 20),
+}
+WARM_UP = 4  # meta-steps, in which gradients are recorded
+
+
+class Setting:
+    """A training that takes one meta-step after the other.
+
+    Args:
+        learner: its name.
+        numbers: of tasks, ways, shots, queries and inner steps.
+    """
+
+    def __init__(self, learner: str, numbers: dict[str, int]):
+        self.learner, self.numbers = learner, numbers
+        steps = {"inner_steps": n} if (n := numbers.get("inner steps")) else {}
+        sizes = {name: numbers[name] for name in ("ways", "shots", "queries")}
+        line: dict[str, Any] = {
+            "learner": {"name": learner, "options": steps},
+            "tasks": {"name": "omniglot", "options": sizes},
+            "training": {"batch": numbers["tasks"]},
+        }
+        experiment, setup = Experiment(**line, steps=10**6).resolve()
+        self.seconds: list[float] = []
+        self.loop = meta_train(
+            setup.learner,
+            setup.tasks,
+            steps=10**6,
+            batch=experiment.config.batch,
+            meta_gradient=setup.meta_gradient,
+            optimizer=build_optimizer(setup.learner, experiment.config),
+            clip=experiment.config.clip,
+        )
+        for _ in range(WARM_UP):
+            next(self.loop)
+
+    def step(self) -> None:
+        began = time.perf_counter()
+        next(self.loop)
+        self.seconds.append(time.perf_counter() - began)
+
+
+def settings(learner: str, varied: list[str]) -> list[dict[str, int]]:
+    """The base of a learner, and what differs from it in one number."""
+    base = BASES[learner]
+    return [base] + [
+        {**base, name: value}
+        for name in varied
+        if name in base
+        for value in VARIED[name]
+    ]
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=list(BASES), help="one of the learners")
+    parser.add_argument("--vary", choices=list(VARIED), help="one of the numbers")
+    options = parser.parse_args()
+    varied = [options.vary] if options.vary else list(VARIED)
+    torch.set_num_threads(1)
+    rows = []
+    for learner in [options.only] if options.only else BASES:
+        made = [Setting(learner, numbers) for numbers in settings(learner, varied)]
+        for _ in range(options.rounds):
+            for each in made:
+                each.step()
+        first = statistics.median(made[0].seconds)
+        for each in made:
+            median = statistics.median(each.seconds)
+            values = {"ms": 1000 * median, "relative": median / first}
+            rows.append(row({"learner": learner, **each.numbers}, values))
+            print(rows[-1], flush=True)
+    finish(table("time of a meta-step", rows), options)
+
+
+if __name__ == "__main__":
+    main()
