@@ -74,6 +74,7 @@ class MLPRule(nn.Module):
     """
 
     decays = (0.5, 0.9, 0.99)
+    outputs = 2
 
     def __init__(self, hidden: int = 32, scale: float = 0.01):
         super().__init__()
@@ -84,7 +85,7 @@ class MLPRule(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, 2),
+            nn.Linear(hidden, self.outputs),
         )
         self.net[-1].weight.data *= 0.1  # pyright: ignore[reportOperatorIssue]
 
@@ -120,14 +121,40 @@ class MLPRule(nn.Module):
         ]
         clock = torch.stack([torch.tanh(step / 10), torch.tanh(step / 100)])
         features = torch.stack(features, -1).clamp(-10, 10)
-        direction, magnitude = self.net(
-            torch.cat([features, clock.expand(len(g), -1)], -1)
-        ).unbind(-1)
-        changes = self.scale * direction * magnitude.clamp(-8, 4).exp()
+        outputs = self.net(torch.cat([features, clock.expand(len(g), -1)], -1))
+        changes = self.changes(outputs, means / root)
         return like(weights, changes), [averages, squares, step]
 
+    def changes(self, outputs: Tensor, steps: Tensor) -> Tensor:
+        """The changes (weights,) from the outputs of the perceptron (weights, outputs);
+        steps (decays, weights) are those of Adam with a rate of 1.
+        """
+        direction, magnitude = outputs.unbind(-1)
+        return self.scale * direction * magnitude.clamp(-8, 4).exp()
 
-RULES = {"lstm": LSTMRule, "mlp": MLPRule}
+
+class STARRule(MLPRule):
+    """The same perceptron beside a nominal term: a step of Adam, whose rate it adapts.
+    At the start, when the perceptron puts out little, the rule is Adam, so that it is
+    stable before it has learned anything.
+
+    change = direction * exp(magnitude) - nominal * exp(rate) * mean / root
+
+    Reference: Harrison, Metz and Sohl-Dickstein 2022, "A closer look at learned
+    optimization: stability, robustness, and inductive biases", arXiv:2209.11208,
+    section 4; there with averages of several decays in the nominal term, and with
+    weight decay.
+    """
+
+    outputs = 3
+    nominal = 0.03
+
+    def changes(self, outputs: Tensor, steps: Tensor) -> Tensor:
+        own = super().changes(outputs[:, :2], steps)
+        return own - self.nominal * outputs[:, 2].clamp(-8, 4).exp() * steps[1]
+
+
+RULES = {"lstm": LSTMRule, "mlp": MLPRule, "star": STARRule}
 
 
 def flat(tensors: Named) -> Tensor:

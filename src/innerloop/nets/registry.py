@@ -35,14 +35,19 @@ class Headed(nn.Module):
         return self.head(self.encoder(x))
 
 
-def mlp(spec: TaskSpec, width: int = 40, depth: int = 2) -> nn.Module:
-    """Fully connected ReLU layers, 40-40 by default as for the sinusoids of Finn,
+def mlp(
+    spec: TaskSpec,
+    width: int = 40,
+    depth: int = 2,
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Module:
+    """Fully connected layers, 40-40 with ReLU by default as for the sinusoids of Finn,
     Abbeel and Levine 2017, arXiv:1703.03400, section 5.1.
     """
     layers: list[nn.Module] = [nn.Flatten()]
     size = spec.x_size
     for _ in range(depth):
-        layers += [nn.Linear(size, width), nn.ReLU()]
+        layers += [nn.Linear(size, width), activation()]
         size = width
     return nn.Sequential(*layers)
 
@@ -80,6 +85,7 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     **IMAGE_ENCODERS,
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
+    "sigmoid-mlp": lambda spec: mlp(spec, 20, activation=nn.Sigmoid),
     "flatten": lambda spec: nn.Flatten(),
     "adapter": adapter,
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),

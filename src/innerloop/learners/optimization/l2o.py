@@ -40,8 +40,10 @@ class L2O(Remembering):
         net: the network that is trained. By default it is linear without a bias for
             reals, which makes the loss quadratic, and has 20 sigmoid units for classes
             (section 3.2).
-        rule: the learned network, "lstm" as in the paper, or "mlp", a perceptron that
-            reads moving averages of the gradient (Metz et al. 2019, arXiv:1810.10180).
+        rule: the learned network: "lstm" as in the paper; "mlp", a perceptron that
+            reads moving averages of the gradient (Metz et al. 2019, arXiv:1810.10180);
+            or "star", the same beside a step of Adam (Harrison et al. 2022,
+            arXiv:2209.11208), which is the most stable.
         inner_steps: number of steps of a training.
         unroll: number of steps through which gradients flow.
         minibatch: support examples of each step, taken in order and repeatedly; 0 for
@@ -50,7 +52,7 @@ class L2O(Remembering):
     """
 
     net: nn.Module
-    rule: Literal["lstm", "mlp"] = "lstm"
+    rule: Literal["lstm", "mlp", "star"] = "lstm"
     _: KW_ONLY
     inner_steps: Count = 100
     unroll: Count = 20
