@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ SWITCHES = {
     *("--resume", "--paper", "--help", "-h"),
     *("--decay", "--supervised", "--stopping"),
 }
+
+OPTIONAL = {"--ray"}  # flags that may have a value
 
 
 class DerivedCommand(SectionedCommand):
@@ -40,8 +43,8 @@ class DerivedCommand(SectionedCommand):
 def words_of(arguments: list[str]) -> list[str]:
     """The words of a command line that are no flags and no values of flags."""
     found, skip = [], False
-    for word in arguments:
-        if skip:
+    for before, word in pairwise(["", *arguments]):
+        if skip and not (before in OPTIONAL and word.startswith("-")):
             skip = False
         elif word.startswith("-"):
             skip = "=" not in word and word not in SWITCHES and word[:5] != "--no-"
