@@ -30,14 +30,17 @@ def run(**arguments: Any) -> None:
     processes, address = arguments["processes"], arguments["ray"]
     if processes > 1 and torchrun.job() is None:
         words = ["train", *click.get_current_context().meta["words"]]
-        raise click.exceptions.Exit(
+        started = (
             launch(words, processes)
             if address is None
             else launch_on_ray(words, processes, address, experiment.device)
         )
-    ray = address is not None and processes == 1
-    with connected(address) if ray else contextlib.nullcontext():
-        events = experiment.train_events(out, resume=arguments["resume"], ray=ray)
+        raise click.exceptions.Exit(started)
+    ray = address if processes == 1 else None
+    with contextlib.nullcontext() if ray is None else connected(ray):
+        events = experiment.train_events(
+            out, resume=arguments["resume"], ray=ray is not None
+        )
         if torchrun.rank():
             finish(events)
             return

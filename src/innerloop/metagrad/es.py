@@ -84,7 +84,7 @@ def es(
 
     generator: draws the perturbations (default: torch's global generator).
     """
-    rule = ES(sigma=sigma, pairs=pairs, ranked=ranked)
+    rule = ES(sigma, pairs, ranked)  # pyright: ignore[reportCallIssue]
     rule.generator = generator if generator is not None else torch.default_generator
     update = rule.step(learner, tasks, rule.losses)
     return update.grads, update.metrics

@@ -13,6 +13,7 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Task
 from innerloop.engine import user_file
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
+from innerloop.engine.ray_cluster import imported
 from innerloop.engine.workers import Share, Workers
 from innerloop.metagrad.base import Draw, MetaGradient, Update, Wrapper
 from innerloop.metagrad.population import Population
@@ -36,7 +37,7 @@ def on_ray(meta_gradient: MetaGradient) -> MetaGradient:
             f"{type(meta_gradient).__name__} has no population for Ray to evaluate: "
             "share its tasks among processes (--processes N, or `distributed`)"
         )
-    return OnRay(meta_gradient)
+    return OnRay(meta_gradient)  # pyright: ignore[reportCallIssue]
 
 
 class OnRay(Wrapper):
@@ -49,8 +50,7 @@ class OnRay(Wrapper):
 
     def losses(self, learner: Learner, tasks: Task) -> Tensor:
         """The losses (members,) of the next generation."""
-        import ray
-
+        ray = imported()
         device = next(learner.parameters()).device
         context = _Context(
             device.type,
@@ -88,8 +88,7 @@ class OnRay(Wrapper):
 
     @cached_property
     def _remote(self) -> Any:
-        import ray
-
+        ray = imported()
         for module in user_file.modules():
             ray.cloudpickle.register_pickle_by_value(module)
         return ray.remote(num_cpus=1, max_retries=RETRIES)(_losses)
