@@ -32,7 +32,7 @@ TRAIN_FLAGS = frozenset(
     f"--{name}"
     for name in (
         *("out", "resume", "events", "tensorboard", "init-from", "steps", "minutes"),
-        *("meta-gradient", "precision", "device", "processes", "seed"),
+        *("meta-gradient", "precision", "device", "processes", "ray", "seed"),
     )
 )
 

@@ -302,30 +302,33 @@ class Experiment:
 
     # ------------------------------------------------------------------ training
 
-    def train(self, out: Run | Path | str, *, resume: bool = False) -> Learner:
+    def train(
+        self, out: Run | Path | str, *, resume: bool = False, ray: bool = False
+    ) -> Learner:
         """Train into a run folder to the end; returns the trained learner.
 
         To watch, save or stop on the way, iterate over `train_events` instead.
         """
-        for _ in self.train_events(out, resume=resume):
+        for _ in self.train_events(out, resume=resume, ray=ray):
             pass
         return load(Run.of(out).folder)
 
     def train_events(
-        self, out: Run | Path | str, *, resume: bool = False
+        self, out: Run | Path | str, *, resume: bool = False, ray: bool = False
     ) -> Iterator[Event]:
         """Train into a run folder; yields what happens. Closing the iterator saves a
         checkpoint and stops.
 
         With `resume`, the run that is there continues; only steps or minutes, and the
-        device, may differ from it.
+        device, may differ from it. With `ray`, the members of a population are
+        evaluated by tasks on Ray, see `innerloop.metagrad.on_ray`.
 
         Raises InnerloopError before anything is written where something does not fit,
         and RunError where the folder cannot be used.
         """
         from innerloop.training import train_events
 
-        return train_events(self, Run.of(out), resume)
+        return train_events(self, Run.of(out), resume, ray)
 
     def settled_precision(self, learner: Learner) -> Precision:
         """The arithmetic to use on this machine."""

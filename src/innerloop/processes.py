@@ -36,6 +36,18 @@ class Job:
         """Whether it goes on, or its output is still being kept."""
         return self.process.poll() is None or self.keeper.is_alive()
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, when it has ended."""
+        return self.process.poll()
+
+    def wait(self) -> None:
+        """Wait for its end after `stop`."""
+        try:
+            self.process.wait(PATIENCE + 5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
     def stop(self) -> None:
         self.stopping = True
         self.process.terminate()

@@ -29,7 +29,13 @@ from innerloop.events import (
 )
 from innerloop.experiment import Experiment, Setup
 from innerloop.measurements import Estimate, TestPlan
-from innerloop.metagrad import calibrate, distributed, meta_train
+from innerloop.metagrad import (
+    MetaGradient,
+    calibrate,
+    distributed,
+    meta_train,
+    on_ray,
+)
 from innerloop.metagrad.distributed import trainable
 from innerloop.metagrad.meta_train import build_optimizer, scheduled
 from innerloop.runs import Run, RunError, digest
@@ -40,10 +46,17 @@ SAVE_EVERY = 60.0  # seconds between checkpoints
 ESTIMATE_AFTER = 10  # steps after which the number of steps in the time is estimated
 
 
-def train_events(experiment: Experiment, run: Run, resume: bool) -> Iterator[Event]:
+def train_events(
+    experiment: Experiment, run: Run, resume: bool, ray: bool
+) -> Iterator[Event]:
     """See `Experiment.train_events`."""
     workers = joined(experiment.device)
-    events = _events(experiment, run, resume, workers)
+    if ray and workers.size > 1:
+        raise InnerloopError(
+            f"Ray evaluates the members of one process; this training has "
+            f"{workers.size}: use either of them"
+        )
+    events = _events(experiment, run, resume, workers, ray)
     yield from events if workers.size == 1 else _stopped_together(events, workers)
 
 
@@ -64,7 +77,7 @@ def _stopped_together(events: Iterator[Event], workers: Workers) -> Iterator[Eve
 
 
 def _events(
-    experiment: Experiment, run: Run, resume: bool, workers: Workers
+    experiment: Experiment, run: Run, resume: bool, workers: Workers, ray: bool
 ) -> Iterator[Event]:
     def there() -> Experiment | None:
         """The run to continue: that of a job whose processes were started again is
@@ -88,7 +101,9 @@ def _events(
             "new run"
         )
     setup.learner  # noqa: B018  built, and checked, before anything is written
-    training = _Training(resolved, setup, run, before is not None, workers)
+    rule = setup.meta_gradient
+    move = on_ray(rule) if ray else distributed(rule, workers)
+    training = _Training(resolved, setup, move, run, before is not None, workers)
     training.check()
     with contextlib.ExitStack() as held:
 
@@ -151,14 +166,14 @@ class _Training:
         self,
         experiment: Experiment,
         setup: Setup,
+        move: MetaGradient,
         run: Run,
         resume: bool,
         workers: Workers,
     ):
         self.experiment, self.setup, self.workers = experiment, setup, workers
-        self.run, self.resume = run, resume
+        self.move, self.run, self.resume = move, run, resume
         self.learner = setup.learner
-        self.move = distributed(setup.meta_gradient, workers)
         seed = experiment.seed
         self.generator = torch.Generator().manual_seed(seed)
         self.noise = torch.Generator().manual_seed(seed + 1)

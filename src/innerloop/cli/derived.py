@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,17 @@ class DerivedCommand(SectionedCommand):
         switches = set(self.get_help_option_names(ctx)).union(
             *(param.opts for param in self.own if isinstance(param.type, BoolParamType))
         )
-        with_values = [word for word in args if word not in switches]
+        optional = {
+            name
+            for param in self.own
+            if isinstance(param, Flag) and param.value_is_optional
+            for name in param.opts
+        }
+        with_values = [
+            word
+            for word, after in pairwise([*args, "-"])
+            if word not in switches and not (word in optional and after[:1] == "-")
+        ]
         try:
             self.params = [*self.own, *self.derive(with_values, taken)]
         except InnerloopError as error:

@@ -12,6 +12,7 @@ import click
 
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Option, flag_names
+from innerloop.engine.ray_cluster import LOCAL
 
 SPLITS = ("train", "val", "test")
 SEED = click.IntRange(0, 2**32 - 1)
@@ -39,6 +40,7 @@ class Flag(click.Option):
 
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any):
         self.section = section
+        self.value_is_optional = "flag_value" in kwargs
         super().__init__(*args, **kwargs)
 
 
@@ -165,6 +167,15 @@ def values_of(arguments: Mapping[str, Any], dest: str) -> dict[str, Any]:
         for name, value in arguments.items()
         if name.startswith(dest) and value is not None
     }
+
+
+def ray_option(text: str, **kwargs: Any) -> Flag:
+    """`--ray [ADDRESS]`; without an address, Ray is started on this machine."""
+    words = (
+        f"{text} ADDRESS is that of a cluster; without it, Ray starts on this machine."
+    )
+    local: dict[str, Any] = {"is_flag": False, "flag_value": LOCAL}
+    return Flag(["--ray"], help=words, metavar="[ADDRESS]", **local, **kwargs)
 
 
 class Number(click.FloatRange):

@@ -1,15 +1,21 @@
-"""A command in several processes of this machine, by torchrun's agent."""
+"""A command in several processes, by torchrun's agent or by Ray Train."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import threading
+import traceback
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError, LostWorkerError
+from innerloop.engine.ray_cluster import connected, imported
 
 RESTARTS = 10  # how often the processes are started again after one has died
 GRACE = 60  # seconds to save in
@@ -79,3 +85,84 @@ def _environment(processes: int) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def launch_on_ray(words: list[str], processes: int, address: str, device: str) -> int:
+    """Like `launch`, in processes on Ray, see `connected` for the address. They see the
+    folders of this machine under the same paths.
+    """
+    train, torch = imported("ray.train"), imported("ray.train.torch")
+    gpus = device.startswith("cuda")
+    with (
+        connected(address, processes),
+        TemporaryDirectory(prefix="innerloop-ray-") as folder,
+        _printed() as output,
+    ):
+        trainer = torch.TorchTrainer(
+            _work_on_ray,
+            train_loop_config={
+                "words": words,
+                "folder": os.getcwd(),
+                "job": uuid.uuid4().hex,
+                "output": output,
+            },
+            torch_config=torch.TorchConfig("cpu:gloo,cuda:nccl" if gpus else "gloo"),
+            scaling_config=train.ScalingConfig(num_workers=processes, use_gpu=gpus),
+            run_config=train.RunConfig(
+                name="train",
+                storage_path=folder,
+                failure_config=train.FailureConfig(max_failures=RESTARTS),
+                logging_config=train.LoggingConfig("ERROR"),
+            ),
+        )
+        try:
+            return trainer.fit().return_value
+        except SystemExit:  # Ray's answer to Ctrl-C
+            return 130
+        except train.TrainingFailedError as error:
+            raise InnerloopError(
+                f"a process failed, and the last of {RESTARTS} new starts did too: the "
+                "reason is above"
+            ) from error
+
+
+def _work_on_ray(settings: dict[str, Any]) -> int:
+    """One process, which Ray has connected to the others."""
+    os.environ["TORCHELASTIC_RUN_ID"] = settings["job"]
+    os.chdir(settings["folder"])
+    output = _Sent(settings["output"])
+    with redirect_stdout(output), redirect_stderr(output):
+        try:
+            return _work(settings["words"])
+        except Exception:
+            traceback.print_exc()
+            raise
+
+
+class _Sent(io.TextIOBase):
+    """A stream that puts what is written into a queue."""
+
+    def __init__(self, queue: Any):
+        self.queue = queue
+
+    def write(self, text: str) -> int:
+        self.queue.put(text)
+        return len(text)
+
+
+@contextmanager
+def _printed() -> Iterator[Any]:
+    """A queue on Ray, whose texts this process prints."""
+    queue = imported("ray.util.queue").Queue()
+
+    def show() -> None:
+        for text in iter(queue.get, None):
+            print(text, end="", flush=True)
+
+    thread = threading.Thread(target=show)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
-from innerloop.cli.flags import option
+from innerloop.cli.flags import option, ray_option
 from innerloop.cli.train import SHARED, experiment_of
+from innerloop.engine.ray_cluster import LOCAL
 
 
 def run(
@@ -20,7 +21,7 @@ def run(
     out: str,
     resume: bool,
     jobs: int | None,
-    ray: str | None,
+    ray: str,
     **arguments: Any,
 ) -> None:
     from innerloop.cli.output import console, print_report
@@ -108,12 +109,7 @@ command = DerivedCommand(
             "Trainings at once on this machine. Default: one for each core.",
             type=click.IntRange(1, 1000),
         ),
-        option(
-            "--ray",
-            "Address of a Ray cluster, whose machines must all see FOLDER. Default: "
-            "start Ray on this machine.",
-            metavar="ADDRESS",
-        ),
+        ray_option("Train on Ray, whose machines must all see FOLDER.", default=LOCAL),
         *SHARED,
     ],
     callback=run,

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
 
 from innerloop.cli.derived import DerivedCommand, training_flags
-from innerloop.cli.flags import SEED, Flag, Number, check_parent, values_of
+from innerloop.cli.flags import (
+    SEED,
+    Flag,
+    Number,
+    check_parent,
+    ray_option,
+    values_of,
+)
 from innerloop.engine import torchrun
 
 AS_GIVEN = ("steps", "minutes", "seed", "precision", "device", "init_from")
 
 
 def run(**arguments: Any) -> None:
-    from innerloop.cli.launch import launch
+    from innerloop.cli.launch import launch, launch_on_ray
     from innerloop.cli.progress import finish, follow, plotted, recorded
+    from innerloop.engine.ray_cluster import connected
 
     experiment, out = experiment_of(arguments), arguments["out"]
-    if arguments["processes"] > 1 and torchrun.job() is None:
-        words = click.get_current_context().meta["words"]
-        raise click.exceptions.Exit(launch(["train", *words], arguments["processes"]))
-    events = experiment.train_events(out, resume=arguments["resume"])
-    if torchrun.rank():
-        finish(events)
-        return
-    events = recorded(events, check_parent(arguments["events"]))
-    follow(plotted(events, arguments["tensorboard"]), out)
+    processes, address = arguments["processes"], arguments["ray"]
+    if processes > 1 and torchrun.job() is None:
+        words = ["train", *click.get_current_context().meta["words"]]
+        started = (
+            launch(words, processes)
+            if address is None
+            else launch_on_ray(words, processes, address, experiment.device)
+        )
+        raise click.exceptions.Exit(started)
+    ray = address if processes == 1 else None
+    with contextlib.nullcontext() if ray is None else connected(ray):
+        events = experiment.train_events(
+            out, resume=arguments["resume"], ray=ray is not None
+        )
+        if torchrun.rank():
+            finish(events)
+            return
+        events = recorded(events, check_parent(arguments["events"]))
+        follow(plotted(events, arguments["tensorboard"]), out)
 
 
 def experiment_of(arguments: dict[str, Any]) -> Any:
@@ -104,9 +123,16 @@ command = DerivedCommand(
         ),
         _flag(
             "--processes",
-            "Processes of this machine that train together.  [default: 1]",
+            "Processes that train together, on this machine or with --ray on a "
+            "cluster.  [default: 1]",
             type=click.IntRange(1, 1024),
             default=1,
+        ),
+        ray_option(
+            "Train on Ray, whose machines must all see RUN: --processes N processes "
+            "that share the tasks; or, without --processes, tasks on all cores that "
+            "evaluate the members of a population (es, cma-es, neat).",
+            section="Run",
         ),
         *SHARED,
     ],

@@ -6,10 +6,13 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
+
+PREFIX = "_innerloop_user_"  # of the names of their modules
 
 
 def is_in_file(name: object) -> bool:
@@ -33,7 +36,7 @@ def from_file(name: str) -> Callable[..., Any]:
     if not path.is_file():
         raise InnerloopFileError(f"there is no file {file}")
     plain = "".join(c for c in path.stem if c.isalnum()).lower()
-    module_name = f"_innerloop_user_{plain}_{abs(hash(str(path))) % 10**8}"
+    module_name = f"{PREFIX}{plain}_{abs(hash(str(path))) % 10**8}"
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -53,3 +56,8 @@ def from_file(name: str) -> Callable[..., Any]:
             f"{file} defines no {attribute}{did_you_mean(attribute, own)}"
         )
     return factory
+
+
+def modules() -> list[ModuleType]:
+    """The files that were run, as modules, which other processes cannot import."""
+    return [module for name, module in sys.modules.items() if name.startswith(PREFIX)]

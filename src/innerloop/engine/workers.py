@@ -233,7 +233,7 @@ def _lost() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise LostWorkerError(
             "another process of this training has ended, or cannot be reached; where "
-            "torchrun starts all of them again they continue from the last checkpoint, "
+            "all of them are started again they continue from the last checkpoint, "
             f"else train with --resume ({reason[-80:]})"
         ) from error
 

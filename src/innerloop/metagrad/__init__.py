@@ -8,6 +8,7 @@ from innerloop.metagrad.es import ES, es
 from innerloop.metagrad.implicit import Implicit, implicit
 from innerloop.metagrad.meta_train import calibrate, meta_train
 from innerloop.metagrad.neat import NEATEvolution
+from innerloop.metagrad.on_ray import on_ray
 from innerloop.metagrad.reptile import Reptile, reptile
 
 # by the name that commands use; those that act in environments are in innerloop.rl
@@ -38,5 +39,6 @@ __all__ = [
     "es",
     "implicit",
     "meta_train",
+    "on_ray",
     "reptile",
 ]

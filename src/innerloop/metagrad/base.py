@@ -155,6 +155,30 @@ class MetaGradient(ABC):
         return f"{type(self).__name__}({shown})"
 
 
+class Wrapper(MetaGradient):
+    """Another way to compute the meta-gradient `rule`, with the same state."""
+
+    rule: MetaGradient
+
+    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
+        self.rule.check(learner, tasks)
+
+    def prepare(
+        self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
+    ) -> None:
+        self.rule.prepare(learner, tasks, generator)
+        self.prepared = True
+
+    def on_progress(self, progress: float) -> None:
+        self.rule.on_progress(progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.rule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rule.load_state_dict(state)
+
+
 def chunks(learner: Learner, tasks: Task) -> list[Task]:
     """A batch of tasks as those that are processed at once: one by one where the
     learner has `recompute` set.

@@ -186,6 +186,7 @@ class CMAES(EvolutionStrategy):
 
     def tell(self, losses: Tensor) -> dict[str, Tensor]:
         self.gaussian.update(self.members, losses)
+        self.members = self.members[:0]
         return self._named(self.gaussian.mean)
 
     def _named(self, vectors: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from innerloop.metagrad.base import (
     GradientFunction,
     MetaGradient,
     Update,
+    Wrapper,
     as_meta_gradient,
 )
 
@@ -50,22 +50,18 @@ def trainable(learner: Learner) -> dict[str, torch.nn.Parameter]:
     return dict(sorted(found.items()))
 
 
-class Distributed(MetaGradient):
+class Distributed(Wrapper):
     """A meta-gradient whose meta-steps its `workers` share, see `MetaGradient.part`.
 
     What the processes computed is added in one operation: a flat tensor with the
-    metrics, and the gradients in the order of their names.
+    metrics, and the gradients in the order of their names. All of them must call
+    `state_dict`.
     """
-
-    rule: MetaGradient
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.workers = self.rule.workers
         self.metrics: list[str] = []  # their names, sorted
-
-    def check(self, learner: Learner, tasks: TaskDistribution) -> None:
-        self.rule.check(learner, tasks)
 
     def prepare(
         self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
@@ -77,8 +73,7 @@ class Distributed(MetaGradient):
         with torch.no_grad():
             for name, p in theta.items():
                 p.copy_(first[name])
-        self.rule.prepare(learner, tasks, generator)
-        self.prepared = True
+        super().prepare(learner, tasks, generator)
 
     def __call__(self, learner: Learner, draw: Draw) -> Update:
         update, weight = self.rule.part(learner, draw)
@@ -86,16 +81,6 @@ class Distributed(MetaGradient):
 
     def agreed(self, progress: float) -> float:
         return self.workers.of_first(progress)[0]
-
-    def on_progress(self, progress: float) -> None:
-        self.rule.on_progress(progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of one process: all processes must call it."""
-        return self.rule.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rule.load_state_dict(state)
 
     @torch.no_grad()
     def _mean(self, learner: Learner, update: Update, weight: float) -> Update:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import Tensor
 
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
-from innerloop.core.task import Task, TaskDistribution
-from innerloop.engine.errors import InnerloopError
+from innerloop.core.task import Task
 from innerloop.engine.options import Count, Positive
-from innerloop.engine.population import evaluated
-from innerloop.engine.workers import ALONE, Workers
-from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient, Update
+from innerloop.metagrad.base import Gradient, Grads
+from innerloop.metagrad.population import Losses, Population
 
 
-class ES(MetaGradient):
+class ES(Population):
     """Evolution strategies: a gradient estimated from losses of perturbations.
 
     1 / (2 n sigma) sum_i (F(theta + sigma e_i) - F(theta - sigma e_i)) e_i
@@ -38,32 +35,38 @@ class ES(MetaGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.generator = torch.Generator().manual_seed(0)
+        self.noise: dict[str, Tensor] = {}  # of the members whose losses are awaited
 
-    def prepare(
-        self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
-    ) -> None:
-        super().prepare(learner, tasks, generator)
-        self.generator = generator
-
-    def __call__(self, learner: Learner, draw: Draw) -> Gradient:
-        options: dict[str, Any] = {
-            "sigma": self.sigma,
-            "pairs": self.pairs,
-            "ranked": self.ranked,
-            "generator": self.generator,
-            "workers": self.workers,
+    def generation(self, learner: Learner) -> dict[str, Tensor]:
+        theta = {
+            n: p.detach() for n, p in learner.named_parameters() if p.requires_grad
         }
-        return Gradient(*es(learner, draw(), **options))
+        self.noise = {
+            n: torch.randn(
+                self.pairs, *p.shape, generator=self.generator, dtype=p.dtype
+            ).to(p.device)
+            for n, p in theta.items()
+        }
+        members = {}  # (2 pairs, *shape)
+        for n, p in theta.items():
+            change = self.sigma * self.noise[n]
+            members[n] = torch.stack([p + change, p - change], 1).flatten(0, 1)
+        return members
 
-    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
-        return self(learner, draw), None  # the pairs are shared, not the tasks
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"].cpu())
+    def step(self, learner: Learner, tasks: Task, losses: Losses) -> Gradient:
+        values = losses(learner, tasks)  # (2 pairs,)
+        noise, self.noise = self.noise, {}
+        if self.ranked:
+            values = values.argsort().argsort().to(values.dtype) / (len(values) - 1)
+            values = values - 0.5
+        weights = (values[0::2] - values[1::2]) / (2 * self.sigma * self.pairs)
+        with torch.autocast(values.device.type, enabled=False):
+            grads: Grads = {
+                n: torch.tensordot(weights.to(e.dtype), e, 1) for n, e in noise.items()
+            }
+        with torch.no_grad():
+            loss, metrics = self.objective(learner, tasks, self.generator)
+        return Gradient(grads, {"loss": loss, **metrics})
 
 
 def es(
@@ -74,36 +77,14 @@ def es(
     pairs: int = 16,
     ranked: bool = False,
     generator: torch.Generator | None = None,
-    workers: Workers = ALONE,
 ) -> tuple[Grads, Metrics]:
     """The smoothed gradient of the mean loss over `tasks`, by parameter name, and
-    metrics. All perturbations meet the same tasks and random draws, evaluated by vmap.
+    metrics, see `ES`. All perturbations meet the same tasks and random draws, evaluated
+    by vmap.
 
-    workers: processes that make the same call; each evaluates a share of the pairs.
+    generator: draws the perturbations (default: torch's global generator).
     """
-    if pairs < 1 or sigma <= 0:
-        raise InnerloopError(
-            f"es needs at least one pair and a positive sigma, got {pairs} and {sigma}"
-        )
-    theta = {n: p.detach() for n, p in learner.named_parameters() if p.requires_grad}
-    noise = {
-        n: torch.randn(pairs, *p.shape, generator=generator, dtype=p.dtype).to(p.device)
-        for n, p in theta.items()
-    }
-    share = workers.share(pairs, what="pairs")
-    population = {}  # (2 pairs, *shape), of the pairs of this process
-    for n, p in theta.items():
-        change = sigma * share.of(noise[n])
-        population[n] = torch.stack([p + change, p - change], 1).flatten(0, 1)
-    values = evaluated(learner, lambda tasks: learner(tasks)[0], population, tasks)
-    values = workers.gather(values.unflatten(0, (-1, 2)), share).flatten()
-    if ranked:
-        values = values.argsort().argsort().to(values.dtype) / (len(values) - 1) - 0.5
-    weights = (values[0::2] - values[1::2]) / (2 * sigma * pairs)  # (pairs,)
-    with torch.autocast(values.device.type, enabled=False):
-        grads: Grads = {
-            n: torch.tensordot(weights.to(e.dtype), e, 1) for n, e in noise.items()
-        }
-    with torch.no_grad():
-        loss, metrics = learner(tasks)
-    return grads, {"loss": loss, **metrics}
+    rule = ES(sigma, pairs, ranked)  # pyright: ignore[reportCallIssue]
+    rule.generator = generator if generator is not None else torch.default_generator
+    update = rule.step(learner, tasks, rule.losses)
+    return update.grads, update.metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -56,7 +57,66 @@ class MeanLoss:
         return evaluated(learner, lambda tasks: learner(tasks)[0], members, tasks)
 
 
-class EvolutionStrategy(MetaGradient):
+Losses = Callable[[Learner, Task], Tensor]
+
+
+class Population(MetaGradient):
+    """A meta-gradient from the losses of a population of meta-parameters.
+
+    Every meta-step evaluates the members of one generation, all on the same tasks and
+    random draws.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.objective: Objective = MeanLoss()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def prepare(
+        self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
+    ) -> None:
+        super().prepare(learner, tasks, generator)
+        self.generator = generator
+        self.objective = tasks.objective() or MeanLoss()
+
+    @abstractmethod
+    def generation(self, learner: Learner) -> dict[str, Tensor]:
+        """The members of the next generation: parameters by name, each (members,
+        *shape). They depend on the learner and on this object's state alone.
+        """
+
+    @abstractmethod
+    def step(self, learner: Learner, tasks: Task, losses: Losses) -> Update:
+        """One meta-step, in which `losses(learner, tasks)` draws the next generation
+        and returns the losses (members,) of its members.
+        """
+
+    def __call__(self, learner: Learner, draw: Draw) -> Update:
+        return self.step(learner, draw(), self.losses)
+
+    @torch.no_grad()
+    def losses(self, learner: Learner, tasks: Task) -> Tensor:
+        """The losses (members,) of the next generation, of which every process computes
+        a share.
+        """
+        members = self.generation(learner)
+        share = self.workers.share(len(next(iter(members.values()))), what="members")
+        own = {name: share.of(tensor) for name, tensor in members.items()}
+        with rows_of(share):
+            losses = self.objective.of_members(learner, own, tasks, self.generator)
+        return self.workers.gather(losses, share)
+
+    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
+        return self(learner, draw), None  # the members are shared, not the tasks
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"].cpu())
+
+
+class EvolutionStrategy(Population):
     """A population of meta-parameters that moves by the losses of its members alone:
     `ask` for members, `tell` their losses.
 
@@ -65,10 +125,6 @@ class EvolutionStrategy(MetaGradient):
     """
 
     uses_optimizer: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.objective: Objective = MeanLoss()
 
     @classmethod
     def supports(cls, learner: type[Learner], tasks: TaskDistribution) -> str | None:
@@ -88,8 +144,6 @@ class EvolutionStrategy(MetaGradient):
         self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
     ) -> None:
         super().prepare(learner, tasks, generator)
-        self.generator = generator
-        self.objective = tasks.objective() or MeanLoss()
         self.start(learner)
 
     @abstractmethod
@@ -110,26 +164,18 @@ class EvolutionStrategy(MetaGradient):
         parameters to continue with, each (*shape).
         """
 
+    def generation(self, learner: Learner) -> dict[str, Tensor]:
+        return _like_parameters(learner, self.ask())
+
     @torch.no_grad()
-    def __call__(self, learner: Learner, draw: Draw) -> Move:
-        tasks = draw()
-        theta = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+    def step(self, learner: Learner, tasks: Task, losses: Losses) -> Move:
         loss, metrics = self.objective(learner, tasks, self.generator)
-        members = {name: tensor.to(theta[name]) for name, tensor in self.ask().items()}
-        share = self.workers.share(len(next(iter(members.values()))), what="members")
-        own = {name: share.of(tensor) for name, tensor in members.items()}
-        with rows_of(share):
-            losses = self.objective.of_members(learner, own, tasks, self.generator)
-        losses = self.workers.gather(losses.double(), share)  # (members,)
-        losses = losses.nan_to_num(nan=torch.inf).cpu()
-        moved = {name: t.to(theta[name]) for name, t in self.tell(losses).items()}
+        found = losses(learner, tasks).cpu().double().nan_to_num(nan=torch.inf)
+        moved = _like_parameters(learner, self.tell(found))
         return Move(moved, {"loss": loss, **metrics})
 
-    def part(self, learner: Learner, draw: Draw) -> tuple[Update, float | None]:
-        return self(learner, draw), None  # the members are shared, not the tasks
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"].cpu())
+def _like_parameters(learner: Learner, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the name of a parameter, of its type and on its device."""
+    theta = dict(learner.named_parameters())
+    return {name: tensor.to(theta[name]) for name, tensor in tensors.items()}

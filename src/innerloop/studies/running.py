@@ -6,23 +6,18 @@ import datetime
 import json
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError
-from innerloop.processes import PATIENCE, Job, launch
 from innerloop.runs import Run, RunError, file_name, write_atomically
+from innerloop.studies.machines import TICK, Job, Machines, ThisMachine
 from innerloop.studies.results import Result, Results
 from innerloop.studies.study import Study, StudyError, StudyRow, Test
-from innerloop.studies.system import system
 
-LIMIT = 100 * 3600.0  # seconds of a process
-TICK = 0.25  # seconds between looks at the processes
 TRIAL, EVENTS, OUTPUT = "trial.json", "events.jsonl", "output.txt"
 
 
@@ -77,6 +72,7 @@ class Runner:
         budget: minutes that all trainings share equally, in place of the study's own
             lengths; tests need further time.
         jobs: processes at once (default: one for each core).
+        machines: where they run (default: on this machine).
         rows: names or ids of the rows to run, with those that they need.
     """
 
@@ -89,9 +85,11 @@ class Runner:
         seeds: int | None = None,
         budget: float | None = None,
         jobs: int | None = None,
+        machines: Machines | None = None,
         rows: tuple[str, ...] = (),
     ):
-        self.results, self.jobs = results, jobs or cores()
+        self.machines = machines if machines is not None else ThisMachine()
+        self.results, self.jobs = results, jobs or self.machines.cores
         self.study = study
         if rows:
             self.study = _only(study, rows)
@@ -114,7 +112,6 @@ class Runner:
                     trial.needs[key] = made.get((key, seed)) or made[key, 0]
                 made[row.id, seed] = trial
                 self.trials.append(trial)
-        self.system = {**system(), "jobs": self.jobs}
 
     # ------------------------------------------------------------------ running
 
@@ -206,9 +203,9 @@ class Runner:
         ]
 
     def _start(self, trial: Trial, words: list[str]) -> None:
-        threads = str(max(1, cores() // self.jobs))
-        own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        trial.job = launch(words, trial.files / OUTPUT, trial.state, LIMIT, own)
+        threads = max(1, self.machines.cores // self.jobs)
+        output = trial.files / OUTPUT
+        trial.job = self.machines.start(words, output, trial.state, threads)
 
     def _start_script(self, trial: Trial) -> None:
         script, *words = self._words(trial, trial.row.script)
@@ -242,13 +239,12 @@ class Runner:
 
     def _ended(self, trial: Trial) -> None:
         assert trial.job is not None
-        code, stopping = trial.job.process.returncode, trial.job.stopping
-        trial.job = None
-        if code == 0:
+        job, trial.job = trial.job, None
+        if job.code == 0:
             if trial.state == "training":
-                self._mark_trained(trial)
+                self._mark_trained(trial, self.machines.system(job))
             return
-        trial.state = "stopped" if stopping else "failed"
+        trial.state = "stopped" if job.stopping else "failed"
         trial.text = _last_line(trial.files / OUTPUT)
 
     def _stop(self) -> None:
@@ -258,10 +254,7 @@ class Runner:
             trial.job.stop()
         for trial in going:
             assert trial.job is not None
-            try:
-                trial.job.process.wait(PATIENCE + 5)
-            except subprocess.TimeoutExpired:
-                trial.job.process.kill()
+            trial.job.wait()
             trial.state, trial.job = "stopped", None
 
     # ------------------------------------------------------------------ files
@@ -292,8 +285,9 @@ class Runner:
         if not there:
             write_atomically(trial.files / TRIAL, json.dumps(own).encode())
 
-    def _mark_trained(self, trial: Trial) -> None:
-        done = {**self._trial(trial), "trained": True, "system": self.system}
+    def _mark_trained(self, trial: Trial, system: dict[str, Any]) -> None:
+        system = {**system, "jobs": self.jobs}
+        done = {**self._trial(trial), "trained": True, "system": system}
         write_atomically(trial.files / TRIAL, json.dumps(done).encode())
 
     def _trained(self, trial: Trial) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.engine.errors import InnerloopError, MissingPackageError
+from innerloop.engine.ray_cluster import LOCAL, connected, imported
 from innerloop.events import Validated
 from innerloop.experiment import Experiment
 from innerloop.measurements import Measurement
@@ -25,12 +25,6 @@ from innerloop.training import VALIDATIONS
 GRACE, REDUCTION, LONGEST = 2, 3, VALIDATIONS + 2
 LOOK_EVERY = 1.0  # seconds between looks at the run folders
 NOTES, RUNS, STATE = "trials", "runs", "ray"  # in the folder of a sweep
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def sweep(
     plan: SweepPlan,
     folder: Path,
     *,
-    address: str | None = None,
+    address: str = LOCAL,
     jobs: int | None = None,
     resume: bool = False,
     watch: Callable[[Trial], None] = lambda trial: None,
@@ -86,7 +80,7 @@ def sweep(
     Args:
         folder: gets the plan, a run folder for every trial in `runs`, and Ray's own
             files in `ray`. On a cluster, all machines must see it.
-        address: of a cluster, or None to start Ray here and shut it down again.
+        address: of a cluster, or "local" to start Ray here and shut it down again.
         jobs: trainings at once on this machine (default: one for each core).
         resume: continue the sweep in `folder`.
         watch: called whenever a trial is validated or ends.
@@ -96,14 +90,7 @@ def sweep(
         InnerloopError: the scores of the trials could not be compared.
         RunError: the folder holds a sweep already, or none to continue.
     """
-    os.environ.update({name: os.environ.get(name, v) for name, v in QUIET.items()})
-    try:
-        import ray
-        from ray import tune
-    except ImportError as error:
-        raise MissingPackageError(
-            "a sweep needs Ray: pip install 'innerloop[ray]'"
-        ) from error
+    tune = imported("ray.tune")
     folder = folder.resolve()
     there = (folder / FILE).is_file()
     if resume and SweepPlan.load(folder) != plan:
@@ -114,7 +101,7 @@ def sweep(
         plan.check()
         folder.mkdir(parents=True, exist_ok=True)
         plan.save(folder)
-    with _ray(ray, address, jobs):
+    with connected(address, jobs):
         tuner = _tuner(tune, plan, folder)
         with _watched(folder, watch):
             tuner.fit()
@@ -122,22 +109,6 @@ def sweep(
         replace(trial, state="stopped early") if trial.state == "running" else trial
         for trial in trials(folder)
     ]
-
-
-@contextlib.contextmanager
-def _ray(ray: Any, address: str | None, jobs: int | None) -> Iterator[None]:
-    """A connection to Ray, which is started here where there is no address."""
-    own: dict[str, Any] = (
-        {"num_cpus": jobs, "include_dashboard": False} if address is None else {}
-    )
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise InnerloopError(f"Ray cannot be reached: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager

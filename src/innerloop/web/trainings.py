@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from innerloop.engine.errors import InnerloopError
-from innerloop.processes import PATIENCE, Job, launch
+from innerloop.processes import Job, launch
 from innerloop.runs import FILES, Run, RunError, write_atomically
 from innerloop.web.train_files import (
     EVENTS,
@@ -234,10 +233,7 @@ class Trainings:
         for job in jobs:
             job.stop()
         for job in jobs:
-            try:
-                job.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                job.process.kill()
+            job.wait()
             job.keeper.join(5)
 
     # ------------------------------------------------------------------ processes

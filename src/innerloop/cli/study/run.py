@@ -8,21 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from innerloop.cli.flags import Number, option
+from innerloop.cli.flags import Number, option, ray_option
 from innerloop.cli.study.opened import RESULTS, opened, print_table
 
 if TYPE_CHECKING:
     from innerloop.studies import Runner
 
 
-def run(name: str, results: str, runs: str, collect: bool, **chosen: Any) -> None:
+def run(
+    name: str,
+    results: str,
+    runs: str,
+    collect: bool,
+    ray: str | None,
+    **chosen: Any,
+) -> None:
     from innerloop.cli.output import console
-    from innerloop.studies import Runner
+    from innerloop.engine.ray_cluster import connected
+    from innerloop.studies import RayMachines, Runner
 
     study, stored = opened(name, results)
-    runner = Runner(study, stored, Path(runs), **chosen)
     to = console()
-    trials = runner.collect() if collect else _watched(runner, to)
+    with contextlib.ExitStack() as held:
+        if ray is not None:
+            chosen["machines"] = RayMachines(held.enter_context(connected(ray)))
+        runner = Runner(study, stored, Path(runs), **chosen)
+        trials = runner.collect() if collect else _watched(runner, to)
     wrong = [trial for trial in trials if trial.state in ("failed", "stopped")]
     for trial in wrong:
         to.print(f"{trial.row.name}, seed {trial.seed}: {trial.state}: {trial.text}")
@@ -87,6 +98,9 @@ command = click.Command(
             "--jobs",
             "Processes at once. Default: one for each core.",
             type=click.IntRange(1, 1000),
+        ),
+        ray_option(
+            "Run the processes on Ray, whose machines must all see the same files."
         ),
         option(
             "--row",

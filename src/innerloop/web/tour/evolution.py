@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop.core.task import Examples
 from innerloop.learners.memory.neat import NEAT
+from innerloop.metagrad import Move
 from innerloop.metagrad.neat import NEATEvolution
 from innerloop.tasks.xor import CORNERS, ExclusiveOr
 from innerloop.web.http import COUNT, SHARE, array, record
@@ -41,6 +42,7 @@ def run(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     evolution.prepare(learner, tasks, generator)
     for generation in range(1, body["generations"] + 1):
         move = evolution(learner, lambda: tasks.sample(TASKS, generator))
+        assert isinstance(move, Move)
         (best,) = move.theta.values()
         network.weight.data.copy_(best)
         yield {
