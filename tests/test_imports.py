@@ -3,7 +3,10 @@ name.
 """
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +197,26 @@ def test_nothing_is_sent_to_a_device_by_name() -> None:
     assert [
         str(file) for file in FILES if re.search(r"\.cuda\(", file.read_text())
     ] == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "x"}, "")],
+)
+def test_threads_do_not_wait_awake_for_long(
+    chosen: dict[str, str], expected: str
+) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    usual = {k: v for k, v in os.environ.items() if k not in names}
+    code = (
+        "import innerloop, os, sys; assert 'torch' not in sys.modules; "
+        "print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=usual | chosen,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == expected
