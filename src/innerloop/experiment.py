@@ -559,10 +559,12 @@ class Setup:
         if experiment.init_from is not None:
             run = experiment.init_from
             copied = copy_networks(learner, load(run), run)
-            if experiment.config.pretrained_lr is not None:
+            rate = experiment.config.pretrained_lr
+            if rate is not None:
                 for name, network in learner.named_modules():
                     if name.removeprefix("net.") in copied:
                         network.pretrained = True  # pyright: ignore[reportArgumentType]
+                        network.requires_grad_(rate > 0)
         return learner
 
     @property
