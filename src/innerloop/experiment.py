@@ -73,7 +73,8 @@ class Experiment:
         minutes: minutes to train for (default: 10).
         seed: seed of everything random.
         precision: "float32", "bf16", or "auto" for bf16 where it is fast and safe.
-        device: where to compute.
+        device: where to compute (default: the CPU, or where the run that is resumed
+            did).
         init_from: a run folder whose networks to start from.
     """
 
@@ -86,7 +87,7 @@ class Experiment:
     minutes: Positive | None = None
     seed: Seed = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    device: str = "cpu"
+    device: str | None = None
     init_from: str | None = None
     reader: Choice | None = None
     spec: TaskSpec | None = None
@@ -153,6 +154,11 @@ class Experiment:
     def config(self) -> MetaTrainConfig:
         """How the outer loop runs; of a resolved experiment."""
         return MetaTrainConfig(**self.training)
+
+    @property
+    def where(self) -> str:
+        """Where to compute."""
+        return self.device or "cpu"
 
     def expanded(self) -> Experiment:
         """This experiment with the names of the registry, the options of presets and
@@ -264,6 +270,7 @@ class Experiment:
             likelihood=choice_of("likelihood", likelihood),
             training=training,
             minutes=self.minutes or (None if self.steps else 10.0),
+            device=self.where,
             reader=kept,
             spec=tasks.spec,
             data=data_digest(train),
@@ -336,7 +343,7 @@ class Experiment:
             return self.precision
         assert self.spec is not None
         safe = self.spec.is_image and learner.low_precision
-        return "bf16" if safe and fast_bf16(self.device) else "float32"
+        return "bf16" if safe and fast_bf16(self.where) else "float32"
 
     # ------------------------------------------------------------------ testing
 
@@ -554,7 +561,7 @@ class Setup:
         """The learner, newly initialized from the experiment's seed."""
         experiment = self.experiment
         torch.manual_seed(experiment.seed)
-        learner = experiment.build_learner().to(check_device(experiment.device))
+        learner = experiment.build_learner().to(check_device(experiment.where))
         self.meta_gradient.check(learner, self.tasks)
         if experiment.init_from is not None:
             run = experiment.init_from

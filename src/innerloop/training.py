@@ -50,7 +50,7 @@ def train_events(
     experiment: Experiment, run: Run, resume: bool, ray: bool
 ) -> Iterator[Event]:
     """See `Experiment.train_events`."""
-    workers = joined(experiment.device)
+    workers = joined(continued(experiment, run, resume).where)
     if ray and workers.size > 1:
         raise InnerloopError(
             f"Ray evaluates the members of one process; this training has "
@@ -58,6 +58,13 @@ def train_events(
         )
     events = _events(experiment, run, resume, workers, ray)
     yield from events if workers.size == 1 else _stopped_together(events, workers)
+
+
+def continued(experiment: Experiment, run: Run, resume: bool) -> Experiment:
+    """The experiment, on the device of the run that it resumes unless it names one."""
+    if experiment.device is None and resume and run.exists:
+        return replace(experiment, device=Experiment.load(run).device)
+    return experiment
 
 
 def _stopped_together(events: Iterator[Event], workers: Workers) -> Iterator[Event]:
@@ -136,7 +143,7 @@ def _resumed(wanted: Experiment, there: Experiment) -> Experiment:
             )
     longer = wanted.steps is not None or wanted.minutes is not None
     length = {"steps": wanted.steps, "minutes": wanted.minutes} if longer else {}
-    moved = {"device": wanted.device} if wanted.device != Experiment.device else {}
+    moved = {"device": wanted.device} if wanted.device is not None else {}
     return replace(there, **length, **moved)
 
 
@@ -303,7 +310,7 @@ class _Training:
         tasks = self.setup.tasks
         if not tasks.played:
             generator = torch.Generator().manual_seed(0)
-            task = tasks.sample(1, generator).to(self.experiment.device)
+            task = tasks.sample(1, generator).to(self.experiment.where)
             with torch.no_grad():
                 self.learner(task)
 
@@ -467,7 +474,7 @@ class _Training:
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.move.load_state_dict(
-            to_device(state["meta_gradient"], self.experiment.device)
+            to_device(state["meta_gradient"], self.experiment.where)
         )
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])

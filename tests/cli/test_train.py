@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -225,6 +226,19 @@ def test_resuming_may_change_the_length_and_nothing_else(
     assert cli(f"{PROTO} --resume --steps 9 --out", folder) == 0
     experiment = innerloop.Experiment.load(folder)
     assert (experiment.steps, experiment.minutes) == (9, None)
+
+
+def test_a_run_of_another_machine_resumes_on_the_device_that_is_named(
+    tmp_path: Path, fails: Fails
+) -> None:
+    folder = tmp_path / "run"
+    assert cli(f"{PROTO} --steps 2 --out", folder) == 0
+    experiment = innerloop.Experiment.load(folder)
+    there = dataclasses.replace(experiment, device="cuda:99")
+    Run(folder).write_experiment(there.as_dict())
+    assert "no device 'cuda:99'" in fails(f"{PROTO} --resume --steps 3 --out", folder)
+    assert cli(f"{PROTO} --resume --steps 3 --device cpu --out", folder) == 0
+    assert innerloop.Experiment.load(folder).device == "cpu"
 
 
 def test_a_training_stopped_on_its_last_step_is_finished_by_resuming(

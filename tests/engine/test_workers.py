@@ -51,6 +51,8 @@ def test_every_process_needs_a_gpu(busy: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(InnerloopError, match="this machine has 1: use at most 1"):
         joined("cuda")
+    with pytest.raises(InnerloopError, match="write --device cuda; got cuda:0"):
+        joined("cuda:0")
 
 
 def test_a_job_is_named_also_where_torchrun_does_not(

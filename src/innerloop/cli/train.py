@@ -25,6 +25,8 @@ def run(**arguments: Any) -> None:
     from innerloop.cli.launch import launch, launch_on_ray
     from innerloop.cli.progress import finish, follow, plotted, recorded
     from innerloop.engine.ray_cluster import connected
+    from innerloop.runs import Run
+    from innerloop.training import continued
 
     experiment, out = experiment_of(arguments), arguments["out"]
     processes, address = arguments["processes"], arguments["ray"]
@@ -33,7 +35,12 @@ def run(**arguments: Any) -> None:
         started = (
             launch(words, processes)
             if address is None
-            else launch_on_ray(words, processes, address, experiment.device)
+            else launch_on_ray(
+                words,
+                processes,
+                address,
+                continued(experiment, Run.of(out), arguments["resume"]).where,
+            )
         )
         raise click.exceptions.Exit(started)
     ray = address if processes == 1 else None
@@ -99,7 +106,10 @@ SHARED = [
         "Arithmetic; auto is bf16 where it is fast and safe.  [default: auto]",
         type=click.Choice(["auto", "float32", "bf16"]),
     ),
-    _flag("--device", "Where to compute.  [default: cpu]"),
+    _flag(
+        "--device",
+        "Where to compute.  [default: cpu, or where the resumed run did]",
+    ),
     _flag("--seed", "Random seed.  [default: 0]", type=SEED),
 ]
 

@@ -150,12 +150,10 @@ class Workers:
         process; after it, they are in the same state everywhere again.
         """
         seed = int(torch.randint(2**62, ()))
-        state = torch.get_rng_state()
-        torch.manual_seed(seed + self.rank)
-        try:
+        used = torch.cuda.is_initialized()
+        with torch.random.fork_rng([torch.cuda.current_device()] if used else []):
+            torch.manual_seed(seed + self.rank)
             yield
-        finally:
-            torch.set_rng_state(state)
 
 
 ALONE = Workers()
@@ -259,7 +257,7 @@ def joined(device: str = "cpu") -> Workers:
         )
     kind = torch.device(device).type
     if kind == "cuda":
-        _choose_gpu()
+        _choose_gpu(device)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     try:
         distributed.init_process_group(backend, timeout=TIMEOUT)
@@ -274,8 +272,13 @@ def joined(device: str = "cpu") -> Workers:
     return ProcessGroup()
 
 
-def _choose_gpu() -> None:
+def _choose_gpu(device: str) -> None:
     """Use the GPU with the number that this process has on its machine."""
+    if torch.device(device).index is not None:
+        raise InnerloopError(
+            f"every process uses the GPU of its number: write --device cuda; got "
+            f"{device}"
+        )
     number, count = torchrun.local_rank(), torch.cuda.device_count()
     if number >= count:
         raise InnerloopError(

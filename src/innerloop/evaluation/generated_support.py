@@ -12,6 +12,7 @@ from innerloop.core.task import Examples, Task, TaskDistribution
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.evaluation.base import Evaluation
+from innerloop.evaluation.chunks import device_of
 from innerloop.evaluation.few_shot import evaluate
 from innerloop.measurements import Report, TestPlan, merged
 
@@ -30,7 +31,7 @@ class GeneratedSupportTasks(TaskDistribution):
         tasks = self.tasks.sample(n, generator)
         made = [
             self.maker.generate(task.support, self.count, generator).flatten(0, 1).cpu()
-            for task in tasks.unbind()
+            for task in tasks.to(device_of(self.maker)).unbind()
         ]
         labels = torch.eye(self.spec.y_dim).repeat_interleave(self.count, 0)
         x = torch.cat([tasks.support.x, torch.stack(made)], 1)
@@ -76,6 +77,7 @@ class GeneratedSupport(Evaluation):
                 f"{self.generator_run} generates inputs of shape {spec.x_shape}; got "
                 f"tasks with inputs of shape {tasks.spec.x_shape}"
             )
+        self.maker.to(device_of(learner))
         reports = []
         for count in (0, self.count):
             labels = {**plan.labels, "generated": count}

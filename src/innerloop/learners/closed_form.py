@@ -99,7 +99,7 @@ def nearest_mean(design: Design, strength: float) -> Fit:
     scores = scores * squares.clamp_min(1e-12).rsqrt()
     loo = torch.where(y > 0.5, left_out[:, None], scores)
     weight = F.normalize(sums, dim=-1)
-    return Fit({"weight": weight}, loo, z.new_tensor(14.0))
+    return Fit({"weight": weight}, loo, z.new_full((), 14.0))
 
 
 def ridge(design: Design, strength: float) -> Fit:
@@ -201,7 +201,7 @@ def mahalanobis(design: Design, strength: float) -> Fit:
         C = torch.diag(row) if design.dual else (row[:, None] * gap).T @ gap
         eye = torch.eye(len(C), dtype=z.dtype, device=z.device)
         inner.append(torch.linalg.solve(strength * eye + C @ gram, C))
-    head = Quadratic(mean, basis, torch.stack(inner), z.new_tensor(strength))
+    head = Quadratic(mean, basis, torch.stack(inner), z.new_full((), strength))
     # an example that is left out moves the mean of its class too
     grown = y @ (counts / (counts - 1).clamp_min(1))  # (n,)
     columns = []

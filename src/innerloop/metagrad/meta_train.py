@@ -178,10 +178,11 @@ def apply_update(
         parameter.grad = g if g is None or id(g) not in seen else g.clone()
         seen.add(id(g))
         moving.append(parameter)
-    norm = torch.nn.utils.clip_grad_norm_(moving, math.inf if clip is None else clip)
-    if math.isfinite(float(norm)):
+    largest = math.inf if clip is None else clip
+    norm = float(torch.nn.utils.clip_grad_norm_(moving, largest))
+    if math.isfinite(norm):
         optimizer.step()
-    return float(norm)
+    return norm
 
 
 def meta_train(

@@ -138,10 +138,10 @@ class NEATEvolution(EvolutionStrategy):
         self.sources = self.network.inputs + 1  # inputs and the bias
         self.fixed = self.sources + self.network.outputs  # nodes of every genome
         self.innovations = Innovations(self.fixed)
-        weight = self.network.weight.detach()
+        weight = self.network.weight.tolist()
         first = {
             self.innovations.connection(source, target): Gene(
-                float(weight[source, target - self.sources]), True
+                weight[source][target - self.sources], True
             )
             for source in range(self.sources)
             for target in range(self.sources, self.fixed)

@@ -103,7 +103,7 @@ class MLPRule(nn.Module):
         """The changes of the weights, and the new memory."""
         g, w, (averages, squares, step) = flat(gradients), flat(weights), memory
         step = step + 1
-        decays = torch.tensor(self.decays, dtype=g.dtype, device=g.device)[:, None]
+        decays = torch.stack([g.new_full((1,), decay) for decay in self.decays])
         averages, squares = (
             decays * averages + (1 - decays) * g,
             0.99 * squares + 0.01 * g.square(),

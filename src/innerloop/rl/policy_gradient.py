@@ -261,7 +261,7 @@ def adapt_by_acting(
         if update < updates:
             support = training_examples(played, discount, standardized)
             if update:
-                support = _scaled(support, support.y.new_tensor(later_scale))
+                support = _scaled(support, support.y.new_full((), later_scale))
             with torch.no_grad():
                 weights = descent.mapped(descent.step, weights, support)
 

@@ -161,7 +161,7 @@ def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
     experiment = plan.experiment
     learner = experiment.resolve()[1].learner
     better = 1 if learner.likelihood.higher_is_better else -1
-    needs = {"cpu": 1, "gpu": 1 if experiment.device.startswith("cuda") else 0}
+    needs = {"cpu": 1, "gpu": 1 if experiment.where.startswith("cuda") else 0}
     train = tune.with_resources(
         tune.with_parameters(
             _train,

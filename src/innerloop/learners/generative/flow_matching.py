@@ -142,7 +142,8 @@ class FlowMatching(Learner):
         index, used = chosen(y, min(self.examples, len(y)), order)
         if self.training:
             some = torch.rand_like(y[0])[:, None] * used.sum(1, keepdim=True)
-            used = used * (torch.arange(used.shape[1]).to(some) < some.ceil())
+            place = torch.arange(used.shape[1], device=some.device)
+            used = used * (place < some.ceil())
             used = used * (torch.rand_like(y[0])[:, None] >= self.unconditional)
         return tokens[index], used
 

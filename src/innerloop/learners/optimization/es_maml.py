@@ -91,7 +91,7 @@ class ESMAML(Remembering):
         e = (
             torch.randn_like(fixed[0])
             if self.training
-            else fixed[step.long() % len(fixed)]
+            else fixed[step.long()[None] % len(fixed)][0]
         )
         e = e[:, : sum(w.numel() for w in weights.values())]  # frozen weights stay
         perturbations = self.inner_sigma * torch.cat([e, -e])  # (2 pairs, size)
@@ -104,9 +104,9 @@ class ESMAML(Remembering):
             slopes = (plus - minus) / (2 * self.inner_sigma)  # (pairs,)
             change = -self.inner_lr * slopes @ e / self.inner_pairs
         else:
-            best = losses.argmin()
-            lower = losses[best] < self.support_loss(weights, support)
-            change = torch.where(lower, perturbations[best], 0.0)
+            lower = losses.amin() < self.support_loss(weights, support)
+            best = perturbations[losses.argmin()[None]][0]
+            change = torch.where(lower, best, 0.0)
         return _moved(weights, change), [step + 1]
 
 

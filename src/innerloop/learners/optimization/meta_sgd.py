@@ -82,8 +82,9 @@ class MetaSGD(Remembering):
         grads = self.gradient(weights, support)
         alpha = {name: self.alpha[_key(name)] for name in weights}
         if self.rates == "tensor":
-            step = memory[0].long().clamp_max(self._last)
-            alpha = {name: rates[step] for name, rates in alpha.items()}
+            # by one number alone, the host would wait for a GPU to read it
+            step = memory[0].long().clamp_max(self._last)[None]
+            alpha = {name: rates[step][0] for name, rates in alpha.items()}
         weights = {name: w - alpha[name] * grads[name] for name, w in weights.items()}
         return weights, [count + 1 for count in memory]
 

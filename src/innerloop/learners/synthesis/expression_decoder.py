@@ -108,14 +108,16 @@ class ExpressionDecoder(nn.Module):
             total = total.flatten(1)
             log_p, best = total.topk(min(beam, total.shape[1]), -1)  # (n, beam)
             parent, symbol = best // self.vocabulary, best % self.vocabulary
-            state = after.flatten(1).gather(1, best.cpu())
-            prefix = symbols.gather(1, parent.cpu()[..., None].expand(-1, -1, slot))
-            symbols = torch.cat([prefix, symbol.cpu()[..., None]], -1)
             index = parent[..., None].expand(-1, -1, before.shape[-1])
             before = before.gather(1, index) + self.embedded(slot, symbol)
-            done = (state == Grammar.DONE) & log_p.isfinite().cpu()
+            likely, best = log_p.cpu(), best.cpu()
+            parent, symbol = best // self.vocabulary, best % self.vocabulary
+            state = after.flatten(1).gather(1, best)
+            prefix = symbols.gather(1, parent[..., None].expand(-1, -1, slot))
+            symbols = torch.cat([prefix, symbol[..., None]], -1)
+            done = (state == Grammar.DONE) & likely.isfinite()
             for i, j in done.nonzero().tolist():
-                found[i].append((float(log_p[i, j]), symbols[i, j].tolist()))
+                found[i].append((float(likely[i, j]), symbols[i, j].tolist()))
             ended = (state == Grammar.DONE) | (state < 0)
             log_p = log_p.masked_fill(ended.to(log_p.device), -math.inf)
             state = state.clamp_min(0)
