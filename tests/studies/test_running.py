@@ -195,22 +195,6 @@ def test_a_script_measures_all_tests_at_once_whatever_their_flags(
     assert stored.tests["5"]["as"] == "1"
 
 
-def test_runs_are_compared_by_the_names_of_their_rows(
-    tmp_path: Path, run: Callable[..., list[Trial]]
-) -> None:
-    text = '[tests]\n"difference" = {report = true}\n'
-    for name, rate in (("A 'x'", 0.1), ("B", 0.2)):
-        train = f"maml {TINY} --steps 1 --lr {rate}"
-        text += f'[[row]]\nname = "{name}"\nid = "{name[0].lower()}"\nhidden = true\n'
-        text += f'train = "{train}"\n'
-    text += '[[row]]\nname = "A and B"\nscript = "compare {a} {b} --tasks 3"\n'
-    assert states(run(parse("mine", tomllib.loads(text)))) == ["done"] * 3
-    (stored,) = (r for r in results(tmp_path) if r.row == "a-and-b")
-    scores, pairs = stored.tests["difference"]["report"]["tables"]
-    assert [row["labels"]["run"] for row in scores["rows"]] == ["A 'x'", "B"]
-    assert pairs["title"] == "difference to A 'x', paired by task"
-
-
 def test_a_script_that_is_not_there_is_named(
     tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
@@ -261,24 +245,31 @@ def test_a_training_that_was_stopped_is_continued(
     assert results(tmp_path) == []
 
 
-def test_a_row_starts_from_the_run_of_another(
+def test_rows_start_from_the_runs_of_others_and_compare_them(
     tmp_path: Path, run: Callable[..., list[Trial]]
 ) -> None:
     text = (
         TEST
         + f"""
+"difference" = {{report = true}}
 [[row]]
-name = "first"
+name = "the 'first'"
+id = "first"
 hidden = true
 train = "maml {TINY} --steps 3"
 [[row]]
 name = "second"
 train = "maml {TINY} --init-from {{first}} --steps 2"
+tests = ["1-shot"]
+[[row]]
+name = "both"
+script = "compare {{first}} {{second}} --tasks 3"
+tests = ["difference"]
 """
     )
     study = parse("mine", tomllib.loads(text))
     trials = run(study)
-    assert states(trials) == ["done", "done"], [trial.text for trial in trials]
+    assert states(trials) == ["done"] * 3, [trial.text for trial in trials]
     stored = {r.row: r for r in results(tmp_path)}
     assert stored["first"].steps == 3
     assert stored["first"].tests == {}
@@ -289,11 +280,14 @@ train = "maml {TINY} --init-from {{first}} --steps 2"
     row = second.report("1-shot").tables[0].rows[0]
     assert row.values[0].n == 3
     assert row.signature.startswith("sinusoid")
+    scores, pairs = stored["both"].report("difference").tables
+    assert [row.labels["run"] for row in scores.rows] == ["the 'first'", "second"]
+    assert pairs.title == "difference to the 'first', paired by task"
     # numbers that are stored stay, without the folders
     before = (tmp_path / "results" / "mine.json").read_text()
     for trial in trials:
         trial.folder.rename(trial.folder.with_name(trial.folder.name + "-moved"))
-    assert states(run(study)) == ["done", "done"]
+    assert states(run(study)) == ["done"] * 3
     assert (tmp_path / "results" / "mine.json").read_text() == before
     assert not trials[0].folder.exists()
 
