@@ -61,12 +61,16 @@ class LayerNorm(nn.Module):
     2016, "Layer normalization", arXiv:1607.06450, eq. (4).
 
     Scale and shift are applied separately, for the same reason as in `BatchNorm`.
+
+    Args:
+        features: size of the last axis.
+        scale: initial value of the learned scales.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5):
+    def __init__(self, features: int, eps: float = 1e-5, scale: float = 1.0):
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(features))
+        self.weight = nn.Parameter(torch.full((features,), scale))
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.nets.norm import LayerNorm
 from innerloop.nets.registry import reading
 
+FEATURE_LENGTH = 2.0  # of an image, at the start of meta-training
 Memory = Any  # a pytree of tensors: what a recurrent network carries between steps
 
 
@@ -56,12 +57,12 @@ class Recurrent(FeatureLearner):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         found = reading(spec, out_dim, build_args.get("encoder"))
+        if not spec.is_image:
+            return {**found, "normal": nn.Identity()}
         # features of convolution blocks have a large common part, which would make all
-        # images alike to a memory
-        return {
-            **found,
-            "normal": LayerNorm(found["features"]) if spec.is_image else nn.Identity(),
-        }
+        # images alike to a memory; longer ones would drown the label, of length 1
+        scale = FEATURE_LENGTH * found["features"] ** -0.5
+        return {**found, "normal": LayerNorm(found["features"], scale=scale)}
 
     @abstractmethod
     def start(self) -> Memory:
