@@ -116,7 +116,7 @@ def documented() -> list[str]:
         row.script.removeprefix("benchmarks/")
         for study in map(find_study, names())
         for row in study.rows
-        if row.script
+        if row.script.startswith("benchmarks/")
     ]
     return sorted({re.split(r"  |#", line)[0].strip() for line in found})
 

@@ -141,15 +141,20 @@ def _run(
     """Run a command to its end, or until the task is cancelled; returns its exit code,
     and the machine.
     """
-    here = ThisMachine()
-    with chdir(folder):
-        job = here.start(words, Path(output), kind, threads)
+    here, job = ThisMachine(), None
     try:
+        with chdir(folder):
+            job = here.start(words, Path(output), kind, threads)
         while job.alive:
             time.sleep(TICK)
     except KeyboardInterrupt:  # the task is cancelled
-        job.stop()
-        job.wait()
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray repeats it
+        try:
+            if job is not None:
+                job.stop()
+                job.wait()
+        finally:
+            signal.signal(signal.SIGINT, usual)
         raise
     assert job.code is not None
     return job.code, here.system(job)
