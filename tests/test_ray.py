@@ -300,7 +300,10 @@ def test_closing_a_study_on_ray_lets_its_commands_save(
         return [trial.state for trial in runner.trials]
 
     assert run(lambda: "a" in log(tmp_path), a=300) == ["stopped"]
-    assert log(tmp_path) == ["a", "saved"]
+    end = time.monotonic() + 60
+    while log(tmp_path) != ["a", "saved"]:
+        assert time.monotonic() < end, log(tmp_path)
+        time.sleep(0.1)
     assert run(lambda: False, a=0) == ["done"]
 
 
