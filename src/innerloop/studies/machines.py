@@ -16,6 +16,7 @@ from innerloop.studies.system import system
 
 LIMIT = 100 * 3600.0  # seconds of a process
 TICK = 0.25  # seconds between looks at a process
+AGAIN = 3.0  # seconds until a task on Ray is interrupted again
 
 
 class Job(Protocol):
@@ -131,8 +132,12 @@ class RayJob:
         self.ray.cancel(self.task)
 
     def wait(self) -> None:
-        if not self._ended(PATIENCE + 5):
-            self.ray.cancel(self.task, force=True)
+        end = time.monotonic() + PATIENCE + 5
+        over = False
+        while not over and not self._ended(AGAIN):
+            # an interrupt can be lost, where it comes in the middle of a callback
+            over = time.monotonic() > end
+            self.ray.cancel(self.task, force=over)
 
 
 def _run(
@@ -148,7 +153,7 @@ def _run(
         while job.alive:
             time.sleep(TICK)
     except KeyboardInterrupt:  # the task is cancelled
-        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ray repeats it
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is repeated
         try:
             if job is not None:
                 job.stop()
