@@ -201,7 +201,7 @@ def test_nothing_is_sent_to_a_device_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "x"}, "")],
+    [({}, "50000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "x"}, "")],
 )
 def test_threads_do_not_wait_awake_for_long(
     chosen: dict[str, str], expected: str
