@@ -11,15 +11,12 @@ each; the figure is the median over rounds, in milliseconds and relative to the 
 from __future__ import annotations
 
 import statistics
-import time
-from typing import Any
 
 import torch
 from reporting import finish, parser_of, row, table
+from scaling import Training, Workload
 
-from innerloop.experiment import Experiment
-from innerloop.metagrad import meta_train
-from innerloop.metagrad.meta_train import build_optimizer
+from innerloop.engine.workers import ALONE
 
 BASE = {"tasks": 4, "ways": 5, "shots": 1, "queries": 15}
 BASES: dict[str, dict[str, int]] = {
@@ -36,41 +33,15 @@ VARIED = {
 WARM_UP = 4  # meta-steps, in which gradients are recorded
 
 
-class Setting:
-    """A training that takes one meta-step after the other.
-
-    Args:
-        learner: its name.
-        numbers: of tasks, ways, shots, queries and inner steps.
-    """
-
-    def __init__(self, learner: str, numbers: dict[str, int]):
-        self.learner, self.numbers = learner, numbers
-        steps = {"inner_steps": n} if (n := numbers.get("inner steps")) else {}
-        sizes = {name: numbers[name] for name in ("ways", "shots", "queries")}
-        line: dict[str, Any] = {
-            "learner": {"name": learner, "options": steps},
-            "tasks": {"name": "omniglot", "options": sizes},
-            "training": {"batch": numbers["tasks"]},
-        }
-        experiment, setup = Experiment(**line, steps=10**6).resolve()
-        self.seconds: list[float] = []
-        self.loop = meta_train(
-            setup.learner,
-            setup.tasks,
-            steps=10**6,
-            batch=experiment.config.batch,
-            meta_gradient=setup.meta_gradient,
-            optimizer=build_optimizer(setup.learner, experiment.config),
-            clip=experiment.config.clip,
-        )
-        for _ in range(WARM_UP):
-            next(self.loop)
-
-    def step(self) -> None:
-        began = time.perf_counter()
-        next(self.loop)
-        self.seconds.append(time.perf_counter() - began)
+def workload(learner: str, numbers: dict[str, int]) -> Workload:
+    """A training with so many tasks, ways, shots, queries and inner steps."""
+    steps = {"inner_steps": n} if (n := numbers.get("inner steps")) else {}
+    sizes = {name: numbers[name] for name in ("ways", "shots", "queries")}
+    return {
+        "learner": {"name": learner, "options": steps},
+        "tasks": {"name": "omniglot", "options": sizes},
+        "training": {"batch": numbers["tasks"]},
+    }
 
 
 def settings(learner: str, varied: list[str]) -> list[dict[str, int]]:
@@ -94,15 +65,15 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for learner in [options.only] if options.only else BASES:
-        made = [Setting(learner, numbers) for numbers in settings(learner, varied)]
-        for _ in range(options.rounds):
-            for each in made:
-                each.step()
-        first = statistics.median(made[0].seconds)
-        for each in made:
-            median = statistics.median(each.seconds)
-            values = {"ms": 1000 * median, "relative": median / first}
-            rows.append(row({"learner": learner, **each.numbers}, values))
+        chosen = settings(learner, varied)
+        made = [Training(workload(learner, numbers), ALONE) for numbers in chosen]
+        for training in made:
+            training.run(WARM_UP)
+        rounds = [[t.run(1) for t in made] for _ in range(options.rounds)]
+        medians = [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
+        for numbers, median in zip(chosen, medians, strict=True):
+            values = {"ms": 1000 * median, "relative": median / medians[0]}
+            rows.append(row({"learner": learner, **numbers}, values))
             print(rows[-1], flush=True)
     finish(table("time of a meta-step", rows), options)
 

@@ -46,7 +46,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "l2o": [
         {"inner_steps": 3},
         {"inner_steps": 3, "first_order": False},
-        {"inner_steps": 3, "rule": "mlp", "first_order": False, "minibatch": 2},
+        {"inner_steps": 3, "rule": "mlp", "minibatch": 2},
+        {"inner_steps": 3, "rule": "star", "first_order": False},
     ],
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],

@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from innerloop.studies.study import parse
 from tests.cli.conftest import cli
 from tests.metagrad.test_distributed import error, tensors
 from tests.metagrad.test_resume import CASES, RULES, Planes, built, seeded
+from tests.studies.scripts import log, scripts
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -73,10 +75,11 @@ def test_a_population_on_ray_is_that_of_one_process(name: str, pair: int) -> Non
     assert worst(learner.train(), tasks, rule) < 1e-6
 
 
-class Noisy(Learner):
-    """Its gradient is a random number."""
+class Linear(Learner):
+    """A linear function that does not adapt."""
 
     weight: nn.Parameter
+    _: KW_ONLY
     likelihood: Likelihood = Gaussian()
     kinds = ("reals",)
 
@@ -85,6 +88,10 @@ class Noisy(Learner):
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         return x @ state
+
+
+class Noisy(Linear):
+    """Its gradient is a random number."""
 
     def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
         return (self.weight * torch.randn(2, 1)).sum(), {}
@@ -100,20 +107,11 @@ def test_random_numbers_and_arithmetic_are_those_of_one_process(
     assert worst(learner.train(), tasks, rule, mixed=True) < 1e-6
 
 
-class Deadly(Learner):
+class Deadly(Linear):
     """Kills the first other process that evaluates it; notes every evaluation."""
 
-    weight: nn.Parameter
     folder: str
     process: int
-    likelihood: Likelihood = Gaussian()
-    kinds = ("reals",)
-
-    def adapt(self, support: Examples) -> Tensor:
-        return self.weight
-
-    def predict(self, state: Tensor, x: Tensor) -> Tensor:
-        return x @ state
 
     def loss(self, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
         if os.getpid() != self.process:
@@ -223,33 +221,15 @@ def test_an_address_may_be_left_out(
 
 # ------------------------------------------------------------------ studies
 
-SCRIPT = """
-import json, signal, sys, time
-from pathlib import Path
-file, name, seconds = Path(sys.argv[-1]), sys.argv[1], float(sys.argv[2])
-def note(word):
-    with (Path(__file__).parent / "log.txt").open("a") as log:
-        print(word, file=log, flush=True)
-signal.signal(signal.SIGTERM, lambda *_: (time.sleep(5), note("saved"), sys.exit(1)))
-note(name)
-time.sleep(seconds)
-if name == "broken":
-    sys.exit("it broke: 7 is not 8")
-value = {"name": "score", "mean": 0.5, "interval": 0.1, "n": 9, "unit": "%",
-         "transductive": False}
-row = {"labels": {"of": name}, "values": [value], "signature": ""}
-report = {"tables": [{"title": "t", "rows": [row]}], "notes": [], "context": {}}
-file.write_text(json.dumps(report))
+# it takes longer to save than an interrupt takes to be repeated
+SAVES = """
+import signal
+def save(*_):
+    time.sleep(5)
+    note("saved")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, save)
 """
-
-
-def study(folder: Path, **seconds: float) -> str:
-    (folder / "script.py").write_text(SCRIPT)
-    text = '[tests]\n"score" = ""\n'
-    for name, wait in seconds.items():
-        line = f"{folder}/script.py {name} {wait}"
-        text += f'[[row]]\nname = "{name}"\nscript = "{line}"\n'
-    return text
 
 
 @pytest.fixture
@@ -262,22 +242,17 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "launch", start)
 
 
-def log(folder: Path) -> list[str]:
-    file = folder / "log.txt"
-    return sorted(file.read_text().split()) if file.exists() else []
-
-
 @pytest.mark.usefixtures("elsewhere")
 def test_a_study_on_ray_keeps_what_is_done_and_names_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(study(tmp_path, good=0, broken=0))
+    file.write_text(scripts(tmp_path, ("good", 0), ("broken", 0)))
     places = ["--runs", tmp_path / "runs", "--results", tmp_path, "--ray"]
     assert cli("study run", file, *places) == 1
     assert "broken, seed 0: failed: it broke: 7 is not 8" in capsys.readouterr().out
     assert cli("study run", file, *places) == 1
-    assert log(tmp_path) == ["broken", "broken", "good"]
+    assert sorted(log(tmp_path)) == ["broken", "broken", "good"]
     (stored,) = Results(tmp_path / "mine.json").all
     assert stored.system["jobs"] == 2
     assert stored.system["cores"]
@@ -287,8 +262,9 @@ def test_a_study_on_ray_keeps_what_is_done_and_names_what_failed(
 def test_closing_a_study_on_ray_lets_its_commands_save(
     tmp_path: Path, ray: Any
 ) -> None:
-    def run(until: Callable[[], bool], **seconds: float) -> list[str]:
-        found = parse("mine", tomllib.loads(study(tmp_path, **seconds)))
+    def run(until: Callable[[], bool], seconds: float) -> list[str]:
+        text = scripts(tmp_path, ("a", seconds), first=SAVES)
+        found = parse("mine", tomllib.loads(text))
         stored = Results(tmp_path / "mine.json")
         runner = Runner(found, stored, tmp_path, jobs=2, machines=RayMachines(ray))
         end = time.monotonic() + 200
@@ -299,9 +275,9 @@ def test_closing_a_study_on_ray_lets_its_commands_save(
                     break
         return [trial.state for trial in runner.trials]
 
-    assert run(lambda: "a" in log(tmp_path), a=300) == ["stopped"]
+    assert run(lambda: "a" in log(tmp_path), 300) == ["stopped"]
     assert log(tmp_path) == ["a", "saved"]  # though it was interrupted again meanwhile
-    assert run(lambda: False, a=0) == ["done"]
+    assert run(lambda: False, 0) == ["done"]
 
 
 # ------------------------------------------------------------------ trainings

@@ -22,7 +22,7 @@ from innerloop import (
     meta_test,
     meta_train,
 )
-from innerloop.nets.learned_update_rules import LSTMRule, MLPRule
+from innerloop.nets.learned_update_rules import LSTMRule, MLPRule, STARRule
 from innerloop.tasks import mlp_digits, mlp_omniglot, quadratics
 from innerloop.testing import Blobs
 
@@ -94,9 +94,12 @@ def test_the_lstm_rule_is_torchs_cell_on_preprocessed_gradients() -> None:
         )
 
 
-def test_the_mlp_rule_reads_moving_averages_of_the_gradient() -> None:
+@pytest.mark.parametrize("kind", [MLPRule, STARRule])
+def test_the_perceptron_reads_moving_averages_of_the_gradient(
+    kind: type[MLPRule],
+) -> None:
     torch.manual_seed(0)
-    rule = MLPRule(hidden=6).double()
+    rule = kind(hidden=6).double()
     rng = np.random.default_rng(0)
     w, averages, squares = rng.normal(size=5), np.zeros((3, 5)), np.zeros(5)
     memory = rule.start({"w": torch.tensor(w)})
@@ -121,13 +124,31 @@ def test_the_mlp_rule_reads_moving_averages_of_the_gradient() -> None:
         for i, layer in enumerate(layers):
             x = x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
             x = np.maximum(x, 0) if i < 2 else x
-        np.testing.assert_allclose(
-            change["w"].detach(), 0.01 * x[:, 0] * np.exp(x[:, 1]), rtol=1e-5
-        )
+        expected = 0.01 * x[:, 0] * np.exp(x[:, 1])
+        if kind is STARRule:
+            expected = expected - 0.03 * np.exp(x[:, 2]) * means[1] / root
+        np.testing.assert_allclose(change["w"].detach(), expected, rtol=1e-5)
         w = w + change["w"].detach().numpy()
 
 
-@pytest.mark.parametrize("rule", ["lstm", "mlp"])
+def test_star_is_adam_where_the_perceptron_puts_out_nothing() -> None:
+    rule, generator = STARRule().double(), torch.Generator().manual_seed(0)
+    for p in rule.net[-1].parameters():
+        p.data.zero_()
+    w = torch.randn(7, generator=generator, dtype=torch.float64)
+    theirs = nn.Parameter(w.clone())
+    adam = torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.99), eps=1e-12)
+    memory = rule.start({"w": w})
+    for _ in range(5):
+        g = torch.randn(7, generator=generator, dtype=torch.float64)
+        theirs.grad = g.clone()
+        adam.step()
+        change, memory = rule({"w": g}, {"w": w}, memory)
+        w = w + change["w"].detach()
+        torch.testing.assert_close(w, theirs.detach(), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["lstm", "mlp", "star"])
 def test_the_objective_is_the_mean_over_a_training(rule: str) -> None:
     learner, some = built(rule=rule, inner_steps=4, unroll=2), task()
     weights = {name: p.detach().clone() for name, p in learner.net.named_parameters()}

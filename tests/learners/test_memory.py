@@ -459,3 +459,12 @@ def test_ntm_learns_to_copy_short_sequences() -> None:
         .mean
         > 0.97
     )
+
+
+@pytest.mark.parametrize("size", [28, 42])
+def test_features_of_an_image_enter_with_length_2(size: int) -> None:
+    torch.manual_seed(0)
+    spec = TaskSpec("classes", (1, size, size), 5)
+    learner = LSTM.build(spec, encoder="conv4-strided")
+    lengths = learner.normal(3 + torch.randn(6, learner.features)).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.full((6,), 2.0), atol=1e-3, rtol=0)

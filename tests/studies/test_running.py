@@ -19,40 +19,15 @@ from innerloop.studies import Result, Results, Runner, Study, StudyError
 from innerloop.studies.running import Trial
 from innerloop.studies.study import Test, parse
 from tests.cli.conftest import cli
+from tests.studies.scripts import SCRIPT, log
+from tests.studies.scripts import scripts as written
 
-SCRIPT = """
-import json, sys, time
-from pathlib import Path
-file, name, seconds = Path(sys.argv[-1]), sys.argv[1], float(sys.argv[2])
-with (Path(__file__).parent / "log.txt").open("a") as log:
-    print(name, file=log)
-time.sleep(seconds)
-if name == "broken":
-    sys.exit("it broke: 7 is not 8")
-value = {"name": "score", "mean": 0.5, "interval": 0.1, "n": 9, "unit": "%",
-         "transductive": False}
-row = {"labels": {"of": name}, "values": [value], "signature": ""}
-report = {"tables": [{"title": "t", "rows": [row]}], "notes": [], "context": {}}
-file.write_text(json.dumps(report))
-"""
 TINY = "sinusoid --batch 1 --shots 2 --queries 2"
 TEST = '[tests]\n"1-shot" = "--shots 1 --queries 2 --tasks 3"\n'
 
 
 def scripts(folder: Path, *rows: tuple[str, float]) -> Study:
-    """A study of scripts that wait for so many seconds."""
-    (folder / "script.py").write_text(SCRIPT)
-    text = '[tests]\n"score" = ""\n'
-    for name, seconds in rows:
-        line = f"{folder}/script.py {name} {seconds}"
-        text += f'[[row]]\nname = "{name}"\nscript = "{line}"\n'
-    return parse("mine", tomllib.loads(text))
-
-
-def log(folder: Path) -> list[str]:
-    """The scripts that were started, in their order."""
-    file = folder / "log.txt"
-    return file.read_text().split() if file.exists() else []
+    return parse("mine", tomllib.loads(written(folder, *rows)))
 
 
 @pytest.fixture

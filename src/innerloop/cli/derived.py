@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.types import BoolParamType
 
 from innerloop.cli.flags import Flag, SectionedCommand, flags
 from innerloop.engine.errors import InnerloopError
@@ -28,15 +27,13 @@ class DerivedCommand(SectionedCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)
         taken = {name for param in self.own for name in param.opts}
-        switches = set(self.get_help_option_names(ctx)).union(
-            *(param.opts for param in self.own if isinstance(param.type, BoolParamType))
-        )
-        optional = {
-            name
-            for param in self.own
-            if isinstance(param, Flag) and param.value_is_optional
-            for name in param.opts
-        }
+        switches, optional = set(self.get_help_option_names(ctx)), set()
+        for param in self.own:
+            facts = param.to_info_dict()
+            if facts.get("is_flag"):
+                switches.update(param.opts)
+            elif facts.get("flag_value") is not None:
+                optional.update(param.opts)
         with_values = [
             word
             for word, after in pairwise([*args, "-"])

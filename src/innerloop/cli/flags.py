@@ -40,7 +40,6 @@ class Flag(click.Option):
 
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any):
         self.section = section
-        self.value_is_optional = "flag_value" in kwargs
         super().__init__(*args, **kwargs)
 
 

@@ -135,8 +135,7 @@ class MLPRule(nn.Module):
 
 class STARRule(MLPRule):
     """The same perceptron beside a nominal term: a step of Adam, whose rate it adapts.
-    At the start, when the perceptron puts out little, the rule is Adam, so that it is
-    stable before it has learned anything.
+    At the start, when the perceptron puts out little, the rule is nearly Adam.
 
     change = direction * exp(magnitude) - nominal * exp(rate) * mean / root
 

@@ -43,7 +43,7 @@ class L2O(Remembering):
         rule: the learned network: "lstm" as in the paper; "mlp", a perceptron that
             reads moving averages of the gradient (Metz et al. 2019, arXiv:1810.10180);
             or "star", the same beside a step of Adam (Harrison et al. 2022,
-            arXiv:2209.11208), which is the most stable.
+            arXiv:2209.11208).
         inner_steps: number of steps of a training.
         unroll: number of steps through which gradients flow.
         minibatch: support examples of each step, taken in order and repeatedly; 0 for
