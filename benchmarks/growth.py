@@ -18,7 +18,7 @@ from scaling import Training, Workload
 
 from innerloop.engine.workers import ALONE
 
-BASE = {"tasks": 4, "ways": 5, "shots": 1, "queries": 15}
+BASE = {"tasks": 4, "ways": 5, "shots": 1, "queries": 10}
 BASES: dict[str, dict[str, int]] = {
     "maml": {**BASE, "inner steps": 5},
     "protonet": BASE,
@@ -27,7 +27,7 @@ VARIED = {
     "tasks": (8, 16, 32),
     "ways": (10, 20),
     "shots": (5, 10),
-    "queries": (5, 30),
+    "queries": (5, 15),
     "inner steps": (1, 10, 20),
 }
 WARM_UP = 4  # meta-steps, in which gradients are recorded

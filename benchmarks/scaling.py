@@ -3,10 +3,12 @@
     python benchmarks/scaling.py --rounds 5
 
 Two processes, each bound to a core of its own, train a learner: in turn, one of them
-alone while the other one sleeps, and both together. Both ways are meta-steps as in a
-training: tasks are drawn, gradients computed and added, the optimizer steps. A ratio is
-the median over rounds of the ratio of neighboring measurements. Beside it are the share
-of the time of one process that drawing takes, and what a meta-step sends.
+alone while the other one sleeps, both together, and both at once on trainings of their
+own. All are meta-steps as in a training: tasks are drawn, gradients computed and added,
+the optimizer steps. A ratio is the median over rounds of the ratio of neighboring
+measurements. What two unconnected trainings do in the time of one is what the machine
+allows: cores share caches, memory and power. Beside these are the share of the time of
+one process that drawing takes, and what a meta-step sends.
 """
 
 from __future__ import annotations
@@ -111,17 +113,15 @@ def compare(name: str, rounds: int, seconds: float) -> dict[str, float]:
     workers, workload = Counting(), WORKLOADS[name]
     pair = Training(workload, workers)
     pair.run(WARM_UP)
-    alone = Training(workload, ALONE) if workers.first else None
-    steps = ROUND
-    if alone is not None:
-        alone.run(WARM_UP)
-        steps *= max(1, round(seconds / alone.run(ROUND)))
+    alone = Training(workload, ALONE)
+    alone.run(WARM_UP)
+    steps = ROUND * max(1, round(seconds / alone.run(ROUND)))
     steps = round(workers.of_first(steps)[0])
-    ratios, sums, drawing, spent = [], 0, 0.0, 0.0
+    ratios, unconnected, sums, drawing, spent = [], [], 0, 0.0, 0.0
     for _ in range(rounds):
         wait()
         one = 0.0
-        if alone is not None:
+        if workers.first:
             alone.drawing = 0.0
             one = alone.run(steps)
             drawing, spent = drawing + alone.drawing, spent + one
@@ -130,10 +130,13 @@ def compare(name: str, rounds: int, seconds: float) -> dict[str, float]:
         both = pair.run(steps)
         sums = workers.sent
         ratios.append(one / both)
+        wait()
+        unconnected.append(2 * one / alone.run(steps))
     return {
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
+        "two unconnected": statistics.median(unconnected),
         "ms, one process": 1000 * spent / rounds / steps,
         "% of it drawing": 100 * drawing / max(spent, 1e-9),
         "KiB added in a meta-step": sums / steps / 1024,

@@ -154,6 +154,16 @@ def test_contenders_have_the_gradient_of_a_plain_loop(
             assert bench.distance(found, expected) < 1e-5, name
 
 
+def test_omniglot_has_enough_drawings_for_every_setting_of_growth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    growth: Any = importlib.import_module("growth")
+    for learner in growth.BASES:
+        for numbers in growth.settings(learner, list(growth.VARIED)):
+            assert numbers["shots"] + numbers["queries"] <= 20, numbers
+
+
 def test_every_script_has_a_smallest_setting() -> None:
     """Beside the comparison with peers, which have to be installed, and scripts that
     start processes of torchrun or need root.
