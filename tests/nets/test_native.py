@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from innerloop.engine import native_code
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.mapping import needs_loop
 from innerloop.nets import conv
@@ -37,7 +39,7 @@ def prebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if (kept := Path(loaded._name)).is_file():
         return kept
     built = tmp_path_factory.mktemp("prebuilt") / "block.so"
-    loading._run(["cc", *loading.FLAGS, str(loading.SOURCE), "-o", str(built), "-lm"])
+    native_code.compiled(loading.SOURCE, ["cc"], built)
     return built
 
 
@@ -396,13 +398,14 @@ def test_part_of_a_file_is_built_again(cache: Path) -> None:
     # in another process: code that is cut short while it is loaded ends it
     program = f"""
 import pathlib, shutil
+import os
 from innerloop.nets.fused_conv import loading
 for size in (0, 4, 4096, 70_000, 130_000):
     folder = pathlib.Path("{cache.parent}") / str(size) / "innerloop-native"
     shutil.copytree("{cache}", folder)
     file = folder / "{built.name}"
     file.write_bytes(file.read_bytes()[:size])
-    loading.os.environ["XDG_CACHE_HOME"] = str(folder.parent)
+    os.environ["XDG_CACHE_HOME"] = str(folder.parent)
     loading.library.cache_clear()
     assert loading.library().innerloop_lanes() >= 4
     assert file.stat().st_size == {built.stat().st_size}
@@ -461,17 +464,17 @@ def test_an_empty_or_relative_cache_folder_is_ignored(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert loading.cache_folder() == tmp_path / ".cache" / "innerloop-native"
+    assert native_code.cache_folder() == tmp_path / ".cache" / "innerloop-native"
 
 
 def test_the_data_cache_and_the_package_hold_no_code(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "data"))
-    package = set(loading.SOURCE.parent.iterdir())
+    package = set(loading.SOURCE.path.parent.iterdir())
     assert location(reload()).parent == cache
     assert not (tmp_path / "data").exists()
-    assert set(loading.SOURCE.parent.iterdir()) == package
+    assert set(loading.SOURCE.path.parent.iterdir()) == package
 
 
 def test_it_can_be_switched_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,7 +491,7 @@ def test_a_compiler_that_hangs_is_stopped(
     compiler.write_text(f"#!/bin/sh\nsleep 20\ntouch {ended}\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setattr(loading, "COMPILER_SECONDS", 0.2)
+    monkeypatch.setattr(native_code, "COMPILER_SECONDS", 0.2)
     native.library.cache_clear()
     with pytest.warns(UserWarning, match="could not be built.*timed out"):
         assert native.library() is None
@@ -499,21 +502,21 @@ def test_a_compiler_that_hangs_is_stopped(
 def test_another_compiler_and_another_torch_are_built_for_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    names = {loading._fingerprint(["cc"])}
-    compiler = tmp_path / "cc"
+    source, compiler = loading.SOURCE, tmp_path / "cc"
+    names = {native_code.fingerprint(source, ["cc"])}
     compiler.write_text("#!/bin/sh\necho another version\n")
     compiler.chmod(0o755)
-    names.add(loading._fingerprint([str(compiler)]))
+    names.add(native_code.fingerprint(source, [str(compiler)]))
     compiler.write_text("#!/bin/sh\necho a third version\n")
-    names.add(loading._fingerprint([str(compiler)]))
+    names.add(native_code.fingerprint(source, [str(compiler)]))
+    names.add(native_code.fingerprint(replace(source, flags=("-O2",)), ["cc"]))
     for owner, name, value in (
         (torch, "__version__", "0.0"),
-        (loading.platform, "libc_ver", lambda: ("other", "1")),
-        (loading, "FLAGS", ("-O2",)),
+        (native_code.platform, "libc_ver", lambda: ("other", "1")),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, value)
-            names.add(loading._fingerprint(["cc"]))
+            names.add(native_code.fingerprint(source, ["cc"]))
     assert len(names) == 6
 
 
@@ -521,7 +524,8 @@ def test_another_compiler_and_another_torch_are_built_for_again(
 def test_code_of_another_interface_is_not_used(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "ABI", loading.ABI + 1)
+    other = replace(loading.SOURCE, abi=loading.SOURCE.abi + 1)
+    monkeypatch.setattr(loading, "SOURCE", other)
     native.library.cache_clear()
     with pytest.warns(UserWarning, match="interface"):
         assert native.library() is None

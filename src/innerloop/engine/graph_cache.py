@@ -11,7 +11,7 @@ import random
 import threading
 import types
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from innerloop.engine import norm_stats
 from innerloop.engine.errors import InnerloopError
+from innerloop.engine.recording import Recording, Way, same_bits
+from innerloop.engine.replay import faster
+from innerloop.engine.trees import flatten, unflatten
 
 AFTER = 3  # equal calls before a recording
 CHECKS = 2  # calls that it must agree with before it is used
@@ -73,14 +75,16 @@ class _Unknown(Exception):
 
 @dataclass
 class _Situation:
-    """How often it came up; whether it was recorded, and the recording if that worked;
-    how many calls have agreed with it; how often it was replayed, and when it is
-    compared again.
+    """How often it came up; whether it was recorded, the recording if that worked, and
+    the structure of its results; how many calls have agreed with it; how often it was
+    replayed, and when it is compared again.
     """
 
     seen: int = 0
     tried: bool = False
-    recording: Callable[..., Any] | None = None
+    recording: Way | None = None
+    structure: Hashable = None
+    improved: bool = False  # whether faster code was looked for
     agreed: int = 0
     replays: int = 0
     recheck: int = FIRST_RECHECK
@@ -112,14 +116,11 @@ def graph_cached(
 
     Raises InnerloopError where a recording no longer agrees with the function.
     """
-    if (
-        os.environ.get("INNERLOOP_GRAPH_CACHE") == "0"
-        or not all(is_recordable(type(part)) for part in module.modules())
-        or _watched(module, trees)
-    ):
+    if os.environ.get("INNERLOOP_GRAPH_CACHE") == "0":
         return function(*trees)
+    leaves, structure = flatten(trees)
     try:
-        situation = hash((_situation(module, trees), key))
+        situation = hash((_situation(module, leaves), structure, key))
     except (_Unknown, RecursionError):
         return function(*trees)
     used, recheck = None, False
@@ -139,8 +140,10 @@ def graph_cached(
             found.recheck *= 2 if recheck else 1
     if used is not None:
         return _observed(found, function, trees, room=used < MAX_RECORDINGS)
+    recording = found.recording
+    assert recording is not None
     try:
-        result = _run(found.recording, trees)
+        result = unflatten(found.structure, recording(leaves))
     except RuntimeError:  # a situation that the key does not tell apart
         found.recording = None
         return function(*trees)
@@ -152,32 +155,46 @@ def graph_cached(
             f"{found.recheck // 2} gradients may be wrong; set recordable = False in "
             "its class, or INNERLOOP_GRAPH_CACHE=0"
         )
+    if recheck and not found.improved:
+        _improve(found, leaves)
     return result
+
+
+def _improve(found: _Situation, leaves: Sequence[Tensor]) -> None:
+    """Looks for code that is faster than the recording, unless it is being built."""
+    if isinstance(found.recording, Recording):
+        better = faster(found.recording, leaves)
+        if better is not None:
+            found.recording, found.improved = better, True
 
 
 def _observed(
     found: _Situation, function: Callable[..., Any], trees: Any, *, room: bool
 ) -> Any:
     """The function's own result, which is recorded or compared with its recording."""
+    leaves, structure = flatten(trees)
     recording = found.recording
     if recording is not None:
         result = function(*trees)
-        if not _agrees(recording, trees, result):
-            found.recording = None
         found.agreed += 1
+        if not _agrees(recording, leaves, result):
+            found.recording = None
+        elif found.agreed == CHECKS:
+            _improve(found, leaves)
         return result
     if found.tried or found.seen < AFTER or not _recording.acquire(blocking=False):
         return function(*trees)
     try:
         found.tried = True
-        before = [leaf._version for leaf in tree_leaves(trees)]
+        before = [leaf._version for leaf in leaves]
         with _Counting() as operations:
             result = function(*trees)
-        written = before != [leaf._version for leaf in tree_leaves(trees)]
+        written = before != [leaf._version for leaf in leaves]
         if room and not written and operations.count <= MAX_OPERATIONS:
-            recording = _recorded(function, trees)
-            if recording is not None and _agrees(recording, trees, result):
+            recording = _recorded(function, leaves, structure)
+            if recording is not None and _agrees(recording, leaves, result):
                 found.recording, found.agreed = recording, 1
+                found.structure = flatten(result)[1]
     finally:
         _recording.release()
     return result
@@ -197,37 +214,22 @@ def _trusted(thing: Any) -> bool:
     return str(thing.__module__).partition(".")[0] in TRUSTED
 
 
-def _watched(module: nn.Module, trees: Any) -> bool:
-    """Whether hooks or collected moments need every call, or recording does not pay."""
-    hooked = any(
-        type(m) is nn.Conv2d
-        or m._forward_hooks
-        or m._forward_pre_hooks
-        or m._backward_hooks
-        or m._backward_pre_hooks
-        for m in module.modules()
-    )
-    return (
-        hooked
-        or any(_GLOBAL_HOOKS)
-        or norm_stats.collecting()
-        or any(t._backward_hooks for t in tree_leaves(trees))
+def _watched(part: nn.Module) -> bool:
+    """Whether hooks of a module need every call, or a recording of it does not pay."""
+    return bool(
+        type(part) is nn.Conv2d
+        or part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
     )
 
 
-def _run(recording: Any, trees: Any) -> Any:
-    with torch.no_grad(), torch.autocast(_device(trees), enabled=False):
-        return recording(*tree_map(Tensor.detach, trees))
-
-
-def _agrees(recording: Callable[..., Any], trees: Any, result: Any) -> bool:
+def _agrees(recording: Way, leaves: Sequence[Tensor], result: Any) -> bool:
     """Whether a recording returns the same bits as the function did."""
     try:
-        pairs = zip(
-            tree_leaves(result), tree_leaves(_run(recording, trees)), strict=True
-        )
-        return all(b is None if a is None else torch.equal(a, b) for a, b in pairs)
-    except (RuntimeError, ValueError):
+        return same_bits(flatten(result)[0], recording(leaves))
+    except RuntimeError:
         return False
 
 
@@ -235,7 +237,7 @@ def _same(result: Any, expected: Any) -> bool:
     """Whether results are the same up to the order of additions, which some kernels
     leave open.
     """
-    for a, b in zip(tree_leaves(result), tree_leaves(expected), strict=True):
+    for a, b in zip(flatten(result)[0], flatten(expected)[0], strict=True):
         if a is None or b is None:
             if a is not b:
                 return False
@@ -246,34 +248,34 @@ def _same(result: Any, expected: Any) -> bool:
     return True
 
 
-def _recorded(function: Callable[..., Any], trees: Any) -> Callable[..., Any] | None:
+def _recorded(
+    function: Callable[..., Any], leaves: Sequence[Tensor], structure: Hashable
+) -> Recording | None:
     """A recording of `function`, made on tensors that have shapes and no values, so
     that nothing can be read from them; None where that fails.
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # takes a second
 
+    def flat(*leaves: Tensor) -> list[Tensor | None]:
+        return flatten(function(*unflatten(structure, leaves)))[0]
+
     before = _generators()
     try:
         with warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")
-            leaves = tree_map(
-                lambda t: t.detach().requires_grad_(t.requires_grad), trees
-            )
-            graph = make_fx(function, tracing_mode="fake")(*leaves)
+            like = [t.detach().requires_grad_(t.requires_grad) for t in leaves]
+            module = make_fx(flat, tracing_mode="fake")(*like)
     except Exception:  # anything may refuse to be recorded
         return None
-    constants = any(node.op == "get_attr" for node in graph.graph.nodes)
-    return None if before != _generators() or constants else graph
+    if before != _generators() or any(n.op == "get_attr" for n in module.graph.nodes):
+        return None
+    return Recording(module)
 
 
 def _generators() -> Any:
     """The states of the global generators that are not torch's."""
     numpy: Any = np.random.get_state()  # noqa: NPY002
     return random.getstate(), numpy[1].tobytes(), numpy[2]
-
-
-def _device(trees: Any) -> str:
-    return tree_leaves(trees)[0].device.type
 
 
 def _attributes(value: Any) -> Iterator[Any]:
@@ -300,22 +302,31 @@ def _attributes(value: Any) -> Iterator[Any]:
         yield from _attributes(vars(value))
 
 
-def _situation(module: nn.Module, trees: Any) -> Any:
-    """All that the operations depend on beside the values of tensors."""
+def _situation(module: nn.Module, leaves: Sequence[Tensor]) -> Any:
+    """All that the operations depend on beside the values of tensors. Raises _Unknown
+    where that cannot be told, or where every call counts.
+    """
+    if (
+        any(_GLOBAL_HOOKS)
+        or norm_stats.collecting()
+        or any(leaf._backward_hooks for leaf in leaves)
+    ):
+        raise _Unknown
     settings: list[Any] = []
     for name, part in module.named_modules():
+        if not is_recordable(type(part)) or _watched(part):
+            raise _Unknown
         settings += [name, type(part)]
         for key, value in vars(part).items():
             if key not in _OWN:
                 settings += [key, *_attributes(value)]
-    leaves, shape = tree_flatten(trees)
-    tensors = tuple(
+    tensors = [
         (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in leaves
-    )
-    device = _device(trees)
+    ]
+    device = leaves[0].device.type
     context = (
         torch.is_autocast_enabled(device),
         torch.get_autocast_dtype(device),
         norm_stats.modes(),
     )
-    return tuple(settings), str(shape), tensors, context
+    return tuple(settings), tuple(tensors), context

@@ -1,0 +1,262 @@
+"""C code that replays a recording has its bits."""
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from innerloop.engine import graph_cache, replay
+from innerloop.engine.recording import Recording, same_bits
+from innerloop.engine.replay.arrangement import arranged
+from innerloop.engine.replay.plan import Code, Step, View, planned
+from innerloop.learners.optimization.maml import MAML
+from innerloop.metagrad.backprop import loss_and_gradient
+from innerloop.tasks import sinusoid
+
+pytestmark = pytest.mark.skipif(
+    not (replay._Library.is_known(120) and replay._Library.code),
+    reason="no C compiler, or another library of products",
+)
+
+Function = Callable[..., Tensor]
+
+
+def recording(function: Function, inputs: Sequence[Tensor]) -> Recording:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = make_fx(lambda *x: [function(*x)], tracing_mode="fake")(*inputs)
+    return Recording(module)
+
+
+def replayed(function: Function, inputs: Sequence[Tensor]) -> replay._Replay:
+    recorded, code = recording(function, inputs), replay._Library.code
+    assert code is not None
+    plan = planned(recorded.module.graph)
+    return replay._Replay(code, recorded, plan, inputs)
+
+
+def drawn(shapes: Sequence[tuple[int, ...]], seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+NUMBERS: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
+    "add": (lambda a, b: a + b, [(7, 5), (7, 5)]),
+    "add, broadcast": (lambda a, b: a + b, [(6, 1, 5), (4, 1)]),
+    "add, scaled": (lambda a, b: torch.add(a, b, alpha=0.3), [(9, 33), (33,)]),
+    "subtract, scaled": (lambda a, b: torch.sub(a, b, alpha=0.01), [(40,), (32, 40)]),
+    "multiply": (lambda a, b: a * b.transpose(0, 1), [(7, 5), (5, 7)]),
+    "multiply by a number": (lambda a: a * 0.1, [(3, 4, 5)]),
+    "divide": (lambda a, b: a / b, [(30, 30), (30, 1)]),
+    "divide by a number": (lambda a: a / 3, [(3, 41)]),
+    "powers": (lambda a: a**2 + a**1 + a**0, [(12, 3)]),
+    "negate": (lambda a: -a.transpose(1, 2), [(4, 5, 6)]),
+    "relu": (torch.relu, [(200,)]),
+    "constants": (lambda a: torch.ones_like(a) + torch.full_like(a, 0.7), [(4, 3)]),
+    "views": (
+        lambda a: a[1:, ::2].t().unsqueeze(1).expand(2, 5, 3) * 2.0,
+        [(4, 4)],
+    ),
+    "one number": (lambda a: a * 2.0, [()]),
+}
+SUMS = [
+    ((320, 40), (0,)),
+    ((32, 10, 40), (1,)),
+    ((32, 10, 40), (0, 1)),
+    ((32, 10, 40), (0, 2)),
+    ((6, 5, 4, 3), (1, 3)),
+    ((7, 100), (1,)),
+    ((7, 1000), (1,)),
+    ((3000, 5), (0,)),
+    ((3, 2, 37), (2,)),
+    ((9, 70), None),
+    ((5, 1, 9), (1,)),
+]
+PRODUCTS = [
+    ((320, 40), (40, 40)),
+    ((320, 1), (1, 40)),
+    ((320, 40), (40, 1)),
+    ((40, 320), (320, 40)),
+    ((1, 320), (320, 40)),
+    ((5, 64), (64, 5)),
+    ((512, 48), (48, 192)),
+    ((32, 10, 40), (32, 40, 40)),
+    ((32, 40, 10), (32, 10, 40)),
+    ((32, 10, 40), (32, 40, 1)),
+    ((32, 1, 10), (32, 10, 40)),
+    ((3, 15, 64), (3, 64, 5)),
+]
+
+
+def assert_same(function: Function, shapes: Sequence[tuple[int, ...]]) -> None:
+    compiled = replayed(function, drawn(shapes, 0))
+    for seed in range(1, 6):
+        inputs = drawn(shapes, seed)
+        expected = function(*inputs)
+        assert same_bits(compiled(inputs), [expected])
+        expected.zero_()  # results are not kept
+        assert same_bits(compiled(inputs), [function(*inputs)])
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers(name: str) -> None:
+    assert_same(*NUMBERS[name])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("shape", "dims"), SUMS)
+def test_sums(
+    shape: tuple[int, ...], dims: tuple[int, ...] | None, turned: bool
+) -> None:
+    def total(x: Tensor) -> Tensor:
+        x = x.transpose(0, 1).contiguous().transpose(0, 1) if turned else x
+        return x.sum(dims) + 0 * x.mean(dims) if dims else x.sum()
+
+    assert_same(total, [shape])
+
+
+@pytest.mark.parametrize("turned", ["", "a", "b", "ab"])
+@pytest.mark.parametrize(("a", "b"), PRODUCTS)
+def test_products(a: tuple[int, ...], b: tuple[int, ...], turned: str) -> None:
+    def product(x: Tensor, y: Tensor) -> Tensor:
+        x = x.mT.contiguous().mT if "a" in turned else x
+        y = y.mT.contiguous().mT if "b" in turned else y
+        return x @ y
+
+    assert_same(product, [a, b])
+
+
+def test_a_derivative() -> None:
+    def loss(w: Tensor, x: Tensor) -> Tensor:
+        hidden = torch.relu(x @ w)
+        return hidden.square().sum(-1).mean()
+
+    def gradient(w: Tensor, x: Tensor) -> Tensor:
+        return torch.func.grad(loss)(w, x)
+
+    assert_same(gradient, [(8, 6), (20, 8)])
+
+
+def test_numbers_that_are_not_finite() -> None:
+    compiled = replayed(lambda a, b: torch.relu(a / b) + a, drawn([(8,), (8,)], 0))
+    a = torch.tensor([0.0, -0.0, 1.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-45])
+    for b in (a, a.flip(0), torch.zeros(8), -torch.zeros(8)):
+        assert same_bits(compiled([a, b]), [torch.relu(a / b) + a])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.erfinv,
+        lambda x: x.double(),
+        lambda x: x.argmax(0),
+        lambda x: x.clone().add_(1),
+        lambda x: x[:0] + 1,
+        lambda x: x.expand(1000, 1000, 100) + 1,
+    ],
+)
+def test_what_has_no_code_is_replayed_by_torch(function: Function) -> None:
+    inputs = drawn([(100,)], 0)
+    recorded = recording(function, inputs)
+    assert replay.faster(recorded, inputs) is recorded
+
+
+def test_steps_that_are_slower_or_differ_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = drawn([(10, 10)], 0)
+    recorded = recording(lambda x: (x + 1) * x, inputs)
+    assert replay.faster(recorded, inputs) is not recorded
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            replay, "arranged", lambda steps: [g[::-1] for g in arranged(steps)]
+        )
+        assert replay.faster(recorded, inputs) is recorded
+    monkeypatch.setattr(replay, "_seconds", lambda way, _: 1.0 - (way is recorded))
+    assert replay.faster(recorded, inputs) is recorded
+
+
+def test_nobody_waits_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = drawn([(10, 10)], 0)
+    recorded = recording(lambda x: (x + 1) * x, inputs)
+    built = threading.Event()
+
+    def load(_: object) -> None:
+        built.wait(60)
+
+    monkeypatch.setattr(replay.native_code, "load", load)
+    monkeypatch.setattr(replay._Library, "_building", None)
+    monkeypatch.setattr(replay._Library, "code", None)
+    assert replay.faster(recorded, inputs) is None
+    built.set()
+    assert replay._Library.is_known(60)
+    assert replay.faster(recorded, inputs) is recorded  # there is no compiler
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    shapes = [(32, 40, 40), (32, 40, 40)]
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        return torch.relu(a @ b) @ a + b
+
+    compiled = replayed(function, drawn(shapes, 0))
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        inputs = drawn(shapes, seed)
+        expected = [function(*inputs)]
+        for _ in range(100):
+            if not same_bits(compiled(inputs), expected):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_number_of_threads_changes_no_bit(count: int) -> None:
+    shapes = [(32, 10, 40), (40, 40)]
+    compiled = replayed(lambda x, w: torch.relu(x @ w).sum(1), drawn(shapes, 0))
+    compiled.threads = count
+    inputs = drawn(shapes, 1)
+    assert any(step.tiled for step in compiled.steps)
+    assert same_bits(compiled(inputs), [torch.relu(inputs[0] @ inputs[1]).sum(1)])
+
+
+def test_tiles_that_need_others_come_later() -> None:
+    def step(out: View, *read: View) -> Step:
+        return Step(Code.COPY, (out, *read), tiled=True)
+
+    rows = [View(i, 0, (4, 3), (3, 1)) for i in range(3)]
+    turned = View(1, 0, (4, 3), (1, 4))  # every tile reads from all of them
+    groups = arranged([step(rows[1], rows[0]), step(rows[2], turned)])
+    assert [[s.views[0] for s in group] for group in groups] == [[rows[1]], [rows[2]]]
+    (group,) = arranged([step(rows[1], rows[0]), step(rows[2], rows[1])])
+    assert [s.views[0] for s in group] == [rows[1], rows[2]]
+
+
+def test_the_gradient_of_maml_on_sinusoids_is_replayed() -> None:
+    tasks = sinusoid(shots=10, queries=10)
+    learner = MAML.build(tasks.spec).train()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        batch = tasks.sample(8, generator)
+        loss, _, gradient = loss_and_gradient(learner, batch)
+        expected, _ = learner(batch)
+        theta = list(learner.parameters())
+        assert torch.equal(loss, expected.detach())
+        assert same_bits(gradient, torch.autograd.grad(expected, theta))
+        with torch.no_grad():
+            for p, g in zip(theta, gradient, strict=True):
+                assert g is not None
+                p -= 0.01 * g
+    (situation,) = graph_cache._situations[learner].values()
+    assert isinstance(situation.recording, replay._Replay)
