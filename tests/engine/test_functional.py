@@ -12,6 +12,7 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.functional import (
     frozen_modules,
     functional_call,
+    named_tensors,
     original,
     substituted,
     trainable_names,
@@ -171,3 +172,15 @@ def test_threads_do_not_see_each_others_tensors() -> None:
         thread.join()
     assert not wrong
     assert all(torch.equal(p, before[n]) for n, p in net.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "build", [Tied, Recurrent, Attention, lambda: Conv4((1, 8, 8))]
+)
+def test_named_tensors_are_those_of_torch(build: Any) -> None:
+    module = build()
+    found = named_tensors(module)
+    for own, expected in zip(
+        found, (module.named_parameters(), module.named_buffers()), strict=True
+    ):
+        assert [(n, id(t)) for n, t in own.items()] == [(n, id(t)) for n, t in expected]

@@ -62,6 +62,16 @@ NUMBERS: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
         [(4, 4)],
     ),
     "one number": (lambda a: a * 2.0, [()]),
+    "from a number": (lambda a: 1 - a, [(9, 20)]),
+    "cat": (lambda a, b: torch.cat([a, b.t(), a], 1) * 2, [(6, 2), (3, 6)]),
+    "cat, rows": (lambda a, b: torch.cat([a, b, a]) + 1, [(6, 2), (3, 2)]),
+    "stack": (lambda a, b: torch.stack([a, b], -1) + 1, [(6, 2), (6, 2)]),
+    "derivative of a slice": (
+        torch.func.grad(lambda x: x[:, 1:-1:2].square().sum()),
+        [(4, 9)],
+    ),
+    "derivative of a row": (torch.func.grad(lambda x: x[-2].square().sum()), [(4, 9)]),
+    "a layer": (torch.addmm, [(40,), (15, 64), (64, 40)]),
 }
 SUMS = [
     ((320, 40), (0,)),
@@ -148,18 +158,43 @@ def test_numbers_that_are_not_finite() -> None:
         assert same_bits(compiled([a, b]), [torch.relu(a / b) + a])
 
 
+CALLS: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
+    "no code": (lambda x: torch.erfinv(x * 0.1) + 1, [(5, 6)]),
+    "a power": (lambda x: x**3 + x, [(5, 6)]),
+    "parts": (lambda x: torch.cat([p * 2 for p in x.split(2, 1)][::-1], 1), [(5, 6)]),
+    "several results": (lambda x: x.sort(0)[0] + x.max(1, True)[0], [(5, 6)]),
+    "other types": (lambda x: x[x.argmax(0)].double().sum(1) * 2, [(5, 5)]),
+    "bits": (lambda x, y: torch.where(x > y, x, y) + 1, [(5, 6), (5, 6)]),
+    "factors": (
+        lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(5)) * 2,
+        [(3, 5, 5)],
+    ),
+    "no numbers": (lambda x: torch.cat([x[:0] + 1, x * 2]), [(5, 6)]),
+    "functions": (lambda x: (x.tanh() + x.exp()).sigmoid() * 2, [(7, 45)]),
+    "their derivatives": (
+        torch.func.grad(lambda x: (x.tanh() * x.sigmoid()).sum()),
+        [(9, 20)],
+    ),
+    "softmax": (lambda x, w: (x @ w).softmax(-1) @ w.mT, [(4, 5, 6), (4, 6, 6)]),
+}
+
+
+def test_numbers_need_no_call_of_torch() -> None:
+    for function, shapes in NUMBERS.values():
+        groups = replayed(function, drawn(shapes, 0)).groups
+        assert all(isinstance(step, Step) for group in groups for step in group)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_has_no_code_is_called(name: str) -> None:
+    assert_same(*CALLS[name])
+
+
 @pytest.mark.parametrize(
     "function",
-    [
-        torch.erfinv,
-        lambda x: x.double(),
-        lambda x: x.argmax(0),
-        lambda x: x.clone().add_(1),
-        lambda x: x[:0] + 1,
-        lambda x: x.expand(1000, 1000, 100) + 1,
-    ],
+    [lambda x: x.clone().add_(1), lambda x: x.expand(1000, 1000, 100) + 1],
 )
-def test_what_has_no_code_is_replayed_by_torch(function: Function) -> None:
+def test_what_cannot_be_replayed_by_steps(function: Function) -> None:
     inputs = drawn([(100,)], 0)
     recorded = recording(function, inputs)
     assert replay.faster(recorded, inputs) is recorded
@@ -227,7 +262,7 @@ def test_the_number_of_threads_changes_no_bit(count: int) -> None:
     compiled = replayed(lambda x, w: torch.relu(x @ w).sum(1), drawn(shapes, 0))
     compiled.threads = count
     inputs = drawn(shapes, 1)
-    assert any(step.tiled for step in compiled.steps)
+    assert any(step.tiled for group in compiled.groups for step in group)
     assert same_bits(compiled(inputs), [torch.relu(inputs[0] @ inputs[1]).sum(1)])
 
 

@@ -53,6 +53,8 @@ class Task(NamedTuple):
         many numbers in their inputs, and at least one.
         """
         size = max(1, numbers // sum(examples.x[0].numel() for examples in self))
+        if size >= len(self.query.x):
+            return [self]
         columns = (t.split(size) for examples in self for t in examples)
         return [
             Task(Examples(x, y), Examples(query_x, query_y))

@@ -40,6 +40,7 @@ _GLOBAL_HOOKS = [
     for name, hooks in vars(torch_module).items()
     if name.startswith("_global_") and isinstance(hooks, dict)
 ]
+_SIMPLE = frozenset((type(None), bool, int, float, str))
 _PLAIN = (
     type(None),
     bool,
@@ -313,13 +314,19 @@ def _situation(module: nn.Module, leaves: Sequence[Tensor]) -> Any:
     ):
         raise _Unknown
     settings: list[Any] = []
-    for name, part in module.named_modules():
+    parts = [module]
+    for part in parts:
         if not is_recordable(type(part)) or _watched(part):
             raise _Unknown
-        settings += [name, type(part)]
+        settings += type(part), *part._modules
         for key, value in vars(part).items():
             if key not in _OWN:
-                settings += [key, *_attributes(value)]
+                settings.append(key)
+                if type(value) in _SIMPLE:
+                    settings += type(value), value
+                else:
+                    settings += _attributes(value)
+        parts += [child for child in part._modules.values() if child is not None]
     tensors = [
         (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) for t in leaves
     ]

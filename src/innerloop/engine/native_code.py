@@ -25,13 +25,13 @@ COMPILER_SECONDS = 120.0
 @dataclass(frozen=True)
 class Source:
     """C code: its file, the compiler's flags, the interface that it must have
-    (`innerloop_abi()` in it), and what the lack of it means, for a warning.
+    (`innerloop_abi()` in it), and what the lack of it means, for a warning, if any.
     """
 
     path: Path
     flags: tuple[str, ...]
     abi: int
-    lack: str
+    lack: str | None = None
 
 
 class _Unsafe(OSError):
@@ -39,7 +39,7 @@ class _Unsafe(OSError):
 
 
 def load(source: Source) -> ctypes.CDLL | None:
-    """The compiled code, or None where INNERLOOP_NATIVE is 0, and, with a warning,
+    """The compiled code, or None where INNERLOOP_NATIVE is 0, and, with its warning,
     where it cannot be built. It is built where the cache does not hold it.
     """
     if os.environ.get("INNERLOOP_NATIVE") == "0":
@@ -50,6 +50,8 @@ def load(source: Source) -> ctypes.CDLL | None:
         _check_abi(code, source)
         return code
     except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if source.lack is None:
+            return None
         why = " ".join((getattr(error, "stderr", None) or str(error)).split())
         warnings.warn(
             f"{source.lack}, because their C code could not be built: {why[-160:]}; "

@@ -8,6 +8,7 @@ from torch import Tensor
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Metrics
 from innerloop.core.task import Task
+from innerloop.engine.functional import named_tensors
 from innerloop.metagrad.base import Draw, Gradient, Grads, MetaGradient, chunks
 from innerloop.metagrad.recording import recorded
 
@@ -31,12 +32,13 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
     Tasks are processed a few at a time, one by one where the learner has `recompute`
     set, so that memory does not grow with their number.
     """
-    grads: Grads = {
-        name: None for name, p in learner.named_parameters() if p.requires_grad
-    }
+    parameters, _ = named_tensors(learner)
+    grads: Grads = {name: None for name, p in parameters.items() if p.requires_grad}
     means: Metrics = {}
-    for chunk in chunks(learner, tasks):
+    for chunk in (parts := chunks(learner, tasks)):
         loss, metrics, gradient = loss_and_gradient(learner, chunk)
+        if len(parts) == 1:
+            return dict(zip(grads, gradient, strict=True)), {"loss": loss, **metrics}
         share = len(chunk.query.x) / len(tasks.query.x)
         for name, g in zip(grads, gradient, strict=True):
             if g is not None:

@@ -145,6 +145,10 @@ def training_mode(learner: Learner) -> None:
     """Training mode, except for frozen modules: those with parameters of which none
     requires a gradient, and all inside them, keep their mode.
     """
+    if all(module.training for module in learner.modules()) and all(
+        p.requires_grad for p in learner.parameters()
+    ):
+        return
     modes = {module: module.training for module in frozen_modules(learner)}
     learner.train()
     for module, mode in modes.items():
@@ -178,8 +182,11 @@ def apply_update(
         parameter.grad = g if g is None or id(g) not in seen else g.clone()
         seen.add(id(g))
         moving.append(parameter)
-    largest = math.inf if clip is None else clip
-    norm = float(torch.nn.utils.clip_grad_norm_(moving, largest))
+    if clip is None:
+        grads = [p.grad for p in moving if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(grads))
+    else:
+        norm = float(torch.nn.utils.clip_grad_norm_(moving, clip))
     if math.isfinite(norm):
         optimizer.step()
     return norm

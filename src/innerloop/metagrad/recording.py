@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from innerloop.core.learner import Learner
-from innerloop.engine.functional import substituted
+from innerloop.engine.functional import named_tensors, substituted
 from innerloop.engine.graph_cache import graph_cached
 
 
@@ -27,7 +27,7 @@ def recorded(
     """
     if learner.recompute:
         return function(learner, *trees, *options)
-    tensors = dict(learner.named_parameters()), dict(learner.named_buffers())
+    tensors = named_tensors(learner)
 
     def at(
         parameters: dict[str, Tensor], buffers: dict[str, Tensor], *trees: Any

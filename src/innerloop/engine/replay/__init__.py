@@ -8,7 +8,7 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from innerloop.engine.replay.arrangement import arranged
 from innerloop.engine.replay.plan import (
     OPERANDS,
     RANK,
+    Call,
     Operation,
     Plan,
     Step,
@@ -37,10 +38,9 @@ SOURCE = native_code.Source(
         *("-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"),
     ),
     abi=1,
-    lack="recorded gradients of small networks take two to four times as long",
 )
 MAX_NUMBERS = 2**23  # in all buffers of a recording; more are worth PyTorch's overhead
-COMPARED = 64  # numbers of each operation, or more
+COMPARED, ROUNDS = 2**15, 32  # numbers of each operation, in at most so many rounds
 TIMED = 3  # calls
 LOADED = 0.3  # seconds; code from the cache takes less
 
@@ -76,9 +76,9 @@ def faster(recording: Recording, inputs: Sequence[Tensor]) -> Way | None:
         if (code := _Library.code) is None:
             return recording
         replay = _Replay(code, recording, plan, inputs)
-    except Unsupported:
+        return replay if replay.is_faster(inputs) else recording
+    except Exception:  # whatever it is, the recording is right
         return recording
-    return replay if replay.is_faster(inputs) else recording
 
 
 class _Library:
@@ -105,11 +105,11 @@ class _Library:
         ending = {"darwin": "dylib", "win32": "dll"}.get(sys.platform, "so")
         file = Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{ending}"
         try:
-            products = ctypes.CDLL(str(file))
-            functions = products.sgemm_, products.cblas_sgemm_batch
+            library = ctypes.CDLL(str(file))
+            products = library.sgemm_, library.cblas_sgemm_batch
         except (OSError, AttributeError):  # torch has another library of products
             return
-        code.innerloop_libraries(*(ctypes.cast(f, ctypes.c_void_p) for f in functions))
+        code.innerloop_libraries(*(ctypes.cast(f, ctypes.c_void_p) for f in products))
         cls.code = code
 
 
@@ -125,9 +125,10 @@ def _seconds(way: Way, inputs: Sequence[Tensor]) -> float:
 
 
 class _Replay:
-    """A recording as steps of the C code, over buffers of its own.
+    """A recording as steps of the C code, and calls of PyTorch where there is none.
 
-    Raises Unsupported where no step has the bits of an operation of PyTorch.
+    Both work on buffers that stay where they are. Raises Unsupported where it cannot be
+    replayed so.
     """
 
     def __init__(
@@ -138,17 +139,28 @@ class _Replay:
         inputs: Sequence[Tensor],
     ):
         self.code, self.recording, self.plan = code, recording, plan
-        self.buffers = [torch.zeros(n) for n in self.plan.sizes]
-        for value, view in self.plan.constants.items():
+        self.buffers = [
+            torch.zeros(n, dtype=dtype)
+            for n, dtype in zip(plan.sizes, plan.dtypes, strict=True)
+        ]
+        for value, view in plan.constants.items():
             self.tensor(view).fill_(value)
         self.pointers = (ctypes.c_void_p * len(self.buffers))(
             *(buffer.data_ptr() for buffer in self.buffers)
         )
         with torch.no_grad():
-            self.steps = _records(*arranged(self.checked(inputs)))
+            self.groups = arranged(self.checked(inputs))
         self.outputs = [
-            None if view is None else self.tensor(view) for view in self.plan.outputs
+            None if view is None else self.tensor(view) for view in plan.outputs
         ]
+        calls = [s for group in self.groups for s in group if isinstance(s, Call)]
+        read = {view.buffer for call in calls for view in call.views}
+        # the inputs that PyTorch reads are copied, the others read where they are
+        self.copied = [
+            self.tensor(view) if view.buffer in read else None for view in plan.inputs
+        ]
+        self.runs = self.cut()
+        self.calls = bool(calls)
         self.threads = 1
         self.busy = threading.Lock()
 
@@ -156,12 +168,22 @@ class _Replay:
         if not self.busy.acquire(blocking=False):  # another thread is here
             return self.recording(inputs)
         try:
-            for i, x in enumerate(inputs):
-                self.pointers[i] = x.data_ptr()
-            self.run(self.steps, self.threads)
-            return [None if x is None else x.clone() for x in self.outputs]
+            if not self.calls:
+                return self.compute(inputs)
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                return self.compute(inputs)
         finally:
             self.busy.release()
+
+    def compute(self, inputs: Sequence[Tensor]) -> Results:
+        for i, (x, copy) in enumerate(zip(inputs, self.copied, strict=True)):
+            if copy is None:
+                self.pointers[i] = x.data_ptr()
+            else:
+                copy.copy_(x)
+        for run in self.runs:
+            run()
+        return [None if x is None else x.clone() for x in self.outputs]
 
     def is_faster(self, inputs: Sequence[Tensor]) -> bool:
         """Whether it takes less time than the recording, with one thread or all, and
@@ -169,8 +191,8 @@ class _Replay:
         """
         constants = {view.buffer for view in self.plan.constants.values()}
         for i, buffer in enumerate(self.buffers):
-            if i not in constants:
-                buffer.fill_(torch.nan)  # nothing is left of the checks
+            if i not in constants:  # nothing is left of the checks
+                buffer.fill_(torch.nan if buffer.is_floating_point() else 0)
         if not same_bits(self(inputs), self.recording(inputs)):
             return False
         seconds = {}
@@ -184,19 +206,69 @@ class _Replay:
             view.sizes, view.strides, view.offset
         )
 
+    def cut(self) -> list[Callable[[], None]]:
+        """Functions that compute all steps and calls, one after the other."""
+        found: list[Callable[[], None]] = []
+        records: list[_Record] = []
+
+        def close() -> None:
+            if records:
+                made = (_Record * len(records))(*records)
+                found.append(lambda: self.run(made, self.threads))
+                records.clear()
+
+        for number, group in enumerate(self.groups, 1):
+            for step in group:
+                if isinstance(step, Step):
+                    records.append(_record(step, number))
+                else:
+                    close()
+                    found.append(self.called(step))
+        close()
+        return found
+
+    def called(self, call: Call) -> Callable[[], None]:
+        """A call of PyTorch whose results are copied to their buffers."""
+        operands = dict(
+            zip(call.node.all_input_nodes, call.views[len(call.outs) :], strict=True)
+        )
+        function: Any = call.node.target
+        arguments, options = self.arguments(call.node, operands)
+        outs = [self.tensor(view) for view in call.outs]
+
+        def run() -> None:
+            results = function(*arguments, **options)
+            if isinstance(results, Tensor):
+                results = (results,)
+            for out, result in zip(outs, results or (), strict=True):
+                out.copy_(result)
+
+        return run
+
+    def arguments(self, node: fx.Node, operands: Mapping[fx.Node, View]) -> Any:
+        """The positional and the named arguments of a node, on the buffers."""
+        at = {n: self.tensor(view) for n, view in operands.items()}
+        given: Any = (node.args, node.kwargs)
+        return map_arg(given, at.__getitem__)
+
     def run(self, steps: Any, threads: int) -> None:
         self.code.innerloop_replay(
             steps, Int(len(steps)), self.pointers, Int(self.plan.tiles), Int(threads)
         )
 
-    def checked(self, inputs: Sequence[Tensor]) -> list[Step]:
-        """The steps that have PyTorch's bits, for these inputs and for random ones."""
+    def checked(self, inputs: Sequence[Tensor]) -> list[Step | Call]:
+        """The steps that have PyTorch's bits, for these inputs and for random ones, and
+        calls of PyTorch where there are none.
+        """
         for view, x in zip(self.plan.inputs, inputs, strict=True):
             _put(x, self.tensor(view))
         values = _Values(self.recording.module)
         values.run(*map(self.tensor, self.plan.inputs))
         for operation in self.plan.operations:
-            self.tensor(operation.out).copy_(values.kept[operation.node])
+            results = values.kept[operation.call.node]
+            results = (results,) if isinstance(results, Tensor) else results or ()
+            for view, result in zip(operation.call.outs, results, strict=True):
+                self.tensor(view).copy_(result)
         generator = torch.Generator().manual_seed(0)
         return [
             step
@@ -209,36 +281,41 @@ class _Replay:
         operation: Operation,
         values: Mapping[fx.Node, Tensor],
         generator: torch.Generator,
-    ) -> Sequence[Step]:
+    ) -> Sequence[Step | Call]:
         """The first candidate whose result has the bits of `values`, and of what
-        PyTorch computes from random numbers: COMPARED of them, at least.
+        PyTorch computes from random numbers. Whole vectors and the numbers left over
+        may be computed in different ways, hence so many rounds.
         """
-        node, result = operation.node, self.tensor(operation.out)
-        expected = values[node]
+        call = operation.call
+        if not operation.candidates:
+            return [call]
+        result, expected = self.tensor(call.outs[0]), values[call.node]
         left = [c for c in operation.candidates if self.has_bits(c, result, expected)]
-        operands = {n: self.tensor(operation.operands[n]) for n in node.all_input_nodes}
-        saved = {
-            n: self.buffers[operation.operands[n].buffer].clone() for n in operands
-        }
-        for _ in range(max(2, COMPARED // result.numel())):
-            for n in operands:
-                buffer = self.buffers[operation.operands[n].buffer]
+        buffers = [self.buffers[view.buffer] for view in operation.operands.values()]
+        saved = [buffer.clone() for buffer in buffers]
+        function: Any = call.node.target
+        arguments, options = self.arguments(call.node, operation.operands)
+        for _ in range(min(ROUNDS, max(2, COMPARED // result.numel()))):
+            for buffer in buffers:
                 buffer.normal_(generator=generator)
                 buffer[::7] = 0.0
                 buffer[::11] = -0.0
-            arguments: Any = map_arg(node.args, operands.__getitem__)  # pyright: ignore[reportArgumentType]
-            true = node.target(*arguments, **node.kwargs)  # pyright: ignore[reportCallIssue]
+            true = function(*arguments, **options)
             left = [c for c in left if self.has_bits(c, result, true)]
-        if not left:
-            raise Unsupported(str(node.target))
-        for n, before in saved.items():
-            self.buffers[operation.operands[n].buffer].copy_(before)
+        for buffer, before in zip(buffers, saved, strict=True):
+            buffer.copy_(before)
         result.copy_(expected)
-        return left[0]
+        return left[0] if left else [call]
 
     def has_bits(self, steps: Sequence[Step], result: Tensor, expected: Tensor) -> bool:
         result.fill_(torch.nan)
-        self.run(_records(*arranged(steps)), 1)
+        records = [
+            _record(step, number)
+            for number, group in enumerate(arranged(steps), 1)
+            for step in group
+            if isinstance(step, Step)
+        ]
+        self.run((_Record * len(records))(*records), 1)
         return same_bits([result], [expected])
 
 
@@ -265,18 +342,9 @@ class _Values(fx.Interpreter):
         return self.kept[n]
 
 
-def _records(*groups: Sequence[Step]) -> Any:
-    """Groups of steps for the C code."""
-    made = [
-        _record(step, number * step.tiled)
-        for number, group in enumerate(groups, 1)
-        for step in group
-    ]
-    return (_Record * len(made))(*made)
-
-
-def _record(step: Step, tiled: int) -> _Record:
-    made = _Record(code=step.code, tiled=tiled)
+def _record(step: Step, group: int) -> _Record:
+    """A step for the C code; tiled steps of one group are computed together."""
+    made = _Record(code=step.code, tiled=group * step.tiled)
     rank = len(step.views[0].sizes)
     ahead = rank if step.is_product else int(step.tiled)
     places = [*range(ahead), *range(RANK - rank + ahead, RANK)]

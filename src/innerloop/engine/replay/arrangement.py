@@ -5,40 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from innerloop.engine.replay.plan import Step, View
+from innerloop.engine.replay.plan import Call, Step, View
 
 
-def arranged(steps: Sequence[Step]) -> list[list[Step]]:
+def arranged(steps: Sequence[Step | Call]) -> list[list[Step | Call]]:
     """The steps in groups, computed one after the other: those that are not tiled, and
     tiled ones, which are computed tile after tile and find what they need in the cache.
 
     A step stays tiled where each of its tiles needs, of what its group writes, the same
     tile alone.
     """
-    left, found = list(steps), list[list[Step]]()
+    left, found = list(steps), list[list[Step | Call]]()
     while left:
         before = len(left)
         for ready in (_whole, _tiled):
             taken = dict.fromkeys(ready(left))
             found.append([left[i] for i in taken])
             left = [step for i, step in enumerate(left) if i not in taken]
-        if left and len(left) == before:  # the first one waits for nothing
-            left[0] = replace(left[0], tiled=False)
+        first = left[0] if left else None
+        if len(left) == before and isinstance(first, Step):  # it waits for nothing
+            left[0] = replace(first, tiled=False)
     return [group for group in found if group]
 
 
-def _whole(left: Sequence[Step]) -> list[int]:
+def _whole(left: Sequence[Step | Call]) -> list[int]:
     """The steps that are not tiled and need nothing from those that are left."""
     found, waiting = list[int](), set[int]()
     for i, step in enumerate(left):
         if step.tiled or not waiting.isdisjoint(view.buffer for view in step.views):
-            waiting.add(step.views[0].buffer)
+            waiting.update(view.buffer for view in step.outs)
         else:
             found.append(i)
     return found
 
 
-def _tiled(left: Sequence[Step]) -> list[int]:
+def _tiled(left: Sequence[Step | Call]) -> list[int]:
     """The tiled steps that can be computed together now."""
     found, waiting = list[int](), set[int]()
     apart = dict[int, int]()  # from one tile to the next, of buffers that they write
@@ -58,7 +59,7 @@ def _tiled(left: Sequence[Step]) -> list[int]:
             found.append(i)
             apart[step.views[0].buffer] = own
         else:
-            waiting.add(step.views[0].buffer)
+            waiting.update(view.buffer for view in step.outs)
     return found
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -37,6 +38,8 @@ class Code(IntEnum):
     ABOVE = 8
     RELU = 9
     RELU_SIGNED = 10
+    SIGMOID_BACK = 11
+    TANH_BACK = 12
     PRODUCT = 32
     PRODUCT_ROUNDED = 33
     PRODUCT_BY_LIBRARY = 34
@@ -77,19 +80,30 @@ class Step:
     tiled: bool = False
 
     @property
+    def outs(self) -> tuple[View, ...]:
+        return self.views[:1]
+
+    @property
     def is_product(self) -> bool:
         return Code.PRODUCT <= self.code <= Code.PRODUCTS_BY_LIBRARY
 
 
 @dataclass(frozen=True)
-class Operation:
-    """A node of the graph: what it is computed from, its result, and the ways to
-    compute it.
-    """
+class Call:
+    """An operation that PyTorch computes, into buffers."""
 
     node: fx.Node
+    outs: tuple[View, ...]
+    views: tuple[View, ...]  # the results, then what they are computed from
+    tiled: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A node of the graph as a call of PyTorch, and the ways to compute it in C."""
+
+    call: Call
     operands: dict[fx.Node, View]
-    out: View
     candidates: tuple[tuple[Step, ...], ...]
 
 
@@ -100,17 +114,27 @@ class Plan:
     tiles: int
     inputs: list[View] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)  # numbers in each buffer
+    dtypes: list[torch.dtype] = field(default_factory=list)  # of each buffer
     constants: dict[float, View] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     outputs: list[View | None] = field(default_factory=list)
 
-    def fresh(self, sizes: Sequence[int], strides: Sequence[int] | None = None) -> View:
+    def fresh(
+        self,
+        sizes: Sequence[int],
+        strides: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> View:
         """A buffer for a new tensor, contiguous unless `strides` are given."""
         if strides is None:
             strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
         reach = [(n - 1) * s for n, s in zip(sizes, strides, strict=True)]
-        self.sizes.append(1 + sum(reach))
+        self.sizes.append(1 + sum(reach) if math.prod(sizes) else 0)
+        self.dtypes.append(dtype)
         return View(len(self.sizes) - 1, 0, tuple(sizes), tuple(strides))
+
+    def like(self, value: Tensor) -> View:
+        return self.fresh(value.shape, value.stride(), value.dtype)
 
     def constant(self, value: float) -> View:
         if value not in self.constants:
@@ -121,62 +145,114 @@ class Plan:
 def planned(graph: fx.Graph) -> Plan:
     """The plan of a graph that was recorded with fake tensors.
 
-    Raises Unsupported for operations, types and devices that the C code does not know.
+    Raises Unsupported where it writes to its tensors, or where they are on a GPU.
     """
     firsts = Counter(
         value.shape[0]
         for node in graph.nodes
-        if node.op == "call_function" and (value := _value(node)).ndim > 1
+        if isinstance(value := node.meta.get("val"), Tensor) and value.ndim > 1
     )
     plan = Plan(tiles=firsts.most_common(1)[0][0] if firsts else 1)
     views: dict[fx.Node, View] = {}
+    parts: dict[fx.Node, tuple[View, ...]] = {}  # of results that are several tensors
     for node in graph.nodes:
         if node.op == "output":
             plan.outputs = [None if n is None else views[n] for n in node.args[0]]
         elif node.op == "placeholder":
-            views[node] = plan.fresh(_value(node).shape, _value(node).stride())
+            views[node] = plan.like(_tensors(node)[0])
             plan.inputs.append(views[node])
-        elif node.op == "call_function":
-            views[node] = _called(plan, node, views)
-        else:
+        elif node.op != "call_function":
             raise Unsupported(node.op)
+        elif node.target is operator.getitem and node.args[0] in parts:
+            views[node] = parts[node.args[0]][node.args[1]]
+        elif (view := _viewed(node, views)) is not None:
+            views[node] = view
+        elif not _only_views(node):
+            parts[node] = _operation(plan, node, views)
+            if isinstance(node.meta.get("val"), Tensor):
+                views[node] = parts[node][0]
     return plan
 
 
-def _called(plan: Plan, node: fx.Node, views: dict[fx.Node, View]) -> View:
-    """The result of an operation: a view of another tensor, or a new one."""
-    value = _value(node)
-    if node.target._schema.is_mutable or not value.numel():  # pyright: ignore
-        raise Unsupported(str(node.target))
-    for other in node.all_input_nodes:
-        base = _value(other)
-        if base.untyped_storage()._cdata == value.untyped_storage()._cdata:
-            offset = value.storage_offset() - base.storage_offset()
-            where = views[other]
+def _viewed(node: fx.Node, views: dict[fx.Node, View]) -> View | None:
+    """The result of a node that is a view of another tensor."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not value.numel():
+        return None
+    for base in _bases(node):
+        other = base.meta["val"]
+        if base in views and _shared(other, value):
+            where, ahead = views[base], value.storage_offset() - other.storage_offset()
             return View(
                 where.buffer,
-                where.offset + int(offset),
+                where.offset + int(ahead),
                 tuple(value.shape),
                 tuple(value.stride()),
             )
-    write = OPERATIONS.get(node.target)
-    if write is None:
+    return None
+
+
+def _only_views(node: fx.Node) -> bool:
+    """Whether a node is a list of views, such as those of a split."""
+    values = node.meta.get("val")
+    return isinstance(values, list | tuple) and all(
+        any(_shared(base.meta["val"], value) for base in _bases(node))
+        for value in values
+    )
+
+
+def _bases(node: fx.Node) -> list[fx.Node]:
+    """The tensors that a node reads, also those that it reads a view of in a list."""
+    found = []
+    for other in node.all_input_nodes:
+        if isinstance(other.meta.get("val"), Tensor):
+            found.append(other)
+        else:
+            found += _bases(other)
+    return found
+
+
+def _shared(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+def _operation(
+    plan: Plan, node: fx.Node, views: dict[fx.Node, View]
+) -> tuple[View, ...]:
+    """The results of an operation, which is added to the plan."""
+    if node.target._schema.is_mutable:  # pyright: ignore
         raise Unsupported(str(node.target))
-    out = plan.fresh(value.shape, value.stride())
-    arguments: Any = map_arg(node.args, views.__getitem__)  # pyright: ignore[reportArgumentType]
-    candidates = tuple(map(tuple, write(plan, out, *arguments, **node.kwargs)))
+    values, before = _tensors(node), len(plan.sizes)
+    outs = tuple(map(plan.like, values))
+    if not all(n in views for n in node.all_input_nodes):
+        raise Unsupported(f"{node.target} of a list")
     operands = {n: views[n] for n in node.all_input_nodes}
-    plan.operations.append(Operation(node, operands, out, candidates))
-    return out
+    candidates = ()
+    write = OPERATIONS.get(node.target)
+    reals = [*values, *(n.meta["val"] for n in operands)]
+    if write and all(v.dtype == torch.float32 and v.numel() for v in reals):
+        arguments: Any = map_arg(node.args, operands.__getitem__)  # pyright: ignore[reportArgumentType]
+        try:
+            candidates = tuple(
+                map(tuple, write(plan, *outs, *arguments, **node.kwargs))
+            )
+        except Unsupported:
+            del plan.sizes[before + len(outs) :], plan.dtypes[before + len(outs) :]
+    call = Call(node, outs, (*outs, *operands.values()))
+    plan.operations.append(Operation(call, operands, candidates))
+    return outs
 
 
-def _value(node: fx.Node) -> Tensor:
+def _tensors(node: fx.Node) -> list[Tensor]:
+    """The tensors that a node returns."""
     value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        raise Unsupported(f"{node.target} returns {type(value).__name__}")
-    if value.dtype != torch.float32 or value.device.type != "cpu":
-        raise Unsupported(f"{node.target} returns {value.dtype} on {value.device}")
-    return value
+    if value is None:
+        return []
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for value in values:
+        if not isinstance(value, Tensor) or value.device.type != "cpu":
+            raise Unsupported(f"{node.target} returns {value}")
+    return values
 
 
 # -- numbers
@@ -254,6 +330,14 @@ def subtract(
         yield from add(plan, out, a, b, -alpha)
 
 
+def reversed_subtract(
+    plan: Plan, out: View, a: View, b: float, alpha: float = 1
+) -> Iterator[Sequence[Step]]:
+    if alpha != 1:
+        raise Unsupported("rsub with a factor")
+    yield [elementwise(plan, Code.SUBTRACT, out, b, a)]
+
+
 def power(plan: Plan, out: View, x: View, exponent: float) -> Iterator[Sequence[Step]]:
     if exponent == 0:
         yield [elementwise(plan, Code.COPY, out, 1.0)]
@@ -280,6 +364,67 @@ def full_like(
     yield [elementwise(plan, Code.COPY, out, value)]
 
 
+# -- copies
+
+
+def cat(
+    plan: Plan, out: View, parts: Sequence[View], dim: int = 0
+) -> Iterator[Sequence[Step]]:
+    dim %= len(out.sizes)
+    steps, start = [], 0
+    for part in parts:
+        own = _slice(out, dim, start, part.sizes[dim])
+        steps.append(elementwise(plan, Code.COPY, own, part))
+        start += part.sizes[dim]
+    yield steps
+
+
+def stack(
+    plan: Plan, out: View, parts: Sequence[View], dim: int = 0
+) -> Iterator[Sequence[Step]]:
+    dim %= len(out.sizes)
+    yield [
+        elementwise(plan, Code.COPY, _select(out, dim, i), part)
+        for i, part in enumerate(parts)
+    ]
+
+
+def slice_backward(
+    plan: Plan, out: View, g: View, _: Any, dim: int, start: int, end: int, step: int
+) -> Iterator[Sequence[Step]]:
+    dim %= len(out.sizes)
+    start += out.sizes[dim] * (start < 0)
+    into = _slice(out, dim, start, g.sizes[dim], step)
+    yield [
+        elementwise(plan, Code.COPY, out, 0.0),
+        elementwise(plan, Code.COPY, into, g),
+    ]
+
+
+def select_backward(
+    plan: Plan, out: View, g: View, _: Any, dim: int, index: int
+) -> Iterator[Sequence[Step]]:
+    dim %= len(out.sizes)
+    yield [
+        elementwise(plan, Code.COPY, out, 0.0),
+        elementwise(plan, Code.COPY, _select(out, dim, index % out.sizes[dim]), g),
+    ]
+
+
+def _slice(view: View, dim: int, start: int, size: int, step: int = 1) -> View:
+    sizes, strides = list(view.sizes), list(view.strides)
+    offset = view.offset + start * strides[dim]
+    sizes[dim], strides[dim] = size, strides[dim] * step
+    return View(view.buffer, offset, tuple(sizes), tuple(strides))
+
+
+def _select(view: View, dim: int, index: int) -> View:
+    sizes, strides = list(view.sizes), list(view.strides)
+    offset = view.offset + index * strides.pop(dim)
+    del sizes[dim]
+    return View(view.buffer, offset, tuple(sizes), tuple(strides))
+
+
 # -- products
 
 
@@ -299,6 +444,23 @@ def product(plan: Plan, out: View, a: View, b: View) -> Iterator[Sequence[Step]]
             # not tiled: the library is called once
             step = _product(plan, Code.PRODUCTS_BY_LIBRARY, out, a, b)
             yield [replace(step, tiled=False)]
+
+
+def product_plus(
+    plan: Plan,
+    out: View,
+    start: View,
+    a: View,
+    b: View,
+    beta: float = 1,
+    alpha: float = 1,
+) -> Iterator[Sequence[Step]]:
+    """addmm."""
+    if alpha != 1 or beta != 1:
+        raise Unsupported("addmm with factors")
+    alone = plan.fresh(out.sizes)
+    for steps in product(plan, alone, a, b):
+        yield [*steps, elementwise(plan, Code.ADD, out, alone, start)]
 
 
 def _product(plan: Plan, code: Code, out: View, a: View, b: View) -> Step:
@@ -391,6 +553,15 @@ OPERATIONS: dict[Any, Writer] = {
     aten.relu.default: numbers(Code.RELU, Code.RELU_SIGNED),
     aten.threshold_backward.default: numbers(Code.ABOVE),
     aten.pow.Tensor_Scalar: power,
+    aten.sigmoid_backward.default: numbers(Code.SIGMOID_BACK),
+    aten.tanh_backward.default: numbers(Code.TANH_BACK),
+    aten.rsub.Scalar: reversed_subtract,
+    aten.cat.default: cat,
+    aten.stack.default: stack,
+    aten.slice_backward.default: slice_backward,
+    aten.select_backward.default: select_backward,
+    aten.addmm.default: product_plus,
+    aten.new_zeros.default: filled(0.0),
     aten.sum.dim_IntList: total,
     aten.sum.default: total,
     aten.mean.dim: mean,

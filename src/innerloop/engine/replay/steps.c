@@ -22,7 +22,7 @@ typedef struct {
 } Step;
 
 enum { /* as in plan.py */
-    ADD, SUBTRACT, MULTIPLY, DIVIDE, MULTIPLY_ADD, MULTIPLY_ADD_ROUNDED, NEGATE, COPY, ABOVE, RELU, RELU_SIGNED,
+    ADD, SUBTRACT, MULTIPLY, DIVIDE, MULTIPLY_ADD, MULTIPLY_ADD_ROUNDED, NEGATE, COPY, ABOVE, RELU, RELU_SIGNED, SIGMOID_BACK, TANH_BACK,
     PRODUCT = 32, PRODUCT_ROUNDED, PRODUCT_BY_LIBRARY, PRODUCTS_BY_LIBRARY, SUM_ROWS, SUM_ADJACENT
 };
 
@@ -101,6 +101,8 @@ static void row(int64_t code, float *out, const float *x, const float *y, const 
         NUMBERS(COPY, a)
         NUMBERS(ABOVE, b <= c ? 0 : a)
         NUMBERS(RELU, a <= 0 ? 0 : a)
+        NUMBERS(SIGMOID_BACK, a *(1 - b) * b)
+        NUMBERS(TANH_BACK, a *(1 - b * b))
         NUMBERS(RELU_SIGNED, a < 0 ? 0 : a) /* a negative zero stays one */
     }
 }
