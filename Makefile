@@ -37,7 +37,7 @@ PEERS := .venv-peers
 $(PEERS)/.ready: pyproject.toml constraints.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . higher==0.2.1 torchopt==0.7.3
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . higher==0.2.1 torchopt==0.7.3 parallel-metalearn==0.5.6
 	$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest $(PEERS)/peers learn2learn==0.2.0
 	cd $(PEERS)/peers && tar xzf learn2learn-0.2.0.tar.gz
 	touch $@

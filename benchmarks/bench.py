@@ -55,7 +55,8 @@ def images(ways: int = 5, queries: int = 15) -> TaskDistribution:
         return strokes(ways=ways, queries=queries)
 
 
-PEERS = ["learn2learn", "higher", "torchopt", "plain"]
+MAPPED = ["parallel-metalearn", "parallel-metalearn loop"]
+PEERS = ["learn2learn", "higher", "torchopt", *MAPPED, "plain"]
 OURS = ["innerloop", "innerloop bf16"]
 WORKLOADS = [
     Workload("MAML, 1 inner step", "maml-1", 1, 0.1, [*PEERS, *OURS], images, 16),
@@ -65,7 +66,7 @@ WORKLOADS = [
         "fomaml-5",
         5,
         0.1,
-        ["learn2learn", "plain", *OURS],
+        ["learn2learn", *MAPPED, "plain", *OURS],
         images,
         16,
     ),
@@ -365,7 +366,10 @@ def drawn(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
     colors = dict(
         zip(
             names,
-            ["#9aa5b1", "#b8c4ce", "#cfd8e0", "#e3e9ee", "#f28e2b", "#e15759"],
+            [
+                *("#8793a0", "#9aa5b1", "#adb8c3", "#bfc9d2", "#cfd8e0", "#e3e9ee"),
+                *("#f28e2b", "#e15759"),
+            ],
             strict=True,
         )
     )
@@ -393,7 +397,7 @@ def drawn(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
         [plt.Rectangle((0, 0), 1, 1, color=colors[name]) for name in names],
         names,
         fontsize=8,
-        ncols=6,
+        ncols=4,
         loc="upper left",
         frameon=False,
     )

@@ -16,6 +16,7 @@ import itertools
 import sys
 import time
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,56 @@ def torchopt(case: Case) -> Step:
     return step
 
 
+def parallel_metalearn(case: Case, backend: str = "vmap") -> Step:
+    """Its two ways to go through tasks: mapped, and one after the other."""
+    from metalearn.algorithms.MAML import MAML  # type: ignore[import-not-found]
+    from metalearn.inner_optimizers.optimizers import (  # type: ignore[import-not-found]
+        InnerSGD,
+    )
+    from metalearn.loss.base import BaseLoss  # type: ignore[import-not-found]
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = case.net()
+
+        def forward(self, x: Tensor, **_: Any) -> dict[str, Any]:
+            return {"logits": self.net(x), "buffers": {}}
+
+        def get_fast_weights(self) -> OrderedDict[str, Tensor]:
+            return OrderedDict(self.named_parameters())
+
+    class Loss(BaseLoss):
+        def forward(
+            self, out_dict: dict[str, Any], targets: Tensor, **_: Any
+        ) -> tuple[Tensor, Tensor]:
+            loss = case.loss(out_dict["logits"], targets)
+            return loss, loss.detach()
+
+    model = Model()
+    maml = MAML(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+        inner_optimizer=InnerSGD(
+            model.get_fast_weights(),
+            first_order=case.name.startswith("fomaml"),
+            inner_lr=case.lr,
+            max_inner_steps=case.steps,
+            learn_lr=False,
+        ),
+        support_loss_fn=Loss(),
+        inner_steps=case.steps,
+        backend=backend,
+    )
+    (sx, sy), (qx, qy) = case.tasks
+
+    def step() -> list[Tensor]:
+        maml.step(iter([(sx, sy, qx, qy)]))
+        return [p.grad for p in model.parameters()]  # pyright: ignore[reportReturnType]
+
+    return step
+
+
 def adapting(case: Case, recompute: bool = False) -> Any:
     """The learner of innerloop that the case is about."""
     import innerloop as library
@@ -359,6 +410,8 @@ CONTENDERS: dict[str, Callable[[Case], Step]] = {
     "learn2learn": learn2learn,
     "higher": higher,
     "torchopt": torchopt,
+    "parallel-metalearn": parallel_metalearn,
+    "parallel-metalearn loop": lambda case: parallel_metalearn(case, "sequential"),
     "innerloop": innerloop,
     "innerloop bf16": lambda case: innerloop(case, bf16=True),
     "innerloop recompute": lambda case: innerloop(case, recompute=True),
