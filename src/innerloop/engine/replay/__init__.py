@@ -262,10 +262,11 @@ class _Replay:
         """
         for view, x in zip(self.plan.inputs, inputs, strict=True):
             _put(x, self.tensor(view))
-        values = _Values(self.recording.module)
-        values.run(*map(self.tensor, self.plan.inputs))
+        values = _values(
+            self.recording.module.graph, list(map(self.tensor, self.plan.inputs))
+        )
         for operation in self.plan.operations:
-            results = values.kept[operation.call.node]
+            results = values[operation.call.node]
             results = (results,) if isinstance(results, Tensor) else results or ()
             for view, result in zip(operation.call.outs, results, strict=True):
                 self.tensor(view).copy_(result)
@@ -273,7 +274,7 @@ class _Replay:
         return [
             step
             for operation in self.plan.operations
-            for step in self.chosen(operation, values.kept, generator)
+            for step in self.chosen(operation, values, generator)
         ]
 
     def chosen(
@@ -330,16 +331,18 @@ def _put(x: Tensor, into: Tensor) -> None:
         raise Unsupported("an input whose numbers overlap") from error
 
 
-class _Values(fx.Interpreter):
-    """Runs a graph and keeps all of its values."""
-
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.kept: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.kept[n] = super().run_node(n)
-        return self.kept[n]
+def _values(graph: fx.Graph, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
+    """What each node of a graph returns. (The interpreter of torch.fx would do, but it
+    starts a thread, for a progress bar.)
+    """
+    given, values = iter(inputs), dict[fx.Node, Any]()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(given)
+        elif node.op == "call_function":
+            arguments, options = map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*arguments, **options)
+    return values
 
 
 def _record(step: Step, group: int) -> _Record:
