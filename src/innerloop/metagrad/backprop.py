@@ -34,11 +34,13 @@ def backprop(learner: Learner, tasks: Task) -> tuple[Grads, Metrics]:
     """
     parameters, _ = named_tensors(learner)
     grads: Grads = {name: None for name, p in parameters.items() if p.requires_grad}
+    parts = chunks(learner, tasks)
+    if len(parts) == 1:
+        loss, metrics, gradient = loss_and_gradient(learner, *parts)
+        return dict(zip(grads, gradient, strict=True)), {"loss": loss, **metrics}
     means: Metrics = {}
-    for chunk in (parts := chunks(learner, tasks)):
+    for chunk in parts:
         loss, metrics, gradient = loss_and_gradient(learner, chunk)
-        if len(parts) == 1:
-            return dict(zip(grads, gradient, strict=True)), {"loss": loss, **metrics}
         share = len(chunk.query.x) / len(tasks.query.x)
         for name, g in zip(grads, gradient, strict=True):
             if g is not None:

@@ -155,7 +155,9 @@ class _Replay:
         ]
         calls = [s for group in self.groups for s in group if isinstance(s, Call)]
         read = {view.buffer for call in calls for view in call.views}
-        # the inputs that PyTorch reads are copied, the others read where they are
+        read |= {view.buffer for view in plan.outputs if view is not None}
+        # inputs that PyTorch reads, or that are results, are copied to their buffers;
+        # the C code reads the others where they are
         self.copied = [
             self.tensor(view) if view.buffer in read else None for view in plan.inputs
         ]

@@ -266,15 +266,23 @@ def elementwise(plan: Plan, code: Code, out: View, *operands: Operand) -> Step:
     given = [x if isinstance(x, View) else plan.constant(x) for x in operands]
     views = [out, *(x.expanded(out.sizes) for x in given)]
     dims = [(n, *(view.strides[i] for view in views)) for i, n in enumerate(out.sizes)]
-    tiled = bool(dims) and dims[0][0] % plan.tiles == 0
-    ahead = []
-    if tiled:
-        n, *strides = dims.pop(0)
-        inner = n // plan.tiles
-        ahead = [(plan.tiles, *(s * inner for s in strides))]
-        dims = [(inner, *strides), *dims]
+    ahead, dims = _tiles(plan, dims)
     dims = _joined(sorted(dims, key=lambda dim: -dim[1]))
-    return Step(code, _views(views, [*ahead, *dims]), tiled=tiled)
+    return Step(code, _views(views, [*ahead, *dims]), tiled=bool(ahead))
+
+
+def _tiles(
+    plan: Plan, dims: list[tuple[int, ...]]
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The dimension of the tiles, where the first one can be cut into them, and the
+    dimensions of a tile.
+    """
+    if not dims or dims[0][0] % plan.tiles:
+        return [], dims
+    n, *strides = dims[0]
+    inner = n // plan.tiles
+    ahead = (plan.tiles, *(inner * stride for stride in strides))
+    return [ahead], [(inner, *strides), *dims[1:]]
 
 
 def _views(views: Sequence[View], dims: Sequence[tuple[int, ...]]) -> tuple[View, ...]:
@@ -507,13 +515,8 @@ def total(
     lost = _joined(sorted(lost, key=lambda dim: -dim[2]))
     rows, _, row = lost.pop() if lost else (1, 0, 0)
     start = elementwise(plan, Code.COPY, out, 0.0)
-    tiled = bool(kept) and 0 not in gone and kept[0][0] % plan.tiles == 0
-    ahead = []
-    if tiled:
-        n, *apart = kept.pop(0)
-        inner = n // plan.tiles
-        ahead = [(plan.tiles, *(s * inner for s in apart))]
-        kept = [(inner, *apart), *kept]
+    ahead, kept = ([], kept) if 0 in gone else _tiles(plan, kept)
+    tiled = bool(ahead)
     kept = _joined(sorted(kept, key=lambda dim: -dim[1]))
     columns = kept.pop() if kept else (1, 0, 0)
     views = _views((out, x), [*ahead, *kept, *lost, columns, (rows, 0, row)])
@@ -530,13 +533,13 @@ def mean(
     out: View,
     x: View,
     dims: Sequence[int] | None = None,
-    keepdim: bool = False,
-    dtype: Any = None,
+    *given: Any,
+    **options: Any,
 ) -> Iterator[Sequence[Step]]:
     gone = {d % len(x.sizes) for d in dims or range(len(x.sizes))}
     count = math.prod(x.sizes[d] for d in gone)
     divide = elementwise(plan, Code.DIVIDE, out, out, float(count))
-    for steps in total(plan, out, x, dims, keepdim):
+    for steps in total(plan, out, x, dims, *given, **options):
         yield [*steps, divide]
 
 

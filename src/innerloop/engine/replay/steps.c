@@ -44,49 +44,22 @@ static int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
 
 /* -- Numbers ------------------------------------------------------------------------------------------------------------------------------------ */
 
-/* A row of n numbers; a stride is 1, or 0 for one number that is used again, or any other. */
-#define LOOP(BODY, S0, S1, S2)                                                                                                                          \
-    _Pragma("GCC ivdep") EACH(i, n) {                                                                                                                   \
-        const float a = x[i * (S0)], b = y[i * (S1)], c = z[i * (S2)];                                                                                   \
-        (void)a, (void)b, (void)c;                                                                                                                      \
-        out[i * step[0]] = BODY;                                                                                                                        \
+/* A row of n numbers; strides that are known, 1, or 0 for one number that is used again, make it fast. */
+#define LOOP(BODY, S0, S1, S2, S3)                                                                                                                     \
+    _Pragma("GCC ivdep") EACH(i, n) {                                                                                                                  \
+        const float a = x[i * (S1)], b = y[i * (S2)], c = z[i * (S3)];                                                                                 \
+        (void)a, (void)b, (void)c;                                                                                                                     \
+        out[i * (S0)] = BODY;                                                                                                                          \
     }
-#define NUMBERS(CODE, BODY)                                                                                                                             \
-    case CODE:                                                                                                                                          \
-        if (step[0] == 1 && step[1] == 1 && step[2] == 1 && step[3] == 1) {                                                                             \
-            _Pragma("GCC ivdep") EACH(i, n) {                                                                                                           \
-                const float a = x[i], b = y[i], c = z[i];                                                                                               \
-                (void)a, (void)b, (void)c;                                                                                                              \
-                out[i] = BODY;                                                                                                                          \
-            }                                                                                                                                           \
-        } else if (step[0] == 1 && step[1] == 1 && step[2] == 1 && step[3] == 0) {                                                                      \
-            const float c = *z;                                                                                                                         \
-            _Pragma("GCC ivdep") EACH(i, n) {                                                                                                           \
-                const float a = x[i], b = y[i];                                                                                                         \
-                (void)a, (void)b, (void)c;                                                                                                              \
-                out[i] = BODY;                                                                                                                          \
-            }                                                                                                                                           \
-        } else if (step[0] == 1 && step[1] == 1 && step[2] == 0 && step[3] == 0) {                                                                      \
-            const float b = *y, c = *z;                                                                                                                 \
-            _Pragma("GCC ivdep") EACH(i, n) {                                                                                                           \
-                const float a = x[i];                                                                                                                   \
-                (void)a, (void)b, (void)c;                                                                                                              \
-                out[i] = BODY;                                                                                                                          \
-            }                                                                                                                                           \
-        } else if (step[0] == 1 && step[1] == 0 && step[2] == 1 && step[3] == 0) {                                                                      \
-            const float a = *x, c = *z;                                                                                                                 \
-            _Pragma("GCC ivdep") EACH(i, n) {                                                                                                           \
-                const float b = y[i];                                                                                                                   \
-                (void)a, (void)b, (void)c;                                                                                                              \
-                out[i] = BODY;                                                                                                                          \
-            }                                                                                                                                           \
-        } else if (step[0] == 1 && step[1] == 0 && step[2] == 0 && step[3] == 0) {                                                                      \
-            const float a = *x, b = *y, c = *z;                                                                                                         \
-            (void)a, (void)b, (void)c;                                                                                                                  \
-            const float value = BODY;                                                                                                                   \
-            EACH(i, n) out[i] = value;                                                                                                                  \
-        } else                                                                                                                                          \
-            LOOP(BODY, step[1], step[2], step[3])                                                                                                       \
+#define ARE(S0, S1, S2, S3) (step[0] == S0 && step[1] == S1 && step[2] == S2 && step[3] == S3)
+#define NUMBERS(CODE, BODY)                                                                                                                            \
+    case CODE:                                                                                                                                         \
+        if (ARE(1, 1, 1, 1)) LOOP(BODY, 1, 1, 1, 1)                                                                                                    \
+        else if (ARE(1, 1, 1, 0)) LOOP(BODY, 1, 1, 1, 0)                                                                                               \
+        else if (ARE(1, 1, 0, 0)) LOOP(BODY, 1, 1, 0, 0)                                                                                               \
+        else if (ARE(1, 0, 1, 0)) LOOP(BODY, 1, 0, 1, 0)                                                                                               \
+        else if (ARE(1, 0, 0, 0)) LOOP(BODY, 1, 0, 0, 0)                                                                                               \
+        else LOOP(BODY, step[0], step[1], step[2], step[3])                                                                                            \
         break;
 
 static void row(int64_t code, float *out, const float *x, const float *y, const float *z, const int64_t *step, int64_t n) {
@@ -160,9 +133,9 @@ INLINE float multiply_add_one(float sum, float x, float y, const int fused) { re
 
 /* R rows of C columns that fill no vector */
 INLINE void narrow_rows(const float *a, const float *b, float *c, const Sizes *s, const int rows, const int wide, const int fused) {
-    float sum[16][4] = {0};
+    float sum[8][4] = {0};
     EACH(q, s->k)
-    _Pragma("GCC unroll 16") for (int r = 0; r < rows; r++) _Pragma("GCC unroll 4") for (int j = 0; j < wide; j++)
+    _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) _Pragma("GCC unroll 4") for (int j = 0; j < wide; j++)
         sum[r][j] = multiply_add_one(sum[r][j], a[r * s->a_row + q * s->a_column], b[q * s->b_row + j], fused);
     EACH(r, rows) EACH(j, wide) c[r * s->c_row + j] = sum[r][j];
 }
