@@ -55,8 +55,10 @@ def images(ways: int = 5, queries: int = 15) -> TaskDistribution:
         return strokes(ways=ways, queries=queries)
 
 
-MAPPED = ["parallel-metalearn", "parallel-metalearn loop"]
-PEERS = ["learn2learn", "higher", "torchopt", *MAPPED, "plain"]
+# mapped over tasks, the gradient of parallel-metalearn is off by 1e-3 in networks with
+# batch normalization, so that it competes there one task after the other
+MAPPED, LOOP = "parallel-metalearn", "parallel-metalearn loop"
+PEERS = ["learn2learn", "higher", "torchopt", LOOP, "plain"]
 OURS = ["innerloop", "innerloop bf16"]
 WORKLOADS = [
     Workload("MAML, 1 inner step", "maml-1", 1, 0.1, [*PEERS, *OURS], images, 16),
@@ -66,7 +68,7 @@ WORKLOADS = [
         "fomaml-5",
         5,
         0.1,
-        ["learn2learn", *MAPPED, "plain", *OURS],
+        ["learn2learn", LOOP, "plain", *OURS],
         images,
         16,
     ),
@@ -84,7 +86,7 @@ WORKLOADS = [
         "maml-sinusoid",
         1,
         0.01,
-        [*PEERS, "innerloop"],
+        [*PEERS, MAPPED, "innerloop"],
         lambda: sinusoid(shots=10, queries=10),
         32,
     ),
@@ -362,7 +364,7 @@ def drawn(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [*PEERS, *OURS]
+    names = [*PEERS, MAPPED, *OURS]
     colors = dict(
         zip(
             names,
