@@ -48,6 +48,7 @@ bench: setup $(PEERS)/.ready
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
 
 screenshots: setup
 	$(BIN)/python docs/screenshots.py

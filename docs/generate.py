@@ -1,7 +1,8 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
 an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
-and docs/leaderboard.md from the studies and their results; and the numbers between
-markers in README.md and docs/*.md, see docs/filling.py.
+and docs/leaderboard.md from the studies and their results; docs/reference and
+docs/commands.md, see docs/api.py and docs/command_pages.py; docs/house.svg; and the
+numbers between markers in README.md and docs/*.md, see docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -13,37 +14,29 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import api
+import command_pages
 import filling
+import house
 import studies
+from markup import escaped, paper_link, paragraphs
 
 from innerloop.core.learner import Learner
 from innerloop.engine.options import Option, descriptions, options
 from innerloop.engine.training_config import MetaTrainConfig
-from innerloop.registry import PRESETS, Citation, Entry, entries, find
+from innerloop.registry import PRESETS, Entry, entries, find
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-SECTIONS = ("Reference", "Objective", "State")
 GENERATED = (
     *("tasks.md", "meta_gradients.md", "encoders.md", "studies.md", "leaderboard.md"),
+    "commands.md",
 )
-
-
-def escaped(text: str) -> str:
-    """Text as Markdown that shows it as it is; what stands in backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(
-        part.replace("|", r"\|")
-        if part.startswith("`")
-        else re.sub(r"([|*<\[\]])", r"\\\1", part)
-        for part in parts
-    )
 
 
 def sentence(entry: Entry) -> str:
@@ -51,29 +44,12 @@ def sentence(entry: Entry) -> str:
     return entry.summary[0].upper() + entry.summary[1:]
 
 
-def linked(text: str) -> str:
-    """Escaped text in which arXiv ids are links."""
-    link = r"[arXiv:\1](https://arxiv.org/abs/\1)"
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", link, escaped(text))
-
-
 def theory(entry: Entry) -> list[str]:
     """The docstring after its first paragraph: equation, reference, objective, state
     and remarks.
     """
-    lines: list[str] = []
-    for number, paragraph in enumerate(entry.docstring.split("\n\n")[1:]):
-        head = paragraph.split(":", 1)[0]
-        if paragraph.startswith("Args:"):
-            break
-        if head in SECTIONS:
-            text = linked(paragraph.split(":", 1)[1])
-            lines += [f"**{head}.** {text[0].upper()}{text[1:]}", ""]
-        elif number == 0:
-            lines += ["```text", *paragraph.splitlines(), "```", ""]
-        else:
-            lines += [linked(paragraph), ""]
-    return lines
+    rest = entry.docstring.split("\n\n", 1)[1:]
+    return paragraphs(rest[0], formula=True) if rest else []
 
 
 def shown_type(option: Option) -> str:
@@ -140,16 +116,9 @@ def example(entry: Entry) -> list[str]:
     ]
 
 
-def paper_link(paper: Citation) -> str:
-    if not paper.arxiv:
-        return paper.short
-    return f"[{paper.short}](https://arxiv.org/abs/{paper.arxiv})"
-
-
 def learner_page(entry: Entry) -> str:
     learner: type[Learner] = entry.factory
     code = Path(inspect.getfile(learner)).resolve().relative_to(ROOT).as_posix()
-    link = f"[{Path(code).name}](../../{code})"
     presets = [
         f"- `innerloop train {name} ...`: {escaped(preset.summary)}"
         for name, preset in PRESETS.items()
@@ -163,7 +132,7 @@ def learner_page(entry: Entry) -> str:
         "| family | predicts | reference | code |",
         "|---|---|---|---|",
         f"| {entry.family} | {', '.join(learner.kinds)} | {paper_link(entry.citation)} "
-        f"| {link} |",
+        f"| `{code}` |",
         "",
         "## How it learns",
         "",
@@ -278,7 +247,8 @@ def pages() -> dict[Path, str]:
         "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
         "`preprocessor_config.json` for images (the pooled output).",
     )
-    found |= studies.pages()
+    found |= studies.pages() | api.pages() | command_pages.pages()
+    found[house.PICTURE] = house.picture()
     for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
         if path not in found:
             found[path] = filling.filled(path.read_text("utf-8"))

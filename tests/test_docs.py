@@ -177,13 +177,11 @@ def flags_of_test(name: str) -> set[str]:
     return known
 
 
-def test_concepts_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(
-        blocks(ROOT / "docs" / "concepts.md", "python"),
-        "concepts",
-        monkeypatch,
-        tmp_path,
-    )
+@pytest.mark.parametrize("page", ["concepts", "own_learner", "own_tasks"])
+def test_code_of_a_page_runs(
+    page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(blocks(ROOT / "docs" / f"{page}.md", "python"), page, monkeypatch, tmp_path)
 
 
 def test_marked_blocks_of_the_readme_run(

@@ -2,7 +2,6 @@
 name.
 """
 
-import ast
 import os
 import re
 import subprocess
@@ -12,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import innerloop
+from tests.test_docs import generator
+
+house = generator("house")
 
 SOURCE = Path(innerloop.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -69,55 +71,13 @@ MAY_IMPORT = {
 }
 
 
-def layer(dotted: str) -> str:
-    """The part of the package that `innerloop.x.y` belongs to; a public name counts as
-    the place it comes from.
-    """
-    parts = dotted.split(".")[1:]
-    if parts and parts[0] in innerloop._HOME:
-        return layer(innerloop._HOME[parts[0]])
-    return (
-        "__init__"
-        if not parts or (parts[0].startswith("__") and parts[0] != "__main__")
-        else parts[0]
-    )
-
-
-def imported(file: Path, source: str) -> list[str]:
-    """Every module or name of the package that a file imports, at its top or in a
-    function, as a dotted name.
-    """
-    package = ["innerloop", *file.relative_to(SOURCE).parts[:-1]]
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = (
-                ".".join(
-                    [
-                        *package[: len(package) - node.level + 1],
-                        *([node.module] if node.module else []),
-                    ]
-                )
-                if node.level
-                else node.module or ""
-            )
-            found += (
-                [f"{base}.{alias.name}" for alias in node.names]
-                if base == "innerloop"
-                else [base]
-            )
-    return [name for name in found if name.split(".")[0] == "innerloop"]
-
-
 def offences(file: Path, source: str) -> list[str]:
     own = file.relative_to(SOURCE).parts[0].removesuffix(".py")
     assert own in MAY_IMPORT, f"say in MAY_IMPORT what {own} may import"
     return [
         name
-        for name in imported(file, source)
-        if layer(name) not in MAY_IMPORT[own] | {own, "__init__"}
+        for name in house.imported(file, source)
+        if house.layer(name) not in MAY_IMPORT[own] | {own, "__init__"}
     ]
 
 
