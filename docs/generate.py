@@ -2,7 +2,7 @@
 an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
 and docs/leaderboard.md from the studies and their results; docs/reference and
 docs/commands.md, see docs/api.py and docs/command_pages.py; docs/house.svg; and the
-numbers between markers in README.md and docs/*.md, see docs/filling.py.
+numbers between markers on the pages written by hand, see docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -35,8 +35,17 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GENERATED = (
     *("tasks.md", "meta_gradients.md", "encoders.md", "studies.md", "leaderboard.md"),
-    "commands.md",
+    *("commands.md", "learners", "reference"),
 )
+
+
+def by_hand() -> list[Path]:
+    """The pages that are written by hand, in every language."""
+    found = sorted(DOCS.rglob("*.md"))
+    return [
+        *sorted(ROOT.glob("README*.md")),
+        *(path for path in found if path.relative_to(DOCS).parts[0] not in GENERATED),
+    ]
 
 
 def sentence(entry: Entry) -> str:
@@ -249,22 +258,16 @@ def pages() -> dict[Path, str]:
     )
     found |= studies.pages() | api.pages() | command_pages.pages()
     found[house.PICTURE] = house.picture()
-    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
-        if path not in found:
-            found[path] = filling.filled(path.read_text("utf-8"))
-    return found
+    return {path: filling.filled(path.read_text("utf-8")) for path in by_hand()} | found
 
 
 def typed_numbers() -> list[str]:
     """Numbers on the pages written by hand that no study measured."""
-    found = []
-    for path in (*ROOT.glob("README.md"), *sorted(DOCS.glob("*.md"))):
-        if path.name not in GENERATED:
-            found += [
-                f"{path.name} has a number outside markers: {line.strip():.80}"
-                for line in filling.typed(path.read_text("utf-8"))
-            ]
-    return found
+    return [
+        f"{path.relative_to(ROOT)} has a number outside markers: {line.strip():.80}"
+        for path in by_hand()
+        for line in filling.typed(path.read_text("utf-8"))
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -141,7 +141,7 @@ def test_a_marker_that_names_nothing_is_an_error(
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_a_digit_that_is_changed_is_found(
