@@ -104,7 +104,11 @@ def read_by_studies(name: str) -> list[Test]:
 def documented() -> list[str]:
     """The command lines of scripts in the documentation and in their docstrings."""
     root = BENCHMARKS.parent
-    files = [*root.glob("README*.md"), *root.glob("docs/**/*.md"), *BENCHMARKS.glob("*.py")]
+    files = [
+        *root.glob("README*.md"),
+        *root.glob("docs/**/*.md"),
+        *BENCHMARKS.glob("*.py"),
+    ]
     found = [
         line
         for file in files
