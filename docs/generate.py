@@ -1,7 +1,8 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
 an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
-and docs/leaderboard.md from the studies and their results; and the numbers between
-markers in README.md and docs/*.md, see docs/filling.py.
+and docs/leaderboard.md from the studies and their results; docs/reading.md from the papers
+that docstrings cite; and the numbers between markers in README.md and docs/*.md, see
+docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -20,6 +21,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import filling
+import reading
 import studies
 
 from innerloop.core.learner import Learner
@@ -32,6 +34,7 @@ DOCS = ROOT / "docs"
 SECTIONS = ("Reference", "Objective", "State")
 GENERATED = (
     *("tasks.md", "meta_gradients.md", "encoders.md", "studies.md", "leaderboard.md"),
+    "reading.md",
 )
 
 
@@ -213,14 +216,8 @@ def index() -> str:
     ]
     for name, preset in PRESETS.items():
         entry = find("learner", name)
-        shown = " ".join(
-            f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items()
-        )
-        shown += (
-            f" --meta-gradient {preset.meta_gradient}" if preset.meta_gradient else ""
-        )
         lines.append(
-            f"| `{name}` | `{preset.learner} {shown.strip()}` | "
+            f"| `{name}` | `{' '.join([preset.learner, *preset.flags])}` | "
             f"{escaped(preset.summary.split(': ', 1)[-1])} | "
             f"{paper_link(entry.citation)} |"
         )
@@ -279,6 +276,7 @@ def pages() -> dict[Path, str]:
         "`preprocessor_config.json` for images (the pooled output).",
     )
     found |= studies.pages()
+    found |= reading.pages()
     for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
         if path not in found:
             found[path] = filling.filled(path.read_text("utf-8"))
