@@ -1,8 +1,8 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
 an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
-and docs/leaderboard.md from the studies and their results; docs/reading.md from the papers
-that docstrings cite; and the numbers between markers in README.md and docs/*.md, see
-docs/filling.py.
+and docs/leaderboard.md from the studies and their results; docs/reading.md from the
+papers that docstrings cite; and the numbers between markers in README.md and docs/*.md,
+see docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale

@@ -27,15 +27,15 @@ def run(words: tuple[str, ...], as_json: bool, results: str) -> None:
             f"no paper has the words {' '.join(words)!r} in its title, authors, year, "
             "chapter, or the names of what it stands for: `innerloop papers` lists all"
         )
-    if as_json or len(found) == 1:
-        measured = tables(Path(results))
-        beside = [figures(paper, measured) for paper in found]
+    if len(found) > 1 and not as_json:
+        _list(found)
+        return
+    measured = tables(Path(results))
+    beside = [figures(paper, measured) for paper in found]
     if as_json:
         print(json.dumps(list(map(described, found, beside)), indent=2))
-    elif len(found) == 1:
-        _describe(found[0], beside[0])
     else:
-        _list(found)
+        _describe(found[0], beside[0])
 
 
 def described(paper: Paper, figures: list[Figure]) -> dict[str, Any]:
@@ -99,11 +99,8 @@ def _describe(paper: Paper, figures: list[Figure]) -> None:
     for use in paper.uses:
         to.print(f"{use.kind} {use.name}" + (f" ({use.file})" if use.file else ""))
     for figure in figures:
-        beside = f", published {figure.published}" if figure.published else ""
-        to.print(
-            f"{figure.study}: {figure.method}, {figure.test}: measured {figure.measured}"
-            f"{beside}"
-        )
+        text = f"{figure.study}: {figure.method}, {figure.test}: {figure.measured}"
+        to.print(text + (f", published {figure.published}" if figure.published else ""))
     to.print(f"\n{bibtex(paper)}")
 
 

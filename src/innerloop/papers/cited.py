@@ -7,7 +7,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from innerloop.registry import PRESETS, SOURCES, Citation, citations, entries, find
@@ -90,14 +91,17 @@ def _registered() -> Iterator[tuple[Citation, Use]]:
             known += [("preset", find("learner", name)) for name in PRESETS]
         for label, entry in known:
             text = entry.preset.reference if entry.preset else entry.docstring
-            file = _file(entry.factory.__module__)
+            summary = entry.summary[:1].upper() + entry.summary[1:]
+            use = Use(
+                label,
+                entry.name,
+                entry.family,
+                _file(entry.factory.__module__),
+                summary=summary,
+            )
+            first = entry.citation.key
             for citation in citations(text):
-                main = citation.key == entry.citation.key
-                summary = entry.summary[:1].upper() + entry.summary[1:]
-                yield (
-                    citation,
-                    Use(label, entry.name, entry.family, file, main, summary),
-                )
+                yield citation, replace(use, main=citation.key == first)
 
 
 def _elsewhere() -> Iterator[tuple[Citation, Use]]:
@@ -107,14 +111,23 @@ def _elsewhere() -> Iterator[tuple[Citation, Use]]:
         for kind in SOURCES
         for entry in entries(kind).values()
     }
+    for citation, use in _in_package():
+        if (use.file, use.name) not in registered:
+            yield citation, use
+
+
+@cache
+def _in_package() -> list[tuple[Citation, Use]]:
+    """What all docstrings of the package name."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        file, text = path.relative_to(PACKAGE).as_posix(), path.read_text("utf-8")
-        if not re.search(r"\b(19|20)\d\d\b", text):
-            continue
-        for name, docstring in _docstrings(ast.parse(text)):
-            if (file, name) not in registered:
-                for citation in citations(docstring):
-                    yield citation, Use("code", name or path.stem, "", file)
+        text = path.read_text("utf-8")
+        if re.search(r"\b(19|20)\d\d\b", text):
+            file = path.relative_to(PACKAGE).as_posix()
+            for name, docstring in _docstrings(ast.parse(text)):
+                use = Use("code", name or path.stem, "", file)
+                found += [(citation, use) for citation in citations(docstring)]
+    return found
 
 
 def _docstrings(node: ast.AST, name: str = "") -> Iterator[tuple[str, str]]:
