@@ -26,7 +26,7 @@ so do the papers in them; to begin with one paper of each kind, read those in bo
 innerloop papers                # this list
 innerloop papers memory         # those with a word in names, titles, families, ...
 innerloop papers how to train   # one paper in full, with its figures and BibTeX
-innerloop cite > papers.bib     # BibTeX of all
+innerloop cite                  # BibTeX of all
 innerloop cite protonet         # BibTeX of one
 ```
 
