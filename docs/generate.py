@@ -1,8 +1,9 @@
 """Write the reference pages from the registry: docs/learners (one page per learner, and
 an index), docs/tasks.md, docs/meta_gradients.md and docs/encoders.md; docs/studies.md
 and docs/leaderboard.md from the studies and their results; docs/reference and
-docs/commands.md, see docs/api.py and docs/command_pages.py; docs/house.svg; and the
-numbers between markers on the pages written by hand, see docs/filling.py.
+docs/commands.md, see docs/api.py and docs/command_pages.py; docs/reading.md from the
+papers that docstrings cite; docs/house.svg; and the numbers between markers on the
+pages written by hand, see docs/filling.py.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 if a page is missing, stale
@@ -23,6 +24,7 @@ import api
 import command_pages
 import filling
 import house
+import reading
 import studies
 from markup import escaped, paper_link, paragraphs
 
@@ -35,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GENERATED = (
     *("tasks.md", "meta_gradients.md", "encoders.md", "studies.md", "leaderboard.md"),
-    *("commands.md", "learners", "reference"),
+    *("commands.md", "learners", "reading.md", "reference"),
 )
 
 
@@ -191,14 +193,8 @@ def index() -> str:
     ]
     for name, preset in PRESETS.items():
         entry = find("learner", name)
-        shown = " ".join(
-            f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items()
-        )
-        shown += (
-            f" --meta-gradient {preset.meta_gradient}" if preset.meta_gradient else ""
-        )
         lines.append(
-            f"| `{name}` | `{preset.learner} {shown.strip()}` | "
+            f"| `{name}` | `{' '.join([preset.learner, *preset.flags])}` | "
             f"{escaped(preset.summary.split(': ', 1)[-1])} | "
             f"{paper_link(entry.citation)} |"
         )
@@ -256,7 +252,7 @@ def pages() -> dict[Path, str]:
         "`tokenizer.json` for texts (the mean of the outputs over the tokens) or "
         "`preprocessor_config.json` for images (the pooled output).",
     )
-    found |= studies.pages() | api.pages() | command_pages.pages()
+    found |= studies.pages() | api.pages() | command_pages.pages() | reading.pages()
     found[house.PICTURE] = house.picture()
     return {path: filling.filled(path.read_text("utf-8")) for path in by_hand()} | found
 

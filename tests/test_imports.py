@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "child": set(),
     "processes": set(),
     "studies": {"engine", "measurements", "processes", "runs"},
+    "papers": {*CHOSEN, "studies"},
     "sweep": USE,
     "experiment": {*USE, "sharded"},
     "sharded": {*USE, "processes"},
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "cli": {
         *USE,
         *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
-        *("exporting", "studies", "sweep", "testing", "web"),
+        *("exporting", "papers", "studies", "sweep", "testing", "web"),
     },
     "__main__": {"cli"},
     "__init__": set(),

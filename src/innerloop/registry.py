@@ -50,6 +50,12 @@ class Citation(NamedTuple):
     year: int | None = None
     title: str | None = None
     arxiv: str | None = None
+    venue: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells works apart: the arXiv id; the title, where there is none."""
+        return self.arxiv or self.title or self.short
 
     @property
     def short(self) -> str:
@@ -63,25 +69,33 @@ class Citation(NamedTuple):
 
 
 _PARTICLE = r"(?:(?:de|van|von|der|da|di|del|la|le) )*"
-_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’.-]*"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
 _NAME = rf"{_PARTICLE}{_WORD}(?: {_WORD})*"
+# such as "Science 313(5786)" or "ICLR workshop", not "Algorithm 1" or "arXiv:..."
+_VENUE = r"(?!Algorithm)[A-Z][A-Za-z&' -]*[A-Za-z](?: \d+(?: ?\(\d+\)|:\d+)?)?"
 _REFERENCE = re.compile(
     rf"({_NAME}(?:(?:, | and ){_NAME})*(?: et al\.)?),? ((?:19|20)\d\d)"
-    r'(?:, "([^"]+)")?(?:[^";]{0,80}?arXiv:(\d{4}\.\d{4,5}))?'
+    rf'(?:, "([^"]+)"(?:, ({_VENUE}))?)?'
+    r'(?:[^";.(]{0,80}?arXiv:(\d{4}\.\d{4,5}))?'
 )
+
+
+def citations(text: str) -> tuple[Citation, ...]:
+    """All works that a text names, in its order."""
+    found = []
+    for match in _REFERENCE.finditer(" ".join(text.split())):
+        names, year, title, venue, arxiv = match.groups()
+        others = names.endswith(" et al.")
+        authors = names.removesuffix(" et al.").replace(" and ", ", ").split(", ")
+        who = (*authors, *(["others"] if others else []))
+        found.append(Citation(who, int(year), title, arxiv, venue))
+    return tuple(found)
 
 
 def citation(docstring: str) -> Citation:
     """The first work that the paragraph `Reference:` of a docstring names."""
-    text = " ".join(docstring.split("Reference:", 1)[-1].split())
-    if "Reference:" not in docstring or (found := _REFERENCE.search(text)) is None:
-        return Citation()
-    names, year, title, arxiv = found.groups()
-    others = names.endswith(" et al.")
-    authors = names.removesuffix(" et al.").replace(" and ", ", ").split(", ")
-    return Citation(
-        (*authors, *(["others"] if others else [])), int(year), title, arxiv
-    )
+    _, _, reference = docstring.partition("Reference:")
+    return next(iter(citations(reference)), Citation())
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,17 @@ class Preset:
     meta_gradient: str | None = None
     reference: str = ""
     summary: str = ""
+
+    @property
+    def flags(self) -> list[str]:
+        """What `innerloop train LEARNER` takes instead, such as "--adapted head"."""
+        found = []
+        for name, value in self.fields.items():
+            flag = "--" + name.replace("_", "-")
+            found.append(flag if value is True else f"{flag} {value}")
+        if self.meta_gradient:
+            found.append(f"--meta-gradient {self.meta_gradient}")
+        return found
 
 
 PRESETS: dict[str, Preset] = {

@@ -27,7 +27,8 @@ def signature(
     the version of innerloop that drew them. Splits other than test, steps and
     arithmetic are named where they are set.
 
-    After Post 2018, "A call for clarity in reporting BLEU scores", arXiv:1804.08771.
+    Reference: Post 2018, "A call for clarity in reporting BLEU scores",
+    arXiv:1804.08771.
 
     Args:
         source: of the tasks.

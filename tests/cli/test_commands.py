@@ -19,6 +19,7 @@ from PIL import Image
 
 import innerloop
 from innerloop.cli import main
+from innerloop.papers import papers
 from innerloop.registry import PRESETS, SOURCES, entries
 from innerloop.runs import Run, RunError
 from tests.cli.conftest import SMALL, cli
@@ -405,9 +406,31 @@ def test_list_cite_and_completion(
     assert "{de Freitas}" in cited
     assert "Andrychowicz" in cited
     assert "did you mean 'maml'" in fails("cite mamml")
+    assert "names no reference" in fails("cite strokes")
+    assert cli("cite") == 0
+    keys = re.findall(r"^@\w+{(\w+),$", capsys.readouterr().out, re.M)
+    assert len(keys) == len(set(keys)) == len(papers())
     for shell in ("bash", "zsh", "fish"):
         assert cli(f"completion {shell}") == 0
         assert "_INNERLOOP_COMPLETE" in capsys.readouterr().out
+
+
+def test_papers(capsys: pytest.CaptureFixture[str], fails: Fails) -> None:
+    assert cli("papers memory") == 0
+    shown = capsys.readouterr().out
+    assert "Graves et al. 2014" in shown
+    assert "Snell" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert cli("papers how to train") == 0
+    one = capsys.readouterr().out
+    assert "https://openreview.net/forum?id=HJGven05Y7\n" in one
+    assert "preset maml++ (learners/optimization/maml.py)\n" in one
+    assert "@inproceedings{antoniou2019how," in one
+    assert cli("papers metric snell --json --results", "nowhere") == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["arxiv"], entry["figures"]) == ("1703.05175", [])
+    assert entry["uses"][0]["file"] == "learners/metric/protonet.py"
+    assert "no paper has the words 'xyzzy'" in fails("papers xyzzy")
 
 
 def test_bad_data_are_one_line(

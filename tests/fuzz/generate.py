@@ -356,7 +356,10 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     if command == "list":
         return rng.choice((["list", rng.choice(named)], ["list"], ["list", "--json"]))
     if command == "cite":
-        return ["cite", rng.choice(named)]
+        return ["cite", *rng.choice(([rng.choice(named)], []))]
+    if command == "papers":
+        words = rng.choices((*named, "2017", "Finn"), k=rng.choice((0, 1, 1, 2)))
+        return ["papers", *words, *rng.choice(([], ["--json"]))]
     if command == "new":
         return ["new", rng.choice(("Own", *TEXTS)), "--out", out]
     if command == "completion":

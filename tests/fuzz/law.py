@@ -267,6 +267,12 @@ def _listed(case: Case, result: Result) -> None:
         assert _strict(result.out)
 
 
+def _papers(case: Case, result: Result) -> None:
+    assert result.out.strip()
+    if "--json" in case.words:
+        assert _strict(result.out)
+
+
 def _cited(case: Case, result: Result) -> None:
     assert result.out.startswith("@")
 
@@ -279,5 +285,6 @@ RESULTS = {
     "generate": _generated,
     "synthesize": _synthesized,
     "list": _listed,
+    "papers": _papers,
     "cite": _cited,
 }

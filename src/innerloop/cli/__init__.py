@@ -34,7 +34,8 @@ COMMANDS = {
     "synthesize": "infer the program that fills a column of a table",
     "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",
-    "cite": "print the reference of a method as BibTeX",
+    "papers": "list the papers behind this library, in an order to read",
+    "cite": "print the reference of a method, or of all, as BibTeX",
     "new": "write a template for your own learner",
     "completion": "print a script that completes commands in your shell",
 }

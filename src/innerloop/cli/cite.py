@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from innerloop.cli.flags import SectionedCommand
 
+KINDS = ("learner", "meta-gradient", "tasks", "evaluation", "encoder", "reader")
 
-def bibtex(name: str, kind: str = "learner") -> str:
-    """The reference of an entry as BibTeX.
 
-    Raises InnerloopError where there is no such entry, or it names no reference.
-    """
+def run(name: str | None) -> None:
     from innerloop.engine.errors import InnerloopError
-    from innerloop.registry import find
+    from innerloop.papers import bibtex, paper_of, papers
+    from innerloop.registry import Entry, find
 
-    entry = find(kind, name)  # pyright: ignore[reportArgumentType]
-    paper = entry.citation
-    if not paper.authors:
-        raise InnerloopError(f"{entry.name} names no reference")
-    lines = {
-        "author": " and ".join(f"{{{a}}}" if " " in a else a for a in paper.authors),
-        "title": f"{{{paper.title}}}" if paper.title else None,
-        "year": paper.year,
-        "eprint": paper.arxiv,
-        "archivePrefix": paper.arxiv and "arXiv",
-        "url": paper.arxiv and f"https://arxiv.org/abs/{paper.arxiv}",
-    }
-    body = ",\n".join(f"  {key} = {{{value}}}" for key, value in lines.items() if value)
-    first = re.sub(r"\W", "", paper.authors[0].split()[-1].lower())
-    key = f"{first}{paper.year}{re.sub(r'[^a-z0-9]', '', entry.name.lower())}"
-    return f"@{'misc' if paper.arxiv else 'article'}{{{key},\n{body}\n}}"
-
-
-def run(name: str) -> None:
-    from innerloop.engine.errors import InnerloopError
-
-    try:
-        print(bibtex(name))
-    except InnerloopError:
-        for kind in ("meta-gradient", "tasks"):
-            try:
-                print(bibtex(name, kind))
-            except InnerloopError:
-                continue
-            return
-        raise
+    if name is None:
+        print("\n\n".join(map(bibtex, papers())))
+        return
+    entries: list[Entry] = []
+    for kind in KINDS:
+        try:
+            entries.append(find(kind, name))
+        except InnerloopError:
+            continue
+    if not entries:
+        find("learner", name)  # raises, with a guess
+    cited = [entry for entry in entries if entry.citation.authors]
+    if not cited:
+        raise InnerloopError(f"{entries[0].name} names no reference")
+    print(bibtex(paper_of(cited[0].citation)))
 
 
 command = SectionedCommand(
     "cite",
-    params=[click.Argument(["name"])],
+    params=[click.Argument(["name"], required=False)],
     callback=run,
-    help="Print the reference of a learner, meta-gradient or task source as BibTeX.",
+    help="Print the reference of a learner, meta-gradient, task source, evaluation, "
+    "encoder or reader as BibTeX; without NAME, all papers of this library.",
 )

@@ -93,11 +93,7 @@ def _describe(entry: Any) -> None:
             print(f"{name}: {text}")
     if entry.preset is not None:
         preset = entry.preset
-        shown = [f"--{k.replace('_', '-')} {v}" for k, v in preset.fields.items()]
-        shown += [f"--meta-gradient {preset.meta_gradient}"] * bool(
-            preset.meta_gradient
-        )
-        print(f"\nThe same as: {preset.learner} {' '.join(shown)}")
+        print(f"\nThe same as: {' '.join([preset.learner, *preset.flags])}")
         print(f"\nReference: {preset.reference}")
     elif entry.options:
         print("\nOptions:")

@@ -55,7 +55,8 @@ class Convolution(nn.Module):
 
 class InvertedResidual(nn.Module):
     """Expansion, depthwise convolution and projection, with a skip connection where
-    shapes allow (Sandler et al. 2018, arXiv:1801.04381, section 3.3).
+    shapes allow. Sandler, Howard, Zhu, Zhmoginov and Chen 2018, "MobileNetV2: inverted
+    residuals and linear bottlenecks", arXiv:1801.04381, section 3.3.
     """
 
     def __init__(

@@ -212,7 +212,8 @@ class MiniLM(TransformerTexts):
     distillation for task-agnostic compression of pre-trained transformers",
     arXiv:2002.10957.
 
-    Trained for similarity of sentences: Reimers and Gurevych 2019, arXiv:1908.10084.
+    Trained for similarity of sentences: Reimers and Gurevych 2019, "Sentence-BERT:
+    sentence embeddings using siamese BERT-networks", arXiv:1908.10084.
     """
 
     features = 384

@@ -40,8 +40,9 @@ def descend(
 def adam(
     loss: Callable[[Tensors], Tensor], start: Mapping[str, Tensor], rate: float
 ) -> Iterator[Tensors]:
-    """`start` after 0, 1, 2, ... steps of Adam (Kingma and Ba 2015, arXiv:1412.6980,
-    Algorithm 1) on `loss`, with the usual moments and without second derivatives.
+    """`start` after 0, 1, 2, ... steps of Adam on `loss`, with the usual moments and
+    without second derivatives. Kingma and Ba 2015, "Adam: a method for stochastic
+    optimization", arXiv:1412.6980, Algorithm 1.
     """
     at = dict(start)
     mean = {name: torch.zeros_like(t) for name, t in at.items()}

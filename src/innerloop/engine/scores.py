@@ -9,7 +9,8 @@ from torch import Tensor
 def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
     """The area under the receiver operating characteristic curve: the probability that
     a positive example has a higher score than a negative one, with ties counted as one
-    half (Hanley and McNeil 1982).
+    half. Hanley and McNeil 1982, "The meaning and use of the area under a receiver
+    operating characteristic (ROC) curve", Radiology 143(1).
 
     scores (m,), positive (m,) zeros and ones, or probabilities. One half where either
     class is missing. Computed from ranks, in memory that grows with m; works under

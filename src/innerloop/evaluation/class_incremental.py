@@ -70,9 +70,8 @@ class ClassIncrementalResult:
         classes: mean number of classes so far.
         forgetting: the best accuracy on a group before the last group arrived minus the
             accuracy at the end, the mean over all groups but the last (Chaudhry et al.
-            2018, "Riemannian walk for incremental learning", arXiv:1801.10112, section
-            4.1). It includes the effect of having more classes to choose from;
-            task_aware_forgetting does not.
+            2018, arXiv:1801.10112, section 4.1). It includes the effect of having more
+            classes to choose from; task_aware_forgetting does not.
         task_aware_accuracy, task_aware_forgetting: the same in the task-aware setting,
             at the end.
         streams, shots, queries: number of streams, support and query examples of a

@@ -112,7 +112,7 @@ class Clustering(Evaluation):
     classes is the adjusted Rand index, 1 for the same and about 0 by chance.
 
     Reference: Hubert and Arabie 1985, "Comparing partitions", Journal of
-    Classification.
+    Classification 2.
 
     Args:
         tasks: largest number of tasks.

@@ -47,6 +47,9 @@ class GeneratedSupportTasks(TaskDistribution):
 class GeneratedSupport(Evaluation):
     """Generated support examples: accuracy with and without added generated examples.
 
+    Reference: Antoniou, Storkey and Edwards 2017, "Data augmentation generative
+    adversarial networks", arXiv:1711.04340, where the generator is a GAN.
+
     Args:
         generator_run: folder of a run of a generative learner (FlowMatching, MetaVAE).
         count: generated examples of every class.

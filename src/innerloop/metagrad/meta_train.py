@@ -46,7 +46,8 @@ class Step(NamedTuple):
 
 def warmup_cosine(warmup: float = 0.0, decay: bool = True) -> Schedule:
     """Linear warm-up over the first share `warmup` of training, then half a cosine down
-    to zero at its end (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    to zero at its end. Loshchilov and Hutter 2017, "SGDR: stochastic gradient descent
+    with warm restarts", arXiv:1608.03983.
     """
 
     def factor(step: int, progress: float) -> float:
@@ -62,8 +63,9 @@ DROPS = (1 / 2, 2 / 3, 5 / 6)  # shares of training, each followed by a tenth
 
 def warmup_steps(warmup: float = 0.0) -> Schedule:
     """Linear warm-up over the first share `warmup` of training, then steps down to a
-    tenth, a hundredth and a thousandth, as Tian et al. 2020, arXiv:2003.11539, section
-    4.1, do for CIFAR-FS and FC100.
+    tenth, a hundredth and a thousandth, as for CIFAR-FS and FC100 in Tian, Wang,
+    Krishnan, Tenenbaum and Isola 2020, "Rethinking few-shot image classification: a
+    good embedding is all you need?", arXiv:2003.11539, section 4.1.
     """
     rise = warmup_cosine(warmup, decay=False)
 

@@ -81,8 +81,8 @@ class ConvBlock(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """Two blocks whose output is added to their input. He et al. 2016,
-    arXiv:1512.03385, eq. (1).
+    """Two blocks whose output is added to their input. He, Zhang, Ren and Sun 2016,
+    "Deep residual learning for image recognition", arXiv:1512.03385, eq. (1).
     """
 
     def __init__(self, channels: int):

@@ -119,7 +119,8 @@ class CrossAttention(nn.Module):
 class Residual(nn.Module):
     """Two 3x3 convolutions with group normalization and SiLU before each, added to the
     input. With `condition`, the second normalization is scaled and shifted by a linear
-    map of a vector of that size. Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.
+    map of a vector of that size. Dhariwal and Nichol 2021, "Diffusion models beat GANs
+    on image synthesis", arXiv:2105.05233, section 3.
     """
 
     def __init__(self, channels: int, condition: int = 0):
@@ -139,7 +140,7 @@ class Residual(nn.Module):
 
 def group_norm(x: Tensor) -> Tensor:
     """Group normalization of 16 channels at a time, without scale and shift. Wu and He
-    2018, arXiv:1803.08494, eq. (7).
+    2018, "Group normalization", arXiv:1803.08494, eq. (7).
     """
     groups = x.shape[1] // 16
     if not torch._C._are_functorch_transforms_active():
@@ -155,7 +156,8 @@ class ImageVelocity(Velocity):
     part attends to the examples. Ronneberger, Fischer and Brox 2015, "U-Net:
     convolutional networks for biomedical image segmentation", arXiv:1505.04597; with
     blocks of pixels in the place of a first resolution, as in Hoogeboom, Heek and
-    Salimans 2023, "Simple diffusion", arXiv:2301.11093.
+    Salimans 2023, "Simple diffusion: end-to-end diffusion for high resolution images",
+    arXiv:2301.11093.
 
     Args:
         x_shape: (channels, height, width).

@@ -3,11 +3,12 @@ inputs and earlier lines; the last one is the output.
 
     a = filter(odd, x); b = map(*2, a); sort(b)
 
-After Balog, Gaunt, Brockschmidt, Nowozin and Tarlow 2017, "DeepCoder: learning to write
-programs", arXiv:1611.01989, appendix F. Inputs are called x and y, lines a, b, c and so
-on; divisions round down. An integer beyond LIMIT, and the head, last, minimum or
-maximum of an empty list, is undefined, and then the program has no output: `run` never
-raises, and ends on every input.
+Reference: Balog, Gaunt, Brockschmidt, Nowozin and Tarlow 2017, "DeepCoder: learning to
+write programs", arXiv:1611.01989, appendix F.
+
+Inputs are called x and y, lines a, b, c and so on; divisions round down. An integer
+beyond LIMIT, and the head, last, minimum or maximum of an empty list, is undefined, and
+then the program has no output: `run` never raises, and ends on every input.
 """
 
 from __future__ import annotations

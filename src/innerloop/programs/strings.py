@@ -16,9 +16,9 @@ and up to three modifiers: .token(Word, i) .before(",", i) .after(",", i) .upper
 .lower() .proper() .trim() .first(n) .last(n) .remove("-") .replace("-", " "). For
 example, the host name of an e-mail address is after("@", 1).before(".", 1).
 
-After Gulwani 2011, "Automating string processing in spreadsheets using input-output
-examples", section 3, and Devlin et al. 2017, "RobustFill: neural program learning under
-noisy I/O", arXiv:1703.07469, figure 2.
+Reference: Gulwani 2011, "Automating string processing in spreadsheets using
+input-output examples", POPL, section 3, and Devlin et al. 2017, arXiv:1703.07469,
+figure 2.
 
 An expression without a match has no output, and neither does its program: `run` never
 raises, and terminates on every input.

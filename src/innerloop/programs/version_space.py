@@ -1,7 +1,7 @@
 """All programs that fit examples, as the paths of a graph, with their probabilities.
 
 A version space in the sense of Gulwani 2011, "Automating string processing in
-spreadsheets using input-output examples", section 4: nodes are positions in the
+spreadsheets using input-output examples", POPL, section 4: nodes are positions in the
 outputs, and every path from the start to the end is a program that fits. Sums over all
 paths cost no more than a pass over the edges.
 """

@@ -117,8 +117,9 @@ class Gittins(ArmBaseline):
     dynamic programming.
 
     Gittins 1979, "Bandit processes and dynamic allocation indices". The index is
-    optimal for infinitely many discounted pulls, and nearly so for a finite number
-    (Lattimore 2016, arXiv:1511.06014).
+    optimal for infinitely many discounted pulls, and nearly so for a finite number:
+    Lattimore 2016, "Regret analysis of the finite-horizon Gittins index strategy for
+    multi-armed bandits", arXiv:1511.06014.
     """
 
     def index(self) -> Tensor:

@@ -93,7 +93,7 @@ def bandits(
 ) -> Bandits:
     """Bandits: find the best of several arms by pulling them.
 
-    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL^2:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
     section 3.1.
 

@@ -103,7 +103,7 @@ def mazes(
 ) -> Mazes:
     """Mazes: find a hidden goal, and return to it in later episodes.
 
-    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL^2:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
     section 3.3, here on a grid.
 

@@ -29,8 +29,8 @@ class MDPs(Environment):
     The observation is the state, one-hot; every episode starts in state 0. The training
     reward of an action is its advantage for the optimal policy, Q*(s, a) - V*(s): the
     reward with V* as a shaping potential (Ng, Harada and Russell 1999, "Policy
-    invariance under reward transformations"), less the optimal return, and without the
-    noise of rewards and transitions.
+    invariance under reward transformations: theory and application to reward shaping",
+    ICML), less the optimal return, and without the noise of rewards and transitions.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ def mdps(
 ) -> MDPs:
     """MDPs: explore a random tabular MDP for several short episodes.
 
-    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL^2:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
     section 3.2; the distribution: Osband, Russo and Van Roy 2013, "(More) efficient
     reinforcement learning via posterior sampling", arXiv:1306.0940.

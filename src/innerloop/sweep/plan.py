@@ -27,10 +27,13 @@ class SweepPlan:
         axes: what differs.
         trials: how many trainings (default: one for every combination of the values).
         search: how values are chosen: "grid" for all combinations, "random", or "tpe"
-            for a tree-structured Parzen estimator (Bergstra et al. 2011).
+            for a tree-structured Parzen estimator: Bergstra, Bardenet, Bengio and
+            Kégl 2011, "Algorithms for hyper-parameter optimization", NeurIPS.
         seed: of what is chosen at random.
         stopping: whether trainings that are behind others end early, by successive
-            halving (ASHA: Li et al. 2020, arXiv:1810.05934).
+            halving: Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht and
+            Talwalkar 2020, "A system for massively parallel hyperparameter tuning",
+            arXiv:1810.05934.
     """
 
     experiment: Experiment

@@ -81,7 +81,7 @@ class Sums(TaskDistribution):
 def sums(split: str = "train", *, shots: Count = 10, queries: Count = 10) -> Sums:
     """Sums of functions: sums of two of eight functions; test pairs are unseen.
 
-    Reference: Alet, Lozano-Perez and Kaelbling 2018, "Modular meta-learning",
+    Reference: Alet, Lozano-Pérez and Kaelbling 2018, "Modular meta-learning",
     arXiv:1806.10166, section 5.
 
     No pair is in two splits; every function is in the training pairs.

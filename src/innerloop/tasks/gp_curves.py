@@ -34,7 +34,8 @@ LENGTH, PERIOD, NOISE = 0.4, 1.0, 0.1
 
 def covariance(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     """k(a, b) of a (..., n, 1) and b (..., m, 1), variance 1. Rasmussen and Williams
-    2006, eq. (4.9), (4.17) with nu 5/2, and (4.31).
+    2006, "Gaussian processes for machine learning", MIT Press, eq. (4.9), (4.17) with
+    nu 5/2, and (4.31).
     """
     gap = (a - b.mT).abs()  # (..., n, m)
     if kernel == "rbf":

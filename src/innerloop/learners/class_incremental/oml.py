@@ -32,8 +32,9 @@ class OML(FeatureLearner, ClassIncremental):
     learning", arXiv:1905.12588, eq. (2)-(3), Algorithm 2.
 
     Differs from the paper: the head has one layer instead of two and begins at zero, as
-    in Beaulieu et al. 2020, arXiv:2002.09571, so that it takes any number of classes;
-    a class is predicted from its first example on; the inner step size is learned.
+    in Beaulieu, Frati, Miconi, Lehman, Stanley, Clune and Cheney 2020, "Learning to
+    continually learn", arXiv:2002.09571, so that it takes any number of classes; a
+    class is predicted from its first example on; the inner step size is learned.
 
     Objective: the loss of the query set after the support set in the hardest order,
     class by class.

@@ -28,9 +28,10 @@ class Recurrent(FeatureLearner):
     Every step reads an example and the label of the one before it, so that every step
     can predict before it reads the label (Hochreiter, Younger and Conwell 2001,
     "Learning to learn using gradient descent"; Santoro, Bartunov, Botvinick, Wierstra
-    and Lillicrap 2016, "Meta-learning with memory-augmented neural networks",
-    section 2). Queries are predicted independently of each other, from the same state;
-    where support and query are one sequence, they are read in order, without labels.
+    and Lillicrap 2016, "One-shot learning with memory-augmented neural networks",
+    arXiv:1605.06065, section 2). Queries are predicted independently of each other,
+    from the same state; where support and query are one sequence, they are read in
+    order, without labels.
 
     It also has the interface of `Streaming`, whose methods it all implements.
 

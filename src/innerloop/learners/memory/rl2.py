@@ -21,7 +21,7 @@ class RL2(Recurrent):
     h_t = GRU([x_t, a_(t-1), r_(t-1), d_(t-1)], h_(t-1)); policy and value are linear in
     h_t
 
-    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL squared:
+    Reference: Duan, Schulman, Chen, Bartlett, Sutskever and Abbeel 2016, "RL^2:
     fast reinforcement learning via slow reinforcement learning", arXiv:1611.02779,
     section 2.2, figure 1; independently: Wang, Kurth-Nelson, Tirumala, Soyer, Leibo,
     Munos, Blundell, Kumaran and Botvinick 2016, "Learning to reinforcement learn",
