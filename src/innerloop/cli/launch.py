@@ -15,7 +15,7 @@ from typing import Any
 
 from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError, LostWorkerError
-from innerloop.engine.ray_cluster import connected, imported
+from innerloop.engine.ray_cluster import LOCAL, connected, imported
 
 RESTARTS = 10  # how often the processes are started again after one has died
 GRACE = 60  # seconds to save in
@@ -94,10 +94,11 @@ def launch_on_ray(words: list[str], processes: int, address: str, device: str) -
     train, torch = imported("ray.train"), imported("ray.train.torch")
     gpus = device.startswith("cuda")
     with (
-        connected(address, processes),
+        connected(address, processes) as ray,
         TemporaryDirectory(prefix="innerloop-ray-") as folder,
         _printed() as output,
     ):
+        _check_room(ray, "GPU" if gpus else "CPU", processes, address == LOCAL)
         trainer = torch.TorchTrainer(
             _work_on_ray,
             train_loop_config={
@@ -124,6 +125,20 @@ def launch_on_ray(words: list[str], processes: int, address: str, device: str) -
                 f"a process failed, and the last of {RESTARTS} new starts did too: the "
                 "reason is above"
             ) from error
+
+
+def _check_room(ray: Any, kind: str, processes: int, local: bool) -> None:
+    """Raises InnerloopError where Ray on this machine has too few cores or GPUs: it
+    would wait for them in silence. A cluster may get more of them.
+    """
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there >= processes:
+        return
+    each = {"CPU": "core", "GPU": "GPU"}[kind]
+    text = f"{processes} processes need a {each} each, and Ray has {there} of them"
+    if local:
+        raise InnerloopError(f"{text}: use fewer processes")
+    print(f"{text}: waiting for more", flush=True)
 
 
 def _work_on_ray(settings: dict[str, Any]) -> int:

@@ -1,0 +1,38 @@
+"""Processes that Ray has no room for are an error, not an endless wait."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+
+from innerloop.cli import launch
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.ray_cluster import LOCAL
+
+
+def started(
+    monkeypatch: pytest.MonkeyPatch, address: str, processes: int, device: str
+) -> int:
+    """The exit code of a training on a Ray of two cores."""
+    ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setattr(launch, "connected", lambda *_: nullcontext(ray))
+    monkeypatch.setattr(launch, "_printed", nullcontext)
+    modules = MagicMock()
+    modules.TorchTrainer.return_value.fit.return_value.return_value = 0
+    monkeypatch.setattr(launch, "imported", lambda name: modules)
+    return launch.launch_on_ray(["train"], processes, address, device)
+
+
+def test_processes_need_room(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, LOCAL, 2, "cpu") == 0
+    with pytest.raises(InnerloopError, match="2 processes need a GPU each, and Ray ha"):
+        started(monkeypatch, LOCAL, 2, "cuda")
+    assert not capsys.readouterr().out
+    assert started(monkeypatch, "head:6379", 3, "cpu") == 0
+    said = "3 processes need a core each, and Ray has 2 of them: waiting for more\n"
+    assert capsys.readouterr().out == said
