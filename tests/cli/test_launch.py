@@ -32,6 +32,8 @@ def test_processes_need_room(
     assert started(monkeypatch, LOCAL, 2, "cpu") == 0
     with pytest.raises(InnerloopError, match="2 processes need a GPU each, and Ray ha"):
         started(monkeypatch, LOCAL, 2, "cuda")
+    with pytest.raises(InnerloopError, match="write --device cuda; got cuda:1"):
+        started(monkeypatch, LOCAL, 2, "cuda:1")
     assert not capsys.readouterr().out
     assert started(monkeypatch, "head:6379", 3, "cpu") == 0
     said = "3 processes need a core each, and Ray has 2 of them: waiting for more\n"

@@ -50,11 +50,18 @@ def test_a_torch_without_gloo_is_refused(
 
 def test_every_process_needs_a_gpu(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(InnerloopError, match="this machine has 1: use at most 1"):
-        joined("cuda")
+    for name, value in (("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(InnerloopError, match="has 1: use at most 1"):
+                joined("cuda")
     with pytest.raises(InnerloopError, match="write --device cuda; got cuda:0"):
         joined("cuda:0")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InnerloopError, match="has no GPU that torch can use"):
+        joined("cuda")
+    with pytest.raises(InnerloopError, match="no device 'gpu' here"):
+        joined("gpu")
 
 
 def test_a_job_is_named_also_where_torchrun_does_not(

@@ -93,6 +93,10 @@ def launch_on_ray(words: list[str], processes: int, address: str, device: str) -
     """
     train, torch = imported("ray.train"), imported("ray.train.torch")
     gpus = device.startswith("cuda")
+    if gpus and device != "cuda":
+        raise InnerloopError(
+            f"Ray gives every process a GPU: write --device cuda; got {device}"
+        )
     with (
         connected(address, processes) as ray,
         TemporaryDirectory(prefix="innerloop-ray-") as folder,
