@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 
 from innerloop.cli import launch
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.ray_cluster import LOCAL
+from innerloop.metagrad import ES, on_ray
+from tests.metagrad.test_resume import Planes
 
 
 def started(
@@ -38,3 +42,10 @@ def test_processes_need_room(
     assert started(monkeypatch, "head:6379", 3, "cpu") == 0
     said = "3 processes need a core each, and Ray has 2 of them: waiting for more\n"
     assert capsys.readouterr().out == said
+
+
+def test_members_are_evaluated_on_the_first_gpu_of_their_process() -> None:
+    far = SimpleNamespace(device=torch.device("cuda:1"))
+    learner: Any = SimpleNamespace(parameters=lambda: iter([far]))
+    with pytest.raises(InnerloopError, match="compute on cuda; got cuda:1"):
+        on_ray(ES()).prepare(learner, Planes(), torch.Generator())
