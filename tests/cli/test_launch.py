@@ -1,7 +1,9 @@
-"""Processes that Ray has no room for are an error, not an endless wait."""
+"""Commands in several processes: what is refused, and what is silent."""
 
 from __future__ import annotations
 
+import logging
+import signal
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -49,3 +51,22 @@ def test_members_are_evaluated_on_the_first_gpu_of_their_process() -> None:
     learner: Any = SimpleNamespace(parameters=lambda: iter([far]))
     with pytest.raises(InnerloopError, match="compute on cuda; got cuda:1"):
         on_ray(ES()).prepare(learner, Planes(), torch.Generator())
+
+
+def test_an_interrupt_of_all_processes_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.launcher import api
+
+    def interrupted(*_: object) -> Any:
+        raise SignalException("", signal.SIGINT)
+
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: interrupted)
+    agent = logging.getLogger("torch.distributed.elastic.agent.server.api")
+    before = agent.level
+    try:
+        assert launch.launch(["train"], 2) == 130
+        assert not agent.isEnabledFor(logging.ERROR)
+    finally:
+        agent.setLevel(before)

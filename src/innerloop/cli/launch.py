@@ -19,6 +19,8 @@ from innerloop.engine.ray_cluster import LOCAL, connected, imported
 
 RESTARTS = 10  # how often the processes are started again after one has died
 GRACE = 60  # seconds to save in
+# loggers that show tracebacks and signals
+LOUD = ("torch.distributed.elastic", "torch.multiprocessing")
 
 
 def launch(words: list[str], processes: int) -> int:
@@ -32,8 +34,9 @@ def launch(words: list[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they show tracebacks
+    for name in [*LOUD, *logging.root.manager.loggerDict]:
+        if name.startswith(LOUD):  # many have a level of their own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
