@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from innerloop import Experiment
+from innerloop.engine.errors import InnerloopError
 from innerloop.measurements import Measurement
 from innerloop.runs import Run, RunError
 from innerloop.sweep import Axis, SweepPlan, Trial, sweep, tuning
@@ -85,6 +86,19 @@ def test_a_sweep_that_was_interrupted_says_so(
     swept(monkeypatch, tmp_path, Tuner(terminated=0))
     assert cli(WORDS, "--out", tmp_path, "--resume") == 130
     assert "add --resume to continue" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_sweep_that_finds_no_ray_leaves_nothing_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise InnerloopError("Ray cannot be reached")
+
+    monkeypatch.setattr(SweepPlan, "check", lambda plan: None)
+    monkeypatch.setattr(tuning, "connected", unreachable)
+    for _ in range(2):
+        with pytest.raises(InnerloopError, match="cannot be reached"):
+            sweep(PLAN, tmp_path / "sweep")
 
 
 def test_a_score_that_is_not_finite_is_none(tmp_path: Path) -> None:

@@ -109,8 +109,9 @@ def sweep(
     if not there:
         plan.check()
         folder.mkdir(parents=True, exist_ok=True)
-        plan.save(folder)
     with connected(address, jobs):
+        if not there:
+            plan.save(folder)
         tuner = _tuner(tune, plan, folder)
         with _watched(folder, watch):
             results = tuner.fit()
