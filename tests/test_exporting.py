@@ -182,6 +182,21 @@ def test_a_learner_that_cannot_be_exported_says_why(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "reason"),
+    [
+        ("learned step sizes", 2, "this MetaSGD has 3 classes: .*; got 2"),
+        ("curves", 1, "this MAML predicts reals: it has no labels"),
+    ],
+)
+def test_labels_must_fit_the_learner(
+    name: str, number: int, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InnerloopError, match=reason):
+        export(built(name), tmp_path / "out", "torch", labels=["name"] * number)
+    assert not (tmp_path / "out").exists()
+
+
 class Counting(ProtoNet):
     """Predictions that depend on how many came before."""
 

@@ -57,13 +57,19 @@ class Job:
 
 
 def keep_output(process: subprocess.Popen[bytes], file: Path) -> None:
-    """Append the output of a process to a file, up to a size, until it ends."""
+    """Append the output of a process to a file, up to a size, until it ends. What
+    cannot be written is dropped: a process whose output nobody reads would hang.
+    """
     assert process.stdout is not None
     assert process.stdin is not None
-    with contextlib.suppress(OSError), file.open("ab") as kept:
+    with contextlib.ExitStack() as held:
+        kept = None
+        with contextlib.suppress(OSError):
+            kept = held.enter_context(file.open("ab", buffering=0))
         for chunk in iter(partial(process.stdout.read1, 2**16), b""):  # pyright: ignore[reportAttributeAccessIssue]
-            kept.write(chunk[: max(0, MOST_OUTPUT - kept.tell())])
-            kept.flush()
+            if kept is not None:
+                with contextlib.suppress(OSError):
+                    kept.write(chunk[: max(0, MOST_OUTPUT - kept.tell())])
     process.wait()
     process.stdin.close()
 

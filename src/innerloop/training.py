@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from innerloop.assembly import Choice, to_device
 from innerloop.core.task import TaskDistribution
@@ -207,6 +208,11 @@ class _Training:
     def trainable(self) -> bool:
         return any(p.requires_grad for p in self.learner.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return next(self.learner.parameters()).device
+
     def events(self) -> Iterator[Event]:
         learner, experiment, run = self.learner, self.experiment, self.run
         if not self.trainable:
@@ -372,10 +378,12 @@ class _Training:
         began = time.monotonic()
         calibrate(self.learner, self.setup.tasks, self.precision)
         self.learner.eval()
-        validated, noise = self.workers.once(
-            lambda: (self._validated(metrics), torch.get_rng_state())
+        where = self.device
+        validated, noise, gpu = self.workers.once(
+            lambda: (self._validated(metrics), torch.get_rng_state(), gpu_noise(where))
         )
         torch.set_rng_state(noise)
+        set_gpu_noise(gpu, where)
         self.validating += time.monotonic() - began
         return validated
 
@@ -438,7 +446,6 @@ class _Training:
         return ""
 
     def _save(self) -> Saved:
-        cuda = torch.cuda.is_available()
         state = {
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -446,7 +453,7 @@ class _Training:
             "generator": self.generator.get_state(),
             "noise": self.noise.get_state(),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+            "cuda": gpu_noise(self.device),
             "step": self.step,
             "seconds": time.monotonic() - self.clock,
             "best": list(self.best) if self.best else None,
@@ -479,11 +486,25 @@ class _Training:
         self.generator.set_state(state["generator"])
         self.noise.set_state(state["noise"])
         torch.set_rng_state(state["torch"])  # of learners that draw while they train
-        if state["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+        set_gpu_noise(state["cuda"], self.device)
         self.step = operator.index(state["step"])
         self.elapsed = float(state["seconds"])
         self.best = Estimate(*map(float, state["best"])) if state["best"] else None
         self.best_step = operator.index(state["best_step"])
         if not (self.step >= 0 and 0 <= self.elapsed < math.inf):
             raise RunError("the number of steps, or the time, is negative or infinite")
+
+
+def gpu_noise(device: torch.device) -> list[Tensor]:
+    """The state of the random generator of a GPU, none for other devices. It is the
+    same in all processes, each of which uses another GPU.
+    """
+    return [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+
+
+def set_gpu_noise(states: list[Tensor], device: torch.device) -> None:
+    """Continue from `gpu_noise`, also of another GPU."""
+    if states and device.type == "cuda":
+        # an earlier checkpoint holds those of all GPUs
+        own = states[min(device.index or 0, len(states) - 1)]
+        torch.cuda.set_rng_state(own, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from innerloop import Experiment
 from innerloop.assembly import Choice
 from innerloop.engine.errors import InnerloopError
 from innerloop.sweep import Axis, SweepPlan, applied
+from innerloop.sweep.space import absolute
 
 MAML = Experiment("maml", "sinusoid", steps=3)  # pyright: ignore[reportArgumentType]
 
@@ -97,3 +99,16 @@ def test_scores_must_be_comparable() -> None:
     strokes = Experiment("protonet", "strokes", steps=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InnerloopError, match="validated on other tasks"):
         plan("training.lr=0.1,1", "tasks.ways=3,4", experiment=strokes).check()
+
+
+def test_paths_hold_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    axis = Axis.parse("learner.net=../nets.py:A,conv4", MAML)
+    assert axis.values == ("../nets.py:A", "conv4")
+    assert absolute(axis, MAML).values == (f"{tmp_path}/nets.py:A", "conv4")
+    for text in ("learner.inner_lr=0.1,1", "training.lr=1e-4..1e-2", "seed=0,1"):
+        same = Axis.parse(text, MAML)
+        assert absolute(same, MAML) == same

@@ -15,10 +15,12 @@ from typing import Any
 
 from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError, LostWorkerError
-from innerloop.engine.ray_cluster import connected, imported
+from innerloop.engine.ray_cluster import LOCAL, connected, imported
 
 RESTARTS = 10  # how often the processes are started again after one has died
 GRACE = 60  # seconds to save in
+# loggers that show tracebacks and signals
+LOUD = ("torch.distributed.elastic", "torch.multiprocessing")
 
 
 def launch(words: list[str], processes: int) -> int:
@@ -32,8 +34,9 @@ def launch(words: list[str], processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # they show tracebacks
+    for name in [*LOUD, *logging.root.manager.loggerDict]:
+        if name.startswith(LOUD):  # many have a level of their own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -93,11 +96,16 @@ def launch_on_ray(words: list[str], processes: int, address: str, device: str) -
     """
     train, torch = imported("ray.train"), imported("ray.train.torch")
     gpus = device.startswith("cuda")
+    if gpus and device != "cuda":
+        raise InnerloopError(
+            f"Ray gives every process a GPU: write --device cuda; got {device}"
+        )
     with (
-        connected(address, processes),
+        connected(address, processes) as ray,
         TemporaryDirectory(prefix="innerloop-ray-") as folder,
         _printed() as output,
     ):
+        _check_room(ray, "GPU" if gpus else "CPU", processes, address == LOCAL)
         trainer = torch.TorchTrainer(
             _work_on_ray,
             train_loop_config={
@@ -124,6 +132,20 @@ def launch_on_ray(words: list[str], processes: int, address: str, device: str) -
                 f"a process failed, and the last of {RESTARTS} new starts did too: the "
                 "reason is above"
             ) from error
+
+
+def _check_room(ray: Any, kind: str, processes: int, local: bool) -> None:
+    """Raises InnerloopError where Ray on this machine has too few cores or GPUs: it
+    would wait for them in silence. A cluster may get more of them.
+    """
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there >= processes:
+        return
+    each = {"CPU": "core", "GPU": "GPU"}[kind]
+    text = f"{processes} processes need a {each} each, and Ray has {there} of them"
+    if local:
+        raise InnerloopError(f"{text}: use fewer processes")
+    print(f"{text}: waiting for more", flush=True)
 
 
 def _work_on_ray(settings: dict[str, Any]) -> int:

@@ -27,6 +27,7 @@ def run(
     from innerloop.cli.output import console, print_report
     from innerloop.measurements import Report, Table
     from innerloop.sweep import Axis, SweepPlan, Trial, sweep
+    from innerloop.sweep.plan import FILE
 
     to = console()
     experiment = experiment_of(arguments)
@@ -44,7 +45,13 @@ def run(
         score = trial.score or "not validated yet"
         to.print(f"{_labels(trial)}: step {trial.steps}, {score}, {trial.state}")
 
-    found = sweep(plan, Path(out), address=ray, jobs=jobs, resume=resume, watch=watch)
+    where = Path(out)
+    try:
+        found = sweep(plan, where, address=ray, jobs=jobs, resume=resume, watch=watch)
+    except KeyboardInterrupt:
+        if (where / FILE).is_file():
+            to.print(f"stopped; the sweep is saved in {out}: add --resume to continue")
+        raise
     table = Table("trials, the best first", tuple(_row(trial) for trial in found))
     print_report(Report((table,)), to)
     for trial in found:
@@ -80,8 +87,8 @@ command = DerivedCommand(
             "--over",
             "An option to vary, PLACE=A,B,... for a list of values, PLACE=A..B for a "
             "range, PLACE=A..B:log for a range on a logarithmic scale. PLACE is "
-            "learner.NAME, tasks.NAME, meta_gradient.NAME, training.NAME or seed. "
-            "Several times for several options.",
+            "learner.NAME, tasks.NAME, meta_gradient.NAME, training.NAME, seed or "
+            "steps. Several times for several options.",
             multiple=True,
             required=True,
             metavar="PLACE=VALUES",

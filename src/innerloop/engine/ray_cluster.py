@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import Any
 from innerloop.engine.cores import cores
 from innerloop.engine.errors import InnerloopError, MissingPackageError
 
+ANSWER = 10.0  # seconds in which a cluster must answer
 LOCAL = "local"  # the address of a Ray that is started on this machine
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,14 +53,30 @@ def connected(address: str = LOCAL, processes: int | None = None) -> Iterator[An
     if ray.is_initialized():
         yield ray
         return
+    _check_answers(address)
     own: dict[str, Any] = {}
     if address == LOCAL:
         own = {"num_cpus": processes or cores(), "include_dashboard": False}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # of Ray: of any type
         raise InnerloopError(f"Ray cannot be reached: {error}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises InnerloopError where nothing answers at HOST:PORT: Ray would try for many
+    minutes.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise InnerloopError(
+            f"Ray cannot be reached: nothing answers at {address} ({error})"
+        ) from error

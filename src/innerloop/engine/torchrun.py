@@ -24,6 +24,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", rank())) if size() > 1 else 0
 
 
+def local_size() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", local_rank() + 1))
+
+
 def job() -> str | None:
     """A name of what torchrun runs, the same for a process that it starts again; None
     without torchrun.

@@ -243,7 +243,8 @@ def joined(device: str = "cpu") -> Workers:
     With the device "cuda", a process uses the GPU of its number on its machine, and
     gradients are added by NCCL; on a CPU by gloo.
 
-    Raises InnerloopError where they cannot be connected.
+    Raises InnerloopError where they cannot be connected, or the device is none for
+    them.
     """
     if distributed.is_available() and distributed.is_initialized():
         return ProcessGroup() if distributed.get_world_size() > 1 else ALONE
@@ -255,7 +256,7 @@ def joined(device: str = "cpu") -> Workers:
             "this build of torch has no gloo, by which processes are connected: train "
             "in one process"
         )
-    kind = torch.device(device).type
+    kind = _kind(device)
     if kind == "cuda":
         _choose_gpu(device)
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
@@ -272,6 +273,14 @@ def joined(device: str = "cpu") -> Workers:
     return ProcessGroup()
 
 
+def _kind(device: str) -> str:
+    try:
+        return torch.device(device).type
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InnerloopError(f"there is no device {device!r} here: {reason}") from error
+
+
 def _choose_gpu(device: str) -> None:
     """Use the GPU with the number that this process has on its machine."""
     if torch.device(device).index is not None:
@@ -279,10 +288,12 @@ def _choose_gpu(device: str) -> None:
             f"every process uses the GPU of its number: write --device cuda; got "
             f"{device}"
         )
-    number, count = torchrun.local_rank(), torch.cuda.device_count()
-    if number >= count:
+    count = torch.cuda.device_count()
+    if not count:
+        raise InnerloopError("this machine has no GPU that torch can use")
+    if torchrun.local_size() > count:  # in all of them: they would wait for each other
         raise InnerloopError(
             f"every process needs a GPU of its own, and this machine has {count}: use "
             f"at most {count} processes on it"
         )
-    torch.cuda.set_device(number)
+    torch.cuda.set_device(torchrun.local_rank())

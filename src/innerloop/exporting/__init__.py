@@ -62,8 +62,8 @@ def export(
         format: "onnx" for onnxruntime and others, "torch" for `torch.export.load`.
         labels: what the classes are called, where all tasks have the same.
 
-    Raises InnerloopError for a learner that cannot be exported, and for programs whose
-    results differ from the learner's.
+    Raises InnerloopError for a learner that cannot be exported, for labels of another
+    number of classes, and for programs whose results differ from the learner's.
     """
     learner = learner if isinstance(learner, Learner) else load(learner)
     learner = copy.deepcopy(learner).eval().cpu()
@@ -77,6 +77,8 @@ def export(
         raise InnerloopError(
             f"format must be one of {', '.join(FORMATS)}; got {format!r}"
         )
+    if labels is not None:
+        _check_labels(learner, len(labels))
     writer = FORMATS[format]()
     functions, programs = traced(learner, learner.spec)
     about = description(learner, programs, labels)
@@ -106,6 +108,21 @@ def export(
     for part, content in made.items():
         write_atomically(files[part], content)
     return Export(files["adapt"], files["predict"], about, difference)
+
+
+def _check_labels(learner: Learner, number: int) -> None:
+    """Raises InnerloopError for so many names of classes where the learner has others,
+    or none.
+    """
+    name, spec = type(learner).__name__, learner.spec
+    assert spec is not None
+    if spec.kind != "classes":
+        raise InnerloopError(f"this {name} predicts {spec.kind}: it has no labels")
+    if learner.fixed_ways and number != spec.y_dim:
+        raise InnerloopError(
+            f"this {name} has {spec.y_dim} classes: give one label for each, in "
+            f"order; got {number}"
+        )
 
 
 def description(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Task
+from innerloop.core.task import Task, TaskDistribution
 from innerloop.engine import user_file
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.ray_cluster import imported
@@ -44,6 +44,16 @@ class OnRay(Wrapper):
     """A population whose members are evaluated by tasks on Ray, see `on_ray`."""
 
     rule: Population  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def prepare(
+        self, learner: Learner, tasks: TaskDistribution, generator: torch.Generator
+    ) -> None:
+        if (where := next(learner.parameters()).device).index:
+            raise InnerloopError(
+                f"Ray gives every task a GPU, which is its first one: compute on cuda; "
+                f"got {where}"
+            )
+        super().prepare(learner, tasks, generator)
 
     def __call__(self, learner: Learner, draw: Draw) -> Update:
         return self.rule.step(learner, draw(), self.losses)

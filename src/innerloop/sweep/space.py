@@ -44,7 +44,7 @@ class Axis:
         if not equals or not found:
             raise InnerloopError(f"a sweep varies options as in {FORM}; got {text!r}")
         option = _option(place, experiment)
-        if ".." not in found:
+        if ".." not in found or "../" in found:  # a path
             words = found.split(",")
             return cls(place, tuple(map(option.parse, words)))
         scale = "log" if found.endswith(":log") else "linear"
@@ -81,6 +81,16 @@ def applied(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
+def absolute(axis: Axis, experiment: Experiment) -> Axis:
+    """The axis with absolute paths in the place of those that hold in this folder."""
+    owner, _, name = axis.option.rpartition(".")
+    if axis.scale != "list" or owner not in ("learner", "tasks"):
+        return axis
+    changed = (applied(experiment, {axis.option: v}).expanded() for v in axis.values)
+    values = tuple(vars(one)[owner].options[name] for one in changed)
+    return replace(axis, values=values)
+
+
 def _choice(owner: str, experiment: Experiment) -> Choice:
     chosen: Choice | None = vars(experiment)[owner]
     # only a meta-gradient can be left open
@@ -99,7 +109,7 @@ def _option(place: str, experiment: Experiment) -> Option:
     else:
         raise InnerloopError(
             f"{place!r} is no option: write learner.NAME, tasks.NAME, "
-            "meta_gradient.NAME, training.NAME or seed"
+            "meta_gradient.NAME, training.NAME, seed or steps"
         )
     if name not in known:
         raise InnerloopError(

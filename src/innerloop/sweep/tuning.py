@@ -18,10 +18,10 @@ from innerloop.experiment import Experiment
 from innerloop.measurements import Measurement
 from innerloop.runs import Run, RunError, write_atomically
 from innerloop.sweep.plan import FILE, SweepPlan
-from innerloop.sweep.space import Axis, applied
+from innerloop.sweep.space import Axis, absolute, applied
 from innerloop.training import VALIDATIONS
 
-# validations before the first halving; it leaves a third; more than in any training
+# validations before the first halving; it leaves a third; those of a usual training
 GRACE, REDUCTION, LONGEST = 2, 3, VALIDATIONS + 2
 LOOK_EVERY = 1.0  # seconds between looks at the run folders
 NOTES, RUNS, STATE = "trials", "runs", "ray"  # in the folder of a sweep
@@ -51,18 +51,24 @@ class Trial:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Its values by the last part of their place, numbers with three digits."""
+        """Its values by the last part of their place, or all of it where that is not
+        enough to tell them apart; numbers with three digits.
+        """
+        short = {place: place.rpartition(".")[2] for place in self.values}
+        known = list(short.values())
         return {
-            place.rpartition(".")[2]: float(f"{v:.3g}") if isinstance(v, float) else v
+            short[place] if known.count(short[place]) == 1 else place: (
+                float(f"{v:.3g}") if isinstance(v, float) else v
+            )
             for place, v in self.values.items()
         }
 
     @property
     def rank(self) -> float:
-        """For sorting, the best first."""
+        """For sorting, the best first, and what failed last."""
         if self.score is None or not math.isfinite(self.score.mean):
             return math.inf
-        return -self.better * self.score.mean
+        return math.inf if self.state == "failed" else -self.better * self.score.mean
 
 
 def sweep(
@@ -89,6 +95,7 @@ def sweep(
         MissingPackageError: Ray is not installed.
         InnerloopError: the scores of the trials could not be compared.
         RunError: the folder holds a sweep already, or none to continue.
+        KeyboardInterrupt: after Ctrl-C, when the sweep is saved.
     """
     tune = imported("ray.tune")
     folder = folder.resolve()
@@ -97,18 +104,36 @@ def sweep(
         raise RunError(f"{folder / FILE} describes another sweep: use the same options")
     if there and not resume:
         raise RunError(f"{folder} holds a sweep already: resume it with --resume")
+    if resume:
+        trials(folder)  # says what is damaged before anything is trained
     if not there:
         plan.check()
         folder.mkdir(parents=True, exist_ok=True)
-        plan.save(folder)
     with connected(address, jobs):
+        if not there:
+            plan.save(folder)
         tuner = _tuner(tune, plan, folder)
         with _watched(folder, watch):
-            tuner.fit()
-    return [
-        replace(trial, state="stopped early") if trial.state == "running" else trial
-        for trial in trials(folder)
-    ]
+            results = tuner.fit()
+    if results.num_terminated + results.num_errors < plan.count:  # Ray ends at Ctrl-C
+        raise KeyboardInterrupt
+    lost = [Path(result.path).name for result in results if result.error is not None]
+    found = [_ended(trial, lost) for trial in trials(folder)]
+    return sorted(found, key=lambda trial: trial.rank)
+
+
+def _ended(trial: Trial, lost: list[str]) -> Trial:
+    """A trial at the end of the sweep.
+
+    Args:
+        lost: the names of Ray's folders of trials that failed; they hold the trial's.
+    """
+    if trial.state != "running":
+        return trial
+    if any(trial.run.name in name for name in lost):
+        text = "its process has ended: killed, or out of memory"
+        return replace(trial, state="failed", text=text)
+    return replace(trial, state="stopped early")
 
 
 @contextlib.contextmanager
@@ -138,21 +163,36 @@ def _watched(folder: Path, watch: Callable[[Trial], None]) -> Iterator[None]:
 
 
 def trials(folder: Path) -> list[Trial]:
-    """The trials of a sweep that are there, the best one first."""
+    """The trials of a sweep that are there, the best one first. Raises RunError for one
+    that cannot be read.
+    """
     notes = sorted((folder / NOTES).glob("*.json"))
     return sorted((_read(note) for note in notes), key=lambda trial: trial.rank)
 
 
 def _read(note: Path) -> Trial:
-    there = json.loads(note.read_text())
     run = Run(note.parent.parent / RUNS / note.stem)
-    scores = [line for line in run.read_log() if "validation" in line]
-    if not scores:
-        return Trial(run=run.folder, score=None, steps=0, **there)
-    last = scores[-1]
-    numbers = last["validation"], last["validation_interval"], last["validation_tasks"]
-    score = Measurement("validation score", *numbers)
-    return Trial(run=run.folder, score=score, steps=last["step"], **there)
+    scores = _validations(run)
+    score, steps = None, 0
+    if scores:
+        last = scores[-1]
+        numbers = last["validation_interval"], last["validation_tasks"]
+        score = Measurement("validation score", last["validation"], *numbers)
+        steps = last["step"]
+    try:
+        there = json.loads(note.read_text())
+        return Trial(run=run.folder, score=score, steps=steps, **there)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{note} cannot be read: {error}") from error
+
+
+def _validations(run: Run) -> list[dict[str, Any]]:
+    """The lines of a log with a validation score, NaN where it was not finite."""
+    lines = [line for line in run.read_log() if "validation" in line]
+    return [
+        {**line, "validation": math.nan} if line["validation"] is None else line
+        for line in lines
+    ]
 
 
 def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
@@ -174,8 +214,15 @@ def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
     run_config = tune.RunConfig(name=STATE, storage_path=str(folder), verbose=0)
     state = folder / STATE
     if tune.Tuner.can_restore(str(state)):
-        return tune.Tuner.restore(str(state), train, restart_errored=True)
-    space = {axis.option: _domain(tune, axis, plan.search) for axis in plan.axes}
+        try:
+            return tune.Tuner.restore(str(state), train, restart_errored=True)
+        except Exception as error:  # of damaged files: of any type
+            raise RunError(
+                f"{state} is damaged, so that the sweep cannot continue: start another "
+                "one, in another folder"
+            ) from error
+    axes = [absolute(axis, experiment) for axis in plan.axes]
+    space = {axis.option: _domain(tune, axis, plan.search) for axis in axes}
     return tune.Tuner(
         train,
         param_space=space,
@@ -227,6 +274,7 @@ def _scheduler(plan: SweepPlan) -> Any:
         max_t=LONGEST,
         grace_period=GRACE,
         reduction_factor=REDUCTION,
+        stop_last_trials=False,  # a training may have more validations than usual
     )
 
 
@@ -247,8 +295,9 @@ def _train(
         write_atomically(note, json.dumps(found).encode())
 
     def report() -> None:
-        scores = [line for line in run.read_log() if "validation" in line]
+        scores = _validations(run)
         score = better * scores[-1]["validation"] if scores else -math.inf
+        score = score if math.isfinite(score) else -math.inf
         tune.report({"score": score, "validations": len(scores)})
 
     put("running")
@@ -261,5 +310,9 @@ def _train(
         put("failed", str(error))
         tune.report({"score": -math.inf, "validations": LONGEST})
         return
+    except Exception as error:  # such as too little memory: tried again with --resume
+        reason = (str(error).strip().splitlines() or [""])[0]
+        put("failed", f"{type(error).__name__}: {reason:.200}")
+        raise
     put("done")
     report()
