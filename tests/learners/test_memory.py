@@ -150,7 +150,7 @@ def test_pearl_s_posterior_is_the_product_of_densities_on_a_grid() -> None:
         state = learner.observe(state, one, label)
     heard = []
     learner.actor.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
-    learner.predict(state, x[4:])
+    learner.step(state[0], torch.cat([x[4], state[1]]))
     transitions = torch.cat([x[:-1], y[:-1], x[1:]], 1)
     mu, raw = learner.factor(transitions).detach().numpy().T
     variance = 1e-3 + np.log1p(np.exp(raw))
@@ -161,13 +161,11 @@ def test_pearl_s_posterior_is_the_product_of_densities_on_a_grid() -> None:
     density /= density.sum()
     mean = (z * density).sum()
     std = np.sqrt(((z - mean) ** 2 * density).sum())
-    expected = torch.tensor([[*x[4].tolist(), mean, std]], dtype=torch.float64)
+    expected = torch.tensor([*x[4].tolist(), mean, std], dtype=torch.float64)
     torch.testing.assert_close(heard[0], expected, atol=1e-6, rtol=1e-6)
     # all steps at once, and one after the other
-    one, other = learner.scan_batch(Examples(x[None], y[None])), learner.scan(
-        Examples(x, y)
-    )
-    torch.testing.assert_close(one[0], other[1])
+    at_once = learner.scan_batch(Examples(x[None], y[None]))
+    torch.testing.assert_close(at_once[0], learner.scan(Examples(x, y))[1])
 
 
 def test_the_gru_s_derivative_along_sequences_is_autograds() -> None:

@@ -63,7 +63,9 @@ class Rows(Simulator):
 
     def begin(self, params: Array, seeds: list[int]) -> Array:
         fresh = self.params.shape != params.shape
-        for i, (row, env, seed) in enumerate(zip(params, self.envs, seeds, strict=True)):
+        for i, (row, env, seed) in enumerate(
+            zip(params, self.envs, seeds, strict=True)
+        ):
             if env is None or fresh or (row != self.params[i]).any():
                 env = self.envs[i] = self.make(row, env)
             self.observed[i] = env.reset(seed=seed)[0]
@@ -126,7 +128,9 @@ class Gym(Environment):
                 f"{observed} and {space}"
             )
         self.discrete = isinstance(space, numbers)
-        actions = int(space.n) if isinstance(space, numbers) else int(np.prod(space.shape))
+        actions = (
+            int(space.n) if isinstance(space, numbers) else int(np.prod(space.shape))
+        )
         super().__init__(tuple(observed.shape), actions, horizon, episodes, split)
         self.params: Tensor | None = None  # of the rollout that is going on
         self.clock = 0  # steps of its episodes so far

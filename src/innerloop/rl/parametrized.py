@@ -26,6 +26,7 @@ from innerloop.rl.gym import Array, Env, Gym, Rows, Simulator, gymnasium
 
 PLAIN = (bool, int, float, str)
 VALIDATION_TASKS = 40  # where every row has a simulator of its own, which is slow
+PLUGINS = ("gymnasium.envs", "gymnasium.envs.__root__")  # entry points of packages
 CHECKED_STEPS = 20  # of an environment that simulates all rows at once
 
 
@@ -47,7 +48,10 @@ class Parameter:
 
     @classmethod
     def parse(cls, word: str) -> Parameter:
-        """From NAME=LOW:HIGH, or NAME=A,B,C. Raises InnerloopError for anything else."""
+        """From NAME=LOW:HIGH, or NAME=A,B,C.
+
+        Raises InnerloopError for anything else.
+        """
         name, equals, text = word.partition("=")
         is_range = ":" in text
         values = tuple(map(_plain, text.split(":" if is_range else ",")))
@@ -57,8 +61,8 @@ class Parameter:
             right = right and values[0] < values[1]
         if not right:
             raise InnerloopError(
-                "vary must be NAME=LOW:HIGH with LOW less than HIGH, or NAME=A,B,C; got "
-                f"{word!r}"
+                "vary must be NAME=LOW:HIGH with LOW less than HIGH, or NAME=A,B,C; "
+                f"got {word!r}"
             )
         return cls(name, values, is_range)
 
@@ -122,7 +126,9 @@ class Family:
         for name in names or [""]:
             if not any(name in group for group in known.values()):
                 raise InnerloopError(self._problem(name, known))
-        defaults = {k: v for group in reversed(known.values()) for k, v in group.items()}
+        defaults = {
+            k: v for group in reversed(known.values()) for k, v in group.items()
+        }
         self.parameters = [_typed(each, defaults[each.name]) for each in parameters]
         self.given = {
             name: next(way for way, group in known.items() if name in group)
@@ -154,7 +160,12 @@ class Family:
         return {each.name: each.value(number) for each, number in numbers}
 
     def words(self, params: Array) -> str:
-        return ", ".join(f"{k} = {v}" for k, v in self.values(params).items())
+        """The parameters (p,) of a task, for the reader."""
+        shown = {
+            k: f"{v:.4g}" if isinstance(v, float) else v
+            for k, v in self.values(params).items()
+        }
+        return ", ".join(f"{k} = {v}" for k, v in shown.items())
 
     def make(self, params: Array, old: Env | None = None) -> Env:
         """The environment of a task with parameters (p,).
@@ -201,7 +212,11 @@ class Family:
             rows, over = [], np.zeros(n, dtype=bool)
             for action in taken:
                 observed, reward, done, cut, _ = made.step(action)
-                parts = (observed.reshape(n, -1), reward[:, None], (done | cut)[:, None])
+                parts = (
+                    observed.reshape(n, -1),
+                    reward[:, None],
+                    (done | cut)[:, None],
+                )
                 rows.append(np.where(over[:, None], 0.0, np.concatenate(parts, 1)))
                 over = over | done | cut
             made.close()
@@ -291,10 +306,14 @@ class Family:
         every = [key for group in known.values() for key in group]
         guess = did_you_mean(name, every, "") if name else ""
         listed = "; ".join(
-            f"{way}: {', '.join(sorted(group))}" for way, group in known.items() if group
+            f"{way}: {', '.join(sorted(group))}"
+            for way, group in known.items()
+            if group
         )
-        said = f"{self.name} has no parameter {name!r}{guess}" if name else (
-            f"{self.name} needs at least one parameter that varies"
+        said = (
+            f"{self.name} has no parameter {name!r}{guess}"
+            if name
+            else (f"{self.name} needs at least one parameter that varies")
         )
         return f"{said} (it has {listed or 'none'})"
 
@@ -303,7 +322,8 @@ class Family:
         ends = [each.ends() for each in self.parameters]
         most = max(map(len, ends))
         return [
-            np.array([some[min(i, len(some) - 1)] for some in ends]) for i in range(most)
+            np.array([some[min(i, len(some) - 1)] for some in ends])
+            for i in range(most)
         ]
 
 
@@ -339,9 +359,33 @@ class Together(Simulator):
             self.made.close()
 
 
+class Parametrized(Gym):
+    """Tasks of a family."""
+
+    def __init__(
+        self, family: Family, horizon: int, episodes: int = 1, split: str = "train"
+    ):
+        super().__init__(
+            lambda n: family.simulate(n, horizon),
+            family.observed,
+            family.space,
+            family.sample,
+            horizon,
+            episodes,
+            split,
+        )
+        self.family = family
+        self.title = f"{family.name} with {' '.join(map(str, family.parameters))}"
+        if family.vector is None:
+            self.validation_size = VALIDATION_TASKS  # pyright: ignore[reportAttributeAccessIssue]
+
+    def words(self, params: Tensor) -> str:
+        return self.family.words(params.cpu().numpy())
+
+
 def parametrized(
     env: str, vary: str, horizon: int | None, episodes: int, split: str
-) -> Gym:
+) -> Parametrized:
     """Tasks of an environment of gymnasium, see `innerloop.rl.gym_tasks.gym_tasks`.
 
     Raises InnerloopError where the number of steps of an episode is not known.
@@ -352,20 +396,7 @@ def parametrized(
         raise InnerloopError(
             f"{env} does not say how many steps an episode has at most: set horizon"
         )
-    environment = Gym(
-        lambda n: family.simulate(n, most),
-        family.observed,
-        family.space,
-        family.sample,
-        most,
-        episodes,
-        split,
-    )
-    varied = " ".join(map(str, family.parameters))
-    environment.title = f"{env} with {varied}"
-    if family.vector is None:
-        environment.validation_size = VALIDATION_TASKS
-    return environment
+    return Parametrized(family, most, episodes, split)
 
 
 def find(env: str) -> EnvSpec:
@@ -393,8 +424,8 @@ def find(env: str) -> EnvSpec:
 
 def _load_plugins() -> None:
     """Let installed packages register their environments."""
-    for entry in metadata.entry_points():
-        if entry.group.startswith("gymnasium.envs"):
+    for group in PLUGINS:
+        for entry in metadata.entry_points(group=group):
             entry.load()()
 
 

@@ -12,4 +12,14 @@ from innerloop.learners.memory.ntm import NTM
 from innerloop.learners.memory.pearl import PEARL
 from innerloop.learners.memory.rl2 import RL2
 
-__all__ = ["CAML", "LSTM", "MANN", "NEAT", "NTM", "PEARL", "RL2", "InContext", "MetaNet"]
+__all__ = [
+    "CAML",
+    "LSTM",
+    "MANN",
+    "NEAT",
+    "NTM",
+    "PEARL",
+    "RL2",
+    "InContext",
+    "MetaNet",
+]

@@ -38,11 +38,11 @@ class PEARL(Recurrent):
 
     Every transition contributes a factor, so that their order does not matter. The
     paper trains off-policy: soft actor-critic from a replay buffer, contexts that are
-    sampled from recent data, and a KL term that keeps q near its prior. Here the learner
-    is trained on its own trials as RL2 is, through the policy and the value. The policy
-    reads the mean and the standard deviation of q, as Zintgraf et al. 2020,
-    arXiv:1910.08348, do, instead of one sample for an episode, and q is updated after
-    every step; so there is no KL term, and the prior is a factor itself.
+    sampled from recent data, and a KL term that keeps q near its prior. Here the
+    learner is trained on its own trials, as RL2 is, through the policy and the value.
+    The policy reads the mean and the standard deviation of q after every step, as that
+    of Zintgraf et al. 2020, arXiv:1910.08348, instead of a sample for an episode; so
+    there is no KL term, and the prior is a factor itself.
 
     Objective: the reward of whole trials, maximized by the meta-gradient `ppo`.
 
