@@ -15,15 +15,18 @@ from innerloop.rl.environment import Environment
 
 try:
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec, load_env_creator
 except ImportError as error:
     raise MissingPackageError(
         "this environment needs gymnasium: pip install 'innerloop[gym]'"
     ) from error
 
+__all__ = ["EnvSpec", "Gym", "Rows", "Simulator", "load_env_creator", "runner"]
 Goal = Literal["direction", "velocity"]
 Array = np.ndarray[Any, Any]
 Env = gymnasium.Env[Any, Any]
 Space = gymnasium.Space[Any]
+VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
 # what makes an environment for the parameters (p,) of a task; it is called again for
 # another task, with the environment of the last one, which it may return
 Make = Callable[[Array, Env | None], Env]
@@ -134,7 +137,8 @@ class Gym(Environment):
         super().__init__(tuple(observed.shape), actions, horizon, episodes, split)
         self.params: Tensor | None = None  # of the rollout that is going on
         self.clock = 0  # steps of its episodes so far
-        self.observed = self.over = np.zeros(0)
+        self.observed: Array = np.zeros(0)
+        self.over: Array = np.zeros(0, dtype=bool)
 
     def simulator(self, n: int) -> Simulator:
         """The simulator of n rows."""

@@ -16,13 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.envs.registration import EnvSpec, load_env_creator
 from torch import Tensor
 
 from innerloop.engine.did_you_mean import did_you_mean
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.user_file import absolute, from_file, is_in_file
-from innerloop.rl.gym import Array, Env, Gym, Rows, Simulator, gymnasium
+from innerloop.rl.gym import (
+    Array,
+    Env,
+    EnvSpec,
+    Gym,
+    Rows,
+    Simulator,
+    VectorEnv,
+    gymnasium,
+    load_env_creator,
+)
 
 PLAIN = (bool, int, float, str)
 VALIDATION_TASKS = 40  # where every row has a simulator of its own, which is slow
@@ -203,7 +212,7 @@ class Family:
         rng, n = torch.Generator().manual_seed(0), 3
         params = self.sample(n, rng).numpy()
         actions = [self.space.sample() for _ in range(n * CHECKED_STEPS)]
-        taken = np.stack(actions).reshape(CHECKED_STEPS, n, *self.space.shape)
+        taken = np.stack(actions).reshape(CHECKED_STEPS, n, *(self.space.shape or ()))
 
         def played(values: Mapping[str, Any]) -> Array:
             """What every row meets until its episode ends, (steps, n, d)."""
@@ -237,7 +246,7 @@ class Family:
 
     def made_together(
         self, creator: Any, n: int, values: Mapping[str, Any], horizon: int
-    ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    ) -> VectorEnv:
         """A vector environment of n rows, with parameters that are numbers, or arrays
         (n,).
         """
@@ -335,7 +344,7 @@ class Together(Simulator):
     def __init__(self, family: Family, horizon: int):
         self.family, self.horizon = family, horizon
         self.params = np.zeros((0, 0))
-        self.made: gymnasium.vector.VectorEnv[Any, Any, Any] | None = None
+        self.made: VectorEnv | None = None
 
     def begin(self, params: Array, seeds: list[int]) -> Array:
         if self.made is None or not np.array_equal(params, self.params):
