@@ -167,8 +167,9 @@ class Environment(TaskDistribution):
 
         label, curves = rewards_by_step(learner, self, task.support.x[:1])
         ax = figure.subplots()
-        for number, curve in curves.items():
-            ax.plot(range(1, len(curve) + 1), curve, label=f"{label} {number}")
+        for width, (number, curve) in zip(range(6, 0, -1), curves.items(), strict=False):
+            x = range(1, len(curve) + 1)
+            ax.plot(x, curve, linewidth=width, label=f"{label} {number}")
         ax.set(xlabel="step", ylabel="reward so far")
         ax.set_title(self.words(task.support.x[0]), fontsize=7)
         ax.legend(fontsize=7, frameon=False)
