@@ -19,6 +19,7 @@ gymnasium = pytest.importorskip(
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from innerloop import Choice, Experiment, InnerloopError, TestPlan
+from innerloop.cli.train import command as train_command
 from innerloop.rl import gym_tasks
 from innerloop.rl.baselines import RandomActions
 from innerloop.rl.gym import Rows
@@ -74,6 +75,15 @@ def test_ranges_and_choices_are_drawn_as_they_say() -> None:
     assert found == {0.1, "slow", True, 7}
     whole = Parameter("c", (1, 3), True, True)
     assert {whole.value(float(n)) for n in whole.sample(200, rng)} == {1, 2, 3}
+
+
+def test_the_flag_can_be_repeated() -> None:
+    words = ["train", "rl2", "gym", "--env", "X-v0", "--out", "run"]
+    context = train_command.make_context("train", words[1:])
+    assert context.params["tasks__vary"] is None
+    both = ["--vary", "a=1,2", "--vary", "b=1:2"]
+    context = train_command.make_context("train", [*words[1:], *both])
+    assert context.params["tasks__vary"] == "a=1,2 b=1:2"
 
 
 @pytest.mark.parametrize(
@@ -195,9 +205,10 @@ def test_environments_of_gymnasium_are_played(
 
 
 def test_a_users_own_environment_is_trained_and_tested(
-    own: str, tmp_path: Path
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"env": own, "vary": "button=2 scale=1:2", "horizon": 5}
+    monkeypatch.chdir(tmp_path)
+    options = {"env": "own.py:Buttons", "vary": "button=2 scale=1:2", "horizon": 5}
     experiment = Experiment(
         Choice("pearl", {"hidden": 16}),
         Choice("gym", options),
@@ -205,6 +216,7 @@ def test_a_users_own_environment_is_trained_and_tested(
         steps=24,
     )
     learner = experiment.train(tmp_path / "run")
+    monkeypatch.chdir("/")
     report = Experiment.load(tmp_path / "run").test(learner, TestPlan(n=100))
     reward = {row.labels["agent"]: row.values[0].mean for row in report.tables[0].rows}
     assert reward["random"] == pytest.approx(15 * 3 / 3, rel=0.2)

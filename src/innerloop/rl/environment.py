@@ -167,7 +167,9 @@ class Environment(TaskDistribution):
 
         label, curves = rewards_by_step(learner, self, task.support.x[:1])
         ax = figure.subplots()
-        for width, (number, curve) in zip(range(6, 0, -1), curves.items(), strict=False):
+        for width, (number, curve) in zip(
+            range(6, 0, -1), curves.items(), strict=False
+        ):
             x = range(1, len(curve) + 1)
             ax.plot(x, curve, linewidth=width, label=f"{label} {number}")
         ax.set(xlabel="step", ylabel="reward so far")
