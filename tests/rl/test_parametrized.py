@@ -131,6 +131,12 @@ def test_what_an_environment_does_not_take_is_said(own: str) -> None:
         gym_tasks(env=own, vary="button=0,1,2")
 
 
+def test_parameters_without_effect_are_named(own: str) -> None:
+    environment = gym_tasks(env=own, vary="button=0,1 name=x,y kind=a", horizon=5)
+    assert environment.note.startswith("name made no difference to 20 steps")
+    assert not gym_tasks(env="CartPole-v1", vary=CARTPOLE).note
+
+
 def test_one_vector_class_moves_as_single_environments_do() -> None:
     some = family("CartPole-v1", CARTPOLE)
     assert some.vector is not None

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from typing import Any
 
@@ -36,7 +36,7 @@ from innerloop.rl.gym import (
 PLAIN = (bool, int, float, str)
 VALIDATION_TASKS = 40  # where every row has a simulator of its own, which is slow
 PLUGINS = ("gymnasium.envs", "gymnasium.envs.__root__")  # entry points of packages
-CHECKED_STEPS = 20  # of an environment that simulates all rows at once
+CHECKED_STEPS = 20  # of an environment, before it is used
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,37 @@ class Family:
         same = np.allclose(together, np.stack(alone, 1), rtol=1e-5, atol=1e-6)
         return creator if same else None
 
+    @cached_property
+    def unnoticed(self) -> list[str]:
+        """The parameters of which the first and the last value make no difference to
+        some steps with random actions.
+        """
+        found = []
+        for i, parameter in enumerate(self.parameters):
+            ends = parameter.ends()
+            rows = np.array([[each.ends()[0] for each in self.parameters]] * 2)
+            rows[1, i] = ends[-1]
+            first, last = map(self._played, rows)
+            same = first.shape == last.shape and np.array_equal(first, last)
+            if len(ends) > 1 and same:
+                found.append(parameter.name)
+        return found
+
+    def _played(self, params: Array) -> Array:
+        """The observations and rewards of an episode of a task with parameters (p,),
+        with the same seed and random actions for all of them.
+        """
+        env = self.make(params)
+        self.space.seed(0)
+        met = [np.ravel(env.reset(seed=0)[0])]
+        for _ in range(CHECKED_STEPS):
+            observed, reward, done, cut, _ = env.step(self.space.sample())
+            met += [np.ravel(observed), np.array([reward])]
+            if done or cut:
+                break
+        env.close()
+        return np.concatenate(met)
+
     def columns(self, params: Array) -> dict[str, Array]:
         """The parameters (n, p) of n tasks as arrays (n,), by name."""
         rows = [self.values(row) for row in params]
@@ -385,6 +416,11 @@ class Parametrized(Gym):
         )
         self.family = family
         self.title = f"{family.name} with {' '.join(map(str, family.parameters))}"
+        if family.unnoticed:
+            self.note = (
+                f"{' and '.join(family.unnoticed)} made no difference to "
+                f"{CHECKED_STEPS} steps with random actions"
+            )
         if family.vector is None:
             self.validation_size = VALIDATION_TASKS  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -399,13 +435,18 @@ def parametrized(
 
     Raises InnerloopError where the number of steps of an episode is not known.
     """
-    family = Family(env, [Parameter.parse(word) for word in vary.split()])
+    family = _family(absolute(env) if is_in_file(env) else env, vary)
     most = horizon or family.spec.max_episode_steps
     if most is None:
         raise InnerloopError(
             f"{env} does not say how many steps an episode has at most: set horizon"
         )
     return Parametrized(family, most, episodes, split)
+
+
+@cache
+def _family(env: str, vary: str) -> Family:
+    return Family(env, [Parameter.parse(word) for word in vary.split()])
 
 
 def find(env: str) -> EnvSpec:
@@ -415,7 +456,7 @@ def find(env: str) -> EnvSpec:
     """
     if is_in_file(env):
         name = "".join(c for c in env.rsplit(":", 1)[1] if c.isalnum() or c == "_")
-        return EnvSpec(f"own/{name}-v0", entry_point=from_file(absolute(env)))
+        return EnvSpec(f"own/{name}-v0", entry_point=from_file(env))
     module, colon, name = env.rpartition(":")
     try:
         if colon:
