@@ -22,8 +22,10 @@ from innerloop import Choice, Experiment, InnerloopError, TestPlan
 from innerloop.cli.train import command as train_command
 from innerloop.rl import gym_tasks
 from innerloop.rl.baselines import RandomActions
+from innerloop.rl.family import Family
 from innerloop.rl.gym import Rows
-from innerloop.rl.parametrized import Family, Parameter, Parametrized
+from innerloop.rl.parameters import Parameter
+from innerloop.rl.parametrized import Parametrized, Together
 from innerloop.rl.rollout import interact
 
 OWN = '''
@@ -142,7 +144,7 @@ def test_one_vector_class_moves_as_single_environments_do() -> None:
     assert some.vector is not None
     params = some.sample(6, torch.Generator().manual_seed(0))
     seeds, steps = [7] * 6, 12
-    fast = some.simulate(6, 50)
+    fast = Together(some, 50)
     observed = fast.begin(params.numpy(), seeds)
     slow = Rows(some.make, 6)
     slow.begin(params.numpy(), seeds)
@@ -172,7 +174,7 @@ def test_a_vector_class_that_confuses_rows_is_not_used() -> None:
     some = family("CartPole-v1", CARTPOLE)
     some.spec = replace(some.spec, vector_entry_point=Mixed)
     assert some.vector is None
-    assert isinstance(some.simulate(2, 5), Rows)
+    assert isinstance(Parametrized(some, 5).simulator(2), Rows)
 
 
 def test_splits_share_no_task() -> None:
