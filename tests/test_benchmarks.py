@@ -48,6 +48,7 @@ SMALLEST = {
     "--plot {out}/figure.png",
     "sampling.py": "--rounds 1",
     "serving.py": "--calls 1",
+    "simulating.py": "--rows 2 --horizon 3 --only CartPole-v1",
     "sheets.py": "{generator} --classifier {classifier} --tasks 1 "
     "--plot {out}/figure.png",
     "structures.py": "{modular} --tasks 2 --plot {out}/figure.png",

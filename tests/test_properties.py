@@ -56,6 +56,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "finetune": [{}, {"head": "cosine"}, {"adapted": "last"}, {"adapted": "all"}],
     "activelearner": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],
+    "pearl": [{}, {"latent": 0}],
     "prompttuning": [{}, {"start": "words"}],
     "probe": [
         {},

@@ -51,6 +51,7 @@ _HOMES = {
         "MANN",
         "NEAT",
         "NTM",
+        "PEARL",
         "RL2",
         "InContext",
         "MetaNet",

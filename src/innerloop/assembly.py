@@ -18,6 +18,7 @@ from innerloop.encoders import split_name, trained_part
 from innerloop.engine import options as typed
 from innerloop.engine.errors import InnerloopError, InnerloopTypeError
 from innerloop.engine.training_config import MetaTrainConfig
+from innerloop.engine.user_file import absolute, is_in_file
 from innerloop.metagrad import MetaGradient
 from innerloop.readers.base import Reader
 from innerloop.readers.encoded import encoded_reader
@@ -283,10 +284,13 @@ def check_required(source: Entry, options: Mapping[str, Any]) -> None:
 def absolute_paths(source: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with paths that hold from any folder."""
     known = source.options
-    return {
-        name: str(Path(value).resolve()) if value and known[name].is_path else value
-        for name, value in options.items()
-    }
+
+    def held(name: str, value: Any) -> Any:
+        if is_in_file(value):
+            return absolute(value)
+        return str(Path(value).resolve()) if value and known[name].is_path else value
+
+    return {name: held(name, value) for name, value in options.items()}
 
 
 def check_reader_options(

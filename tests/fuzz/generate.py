@@ -34,6 +34,7 @@ LARGE = (
     *("omniglot", "cifar-fs", "fc100", "emoji"),
     *("clinc", "cloze", "tox21", "pools", "completion", "xor"),
     *("mlp-omniglot", "mlp-digits", "half-cheetah", "string-programs"),
+    "gym",
     *("list-programs", "strokes", "navigation", "mazes"),
 )
 # learners whose meta-step grows with every weight of the task network

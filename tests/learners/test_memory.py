@@ -13,6 +13,7 @@ from innerloop import (
     LSTM,
     MANN,
     NTM,
+    PEARL,
     RL2,
     Examples,
     InContext,
@@ -137,6 +138,34 @@ def test_rl2_is_torchs_gru() -> None:
     torch.testing.assert_close(
         torch.vmap(lambda x, y: learner.scan(Examples(x, y))[1])(x, y), expected
     )
+
+
+def test_pearl_s_posterior_is_the_product_of_densities_on_a_grid() -> None:
+    """The normalized product of the prior and the factors' densities, by numbers."""
+    torch.manual_seed(0)
+    learner = PEARL.build(TaskSpec("reals", (2,), 3), hidden=8, latent=1).double()
+    x, y = torch.randn(5, 2).double(), torch.randn(5, 3).double()
+    state = learner.init()
+    for one, label in zip(x[:4], y[:4], strict=True):
+        state = learner.observe(state, one, label)
+    heard = []
+    learner.actor.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+    learner.step(state[0], torch.cat([x[4], state[1]]))
+    transitions = torch.cat([x[:-1], y[:-1], x[1:]], 1)
+    mu, raw = learner.factor(transitions).detach().numpy().T
+    variance = 1 / np.log1p(np.exp(raw))
+    z = np.linspace(-8, 8, 200_001)
+    density = np.exp(-(z**2) / 2)
+    for m, v in zip(mu, variance, strict=True):
+        density *= np.exp(-((z - m) ** 2) / (2 * v))
+    density /= density.sum()
+    mean = (z * density).sum()
+    std = np.sqrt(((z - mean) ** 2 * density).sum())
+    expected = torch.tensor([*x[4].tolist(), mean, std], dtype=torch.float64)
+    torch.testing.assert_close(heard[0], expected, atol=1e-6, rtol=1e-6)
+    # all steps at once, and one after the other
+    at_once = learner.scan_batch(Examples(x[None], y[None]))
+    torch.testing.assert_close(at_once[0], learner.scan(Examples(x, y))[1])
 
 
 def test_the_gru_s_derivative_along_sequences_is_autograds() -> None:

@@ -18,6 +18,8 @@ from innerloop.rl import (
     Navigation,
 )
 
+REQUIRED = {"gym": {"env": "CartPole-v1", "vary": "masspole=0.05:0.5"}}
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -26,7 +28,9 @@ def generator(seed: int = 0) -> torch.Generator:
 def built(name: str, split: str = "train") -> Environment:
     if name == "half-cheetah":
         pytest.importorskip("mujoco", reason="MuJoCo is not installed")
-    return ENVIRONMENTS[name](split)
+    if name == "gym":
+        pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    return ENVIRONMENTS[name](split, **REQUIRED.get(name, {}))
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -122,7 +122,14 @@ def flag(
         return Flag([target, f"{spelled}/{negative}"], default=None, **common)
     if option.choices:
         common["metavar"] = f"[{'|'.join(map(str, option.choices))}]"
+    if option.repeated:
+        common |= {"multiple": True, "callback": _joined}
     return Flag([target, spelled], type=OptionType(option), default=None, **common)
+
+
+def _joined(ctx: click.Context, param: click.Parameter, value: Any) -> str | None:
+    """The texts of a flag that can be repeated, as one."""
+    return " ".join(value) or None
 
 
 def _facts(option: Option) -> list[str]:
@@ -136,6 +143,8 @@ def _facts(option: Option) -> list[str]:
         found.append(f"default: {default}")
     elif option.default is MISSING:
         found.append("required")
+    if option.repeated:
+        found.append("can be repeated")
     return found
 
 

@@ -60,6 +60,13 @@ Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Integer = Annotated[int, Range()]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
+
+
+class Repeated:
+    """For annotations: a text of words, whose flag can be repeated, a word each."""
+
+
+Words = Annotated[str, Repeated()]
 _DEFAULT_RANGES = {int: Range(1), float: Range(0)}  # of numbers without a range
 
 
@@ -67,7 +74,8 @@ _DEFAULT_RANGES = {int: Range(1), float: Range(0)}  # of numbers without a range
 class Option:
     """One option: its plain type (int, float, bool, str, or another), whether None is
     allowed, the choices of a Literal, the range of a number, its default (MISSING where
-    there is none), its description, and whether it is the path of a file or folder.
+    there is none), its description, whether it is the path of a file or folder, and
+    whether its flag can be repeated, which joins the texts by spaces.
     """
 
     name: str
@@ -78,6 +86,7 @@ class Option:
     range: Range | None = None
     help: str = ""
     is_path: bool = False
+    repeated: bool = False
 
     @property
     def flag(self) -> str:
@@ -151,11 +160,12 @@ _ARTICLES = {int: "an integer", float: "a number", bool: "True or False", str: "
 def _option(name: str, hint: Any, default: Any, text: str) -> Option:
     bounds: Range | None = None
     choices: tuple[Any, ...] = ()
-    optional = is_path = False
+    optional = is_path = repeated = False
     while get_origin(hint) in (Annotated, Union, UnionType):
         if get_origin(hint) is Annotated:
             hint, *extra = get_args(hint)
             bounds = next((e for e in extra if isinstance(e, Range)), bounds)
+            repeated = any(isinstance(e, Repeated) for e in extra)
             continue
         kinds = [kind for kind in get_args(hint) if kind is not NoneType]
         optional = optional or len(kinds) < len(get_args(hint))
@@ -168,7 +178,9 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
         choices = get_args(hint)
         hint = type(choices[0])
     bounds = bounds or (_DEFAULT_RANGES.get(hint) if not choices else None)
-    return Option(name, hint, default, optional, choices, bounds, text, is_path)
+    return Option(
+        name, hint, default, optional, choices, bounds, text, is_path, repeated
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ from innerloop.rl.advantages import generalized_advantages
 from innerloop.rl.bandits import Bandits, bandits
 from innerloop.rl.environment import Environment
 from innerloop.rl.evaluation import baseline_rewards, evaluate
+from innerloop.rl.gym_tasks import gym_tasks
 from innerloop.rl.half_cheetah import half_cheetah
 from innerloop.rl.mazes import Mazes, mazes
 from innerloop.rl.mdps import MDPs, mdps
@@ -24,6 +25,7 @@ ENVIRONMENTS: dict[str, Callable[..., Environment]] = {
     "mazes": mazes,
     "navigation": navigation,
     "half-cheetah": half_cheetah,
+    "gym": gym_tasks,
 }
 META_GRADIENTS: dict[str, type[MetaGradient]] = {
     "ppo": PPO,
@@ -55,6 +57,7 @@ __all__ = [
     "baseline_rewards",
     "evaluate",
     "generalized_advantages",
+    "gym_tasks",
     "half_cheetah",
     "mazes",
     "mdps",

@@ -68,7 +68,13 @@ class Baseline(Agent):
 
 
 class RandomActions(Baseline):
-    """Uniformly random actions."""
+    """Uniformly random actions; continuous ones are in -1..1."""
+
+    def act(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.environment.discrete:
+            return super().act(x)
+        action = 2 * self.uniform(len(x), self.environment.actions) - 1
+        return action.to(x), x.new_zeros(len(x), 0)
 
     def choose(self, x: Tensor) -> Tensor:
         return torch.randint(self.environment.actions, (len(x),), generator=self.rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -133,6 +133,10 @@ class Environment(TaskDistribution):
         trial = f"{self.episodes} episodes of " if self.episodes > 1 else ""
         return f"{self.title} in trials of {trial}at most {self.horizon} steps"
 
+    def words(self, params: Tensor) -> str:
+        """The parameters (p,) of a task for the reader, or an empty text."""
+        return ""
+
     def likelihood(self) -> Policy:
         return Policy(discrete=self.discrete)
 
@@ -154,6 +158,23 @@ class Environment(TaskDistribution):
 
     def score(self, learner: Learner, plan: TestPlan) -> Measurement:
         return self.evaluate(learner, plan).tables[0].rows[0].values[0]
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """Draw the reward up to every step of the episodes of a trial, or of an episode
+        after 0, 1, ... updates.
+        """
+        from innerloop.rl.evaluation import rewards_by_step
+
+        label, curves = rewards_by_step(learner, self, task.support.x[:1])
+        ax = figure.subplots()
+        for width, (number, curve) in zip(
+            range(6, 0, -1), curves.items(), strict=False
+        ):
+            x = range(1, len(curve) + 1)
+            ax.plot(x, curve, linewidth=width, label=f"{label} {number}")
+        ax.set(xlabel="step", ylabel="reward so far")
+        ax.set_title(self.words(task.support.x[0]), fontsize=7)
+        ax.legend(fontsize=7, frameon=False)
 
 
 def as_environment(tasks: TaskDistribution) -> Environment:

@@ -23,6 +23,7 @@ BLOCK = 1000  # tasks that are drawn at once, from one seed
 TRIALS_AT_ONCE = 500
 TASKS_AT_ONCE = 25  # of learners that adapt weights
 UPDATES = 3  # that such learners take at least
+CURVES = 5  # episodes of a trial that are drawn
 
 
 def evaluate(learner: Learner, environment: Environment, plan: TestPlan) -> Report:
@@ -63,6 +64,25 @@ def rewards(learner: Learner, environment: Environment, plan: TestPlan) -> Tenso
         values, at = _returns(learner, environment, plan)
         return values[at]
     return _by_episode(learner, environment, plan).sum(-1)
+
+
+def rewards_by_step(
+    learner: Learner, environment: Environment, params: Tensor
+) -> tuple[str, dict[int, list[float]]]:
+    """The reward up to every step in a task with parameters (1, p): of the first
+    episodes of a trial, by their number from 1, or of an episode after 0, 1, ...
+    updates; and which of both.
+    """
+    rng = torch.Generator().manual_seed(0)
+    if isinstance(learner, Descent):
+        played = adapt_by_acting(learner, environment, params, rng, updates=UPDATES)
+        found = dict(enumerate(each.reward[0, 0] for each in played))
+        label = "update"
+    else:
+        reward = rollout(learner, environment, params, rng).reward[0, 0]
+        episodes = reward.unflatten(0, (environment.episodes, -1))
+        found, label = dict(enumerate(episodes[:CURVES], 1)), "episode"
+    return label, {k: v.cumsum(0).tolist() for k, v in found.items()}
 
 
 def _by_episode(learner: Learner, environment: Environment, plan: TestPlan) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,29 +15,94 @@ from innerloop.rl.environment import Environment
 
 try:
     import gymnasium
-    from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+    from gymnasium.envs.registration import EnvSpec, load_env_creator
 except ImportError as error:
     raise MissingPackageError(
         "this environment needs gymnasium: pip install 'innerloop[gym]'"
     ) from error
 
-Vector = SyncVectorEnv | AsyncVectorEnv
+__all__ = ["EnvSpec", "Gym", "Rows", "Simulator", "load_env_creator", "runner"]
 Goal = Literal["direction", "velocity"]
+Array = np.ndarray[Any, Any]
+Env = gymnasium.Env[Any, Any]
+Space = gymnasium.Space[Any]
+VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+# what makes an environment for the parameters (p,) of a task; it is called again for
+# another task, with the environment of the last one, which it may return
+Make = Callable[[Array, Env | None], Env]
 SEEDS = 2**31
 
 
-class Gym(Environment):
-    """Tasks of a vector environment of gymnasium whose sub-environments have an
-    attribute `task`, which is set to the parameters of a task.
+class Simulator(ABC):
+    """Episodes of n tasks side by side."""
 
-    Actions are discrete, or reals that are clipped to the bounds of the action space.
-    The state of an episode is in the simulators, and `state` is the last observation,
-    so that an environment serves one rollout at a time. `start` resets the rows whose
-    episode is done, or all rows where none is.
+    @abstractmethod
+    def begin(self, params: Array, seeds: list[int]) -> Array:
+        """Begin an episode of every task with parameters (n, p): the first observations
+        (n, *x_shape).
+        """
+
+    @abstractmethod
+    def step(self, action: Array, active: Array) -> tuple[Array, Array, Array]:
+        """Take actions (n, ...): observations (n, *x_shape), rewards (n,), and whether
+        the episode has ended (n,); of no meaning in rows that are not `active` (n,).
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class Rows(Simulator):
+    """One environment of gymnasium for every row. Rows that are not active take no
+    time, unlike in gymnasium's SyncVectorEnv.
+    """
+
+    def __init__(self, make: Make, n: int):
+        self.make = make
+        self.envs: list[Env | None] = [None] * n
+        self.params = np.zeros((n, 0))
+        self.observed: list[Any] = [None] * n
+
+    def begin(self, params: Array, seeds: list[int]) -> Array:
+        fresh = self.params.shape != params.shape
+        for i, (row, env, seed) in enumerate(
+            zip(params, self.envs, seeds, strict=True)
+        ):
+            if env is None or fresh or (row != self.params[i]).any():
+                env = self.envs[i] = self.make(row, env)
+            self.observed[i] = env.reset(seed=seed)[0]
+        self.params = params
+        return np.stack(self.observed)
+
+    def step(self, action: Array, active: Array) -> tuple[Array, Array, Array]:
+        reward, ended = np.zeros(len(action)), np.zeros(len(action), dtype=bool)
+        for i in active.nonzero()[0]:
+            env = self.envs[i]
+            assert env is not None  # see begin
+            self.observed[i], reward[i], done, cut, _ = env.step(action[i])
+            ended[i] = done or cut
+        return np.stack(self.observed), reward, ended
+
+    def close(self) -> None:
+        for env in self.envs:
+            if env is not None:
+                env.close()
+
+
+class Gym(Environment):
+    """Tasks that are played in environments of gymnasium.
+
+    Actions are discrete, or reals that are clipped to -1..1 and scaled to the bounds of
+    the action space, where it has any. Every episode of a trial takes `horizon` steps:
+    after its end, a row is idle until the others have ended, with the last observation,
+    a reward of 0 and done = 1. The state of an episode is in the simulators, and
+    `state` is the last observation, so that an environment serves one rollout at a
+    time.
 
     Args:
-        make: makes a vector environment with so many sub-environments that does not
-            reset itself (AutoresetMode.DISABLED); one is kept for every number.
+        simulate: makes a simulator of so many rows; one is kept for every number.
+        observed, space: of one environment.
         tasks: draws the parameters (n, p) of n tasks.
         horizon: most steps in an episode.
         episodes: episodes in a trial.
@@ -48,60 +114,50 @@ class Gym(Environment):
 
     def __init__(
         self,
-        make: Callable[[int], Vector],
+        simulate: Callable[[int], Simulator],
+        observed: Space,
+        space: Space,
         tasks: Callable[[int, torch.Generator], Tensor],
         horizon: int,
         episodes: int = 1,
         split: str = "train",
     ):
-        self.make, self.tasks = make, tasks
-        self.simulators: dict[int, Vector] = {}
-        one = self.simulator(1)
-        observed, space = one.single_observation_space, one.single_action_space
-        if not isinstance(observed, gymnasium.spaces.Box) or not isinstance(
-            space, gymnasium.spaces.Box | gymnasium.spaces.Discrete
-        ):
+        self.simulate, self.tasks, self.space = simulate, tasks, space
+        self.simulators: dict[int, Simulator] = {}
+        boxes, numbers = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+        if not isinstance(observed, boxes) or not isinstance(space, boxes | numbers):
             raise InnerloopError(
                 "observations must be a Box, and actions a Box or Discrete; got "
                 f"{observed} and {space}"
             )
-        self.space = space
-        self.discrete = isinstance(space, gymnasium.spaces.Discrete)
+        self.discrete = isinstance(space, numbers)
         actions = (
-            int(space.n)
-            if isinstance(space, gymnasium.spaces.Discrete)
-            else int(np.prod(space.shape))
+            int(space.n) if isinstance(space, numbers) else int(np.prod(space.shape))
         )
         super().__init__(tuple(observed.shape), actions, horizon, episodes, split)
-        self.clock, self.done = np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
+        self.params: Tensor | None = None  # of the rollout that is going on
+        self.clock = 0  # steps of its episodes so far
+        self.observed: Array = np.zeros(0)
+        self.over: Array = np.zeros(0, dtype=bool)
 
-    def simulator(self, n: int) -> Vector:
-        """The vector environment of n rows. Raises InnerloopError for one that resets
-        itself.
-        """
+    def simulator(self, n: int) -> Simulator:
+        """The simulator of n rows."""
         if n not in self.simulators:
-            made = self.make(n)
-            if made.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
-                raise InnerloopError(
-                    "the vector environment must not reset itself: make it with "
-                    "autoreset_mode=AutoresetMode.DISABLED"
-                )
-            self.simulators[n] = made
+            self.simulators[n] = self.simulate(n)
         return self.simulators[n]
 
     def sample_params(self, n: int, generator: torch.Generator) -> Tensor:
         return self.tasks(n, generator)
 
     def start(self, params: Tensor, rng: torch.Generator) -> Tensor:
-        simulator, n = self.simulator(len(params)), len(params)
-        some = len(self.done) == n and bool(self.done.any())
-        reset = self.done if some else np.ones(n, dtype=bool)
-        simulator.set_attr("task", list(params.cpu().numpy()))
-        seeds = torch.randint(SEEDS, (n,), generator=rng).tolist()
-        observed, _ = simulator.reset(seed=seeds, options={"reset_mask": reset})
-        self.clock = np.where(reset, 0, self.clock if some else 0)
-        self.done = np.zeros(n, dtype=bool)
-        return self._tensor(observed, params).flatten(1)
+        seeds = torch.randint(SEEDS, (len(params),), generator=rng).tolist()
+        # a rollout passes the same tensor at all of its steps
+        if params is not self.params or self.clock in (0, self.horizon):
+            simulator = self.simulator(len(params))
+            self.observed = simulator.begin(params.cpu().numpy(), seeds)
+            self.params, self.clock = params, 0
+            self.over = np.zeros(len(params), dtype=bool)
+        return self._tensor(self.observed, params).flatten(1)
 
     def observe(self, params: Tensor, state: Tensor) -> Tensor:
         return state.unflatten(1, self.spec.x_shape)
@@ -109,26 +165,43 @@ class Gym(Environment):
     def step(
         self, params: Tensor, state: Tensor, action: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if isinstance(self.space, gymnasium.spaces.Box):
-            shaped = action.cpu().numpy().reshape(-1, *self.space.shape)
-            clipped = shaped.clip(self.space.low, self.space.high)
-            taken = clipped.astype(self.space.dtype)
-        else:
-            taken = action.argmax(-1).cpu().numpy() + int(self.space.start)
-        observed, reward, ended, cut, _ = self.simulator(len(params)).step(taken)
-        self.clock = self.clock + 1
-        self.done = ended | cut | (self.clock == self.horizon)
+        reward = np.zeros(len(params))
+        if not self.over.all():
+            active = ~self.over
+            observed, reward, ended = self.simulator(len(params)).step(
+                self._taken(action.cpu().numpy()), active
+            )
+            shaped = active.reshape(-1, *[1] * (observed.ndim - 1))
+            self.observed = np.where(shaped, observed, self.observed)
+            reward = np.where(active, reward, 0.0)
+            self.over = self.over | ended
+        self.clock += 1
+        done = self.over | (self.clock == self.horizon)
         return (
-            self._tensor(observed, params).flatten(1),
+            self._tensor(self.observed, params).flatten(1),
             self._tensor(reward, params),
-            torch.from_numpy(self.done).to(params.device),
+            torch.from_numpy(done).to(params.device),
         )
+
+    def _taken(self, action: Array) -> Array:
+        """Actions (n, actions) as the environments take them."""
+        if isinstance(self.space, gymnasium.spaces.Discrete):
+            return action.argmax(-1) + self.space.start
+        assert isinstance(self.space, gymnasium.spaces.Box)
+        low, high, shape = self.space.low, self.space.high, self.space.shape
+        shaped = action.reshape(-1, *shape)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        with np.errstate(invalid="ignore"):
+            scaled = low + (shaped.clip(-1, 1) + 1) / 2 * (high - low)
+        taken = np.where(bounded, scaled, shaped.clip(low, high))
+        return taken.astype(self.space.dtype)
 
     def close(self) -> None:
         """Close all simulators."""
         for simulator in self.simulators.values():
             simulator.close()
         self.simulators.clear()
+        self.params = None
 
     @staticmethod
     def _tensor(values: Any, like: Tensor) -> Tensor:
@@ -136,19 +209,19 @@ class Gym(Environment):
 
 
 class GoalReward(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Rewards a runner for its velocity in the direction task[0] (1 or -1), or for
-    reaching the velocity task[0].
+    """Rewards a runner for its velocity in the direction `task` (1 or -1), or for
+    reaching the velocity `task`.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], goal: Goal):
+    def __init__(self, env: Env, goal: Goal, task: float = 1.0):
         super().__init__(env)
-        self.goal, self.task = goal, np.ones(1)
+        self.goal, self.task = goal, task
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observed, _, done, cut, info = self.env.step(action)
-        velocity, target = float(info["x_velocity"]), float(self.task[0])
+        velocity = float(info["x_velocity"])
         forward = self.goal == "direction"
-        reward = target * velocity if forward else -abs(velocity - target)
+        reward = self.task * velocity if forward else -abs(velocity - self.task)
         return observed, reward + float(info["reward_ctrl"]), done, cut, info
 
 
@@ -159,22 +232,33 @@ def runner(
     backward, or at a velocity between 0 and 2.
     """
 
-    def one() -> gymnasium.Env[Any, Any]:
+    def make(params: Array, old: Env | None) -> Env:
         try:
-            env = gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True)
+            env = old or GoalReward(
+                gymnasium.make(name, max_episode_steps=-1, disable_env_checker=True),
+                goal,
+            )
         except gymnasium.error.DependencyNotInstalled as error:
             raise MissingPackageError(
                 "the runners need MuJoCo: pip install 'innerloop[gym]'"
             ) from error
-        return GoalReward(env, goal)
+        assert isinstance(env, GoalReward)
+        env.task = float(params[0])
+        return env
 
     def tasks(n: int, generator: torch.Generator) -> Tensor:
         drawn = torch.rand(n, 1, generator=generator)
         return 2 * drawn if goal == "velocity" else 1 - 2 * (drawn < 0.5).float()
 
-    def make(n: int) -> Vector:
-        return SyncVectorEnv([one] * n, autoreset_mode=AutoresetMode.DISABLED)
-
-    environment = Gym(make, tasks, horizon, episodes, split)
+    one = make(np.ones(1), None)
+    environment = Gym(
+        lambda n: Rows(make, n),
+        one.observation_space,
+        one.action_space,
+        tasks,
+        horizon,
+        episodes,
+        split,
+    )
     environment.title = f"{name} with a {goal} as goal"
     return environment

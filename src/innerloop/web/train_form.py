@@ -182,9 +182,10 @@ class Form:
                 if _is_needed(o) and n not in given
             ]
             if missing:
+                way = f"put the data into {self.data} and choose them"
                 raise InnerloopError(
-                    f"{self.tasks} needs {missing[0].name}: put the data into "
-                    f"{self.data} and choose them"
+                    f"{self.tasks} needs {missing[0].name}: "
+                    f"{way if missing[0].is_path else missing[0].help}"
                 )
         return words
 
