@@ -1,0 +1,273 @@
+"""What is predicted of a person without meta-learning, and how well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from innerloop.core.learner import Learner
+from innerloop.core.task import Task
+from innerloop.engine.scores import roc_auc
+from innerloop.measurements import Estimate, Measurement, Row, TestPlan, Unit
+from innerloop.tasks.rating_tables import RatingTable
+
+if TYPE_CHECKING:
+    from innerloop.tasks.ratings import Ratings
+
+RANKS, STRENGTHS = (1, 2, 4, 8), (3.0, 10.0, 30.0)
+BIAS_STRENGTHS = (1.0, 3.0, 10.0, 30.0)
+SWEEPS = 10  # of alternating least squares
+NODES = torch.linspace(-4, 4, 41, dtype=torch.float64)  # of an ability
+LEAST = 0.01  # the least probability that a linear method predicts
+CHUNK = 100  # persons at once
+
+# items (n, s) and ratings (n, s) that are known, and items (n, q) that are asked, to
+# ratings (n, q) or the probability of the second class
+Method = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Factors:
+    """Ratings as mean + item bias + person bias + the product of factors of item and
+    person, with a ridge penalty, by alternating least squares.
+
+    A new person's bias and factors are a ridge regression on those of the items. Rank 0
+    leaves the biases.
+
+    Reference: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for
+    recommender systems", Computer 42(8), eq. (2)-(4).
+    """
+
+    def __init__(self, table: RatingTable, rank: int, bias: float, strength: float):
+        training = table.of("train")
+        _, person = table.person[training].unique(return_inverse=True)
+        item, rating = table.item[training], table.rating[training].double()
+        self.mean = rating.mean()
+        items, persons = len(table.items) + 1, int(person.max()) + 1
+        self.penalty = torch.tensor([bias] + rank * [strength]).double().diag()
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(items, rank, generator=generator).double()
+        # (items, 1 + rank): bias and factors
+        self.item = torch.cat([torch.zeros(items, 1).double(), 0.1 * start], 1)
+        of_person = torch.zeros(persons, 1 + rank).double()
+        for sweep in range(SWEEPS if rank else 3):
+            if sweep:
+                of_person = self._solved(
+                    person, self.item[item], rating - self.item[item, 0], persons
+                )
+            residual = rating - of_person[person, 0]
+            first = sweep == 0
+            self.item = self._solved(item, of_person[person], residual, items)
+            if first:  # means alone; then factors at random
+                self.item[:, 1:] = 0.1 * start
+
+    def _solved(self, of: Tensor, rows: Tensor, target: Tensor, n: int) -> Tensor:
+        """The ridge regressions of n persons, or items, on bias and factors."""
+        rows = torch.cat([torch.ones_like(rows[:, :1]), rows[:, 1:]], 1)
+        size = rows.shape[1]
+        gram = torch.zeros(n, size, size).double()
+        gram.index_add_(0, of, rows[:, :, None] * rows[:, None])
+        right = torch.zeros(n, size).double()
+        right.index_add_(0, of, rows * (target - self.mean)[:, None])
+        return torch.linalg.solve(gram + self.penalty, right[..., None])[..., 0]
+
+    def __call__(self, item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
+        bias, rows = self.item[item, 0], self.item[item].clone()
+        rows[..., 0] = 1.0  # (n, s, 1 + rank)
+        right = rows.mT @ (rating.double() - self.mean - bias)[..., None]
+        person = torch.linalg.solve(rows.mT @ rows + self.penalty, right)
+        wanted = self.item[asked].clone()
+        wanted[..., 0] = 1.0
+        return self.mean + self.item[asked, 0] + (wanted @ person)[..., 0]
+
+
+class ItemResponse:
+    """The two-parameter model p(right) = sigmoid(a_i theta + d_i), theta from a
+    standard normal distribution; the Rasch model has the same a for all items.
+
+    Items are fitted by marginal maximum likelihood, and predictions are means over the
+    posterior of theta, both on a grid. Differs from a prediction from the most probable
+    theta, which is worse after few answers.
+
+    Reference: Bock and Aitkin 1981, "Marginal maximum likelihood estimation of item
+    parameters", Psychometrika 46(4), eq. (3)-(8).
+    """
+
+    def __init__(self, table: RatingTable, rasch: bool):
+        training = table.of("train")
+        _, person = table.person[training].unique(return_inverse=True)
+        item, right = table.item[training], table.rating[training].double()
+        items, persons = len(table.items) + 1, int(person.max()) + 1
+        self.prior = torch.distributions.Normal(0.0, 1.0).log_prob(NODES)
+        self.prior = self.prior - self.prior.logsumexp(0)
+        slope = torch.zeros(1 if rasch else items).double().requires_grad_()
+        easy = torch.zeros(items).double().requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [slope, easy], max_iter=100, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            self.logits = self._logits(slope, easy, items)
+            each = self._log_p(self.logits, item, right)  # (N, nodes)
+            of_person = torch.zeros(persons, len(NODES)).double()
+            of_person = of_person.index_add(0, person, each) + self.prior
+            penalty = 0.5 * (slope.square().sum() + (easy / 3).square().sum())
+            total = penalty - of_person.logsumexp(-1).sum()
+            total.backward()
+            return total
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        self.logits = self._logits(slope, easy, items).detach()  # (items, nodes)
+
+    def _logits(self, slope: Tensor, easy: Tensor, items: int) -> Tensor:
+        return slope.exp().expand(items)[:, None] * NODES + easy[:, None]
+
+    @staticmethod
+    def _log_p(logits: Tensor, item: Tensor, right: Tensor) -> Tensor:
+        sign = (2 * right.double() - 1)[..., None]
+        return torch.nn.functional.logsigmoid(sign * logits[item])
+
+    def __call__(self, item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
+        posterior = self._log_p(self.logits, item, rating).sum(1) + self.prior
+        return (self.logits[asked].sigmoid() @ posterior.softmax(-1)[..., None])[..., 0]
+
+
+def baselines(table: RatingTable, validation: Ratings) -> dict[str, Method]:
+    """Methods fitted to the training persons; ranks and penalties are those with the
+    smallest squared error for the validation persons.
+    """
+    means = Factors(table, 0, 3.0, 1.0)
+
+    def overall(item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
+        return means.mean.expand(asked.shape)
+
+    def of_items(item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
+        return means.mean + means.item[asked, 0]
+
+    rows, _ = _drawn(validation, 0)
+    task = _known(validation, rows)
+
+    def best(candidates: list[Factors]) -> Method:
+        def error(method: Factors) -> float:
+            wrong = method(*task[:3]) - task[3]
+            return float(wrong.square().mean())
+
+        return min(candidates, key=error)
+
+    found: dict[str, Method] = {
+        "mean": overall,
+        "item means": of_items,
+        "item and person means": best(
+            [Factors(table, 0, bias, 1.0) for bias in BIAS_STRENGTHS]
+        ),
+        "matrix factorization": best(
+            [Factors(table, r, 10.0, s) for r, s in product(RANKS, STRENGTHS)]
+        ),
+    }
+    if table.reader.classes:
+        found = {name: _clamped(method) for name, method in found.items()}
+        found["Rasch model"] = ItemResponse(table, rasch=True)
+        found["two-parameter model"] = ItemResponse(table, rasch=False)
+    return found
+
+
+def _clamped(method: Method) -> Method:
+    def probability(item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
+        return method(item, rating, asked).clamp(LEAST, 1 - LEAST)
+
+    return probability
+
+
+def _drawn(tasks: Ratings, seed: int, most: int | None = None) -> tuple[Tensor, int]:
+    """Ratings (n, queries + shots) of every person, or of the first `most`."""
+    n = min(len(tasks.rows), most or len(tasks.rows))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(tasks.rows), generator=generator)[:n]
+    return tasks.drawn(chosen, generator), n
+
+
+def _known(tasks: Ratings, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Known items and ratings, the items that are asked, and their ratings."""
+    query, support = rows[:, : -tasks.shots], rows[:, -tasks.shots :]
+    item, rating = tasks.table.item, tasks.table.rating.double()
+    return item[support], rating[support], item[query], rating[query]
+
+
+@torch.no_grad()
+def compared(learner: Learner, tasks: Ratings, plan: TestPlan) -> tuple[Row, ...]:
+    """A row for the learner and for each of the baselines, on the same ratings of every
+    person once (of `plan.n` persons, where there are more): means over persons. The
+    last column is by how much the loss is above that of the learner.
+    """
+    learner.eval()
+    rows, n = _drawn(tasks, plan.seed, plan.n)
+    item, rating, asked, truth = _known(tasks, rows)
+    own = type(learner).__name__
+    predicted = {own: _predicted(learner, tasks, rows)}
+    validation = type(tasks)(tasks.table, "val", tasks.shots, tasks.queries)
+    for name, method in baselines(tasks.table, validation).items():
+        predicted[name] = method(item, rating, asked)
+    classes = bool(tasks.table.reader.classes)
+    measure = _of_classes if classes else _of_reals
+    reference, found = measure(predicted[own], truth)[0], []
+    for name, values in predicted.items():
+        loss, measurements = measure(values, truth)
+        if name != own:
+            what = f"{'log loss' if classes else 'squared error'} above {own}"
+            above = Estimate.of(loss - reference)
+            measurements.append(Measurement.of(what, above, n))
+        found.append(Row({**plan.labels, "method": name}, tuple(measurements)))
+    return tuple(found)
+
+
+def _predicted(learner: Learner, tasks: Ratings, rows: Tensor) -> Tensor:
+    """The ratings (n, q), or probabilities of the second class, of a learner."""
+    reader = tasks.table.reader
+    device = next(learner.parameters(), torch.empty(0)).device
+
+    def predict(task: Task) -> Tensor:
+        outputs = learner.predict(learner.adapt(task.support), task.query.x)
+        return learner.likelihood.mean(outputs)
+
+    parts = [
+        learner.mapped(predict, tasks.task(part, tasks.shots).to(device)).cpu()
+        for part in rows.split(CHUNK)
+    ]
+    mean = torch.cat(parts).double()[..., -1]
+    return mean if reader.classes else mean * reader.deviation + reader.center
+
+
+def _of_reals(values: Tensor, truth: Tensor) -> tuple[Tensor, list[Measurement]]:
+    """The squared error (n,) of every person, and what is reported."""
+    gap = values - truth
+    loss, absolute = gap.square().mean(1), gap.abs().mean(1)
+    mse, n = Estimate.of(loss), len(loss)
+    root = math.sqrt(mse.mean)
+    # to first order
+    half = None if mse.interval is None else mse.interval / (2 * max(root, 1e-12))
+    return loss, [
+        Measurement.of("rmse", Estimate(root, half), n),
+        Measurement.of("mae", Estimate.of(absolute), n),
+    ]
+
+
+def _of_classes(values: Tensor, truth: Tensor) -> tuple[Tensor, list[Measurement]]:
+    """The log loss (n,) of every person, and what is reported; the area under the ROC
+    curve is that of all answers together.
+    """
+    p = values.clamp(1e-6, 1 - 1e-6)
+    loss = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean(1)
+    correct = ((values > 0.5) == (truth > 0.5)).double().mean(1)
+    area = float(roc_auc(values.flatten(), truth.flatten()))
+    unit: Unit = "%"
+    return loss, [
+        Measurement.of("log loss", Estimate.of(loss), len(loss)),
+        Measurement.of("accuracy", Estimate.of(correct), len(loss), unit),
+        Measurement("roc_auc", area, None, len(loss)),
+    ]
