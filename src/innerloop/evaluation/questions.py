@@ -165,7 +165,9 @@ class Questions(Evaluation):
             losses.append(learner.mapped(_loss(learner), answered, batch.query))
             if count < m:
                 values = ORDERS[order](learner, answered, pool.x[each, left])
-                asked[each[:, 0], left.gather(1, values.argmax(1)[:, None])[:, 0]] = True
+                asked[each[:, 0], left.gather(1, values.argmax(1)[:, None])[:, 0]] = (
+                    True
+                )
         return torch.stack(losses, 1)
 
 

@@ -62,6 +62,11 @@ class Reader(ABC):
     classes: tuple[str, ...] = ()
 
     @property
+    def called(self) -> str:
+        """What the names of inputs are, as the header of a column."""
+        return {"image": "file", "sound": "file"}.get(self.what, self.what)
+
+    @property
     def side(self) -> int:
         """The height or width of images in pixels, the larger; 0 for other inputs."""
         return 0

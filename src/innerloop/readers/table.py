@@ -279,6 +279,10 @@ class TableReader(Reader):
     def x_shape(self) -> tuple[int, ...]:
         return (sum(column.width for column in self.columns),)
 
+    @property
+    def called(self) -> str:
+        return self.name_column or self.what
+
     def settings(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -120,7 +120,9 @@ class Ratings(TaskDistribution):
         y = table.rating[rows]
         if table.reader.classes:
             return Examples(x, F.one_hot(y.long(), 2).float())
-        return Examples(x, ((y - table.reader.center) / table.reader.deviation)[..., None])
+        return Examples(
+            x, ((y - table.reader.center) / table.reader.deviation)[..., None]
+        )
 
     def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
         possible = [s for s in SHOTS if s + self.queries <= self.most]

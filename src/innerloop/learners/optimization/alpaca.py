@@ -68,7 +68,9 @@ class ALPaCA(FeatureLearner):
         super().__post_init__()
         size = self.features + 1
         self.prior = nn.Parameter(torch.zeros(size, self.y_dim))  # K_0
-        self.log_precision = nn.Parameter(log_parameter(self.precision).detach().repeat(size))
+        self.log_precision = nn.Parameter(
+            log_parameter(self.precision).detach().repeat(size)
+        )
         self.log_noise = log_parameter(self.noise)
         self.eval()
 
