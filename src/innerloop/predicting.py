@@ -54,8 +54,8 @@ class Predictions:
     def summary(self) -> str:
         """What was done, and how well where the true labels are known."""
         text = (
-            f"{len(self.query.names)} {self.reader.what}s predicted from "
-            f"{len(self.support.names)}."
+            f"{len(self.query.names)} {self.reader.called}s predicted from "
+            f"{len(self.support.names)} labeled ones."
         )
         if self.query.labels is None:
             return text

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.core.learner import Learner
@@ -110,12 +111,23 @@ class ItemResponse:
             [slope, easy], max_iter=100, line_search_fn="strong_wolfe"
         )
 
+        places, size = torch.stack([person, item]), (persons, items)
+        answers = [
+            (
+                sign,
+                torch.sparse_coo_tensor(places, values, size, check_invariants=False),
+            )
+            for sign, values in ((1, right), (-1, 1 - right))
+        ]
+
         def loss() -> Tensor:
             optimizer.zero_grad()
-            self.logits = self._logits(slope, easy, items)
-            each = self._log_p(self.logits, item, right)  # (N, nodes)
-            of_person = torch.zeros(persons, len(NODES)).double()
-            of_person = of_person.index_add(0, person, each) + self.prior
+            logits = self._logits(slope, easy, items)
+            # (persons, nodes)
+            of_person = self.prior + sum(
+                torch.sparse.mm(which, F.logsigmoid(sign * logits))
+                for sign, which in answers
+            )
             penalty = 0.5 * (slope.square().sum() + (easy / 3).square().sum())
             total = penalty - of_person.logsumexp(-1).sum()
             total.backward()
@@ -128,13 +140,9 @@ class ItemResponse:
     def _logits(self, slope: Tensor, easy: Tensor, items: int) -> Tensor:
         return slope.exp().expand(items)[:, None] * NODES + easy[:, None]
 
-    @staticmethod
-    def _log_p(logits: Tensor, item: Tensor, right: Tensor) -> Tensor:
-        sign = (2 * right.double() - 1)[..., None]
-        return torch.nn.functional.logsigmoid(sign * logits[item])
-
     def __call__(self, item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
-        posterior = self._log_p(self.logits, item, rating).sum(1) + self.prior
+        sign = (2 * rating.double() - 1)[..., None]  # (n, s, 1)
+        posterior = F.logsigmoid(sign * self.logits[item]).sum(1) + self.prior
         return (self.logits[asked].sigmoid() @ posterior.softmax(-1)[..., None])[..., 0]
 
 

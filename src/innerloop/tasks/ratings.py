@@ -49,6 +49,7 @@ class Ratings(TaskDistribution):
     """
 
     prefetch = True
+    validation_size = 200
 
     def __init__(self, table: RatingTable, split: str, shots: int, queries: int):
         self.table, self.shots, self.queries = table, shots, queries
@@ -154,6 +155,34 @@ class Ratings(TaskDistribution):
     ) -> list[list[str]] | None:
         classes = list(self.table.reader.classes)
         return [classes] * n if classes else None
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """What is predicted for the queries of a person, with the standard deviation
+        where the learner predicts one, and the truth.
+        """
+        reader, likelihood = self.table.reader, learner.likelihood
+        outputs = learner.predict(learner.adapt(task.support), task.query.x)
+        mean, std = likelihood.mean(outputs)[:, -1], likelihood.std(outputs)
+        scale, shift = reader.deviation, reader.center
+        names = [
+            self.table.items[int(row.argmax())] if row.any() else "unknown"
+            for row in task.query.x[:, : len(self.table.items)]
+        ]
+        axes, places = figure.subplots(), list(range(len(names)))
+        axes.errorbar(
+            (mean * scale + shift).cpu(),
+            places,
+            xerr=None if std is None else (std[:, 0] * scale).cpu(),
+            fmt="o",
+            label="predicted",
+        )
+        truth = task.query.y[:, -1] * scale + shift
+        axes.plot(truth.cpu(), places, "kx", label="truth")
+        axes.set_yticks(places, names, fontsize=7)
+        what = f"probability of {reader.classes[1]}" if reader.classes else "rating"
+        axes.set_xlabel(what, fontsize=8)
+        axes.set_title(f"{len(task.support.y)} known", fontsize=8)
+        axes.legend(fontsize=6)
 
     def class_keys(self) -> frozenset[str]:
         table, found = self.table, []
