@@ -40,7 +40,7 @@ class Factors:
     leaves the biases.
 
     Reference: Koren, Bell and Volinsky 2009, "Matrix factorization techniques for
-    recommender systems", Computer 42(8), eq. (2)-(4).
+    recommender systems", Computer 42(8), eq. (3)-(5).
     """
 
     def __init__(self, table: RatingTable, rank: int, bias: float, strength: float):
@@ -95,7 +95,7 @@ class ItemResponse:
     theta, which is worse after few answers.
 
     Reference: Bock and Aitkin 1981, "Marginal maximum likelihood estimation of item
-    parameters", Psychometrika 46(4), eq. (3)-(8).
+    parameters", Psychometrika 46(4).
     """
 
     def __init__(self, table: RatingTable, rasch: bool):

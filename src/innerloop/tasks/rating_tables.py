@@ -7,7 +7,7 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from math import isfinite, nan
@@ -200,7 +200,7 @@ def real_table(name: str, regression: bool = False) -> RatingTable:
         assert extracted is not None
         content = extracted.read()
     sheet = read_sheet(Path(file).name, content=content)
-    return rating_table(sheet, columns, regression=regression)
+    return rating_table(replace(sheet, notes=()), columns, regression=regression)
 
 
 @cache
@@ -226,8 +226,8 @@ def chances(generator: torch.Generator) -> Tensor:
     normal distribution, easiness d_i from one too. An item depends on one of three
     dimensions with a discrimination from 1.2 to 2.4, and on the others with 0 to 0.4.
 
-    Reference: Reckase 2009, "Multidimensional item response theory", Springer, eq.
-    (4.5).
+    Reference: Reckase 2009, "Multidimensional item response theory", Springer, chapter
+    4.
     """
     theta = torch.randn(PERSONS, DIMENSIONS, generator=generator)
     a = 0.4 * torch.rand(ITEMS, DIMENSIONS, generator=generator)

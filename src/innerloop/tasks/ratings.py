@@ -83,7 +83,7 @@ class Ratings(TaskDistribution):
     def describe(self) -> str:
         shots = f"{self.shots if self.exact else f'1 to {self.shots}'} ratings"
         text = (
-            f"{len(self.rows):,} persons of {self.table.title}, of whom {shots} of "
+            f"persons of {self.table.title} ({len(self.rows):,}), of whom {shots} of "
             f"{len(self.table.items):,} items are known"
         )
         if self.left_out:
