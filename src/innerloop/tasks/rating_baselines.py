@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,66 @@ class ItemResponse:
         return (self.logits[asked].sigmoid() @ posterior.softmax(-1)[..., None])[..., 0]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Ratings of persons, of which `shots` are known and all others asked; each by its
+    number in the table.
+
+    Args:
+        support: the known ones (n, s).
+        query: the others (n, q).
+        counts: which of these exist (n, q); a person has fewer ratings than another.
+    """
+
+    tasks: Ratings
+    support: Tensor
+    query: Tensor
+    counts: Tensor
+
+    @classmethod
+    def drawn(
+        cls, tasks: Ratings, generator: torch.Generator, most: int | None = None
+    ) -> Answers:
+        """Those of every person, or of at most so many."""
+        persons = torch.randperm(len(tasks.rows), generator=generator)[:most]
+        rows = tasks.shuffled(persons, generator)
+        first, last = tasks.queries, tasks.queries + tasks.shots
+        query = torch.cat([rows[:, :first], rows[:, last:]], 1)
+        return cls(tasks, rows[:, first:last], query.clamp_min(0), query >= 0)
+
+    @property
+    def truth(self) -> Tensor:
+        return self.tasks.table.rating.double()[self.query]
+
+    def predicted(self, method: Method) -> Tensor:
+        """What a method predicts (n, q)."""
+        table = self.tasks.table
+        known = table.item[self.support], table.rating[self.support]
+        return method(*known, table.item[self.query])
+
+    def predicted_by(self, learner: Learner) -> Tensor:
+        """What a learner predicts (n, q)."""
+        reader = self.tasks.table.reader
+        device = next(learner.parameters(), torch.empty(0)).device
+
+        def predict(task: Task) -> Tensor:
+            outputs = learner.predict(learner.adapt(task.support), task.query.x)
+            return learner.likelihood.mean(outputs)
+
+        parts = zip(self.support.split(CHUNK), self.query.split(CHUNK), strict=True)
+        found = [
+            learner.mapped(predict, self.tasks.task(*part).to(device)).cpu()
+            for part in parts
+        ]
+        mean = torch.cat(found).double()[..., -1]
+        return mean if reader.classes else mean * reader.deviation + reader.center
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean (n,) over the ratings of each person."""
+        counts = self.counts.double()
+        return (values * counts).sum(1) / counts.sum(1)
+
+
 def baselines(table: RatingTable, validation: Ratings) -> dict[str, Method]:
     """Methods fitted to the training persons; ranks and penalties are those with the
     smallest squared error for the validation persons.
@@ -158,13 +219,12 @@ def baselines(table: RatingTable, validation: Ratings) -> dict[str, Method]:
     def of_items(item: Tensor, rating: Tensor, asked: Tensor) -> Tensor:
         return means.mean + means.item[asked, 0]
 
-    rows, _ = _drawn(validation, 0)
-    task = _known(validation, rows)
+    held_out = Answers.drawn(validation, torch.Generator().manual_seed(0))
 
     def best(candidates: list[Factors]) -> Method:
         def error(method: Factors) -> float:
-            wrong = method(*task[:3]) - task[3]
-            return float(wrong.square().mean())
+            wrong = held_out.predicted(method) - held_out.truth
+            return float(held_out.mean(wrong.square()).mean())
 
         return min(candidates, key=error)
 
@@ -192,69 +252,37 @@ def _clamped(method: Method) -> Method:
     return probability
 
 
-def _drawn(tasks: Ratings, seed: int, most: int | None = None) -> tuple[Tensor, int]:
-    """Ratings (n, queries + shots) of every person, or of the first `most`."""
-    n = min(len(tasks.rows), most or len(tasks.rows))
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(tasks.rows), generator=generator)[:n]
-    return tasks.drawn(chosen, generator), n
-
-
-def _known(tasks: Ratings, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Known items and ratings, the items that are asked, and their ratings."""
-    query, support = rows[:, : -tasks.shots], rows[:, -tasks.shots :]
-    item, rating = tasks.table.item, tasks.table.rating.double()
-    return item[support], rating[support], item[query], rating[query]
-
-
 @torch.no_grad()
 def compared(learner: Learner, tasks: Ratings, plan: TestPlan) -> tuple[Row, ...]:
-    """A row for the learner and for each of the baselines, on the same ratings of every
-    person once (of `plan.n` persons, where there are more): means over persons. The
-    last column is by how much the loss is above that of the learner.
+    """A row for the learner and for each of the baselines, on the same known ratings of
+    every person (of `plan.n` persons, where there are more), of whom all others are
+    predicted: means over persons. The last column is by how much the loss is above that
+    of the learner.
     """
     learner.eval()
-    rows, n = _drawn(tasks, plan.seed, plan.n)
-    item, rating, asked, truth = _known(tasks, rows)
+    answers = Answers.drawn(tasks, plan.generator(), plan.n)
     own = type(learner).__name__
-    predicted = {own: _predicted(learner, tasks, rows)}
+    predicted = {own: answers.predicted_by(learner)}
     validation = type(tasks)(tasks.table, "val", tasks.shots, tasks.queries)
     for name, method in baselines(tasks.table, validation).items():
-        predicted[name] = method(item, rating, asked)
+        predicted[name] = answers.predicted(method)
     classes = bool(tasks.table.reader.classes)
     measure = _of_classes if classes else _of_reals
-    reference, found = measure(predicted[own], truth)[0], []
+    reference, found = measure(predicted[own], answers)[0], []
     for name, values in predicted.items():
-        loss, measurements = measure(values, truth)
+        loss, measurements = measure(values, answers)
         if name != own:
             what = f"{'log loss' if classes else 'squared error'} above {own}"
             above = Estimate.of(loss - reference)
-            measurements.append(Measurement.of(what, above, n))
+            measurements.append(Measurement.of(what, above, len(loss)))
         found.append(Row({**plan.labels, "method": name}, tuple(measurements)))
     return tuple(found)
 
 
-def _predicted(learner: Learner, tasks: Ratings, rows: Tensor) -> Tensor:
-    """The ratings (n, q), or probabilities of the second class, of a learner."""
-    reader = tasks.table.reader
-    device = next(learner.parameters(), torch.empty(0)).device
-
-    def predict(task: Task) -> Tensor:
-        outputs = learner.predict(learner.adapt(task.support), task.query.x)
-        return learner.likelihood.mean(outputs)
-
-    parts = [
-        learner.mapped(predict, tasks.task(part, tasks.shots).to(device)).cpu()
-        for part in rows.split(CHUNK)
-    ]
-    mean = torch.cat(parts).double()[..., -1]
-    return mean if reader.classes else mean * reader.deviation + reader.center
-
-
-def _of_reals(values: Tensor, truth: Tensor) -> tuple[Tensor, list[Measurement]]:
+def _of_reals(values: Tensor, answers: Answers) -> tuple[Tensor, list[Measurement]]:
     """The squared error (n,) of every person, and what is reported."""
-    gap = values - truth
-    loss, absolute = gap.square().mean(1), gap.abs().mean(1)
+    gap = values - answers.truth
+    loss, absolute = answers.mean(gap.square()), answers.mean(gap.abs())
     mse, n = Estimate.of(loss), len(loss)
     root = math.sqrt(mse.mean)
     # to first order
@@ -265,14 +293,14 @@ def _of_reals(values: Tensor, truth: Tensor) -> tuple[Tensor, list[Measurement]]
     ]
 
 
-def _of_classes(values: Tensor, truth: Tensor) -> tuple[Tensor, list[Measurement]]:
+def _of_classes(values: Tensor, answers: Answers) -> tuple[Tensor, list[Measurement]]:
     """The log loss (n,) of every person, and what is reported; the area under the ROC
     curve is that of all answers together.
     """
-    p = values.clamp(1e-6, 1 - 1e-6)
-    loss = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean(1)
-    correct = ((values > 0.5) == (truth > 0.5)).double().mean(1)
-    area = float(roc_auc(values.flatten(), truth.flatten()))
+    p, truth = values.clamp(1e-6, 1 - 1e-6), answers.truth
+    loss = -answers.mean(truth * p.log() + (1 - truth) * (1 - p).log())
+    correct = answers.mean(((values > 0.5) == (truth > 0.5)).double())
+    area = float(roc_auc(values[answers.counts], truth[answers.counts]))
     unit: Unit = "%"
     return loss, [
         Measurement.of("log loss", Estimate.of(loss), len(loss)),

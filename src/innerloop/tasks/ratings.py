@@ -44,8 +44,8 @@ class Ratings(TaskDistribution):
         table: the ratings of all persons.
         split: whose ratings.
         shots, queries: ratings in the support set and in the query set. In training,
-            each batch has a random number of the former, from 1 up to `shots`, and the
-            others are queries.
+            each batch has a random number of the former, from 1 up to `shots`, and as
+            many of the latter as its persons have, at most all `shots + queries`.
     """
 
     prefetch = True
@@ -59,16 +59,18 @@ class Ratings(TaskDistribution):
         counts = table.person[mine].unique_consecutive(return_counts=True)[1]
         rows = mine.split(counts.tolist())
         self.most = max(counts.tolist(), default=0)  # ratings of a person
-        self.rows = [own for own in rows if len(own) >= shots + queries]
+        fewest = (shots if self.exact else 1) + queries
+        self.rows = [own for own in rows if len(own) >= fewest]
         if not self.rows:
             raise InnerloopError(
-                f"{shots} shots and {queries} queries need persons with "
-                f"{shots + queries} ratings, and of {len(rows)} persons ("
+                f"{fewest - queries} shots and {queries} queries need persons with "
+                f"{fewest} ratings, and of {len(rows)} persons ("
                 f"{split_sizes(table.persons)}) nobody has more than {self.most}: "
                 "lower the shots or the queries"
             )
         self.left_out = len(rows) - len(self.rows)
-        most = max(map(len, self.rows))
+        self.counts = torch.tensor([len(own) for own in self.rows])
+        most = int(self.counts.max())
         # (persons, most), -1 where there is no rating
         self.places = torch.stack(
             [F.pad(own, (0, most - len(own)), value=-1) for own in self.rows]
@@ -91,26 +93,25 @@ class Ratings(TaskDistribution):
         return text
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
-        shots = (
-            self.shots
-            if self.exact
-            else int(torch.randint(1, self.shots + 1, (), generator=generator))
-        )
-        persons = torch.randint(len(self.rows), (n,), generator=generator)
-        return self.task(self.drawn(persons, generator), shots)
+        shots, room = self.shots, self.queries + self.shots
+        if not self.exact:
+            most = min(shots, int(self.counts.max()) - self.queries)
+            shots = int(torch.randint(1, most + 1, (), generator=generator))
+        enough = (self.counts >= shots + self.queries).nonzero()[:, 0]
+        persons = enough[torch.randint(len(enough), (n,), generator=generator)]
+        room = min(room, int(self.counts[persons].min()))
+        rows = self.shuffled(persons, generator)[:, :room]
+        return self.task(rows[:, room - shots :], rows[:, : room - shots])
 
-    def drawn(self, persons: Tensor, generator: torch.Generator) -> Tensor:
-        """Random ratings (n, queries + shots) of persons (n,); the first ones, which
-        are the queries in a test, do not depend on the shots.
-        """
+    def shuffled(self, persons: Tensor, generator: torch.Generator) -> Tensor:
+        """All ratings (n, most) of persons (n,) in random order; after them -1."""
         places = self.places[persons]
         scores = torch.rand(places.shape, generator=generator)
         order = scores.masked_fill(places < 0, 2.0).argsort(-1)
-        return places.gather(1, order[:, : self.queries + self.shots])
+        return places.gather(1, order)
 
-    def task(self, drawn: Tensor, shots: int) -> Task:
-        """Ratings (n, m) as tasks, of which the last `shots` are the support set."""
-        query, support = drawn[:, :-shots], drawn[:, -shots:]
+    def task(self, support: Tensor, query: Tensor) -> Task:
+        """Ratings (n, m) as the support and query sets of tasks."""
         return Task(self._examples(support), self._examples(query))
 
     def _examples(self, rows: Tensor) -> Examples:
@@ -234,7 +235,8 @@ def ratings(
         file: your table (.csv, .tsv, .txt, also as .gz, .xlsx or .parquet), with a row
             for each rating, or with `item_columns`.
         shots: known ratings of a person; in training from 1 up to this.
-        queries: ratings to predict; in training also the shots that are not known.
+        queries: ratings to predict; in training also the shots that are not known. A
+            test against other methods predicts all ratings that are not known.
         person_column: the column of the persons.
         item_column: the column of the items.
         rating_column: the column of the ratings.
