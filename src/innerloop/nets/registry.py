@@ -57,7 +57,7 @@ def embedding(spec: TaskSpec, width: int = 32) -> nn.Module:
     plus learned multiples of further features.
     """
     layer = nn.Linear(spec.x_size, width, bias=False)
-    nn.init.normal_(layer.weight, std=0.1)
+    nn.init.normal_(layer.weight)
     return nn.Sequential(nn.Flatten(), layer)
 
 

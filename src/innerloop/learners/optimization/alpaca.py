@@ -61,17 +61,13 @@ class ALPaCA(FeatureLearner):
         "likelihood": Gaussian(learned_scale=True)
     }
     defaults = MetaTrainConfig(
-        shots=5, queries=5, batch=16, optimizer="AdamW", lr=5e-3, weight_decay=0.1
+        shots=5, queries=5, batch=16, optimizer="AdamW", lr=1e-2, weight_decay=0.1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         size = self.features + 1
-        # K_0, by which features learn from the start; that of the 1 is zero
-        start = torch.cat(
-            [torch.randn(size - 1, self.y_dim), torch.zeros(1, self.y_dim)]
-        )
-        self.prior = nn.Parameter(start)
+        self.prior = nn.Parameter(torch.zeros(size, self.y_dim))  # K_0
         self.log_precision = nn.Parameter(
             log_parameter(self.precision).detach().repeat(size)
         )
