@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "optimizer": {*THEORY, *USE},
     "synthesis": {*THEORY, *USE},
     "labeling": {*THEORY, *USE, "estimators"},
+    "predicting": {*THEORY, "evaluation"},
     "advice": {*THEORY, *USE},
     "common_tasks": USE,
     "report": {*USE, "common_tasks"},
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "cli": {
         *USE,
         *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
-        *("exporting", "papers", "studies", "sweep", "testing", "web"),
+        *("exporting", "papers", "predicting", "studies", "sweep", "testing", "web"),
     },
     "__main__": {"cli"},
     "__init__": set(),

@@ -74,6 +74,7 @@ _HOMES = {
         "LRD2",
         "MAML",
         "R2D2",
+        "ALPaCA",
         "MetaLSTM",
         "MetaOptNet",
         "MetaSGD",

@@ -592,7 +592,7 @@ class FewShotRegressor(_FewShot):
                 )
             reader, like = _reader(learner, _column_names(X)), _like(learner)
             x = self._inputs(X, reader, like, _shape(learner))
-            values = _targets(y, len(x))
+            values = (_targets(y, len(x)) - reader.center) / reader.deviation
             flat = values.ndim == 1
             targets = torch.from_numpy(values.reshape(len(values), -1))
             targets = _finite(targets, like.dtype, "y")
@@ -621,6 +621,9 @@ class FewShotRegressor(_FewShot):
                     )
                 moments.append(std)
             mean, *std = (self._check_predictions(values) for values in moments)
+            reader = self._reader
+            mean = mean * reader.deviation + reader.center
+            std = [values * reader.deviation for values in std]
         if self._flat:
             mean, std = mean[:, 0], [values[:, 0] for values in std]
         return (mean, std[0]) if return_std else mean
@@ -688,6 +691,8 @@ class _ArrayReader:
     shape: tuple[int, ...] | None = None
     vocabulary: int = 0
     columns: tuple[str, ...] | None = None
+    center: ClassVar[float] = Reader.center
+    deviation: ClassVar[float] = Reader.deviation
 
     def convert(self, X: Any) -> Tensor:
         """Inputs (n, *shape). Images may lack the channel axis or have it last; images

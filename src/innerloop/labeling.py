@@ -84,7 +84,6 @@ class Labeling:
         """A CSV table: the inputs, each with its most probable classes, and for readers
         of what is ranked the probability of every class.
         """
-        what = {"image": "file", "sound": "file"}.get(self.reader.what)
         count = min(GUESSES, len(self.classes))
         memory = io.StringIO()
         writer = csv.writer(memory)
@@ -92,7 +91,7 @@ class Labeling:
         ranked = self.classes if self.reader.ranked else []
         header = [*header[: 2 * count], *(f"probability_of_{c}" for c in ranked)]
         header += [] if self.sets is None else ["possible_labels"]
-        writer.writerow([what or self.reader.what, *map(harmless, header)])
+        writer.writerow([self.reader.called, *map(harmless, header)])
         columns = (self.query.names, self.labels, self.probabilities, self.order)
         for i, (name, label, row, places) in enumerate(zip(*columns, strict=True)):
             cells: list[str] = []

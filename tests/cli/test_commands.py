@@ -548,3 +548,33 @@ def test_the_demo_draws_its_picture(
         innerloop.load(tmp_path / "demo" / "protonet"), innerloop.ProtoNet
     )
     assert cli("demo --scale 0.01 --out", tmp_path / "demo") == 0
+
+
+def test_ratings_of_a_new_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"p{p},i{i},{rng.integers(1, 6)}" for p in range(30) for i in range(6)]
+    table = tmp_path / "ratings.csv"
+    table.write_text("\n".join(["person,item,rating", *rows]))
+    run, out, mine = (tmp_path / name for name in ("run", "out.csv", "mine.csv"))
+    line = "train alpaca ratings --shots 2 --queries 2 --steps 3 --seed 0 --file"
+    assert cli(line, table, "--out", run) == 0
+    mine.write_text("item,rating\ni0,5\ni3,1\n")
+    words = ("--support", mine, "--query", table, "--out", out)
+    assert cli("adapt", run, *words) == 0
+    found = list(csv.DictReader(out.open()))
+    assert [row["item"] for row in found] == [f"i{i}" for i in range(6)]
+    assert all(0 < float(row["prediction"]) < 7 for row in found)
+    assert all(float(row["standard_deviation"]) > 0 for row in found)
+    capsys.readouterr()
+    more = ("--pool", table, "--labeled", mine, "--labels", "2")
+    assert cli("select", run, *more) == 0
+    chosen = capsys.readouterr().out.split()
+    assert len(chosen) == 2
+    assert set(chosen) <= {"i1", "i2", "i4", "i5"}
+    assert "at least one answer" in fails("select", run, "--pool", table)
+    assert "uncertainty, random" in fails("select", run, *more, "--strategy", "x")
+    mine.write_text("item,rating\ni0,good\n")
+    assert "finite numbers" in fails("adapt", run, *words)
+    assert "--report is for new classes" in fails("adapt", run, *words, "--report", out)

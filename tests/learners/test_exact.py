@@ -13,6 +13,7 @@ from innerloop import (
     DKT,
     LRD2,
     R2D2,
+    ALPaCA,
     Examples,
     Gaussian,
     Learner,
@@ -273,3 +274,28 @@ def test_options_without_a_solution_are_refused(
 ) -> None:
     with pytest.raises(InnerloopError, match="must be greater than 0"):
         learner.build(SPEC, **fields)
+
+
+def test_alpaca_is_bayesian_linear_regression_around_its_prior() -> None:
+    spec = TaskSpec("reals", (3,), 2)
+    learner = built(ALPaCA, spec, encoder="mlp")
+    assert isinstance(learner, ALPaCA)
+    torch.nn.init.normal_(learner.prior)
+    torch.nn.init.normal_(learner.log_precision)
+    learner.log_noise.data.fill_(-1.0)
+    support, query = task(spec, shots=4)
+    z, query_z = (learner.embed(x).detach().numpy() for x in (support.x, query.x))
+    # as many rows of the prior as of the data: least squares on both
+    root = np.diag(learner.log_precision.detach().exp().sqrt().numpy())
+    prior = learner.prior.detach().numpy()
+    rows = np.concatenate([z, root])
+    targets = np.concatenate([support.y.numpy(), root @ prior])
+    K, *_ = np.linalg.lstsq(rows, targets, rcond=None)
+    outputs = learner.predict(learner.adapt(support), query.x).detach()
+    np.testing.assert_allclose(learner.likelihood.mean(outputs), query_z @ K, atol=1e-8)
+    # the variance is that of sums over many draws of weights, exactly: noise (1 + z'Cz)
+    C = np.linalg.pinv(rows) @ np.linalg.pinv(rows).T
+    variance = np.exp(-1.0) * (1 + np.einsum("ij,jk,ik->i", query_z, C, query_z))
+    std = learner.likelihood.std(outputs)
+    assert std is not None
+    np.testing.assert_allclose(std[:, 0], variance**0.5, rtol=1e-6)

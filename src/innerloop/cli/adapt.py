@@ -16,6 +16,7 @@ from innerloop.cli.flags import (
 )
 from innerloop.engine.errors import InnerloopError
 
+ONLY_NEW_CLASSES = ("report", "sort_into", "reject", "sets")
 COLUMNS = ("text_column", "image_column", "smiles_column", "label_column")
 
 
@@ -23,6 +24,7 @@ def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
     from innerloop.labeling import label, untrained_for
+    from innerloop.predicting import has_fixed_targets, predict
     from innerloop.runs import write_atomically
 
     out, page = check_parent(arguments["out"]), check_parent(arguments["report"])
@@ -49,10 +51,20 @@ def run(**arguments: Any) -> int:
         raise InnerloopError(f"{len(problems)} inputs cannot be read: {problems[0]}")
     if not query.names:
         raise InnerloopError(f"{arguments['query']} holds nothing to label")
-    found = label(learner, support, query, arguments["reject"], arguments["sets"])
-    if folder is not None:
-        found.sort_into(Path(folder))
-    for file, content in ((page, found.page), (out, found.table)):
+    if has_fixed_targets(learner):
+        if unfit := [n for n in ONLY_NEW_CLASSES if arguments[n] is not None]:
+            raise InnerloopError(
+                f"--{unfit[0].replace('_', '-')} is for new classes, and "
+                f"{arguments['run']} predicts numbers or fixed classes: use --out"
+            )
+        found = predict(learner, support, query)
+        contents = ((out, found.table),)
+    else:
+        found = label(learner, support, query, arguments["reject"], arguments["sets"])
+        contents = ((page, found.page), (out, found.table))
+        if folder is not None:
+            found.sort_into(Path(folder))
+    for file, content in contents:
         if file is not None:
             write_atomically(file, content().encode("utf-8", "surrogateescape"))
     to = console()
@@ -77,9 +89,10 @@ def _trained(folder: Path, encoder: str | None, columns: dict[str, str]) -> Any:
             f"{folder} has its own encoder: leave out RUN, or --encoder"
         )
     learner = load(folder)
-    if learner.reader is None or learner.spec is None or learner.spec.kind != "classes":
+    kind = None if learner.spec is None else learner.spec.kind
+    if learner.reader is None or kind not in ("classes", "reals"):
         raise RunError(
-            f"{folder} was not trained on classes of images, texts or rows: "
+            f"{folder} was not trained on classes or numbers of images, texts or rows: "
             "use FewShotClassifier or FewShotRegressor in Python"
         )
     known = {field.name for field in fields(learner.reader)}
@@ -111,7 +124,12 @@ command = SectionedCommand(
             required=True,
             metavar="PATH",
         ),
-        option("--out", "A .csv with the three most probable labels.", metavar="FILE"),
+        option(
+            "--out",
+            "A .csv with the three most probable labels; of runs trained on numbers or "
+            "on ratings, with the predictions.",
+            metavar="FILE",
+        ),
         option(
             "--sort-into",
             "A new folder: copies the files of images into DIR/LABEL/.",

@@ -87,6 +87,8 @@ class TaskSpec:
             those before it.
         vocabulary: number of tokens where an input is a row of token numbers, in which
             0 is padding; 0 where inputs are no tokens.
+        items: number of known items where an input begins with a one-hot row that says
+            which item it is; 0 for other inputs.
     """
 
     kind: Kind
@@ -94,6 +96,7 @@ class TaskSpec:
     y_dim: int
     ordered: bool = False
     vocabulary: int = 0
+    items: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("classes", "reals", "bits", "programs"):

@@ -52,6 +52,15 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def embedding(spec: TaskSpec, width: int = 32) -> nn.Module:
+    """A linear layer: a learned vector for every item, which a one-hot row chooses,
+    plus learned multiples of further features.
+    """
+    layer = nn.Linear(spec.x_size, width, bias=False)
+    nn.init.normal_(layer.weight)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
 class Beside(nn.Module):
     """Two networks side by side: `first` on the first numbers of an input, and `second`
     on the rest as an image; the outputs of each, scaled to equal lengths, together as
@@ -86,6 +95,7 @@ ENCODERS: dict[str, Callable[[TaskSpec], nn.Module]] = {
     "mlp": mlp,
     "wide-mlp": lambda spec: mlp(spec, 256),
     "sigmoid-mlp": lambda spec: mlp(spec, 20, activation=nn.Sigmoid),
+    "embedding": embedding,
     "flatten": lambda spec: nn.Flatten(),
     "adapter": adapter,
     "transformer": lambda spec: TextEncoder(spec.vocabulary, spec.x_size),
@@ -100,7 +110,8 @@ def encoder(
     vector: str = "mlp",
 ) -> nn.Module:
     """An encoder (n, *x_shape) to (n, features): `network`, a module or a name; by
-    default a transformer for tokens, `image` for images and `vector` for other inputs.
+    default a transformer for tokens, an embedding for items, `image` for images and
+    `vector` for other inputs.
     `file.py:name` names a function of your own from the `TaskSpec` to a module. For the
     vectors of a pretrained encoder, its name stands for an adapter on top of them;
     "minilm:all" is the pretrained network itself.
@@ -109,8 +120,8 @@ def encoder(
     """
     if isinstance(network, nn.Module):
         return network
-    default = "transformer" if spec.vocabulary else image if spec.is_image else vector
-    name = network or default
+    usual = "embedding" if spec.items else image if spec.is_image else vector
+    name = network or ("transformer" if spec.vocabulary else usual)
     if (part := trained_part(name)) is not None:
         pretrained = open_encoder(part)
         if not pretrained.takes(spec.x_shape, spec.vocabulary):

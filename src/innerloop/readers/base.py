@@ -46,12 +46,25 @@ class Reader(ABC):
         head: the head of `Probe` that suits its vectors without training.
         ranked: whether inputs are usually ranked by the probability of a class, so that
             tables of labels have a column for every class.
+
+    Attributes:
+        center, deviation: of real targets: learners see (y - center) / deviation.
+        classes: the labels in the order of a learner's outputs, where it was trained on
+            classes that are the same in every task, such as right and wrong; else ().
     """
 
     kind: ClassVar[str]
     what: ClassVar[str]
     head: ClassVar[str] = "auto"
     ranked: ClassVar[bool] = False
+    center: float = 0.0
+    deviation: float = 1.0
+    classes: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What the names of inputs are, as the header of a column."""
+        return {"image": "file", "sound": "file"}.get(self.what, self.what)
 
     @property
     def side(self) -> int:

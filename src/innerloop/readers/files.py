@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -96,6 +97,21 @@ class Sheet:
                 f"has {some(self.columns)}{hint}"
             )
         return [row[place] for row in self.rows]
+
+    def matching(self, patterns: str) -> list[str]:
+        """The columns that patterns name, separated by commas, in which "*" stands for
+        any characters. Raises InnerloopError where one names none.
+        """
+        found: dict[str, None] = {}
+        for pattern in map(str.strip, patterns.split(",")):
+            fitting = [name for name in self.columns if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise InnerloopError(
+                    f"{self.path} has no column {pattern!r}; it has "
+                    f"{some(self.columns)}"
+                )
+            found |= dict.fromkeys(fitting)
+        return list(found)
 
     def labels(self, name: str, hint: str = "") -> list[str]:
         """The cells of a column as labels, without surrounding spaces.

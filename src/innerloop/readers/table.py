@@ -7,11 +7,12 @@ import math
 import numbers
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.files import Sheet, label_text, read_npz, read_sheet, some
 
 Cells = Sequence[Any] | NDArray[Any]
+_T = TypeVar("_T")
 Kind = Literal["numbers", "dates", "words", "unused"]
 
 MAX_WORDS = 50  # features that a column of words becomes at most
@@ -102,7 +104,7 @@ class Column:
         if kind == "unused":
             return column
         if kind == "words":
-            counts = Counter(_word(cells[i]) for i in training if not _gap(cells[i]))
+            counts = Counter(word(cells[i]) for i in training if not _gap(cells[i]))
             often = [word for word, count in counts.most_common() if count > 1]
             if not often:
                 return cls(name, "unused", "all words differ")
@@ -132,8 +134,8 @@ class Column:
         """Numbers and dates as float64 (n,), NaN for gaps and for what is neither."""
         if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiu":
             return cells.astype(np.float64)
-        parse = _PARSERS[self.kind][1]
-        found = [None if _gap(cell) else parse(cell, self.style) for cell in cells]
+        parse = once_each(partial(_PARSERS[self.kind][1], style=self.style))
+        found = [None if _gap(cell) else parse(cell) for cell in cells]
         return np.array([math.nan if v is None else v for v in found], dtype=np.float64)
 
     def encode(
@@ -149,7 +151,7 @@ class Column:
             places = {word: i for i, word in enumerate(self.words)}
             features = np.zeros((len(cells), len(self.words)))
             for row, cell in enumerate(cells):
-                place = None if _gap(cell) else places.get(_word(cell))
+                place = None if _gap(cell) else places.get(word(cell))
                 if place is not None:
                     features[row, place] = 1.0
             return features
@@ -193,11 +195,19 @@ class TableReader(Reader):
         columns: how each column becomes features.
         label_column: column of the labels in a file.
         task_column: column of the tasks in a file.
+        name_column: column of what a row is called in results, in place of its line.
+        center, deviation: mean and standard deviation of the targets in training, in
+            units of which learners see them; see `Reader`.
+        classes: the labels in the order of a learner's outputs; see `Reader`.
     """
 
     columns: tuple[Column, ...]
     label_column: str = "y"
     task_column: str = "task"
+    name_column: str = ""
+    center: Real = 0.0
+    deviation: Positive = 1.0
+    classes: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "table"
     what: ClassVar[str] = "row"
@@ -207,6 +217,7 @@ class TableReader(Reader):
         made = (e if isinstance(e, Column) else _column(e) for e in self.columns)
         columns = tuple(replace(e, words=tuple(e.words)) for e in made)
         object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "classes", tuple(self.classes))
         if not sum(column.width for column in columns):
             raise InnerloopError(
                 f"the table has no column of features: {self.describe() or 'none left'}"
@@ -268,6 +279,10 @@ class TableReader(Reader):
     def x_shape(self) -> tuple[int, ...]:
         return (sum(column.width for column in self.columns),)
 
+    @property
+    def called(self) -> str:
+        return self.name_column or self.what
+
     def settings(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -327,9 +342,10 @@ class TableReader(Reader):
         if misfits:
             listed = some(f"{what} (line {sheet.lines[i]})" for i, what in misfits)
             notes.append(f"taken for gaps: {listed}")
+        called = sheet.lines if not self.name_column else sheet.labels(self.name_column)
         return Inputs(
             x[torch.tensor(kept)],
-            [str(sheet.lines[i]) for i in kept],
+            [str(called[i]) for i in kept],
             [known[i] for i in kept] if known else None,
             unreadable,
             "; ".join(notes),
@@ -508,7 +524,9 @@ def _kind(cells: Cells) -> tuple[Kind, str]:
         return "unused", "empty"
     for kind, (styles, parse) in _PARSERS.items():
         fits = {
-            style: sum(parse(cell, style) is not None for cell in known)
+            style: sum(
+                map(once_each(lambda cell: parse(cell, style) is not None), known)  # noqa: B023
+            )
             for style in styles
         }
         best = max(fits, key=lambda style: fits[style])  # the first of the best
@@ -517,13 +535,27 @@ def _kind(cells: Cells) -> tuple[Kind, str]:
     return "words", ""
 
 
+def once_each(function: Callable[[Any], _T]) -> Callable[[Any], _T]:
+    """A function of cells that computes the result for each different text once."""
+    seen: dict[str, _T] = {}
+
+    def found(cell: Any) -> _T:
+        if not isinstance(cell, str):
+            return function(cell)
+        if cell not in seen:
+            seen[cell] = function(cell)
+        return seen[cell]
+
+    return found
+
+
 def _gap(cell: Any) -> bool:
     if isinstance(cell, str):
         return cell.strip().lower() in GAPS
     return not label_text(cell)
 
 
-def _word(cell: Any) -> str:
+def word(cell: Any) -> str:
     """A cell of a column of words: `1` and `1.0` are the same word, and so are `True`
     and `TRUE`.
     """

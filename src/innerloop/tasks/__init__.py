@@ -23,6 +23,7 @@ from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.optimizees import mlp_digits, mlp_omniglot, quadratics
 from innerloop.tasks.pools import pools
 from innerloop.tasks.programs import list_programs, string_programs
+from innerloop.tasks.ratings import ratings
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
 from innerloop.tasks.text import clinc, cloze, text
@@ -48,6 +49,7 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "associative-recall": associative_recall,
     "gp-curves": gp_curves,
     "completion": completion,
+    "ratings": ratings,
     "pools": pools,
     "xor": xor,
     "string-programs": string_programs,
@@ -82,6 +84,7 @@ __all__ = [
     "omniglot",
     "pools",
     "quadratics",
+    "ratings",
     "repeat_copy",
     "sinusoid",
     "string_programs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from fnmatch import fnmatchcase
 from math import inf, isinf, nan
 from pathlib import Path
 from typing import Any
@@ -177,20 +176,7 @@ def _numbers(sheet: Sheet, assay_columns: str, task_column: str) -> dict[str, Te
             f"{sheet.path}: assay_columns must say which columns hold the numbers, "
             f"such as {sheet.columns[-1]!r}; it has {some(sheet.columns)}"
         )
-    return {name: _as_numbers(sheet, name) for name in _chosen(sheet, assay_columns)}
-
-
-def _chosen(sheet: Sheet, assay_columns: str) -> list[str]:
-    """The columns that patterns name. Raises InnerloopError where one names none."""
-    found: dict[str, None] = {}
-    for pattern in map(str.strip, assay_columns.split(",")):
-        fitting = [name for name in sheet.columns if fnmatchcase(name, pattern)]
-        if not fitting:
-            raise InnerloopError(
-                f"{sheet.path} has no column {pattern!r}; it has {some(sheet.columns)}"
-            )
-        found |= dict.fromkeys(fitting)
-    return list(found)
+    return {name: _as_numbers(sheet, name) for name in sheet.matching(assay_columns)}
 
 
 def _as_numbers(sheet: Sheet, column: str) -> Tensor:
@@ -245,7 +231,7 @@ def _results(
             )
         return _by_task(sheet, task_column, values), []
     found, unused = {}, []
-    columns = _chosen(sheet, assay_columns) if assay_columns else sheet.columns
+    columns = sheet.matching(assay_columns) if assay_columns else sheet.columns
     for name in columns:
         if sheet.find(name) == sheet.find(smiles_column):
             continue

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.core.likelihood import Categorical, Likelihood
 from innerloop.core.task import Examples
 from innerloop.nets.decoder import perceptron
 
@@ -55,6 +56,20 @@ def moment_matched(outputs: Tensor) -> Tensor:
     center = mean.mean(0)
     total = (scale.square() + (mean - center).square()).mean(0).sqrt()
     return torch.cat([center, unsoftplus((total - 0.01) / 0.99)], -1)
+
+
+def gaussian_outputs(likelihood: Likelihood, mean: Tensor, variance: Tensor) -> Tensor:
+    """Outputs (m, out_dim) for Gaussians of mean (m, y_dim) and variance (m,): the
+    logits of classes whose targets are 1 and -1, the means, or with a learned scale
+    means and raw scales.
+    """
+    if isinstance(likelihood, Categorical):
+        return 2 * mean / variance[:, None]  # the log odds of 1 and -1
+    if likelihood.out_dim(1) == 1:
+        return mean
+    # the inverse of Gaussian.moments
+    raw = unsoftplus((variance.sqrt() - 0.01) / 0.99)  # (m,)
+    return torch.cat([mean, raw[:, None].expand_as(mean)], -1)
 
 
 def unsoftplus(y: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 head.
 """
 
+from innerloop.learners.optimization.alpaca import ALPaCA
 from innerloop.learners.optimization.cavia import CAVIA
 from innerloop.learners.optimization.dkt import DKT
 from innerloop.learners.optimization.es_maml import ESMAML
@@ -24,6 +25,7 @@ __all__ = [
     "LRD2",
     "MAML",
     "R2D2",
+    "ALPaCA",
     "MetaLSTM",
     "MetaOptNet",
     "MetaSGD",

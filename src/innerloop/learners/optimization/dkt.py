@@ -19,7 +19,7 @@ from innerloop.engine.solvers import solvable
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.feature_learner import FeatureLearner
 from innerloop.learners.metric.distances import cosine_similarity, squared_distance
-from innerloop.learners.neural_processes.layers import unsoftplus
+from innerloop.learners.neural_processes.layers import gaussian_outputs
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
@@ -116,13 +116,7 @@ class DKT(FeatureLearner):
             explained = ((k @ inverse) * k).sum(-1)
             variance = (self.log_height.exp() * own - explained).clamp_min(0)
             variance = variance + self.log_noise.exp()  # (m,)
-        if isinstance(self.likelihood, Categorical):
-            return 2 * mean / variance[:, None]
-        if self.likelihood.out_dim(1) == 1:  # means alone
-            return mean
-        # the inverse of Gaussian.moments
-        raw = unsoftplus((variance.sqrt() - 0.01) / 0.99)  # (m,)
-        return torch.cat([mean, raw[:, None].expand_as(mean)], -1)
+        return gaussian_outputs(self.likelihood, mean, variance)
 
     def _targets(self, y: Tensor) -> Tensor:
         return 2 * y - 1 if isinstance(self.likelihood, Categorical) else y
