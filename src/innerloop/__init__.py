@@ -61,6 +61,7 @@ _HOMES = {
         "ProtoNet",
         "RelationNet",
         "SiameseNet",
+        "SiameseUNet",
         "TripletNet",
     ),
     "innerloop.learners.neural_processes": ("ANP", "CNP", "NP", "EncoderDecoder"),
