@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "estimators": {*THEORY, *USE},
     "optimizer": {*THEORY, *USE},
     "synthesis": {*THEORY, *USE},
+    "finding": {*THEORY, *USE, "evaluation"},
     "labeling": {*THEORY, *USE, "estimators"},
     "advice": {*THEORY, *USE},
     "common_tasks": USE,
@@ -61,7 +62,8 @@ MAY_IMPORT = {
     },
     "cli": {
         *USE,
-        *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
+        *("advice", "common_tasks", "estimators", "finding", "labeling", "report"),
+        *("synthesis",),
         *("exporting", "studies", "sweep", "testing", "web"),
     },
     "__main__": {"cli"},

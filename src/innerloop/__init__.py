@@ -93,6 +93,7 @@ _HOMES = {
     "innerloop.experiment": ("Experiment", "load"),
     "innerloop.optimizer": ("LearnedOptimizer",),
     "innerloop.registry": ("register",),
+    "innerloop.finding": ("find",),
     "innerloop.synthesis": ("synthesize",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""Boxes in images: rows of left, top, right and bottom in pixels, right and bottom being
+"""Boxes in images: rows of left, top, right and bottom in pixels; right and bottom are
 the first pixels outside.
 """
 
@@ -55,8 +55,8 @@ def average_precision(
     A box is right where its intersection over union with a true box that no better box
     has matched is at least `overlap`. Precision at a recall is the highest at that
     recall or above: Everingham, Van Gool, Williams, Winn and Zisserman 2010, "The
-    Pascal visual object classes (VOC) challenge", IJCV 88, section 4.2, over all recalls
-    as in the challenges since 2010.
+    Pascal visual object classes (VOC) challenge", IJCV 88, section 4.2, over all
+    recalls, as in the challenges since 2010.
     """
     scores: list[float] = []
     right: list[bool] = []

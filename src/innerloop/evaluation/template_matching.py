@@ -16,8 +16,8 @@ from innerloop.engine.options import Count, NonNegative, Range
 from innerloop.learners.metric.symbol_learner import SymbolLearner, window
 from innerloop.learners.metric.symbol_maps import UNIT, SymbolMaps
 
-CERTAINTY = 10.0  # how fast the logit of a match rises with its correlation
-EVEN = 0.5  # the correlation at which a match is as likely as not
+CERTAINTY = 12.0  # how fast the logit of a match rises with its correlation
+EVEN = 0.65  # the correlation at which a match is as likely as not
 FAINT = 2e-3  # a smaller variance counts as an empty place
 
 
@@ -89,7 +89,9 @@ class TemplateMatching(SymbolLearner):
 
     def _maps(self) -> Tensor:
         """The turns and scales that are tried, as matrices (t, 2, 2)."""
-        angle = torch.linspace(-1, 1, self.angles) if self.angles > 1 else torch.zeros(1)
+        angle = (
+            torch.linspace(-1, 1, self.angles) if self.angles > 1 else torch.zeros(1)
+        )
         angle = angle * self.most_degrees * math.pi / 180
         size = torch.linspace(-1, 1, self.sizes) if self.sizes > 1 else torch.zeros(1)
         scale = (size * math.log(self.largest)).exp()

@@ -47,8 +47,8 @@ class Cluttered(Scenes):
 
     def describe(self) -> str:
         return (
-            f"scenes of {self.characters} of {len(self.bank)} colored characters, to "
-            "segment one"
+            f"tasks to segment one of {self.characters} colored characters in a scene, "
+            f"from {len(self.bank)} characters"
         )
 
     def sample(self, n: int, generator: torch.Generator) -> Task:

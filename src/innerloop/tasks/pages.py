@@ -43,17 +43,15 @@ class Pages(Scenes):
         queries: pages of a task.
     """
 
-    def __init__(
-        self, characters: Episodes | FreshEpisodes, exact: bool, queries: int
-    ):
+    def __init__(self, characters: Episodes | FreshEpisodes, exact: bool, queries: int):
         super().__init__()
         self.characters, self.exact, self.queries = characters, exact, queries
 
     def describe(self) -> str:
         shots = f"{'' if self.exact else 'up to '}{self.characters.shots}"
         return (
-            f"{self.queries} pages of {SIDE}x{SIDE} pixels on which to find a character"
-            f", {shots} examples of it"
+            f"tasks to find a character on {self.queries} pages of {SIDE}x{SIDE} pixels"
+            f" from {shots} examples"
         )
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -118,7 +116,7 @@ class Pages(Scenes):
         return Examples(x[:, None].unflatten(0, shape), y.unflatten(0, shape))
 
     def _lined(self, ink: Tensor, generator: torch.Generator) -> Tensor:
-        """Canvases (b, side, side) with up to 3 lines, most of them level or upright."""
+        """Canvases (b, side, side) with up to 3 lines, most level or upright."""
         b = len(ink)
         angle = torch.randint(0, 2, (b, LINES), generator=generator) * (math.pi / 2)
         spread = torch.where(
@@ -138,9 +136,7 @@ class Pages(Scenes):
         lines = (1 + width - away).clamp(0, 1) * (strength * drawn)[..., None, None]
         return torch.maximum(ink, lines.amax(1))
 
-    def _printed(
-        self, ink: Tensor, generator: torch.Generator, noise: float
-    ) -> Tensor:
+    def _printed(self, ink: Tensor, generator: torch.Generator, noise: float) -> Tensor:
         """Canvases (b, side, side) with paler ink, blur, uneven paper and noise."""
         b = len(ink)
         blurred = F.avg_pool2d(ink[:, None], 3, 1, 1)[:, 0]
@@ -173,7 +169,9 @@ def _by_class(part: Examples) -> Tensor:
     """The drawings of an episode (n, ways * m, 1, s, s) by class (n, ways, m, s, s)."""
     ways, (n, count, _, *size) = part.y.shape[-1], part.x.shape
     order = part.y.argmax(-1).argsort(stable=True)
-    return part.x[torch.arange(n)[:, None], order, 0].view(n, ways, count // ways, *size)
+    return part.x[torch.arange(n)[:, None], order, 0].view(
+        n, ways, count // ways, *size
+    )
 
 
 def _patches(glyphs: Tensor, angle: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.boxes import average_precision
 from innerloop.evaluation.chunks import measured
 from innerloop.evaluation.few_shot import evaluate, task_scores
-from innerloop.learners.metric.symbol_maps import MAPS, SymbolMaps
 from innerloop.evaluation.template_matching import TemplateMatching
+from innerloop.learners.metric.symbol_maps import MAPS, SymbolMaps
 from innerloop.measurements import (
     Estimate,
     Measurement,
@@ -91,7 +91,7 @@ def targets(top: Tensor, wanted: Tensor, boxes: Tensor) -> Tensor:
     """Targets (b, 5 side side) of canvases, from the patch on top (b, side, side), and
     which patches are the symbol (b, k) with what boxes on the canvas (b, k, 4).
     """
-    b, side = top.shape[:2]
+    side = top.shape[-1]
     index = top.flatten(1)
     mask = F.pad(wanted, (1, 0)).float().gather(1, index)  # (b, side side)
     box = F.pad(boxes.float(), (0, 0, 1, 0))

@@ -85,16 +85,21 @@ class SymbolMaps(Likelihood):
         Args:
             least: smallest probability of a pixel that votes.
         """
-        mask, reach = self.maps(self.mean(widened(outputs)))
-        return voted(mask, reach, least)
+        return boxes_of(outputs.unflatten(-1, (MAPS, *self.size)), least)
 
     def true_boxes(self, y: Tensor) -> Tensor:
         """The boxes (n, 4) in targets (5 height width)."""
         mask, reach = self.maps(y)
-        return around(mask, reach, mask > 0.5)[0].round().unique(dim=0)
+        return _around(mask, reach, mask > 0.5)[0].round().unique(dim=0)
 
 
-def around(mask: Tensor, reach: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+def boxes_of(maps: Tensor, least: float = THRESHOLD) -> Boxes:
+    """The boxes of an image from its output maps (5, height, width)."""
+    mask, reach = widened(maps[0]).sigmoid(), UNIT * F.softplus(widened(maps[1:]))
+    return _voted(mask, reach, least)
+
+
+def _around(mask: Tensor, reach: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """The boxes (n, 4) of the pixels that are chosen, and their probabilities (n,)."""
     row, column = where.nonzero(as_tuple=True)
     left, top, right, bottom = reach[:, row, column]
@@ -103,11 +108,11 @@ def around(mask: Tensor, reach: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     return boxes, mask[row, column]
 
 
-def voted(mask: Tensor, reach: Tensor, least: float) -> Boxes:
+def _voted(mask: Tensor, reach: Tensor, least: float) -> Boxes:
     """Boxes from the probabilities (height, width) and distances (4, height, width) of
     pixels: the likeliest pixel gathers the votes for nearly its box, and so on.
     """
-    boxes, weights = around(mask, reach, mask > least)
+    boxes, weights = _around(mask, reach, mask > least)
     means, scores = [], []
     while len(boxes):
         best = boxes[weights.argmax()]
