@@ -184,7 +184,7 @@ class Finder:
 
 def template_matching() -> SymbolLearner:
     """The learner without a run."""
-    spec = TaskSpec("reals", (1, WINDOW, WINDOW), MAPS * WINDOW**2)
+    spec = TaskSpec("maps", (1, WINDOW, WINDOW), MAPS * WINDOW**2)
     return TemplateMatching.build(spec)
 
 

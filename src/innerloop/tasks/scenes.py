@@ -114,7 +114,7 @@ class Scenes(TaskDistribution):
     channels: int = 1
 
     def __init__(self) -> None:
-        self.spec = TaskSpec("reals", (self.channels, SIDE, SIDE), MAPS * SIDE**2)
+        self.spec = TaskSpec("maps", (self.channels, SIDE, SIDE), MAPS * SIDE**2)
 
     def likelihood(self) -> SymbolMaps:
         return SymbolMaps((SIDE, SIDE))

@@ -23,7 +23,7 @@ class SymbolLearner(Learner):
 
     likelihood: Likelihood = SymbolMaps()
 
-    kinds = ("reals",)
+    kinds = ("maps",)
     home = "pages"
     named_networks = ()
 
@@ -38,7 +38,7 @@ class SymbolLearner(Learner):
 
     @classmethod
     def specs(cls) -> tuple[TaskSpec, ...]:
-        return (TaskSpec("reals", (1, 32, 32), MAPS * 32 * 32),)
+        return (TaskSpec("maps", (1, 32, 32), MAPS * 32 * 32),)
 
     @classmethod
     def networks(
