@@ -62,6 +62,7 @@ _HOMES = {
         "RelationNet",
         "SiameseNet",
         "SiameseUNet",
+        "SlidingProtoNet",
         "TripletNet",
     ),
     "innerloop.learners.neural_processes": ("ANP", "CNP", "NP", "EncoderDecoder"),

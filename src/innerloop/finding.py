@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from innerloop.core.task import Examples, TaskSpec
-from innerloop.engine.boxes import Boxes, overlaps, suppressed
+from innerloop.engine.boxes import Boxes, suppressed
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.progress import report_progress
 from innerloop.evaluation.template_matching import TemplateMatching
@@ -120,41 +120,32 @@ class Finder:
         x = x.expand(-1, self.channels, -1, -1)
         y = x.new_zeros(len(x), MAPS * WINDOW**2)
         sides = sorted(side for _, side in found)
-        return self.learner.adapt(Examples(x, y)), sides[len(sides) // 2]
+        return self.learner.adapt(Examples(x, y)), sides[(len(sides) - 1) // 2]
 
     def __call__(self, page: Picture) -> list[Occurrence]:
         """The occurrences of the symbols on a page."""
         picture = _opened(page)
         searched = [
-            (number, side / level)
-            for number, (_, side) in enumerate(self.symbols.values())
+            (name, state, side * level)
+            for name, (state, side) in self.symbols.items()
             for level in self.levels
         ]
-        parts, numbers = [], []
-        for done, (number, side) in enumerate(searched):
-            state = list(self.symbols.values())[number][0]
-            boxes = self._searched(state, picture, side)
-            parts.append(boxes)
-            numbers += [number] * len(boxes.scores)
-            report_progress(done + 1, len(searched))
+        parts, names = [], []
+        for done, (name, state, side) in enumerate(searched, 1):
+            boxes, scores = self._searched(state, picture, side)
+            sure = scores >= self.least
+            parts.append(Boxes(boxes[sure], scores[sure]))
+            names += [name] * int(sure.sum())
+            report_progress(done, len(searched))
         every = Boxes(*map(torch.cat, zip(*parts, strict=True)))
-        return self._chosen(every, torch.tensor(numbers, dtype=torch.long), picture)
-
-    def _chosen(
-        self, every: Boxes, numbers: Tensor, page: Image.Image
-    ) -> list[Occurrence]:
-        """The best of boxes that overlap, of whatever symbols they are."""
-        sure = every.scores >= self.least
-        every, numbers = Boxes(*(part[sure] for part in every)), numbers[sure]
-        names, limits = list(self.symbols), (*page.size, *page.size)
         found = []
-        for box, score in zip(*suppressed(every), strict=True):
-            same = overlaps(box[None], every.boxes)[0] * (every.scores == score)
-            sides = box.round().long().tolist()
-            sides = [min(max(s, 0), m) for s, m in zip(sides, limits, strict=True)]
-            if sides[0] < sides[2] and sides[1] < sides[3]:
-                name = names[int(numbers[same.argmax()])]
-                found.append(Occurrence(name, tuple(sides), float(score)))
+        for i in suppressed(every):  # whatever symbols they are
+            left, top, right, bottom = every.boxes[i].round().long().tolist()
+            left, right = max(left, 0), min(right, picture.width)
+            top, bottom = max(top, 0), min(bottom, picture.height)
+            if left < right and top < bottom:
+                box = left, top, right, bottom
+                found.append(Occurrence(names[i], box, float(every.scores[i])))
         return found
 
     @torch.no_grad()
@@ -226,7 +217,7 @@ def example(crop: Image.Image, name: str) -> tuple[Tensor, float]:
     # a stroke may cross the border, but most of it is paper
     middle = (gray.min() + gray.max()) / 2
     light = bool((border > middle).float().mean() >= 0.5)
-    paper = gray.quantile(0.9 if light else 0.1)
+    paper = float(np.quantile(gray, 0.9 if light else 0.1))
     ink = (paper - gray if light else gray - paper).clamp_min(0)
     if float(ink.max()) < 0.05:
         raise InnerloopError(f"{name} shows nothing: it is of one color")

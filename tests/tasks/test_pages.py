@@ -1,6 +1,7 @@
 """Pages and cluttered scenes: what is drawn, where, and from which characters."""
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,8 +10,7 @@ from innerloop.core.task import Task
 from innerloop.learners.metric.symbol_maps import SYMBOL
 from innerloop.measurements import TestPlan
 from innerloop.readers.image import ImageReader
-from innerloop.tasks import cluttered_omniglot as clutter
-from innerloop.tasks.cluttered_omniglot import Cluttered, drawers
+from innerloop.tasks.cluttered_omniglot import Cluttered, cluttered_omniglot, drawers
 from innerloop.tasks.episodes import ClassBank
 from innerloop.tasks.pages import pages
 from innerloop.tasks.scenes import SIDE, bounds, pasted, targets, turns, warped
@@ -132,11 +132,12 @@ def test_test_alphabets_are_the_last_ten(monkeypatch: pytest.MonkeyPatch) -> Non
         asked.append(split)
         return characters(40, 20)
 
-    monkeypatch.setattr(clutter, "bank", bank)
-    found = clutter.cluttered_omniglot("test").class_names()
+    module = import_module("innerloop.tasks.cluttered_omniglot")
+    monkeypatch.setattr(module, "bank", bank)
+    found = cluttered_omniglot("test").class_names()
     assert {name[:10] for name in found} == {f"alphabet{i}" for i in range(10, 20)}
-    assert len(clutter.cluttered_omniglot("val").class_names()) == 40
-    assert len(clutter.cluttered_omniglot("test", of="training").class_names()) == 40
+    assert len(cluttered_omniglot("val").class_names()) == 40
+    assert len(cluttered_omniglot("test", of="training").class_names()) == 40
     assert asked == ["test", "train", "train"]
 
 

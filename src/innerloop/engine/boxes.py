@@ -31,9 +31,9 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     return both / (area(a)[:, None] + area(b) - both).clamp_min(1e-9)
 
 
-def suppressed(found: Boxes, overlap: float = 0.4) -> Boxes:
-    """The boxes without those that overlap a better one, the best first (non-maximum
-    suppression).
+def suppressed(found: Boxes, overlap: float = 0.4) -> list[int]:
+    """Which boxes to keep, the best first, so that none overlaps a better one
+    (non-maximum suppression).
     """
     left = found.scores.argsort(descending=True)
     kept: list[int] = []
@@ -43,7 +43,7 @@ def suppressed(found: Boxes, overlap: float = 0.4) -> Boxes:
         apart = overlaps(found.boxes[best][None], found.boxes[left])[0] <= overlap
         apart[0] = False
         left = left[apart]
-    return Boxes(found.boxes[kept], found.scores[kept])
+    return kept
 
 
 def average_precision(

@@ -65,14 +65,15 @@ class ConditionedUNet(nn.Module):
 
 
 class WindowEncoder(nn.Module):
-    """Images (n, channels, side, side), with a side that 8 divides, to codes (n, 4
+    """Images (n, channels, *size), with sides that 8 divides, to codes (n, 4
     filters).
     """
 
-    def __init__(self, channels: int, side: int, filters: int):
+    def __init__(self, channels: int, size: tuple[int, int], filters: int):
         super().__init__()
         self.down = Pyramid(channels, filters)
-        self.code = nn.Linear(4 * filters * (side // STRIDE) ** 2, 4 * filters)
+        places = (size[0] // STRIDE) * (size[1] // STRIDE)
+        self.code = nn.Linear(4 * filters * places, 4 * filters)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.code(self.down(x)[-1].flatten(1))

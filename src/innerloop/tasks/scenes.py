@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
 from innerloop.engine.boxes import average_precision
 from innerloop.evaluation.chunks import measured
-from innerloop.evaluation.few_shot import evaluate, task_scores
 from innerloop.evaluation.template_matching import TemplateMatching
 from innerloop.learners.metric.symbol_maps import MAPS, SymbolMaps
 from innerloop.measurements import (
@@ -120,50 +119,53 @@ class Scenes(TaskDistribution):
         return SymbolMaps((SIDE, SIDE))
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        """The intersection over union of masks, and the average precision of boxes,
+        """The average precision of boxes and the intersection over union of masks,
         beside those of template matching.
         """
-        report = evaluate(learner, self, plan)
-        matching = TemplateMatching.build(self.spec)
+        matching, few = TemplateMatching.build(self.spec), min(plan.n, BASELINE_TASKS)
+        methods = {
+            type(learner).__name__: (learner, plan),
+            "template matching": (matching, replace(plan, n=few)),
+        }
         rows = []
-        for name, one, n in (
-            (type(learner).__name__, learner, plan.n),
-            ("template matching", matching, min(plan.n, BASELINE_TASKS)),
-        ):
-            scores = self._precision(one, n, plan)
-            iou = task_scores(one, self, TestPlan(n, plan.seed)).values
+        for name, (method, how) in methods.items():
+            scores = self._scores(method, how)
             values = (
-                Measurement.of("mAP", Estimate.of(scores), n, "%"),
-                Measurement.of("IoU", Estimate.of(iou), n, "%"),
+                Measurement.of(label, Estimate.of(score), how.n, "%")
+                for label, score in zip(("mAP", "IoU"), scores.unbind(1), strict=True)
             )
-            rows.append(Row({**plan.labels, "method": name}, values))
+            rows.append(Row({**plan.labels, "method": name}, tuple(values)))
         table = Table("boxes at IoU 0.5, and masks", tuple(rows))
-        tables = (table, *report.tables)
-        return Report(tables, report.notes, report.context)
+        context = {"tasks": plan.n, "seed": plan.seed, "precision": plan.precision}
+        return Report((table,), (), context)
 
     def task_scores(self, learner: Learner, plan: TestPlan) -> TaskScores:
-        return TaskScores("mAP", self._precision(learner, plan.n, plan), "%")
+        return TaskScores("mAP", self._scores(learner, plan)[:, 0], "%")
 
-    def _precision(self, learner: Learner, n: int, plan: TestPlan) -> Tensor:
-        """The average precision of the boxes of every task (n,)."""
-        likelihood = self.likelihood()
+    def _scores(self, learner: Learner, plan: TestPlan) -> Tensor:
+        """The average precision of the boxes of every task, and the intersection over
+        union of its masks (n, 2).
+        """
+        likelihood, low = self.likelihood(), plan.precision == "bf16"
+
+        def answer(task: Task) -> Tensor:
+            return learner.predict(learner.adapt(task.support), task.query.x)
 
         @torch.no_grad()
-        def precision(batch: Task) -> Tensor:
-            outputs = learner.mapped(_answers(learner), batch).float().cpu()
-            y = batch.query.y.cpu()
-            found = [
-                average_precision(
-                    [likelihood.boxes(row) for row in rows],
-                    [likelihood.true_boxes(row) for row in true],
-                )
-                for rows, true in zip(outputs, y, strict=True)
-            ]
-            return torch.tensor(found)
+        def scores(batch: Task) -> Tensor:
+            with torch.autocast(batch.query.x.device.type, torch.bfloat16, enabled=low):
+                found = learner.mapped(answer, batch).float().cpu()
+            rows = []
+            for outputs, y in zip(found, batch.query.y.cpu(), strict=True):
+                boxes = [likelihood.boxes(page) for page in outputs]
+                truth = [likelihood.true_boxes(page) for page in y]
+                iou = float(likelihood.metrics(outputs, y)["iou"])
+                rows.append([average_precision(boxes, truth), iou])
+            return torch.tensor(rows)
 
         learner.eval()
         return torch.cat(
-            measured(learner, self, precision, n=n, generator=plan.generator())
+            measured(learner, self, scores, n=plan.n, generator=plan.generator())
         )
 
     def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
@@ -192,10 +194,6 @@ class Scenes(TaskDistribution):
 
     def _repr_html_(self) -> str:
         return as_html(self, self.show())
-
-
-def _answers(learner: Learner) -> Callable[[Task], Tensor]:
-    return lambda task: learner.predict(learner.adapt(task.support), task.query.x)
 
 
 def _shown(axes: Any, image: Tensor, title: str) -> None:

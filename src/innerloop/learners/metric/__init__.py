@@ -6,6 +6,7 @@ from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.metric.relation import RelationNet
 from innerloop.learners.metric.siamese import SiameseNet
 from innerloop.learners.metric.siamese_u_net import SiameseUNet
+from innerloop.learners.metric.sliding_protonet import SlidingProtoNet
 from innerloop.learners.metric.triplet import TripletNet
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "RelationNet",
     "SiameseNet",
     "SiameseUNet",
+    "SlidingProtoNet",
     "TripletNet",
 ]

@@ -63,11 +63,12 @@ class SiameseUNet(SymbolLearner):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         found = super().networks(spec, build_args, out_dim)
-        channels, side = spec.x_shape[0], min(WINDOW, *spec.x_shape[1:])
+        channels, *sides = spec.x_shape
+        size = min(WINDOW, sides[0]), min(WINDOW, sides[1])
         filters = build_args.get("filters", cls.filters)
         return {
             **found,
-            "example": WindowEncoder(channels, side, filters),
+            "example": WindowEncoder(channels, size, filters),
             "page": ConditionedUNet(channels, filters, MAPS),
         }
 

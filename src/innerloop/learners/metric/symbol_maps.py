@@ -15,6 +15,7 @@ from innerloop.engine.precision import widened
 MAPS = 5  # mask, and the distances to left, top, right and bottom
 UNIT = 8.0  # pixels in a unit of the raw distances
 SYMBOL, WINDOW = 20, 32  # pixels: the larger side of an example, and around it
+OUTSIDE = -8.0  # the logit of a pixel that no match covers
 THRESHOLD = 0.3  # of the probability of a mask, as Michaelis et al. 2018
 
 
@@ -99,6 +100,45 @@ def boxes_of(maps: Tensor, least: float = THRESHOLD) -> Boxes:
     return _voted(mask, reach, least)
 
 
+def ink_boxes(ink: Tensor) -> Tensor:
+    """The boxes (n, 4) around what is nearer to the lightest pixel than to black in
+    windows (n, height, width), from their middle.
+    """
+    used = ink > 0.5 * ink.amax((-2, -1), keepdim=True)
+    low, high = [], []
+    for axis in (-2, -1):  # columns, then rows
+        lines, size = used.any(axis), ink.shape[-3 - axis]
+        place = torch.arange(size, device=ink.device).to(ink)
+        low.append(torch.where(lines, place, size).amin(-1) - size / 2)
+        high.append(torch.where(lines, place + 1, 0.0).amax(-1) - size / 2)
+    return torch.stack([*low, *high], -1)
+
+
+def painted(logits: Tensor, covers: Tensor, boxes: Tensor) -> Tensor:
+    """Output maps (m, 5, height, width) from the logits (m, t) and boxes (m, t, 4) of
+    matches in m images, and the pixels that each covers (m, t, height, width): a pixel
+    belongs to the best match that covers it.
+    """
+    height, width = covers.shape[-2:]
+    score, match = torch.where(covers, logits[..., None, None], OUTSIDE).max(1)
+    index = match.flatten(1)[..., None].expand(-1, -1, 4)
+    left, top, right, bottom = boxes.gather(1, index).unbind(-1)  # (m, pixels)
+    pixel = torch.arange(height * width, device=logits.device)
+    x, y = pixel % width + 0.5, pixel // width + 0.5
+    reach = torch.stack([x - left, y - top, right - x, bottom - y], 1)
+    raw = (reach.clamp(0.1, 256) / UNIT).expm1().log()
+    return torch.cat([score.flatten(1)[:, None], raw], 1).unflatten(-1, (height, width))
+
+
+def best_places(scores: Tensor, near: int, most: int) -> tuple[Tensor, Tensor]:
+    """The largest of scores (m, height, width) that no score within `near` places
+    exceeds, at most `most`: scores (m, t) and places (m, t), row by row.
+    """
+    wide = F.max_pool2d(scores[:, None], 2 * near + 1, 1, near)[:, 0]
+    peaks = torch.where(scores == wide, scores, -1e6).flatten(1)
+    return peaks.topk(min(most, peaks.shape[1]))  # pyright: ignore[reportReturnType]
+
+
 def _around(mask: Tensor, reach: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """The boxes (n, 4) of the pixels that are chosen, and their probabilities (n,)."""
     row, column = where.nonzero(as_tuple=True)
@@ -126,4 +166,6 @@ def _voted(mask: Tensor, reach: Tensor, least: float) -> Boxes:
         boxes, weights = boxes[left], weights[left]
     if not means:
         return Boxes(reach.new_zeros(0, 4), mask.new_zeros(0))
-    return suppressed(Boxes(torch.stack(means), torch.stack(scores)))
+    found = Boxes(torch.stack(means), torch.stack(scores))
+    kept = suppressed(found)
+    return Boxes(found.boxes[kept], found.scores[kept])
