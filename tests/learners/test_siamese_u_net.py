@@ -21,11 +21,11 @@ def reference(learner: SiameseUNet, shown: Tensor, page: Tensor) -> Tensor:
     """The maps (5, height, width) of a page, from the weights by their names."""
     theta = learner.state_dict()
 
-    def block(x: Tensor, name: str, stride: int = 1) -> Tensor:
+    def block(x: Tensor, name: str, stride: int = 1, least: float = 0) -> Tensor:
         x = F.conv2d(x, theta[f"{name}.conv.weight"], None, stride, 1)
         part = {k: theta[f"{name}.norm.{k}"] for k in ("mean", "var", "weight", "bias")}
         mean, var, scale, shift = (v[None, :, None, None] for v in part.values())
-        return ((x - mean) / (var + 1e-5).sqrt() * scale + shift).clamp(min=0)
+        return ((x - mean) / (var + 1e-5).sqrt() * scale + shift).clamp(min=least)
 
     def cells(x: Tensor) -> Tensor:  # 2 x 2 pixels as channels
         n, c, h, w = x.shape
@@ -37,18 +37,25 @@ def reference(learner: SiameseUNet, shown: Tensor, page: Tensor) -> Tensor:
         fine = block(pixels, f"{name}.fine")
         middle = block(fine, f"{name}.middle", 2)
         coarse = block(middle, f"{name}.coarse.0", 2)
-        coarse = block(block(coarse, f"{name}.coarse.1"), f"{name}.coarse.2")
+        coarse = block(coarse, f"{name}.coarse.1")
+        coarse = block(coarse, f"{name}.coarse.2", least=-math.inf)
         return [pixels, fine, middle, coarse]
 
     def twice(x: Tensor) -> Tensor:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
-    code = down(shown, "example.down")[-1].flatten(1)
-    z = code @ theta["example.code.weight"].T + theta["example.code.bias"]
-    z = z.mean(0)
+    z = down(shown, "example")[-1].mean(0)  # (d, 2, 3)
     pixels, fine, middle, coarse = down(page[None], "page.down")
-    length = coarse.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12)
-    compared = coarse / length * (z / z.norm())[None, :, None, None] * len(z)
+    compared = torch.zeros_like(coarse)
+    for row, column in np.ndindex(*coarse.shape[2:]):
+        patch = torch.zeros_like(z)
+        for i, j in np.ndindex(2, 3):  # the place itself is at (1, 1)
+            y, x = row + i - 1, column + j - 1
+            if 0 <= y < coarse.shape[2] and 0 <= x < coarse.shape[3]:
+                patch[:, i, j] = coarse[0, :, y, x]
+        length = (patch.square().sum() + 1e-6).sqrt()
+        length = length * (z.square().sum() + 1e-6).sqrt()
+        compared[0, :, row, column] = (patch * z).sum((1, 2)) * len(z) / length
     h = block(torch.cat([compared, coarse], 1), "page.compare")
     h = block(torch.cat([twice(h), middle], 1), "page.middle")
     h = block(torch.cat([twice(h), fine, pixels], 1), "page.fine")

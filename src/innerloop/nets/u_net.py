@@ -25,7 +25,7 @@ class Pyramid(nn.Module):
         self.coarse = nn.Sequential(
             ConvBlock(wide, widest, stride=2),
             ConvBlock(widest, widest),
-            ConvBlock(widest, widest),
+            ConvBlock(widest, widest, relu=False),
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -35,15 +35,15 @@ class Pyramid(nn.Module):
         return [pixels, fine, middle, self.coarse(middle)]
 
 
-class ConditionedUNet(nn.Module):
-    """A U-Net whose coarsest features f are compared with a code z, the same in every
-    place: f / |f| * z / |z|, beside f, goes on to the decoder. Their sum over features
-    would be the cosine of f and z.
+class MatchingUNet(nn.Module):
+    """A U-Net whose coarsest features are compared, at every place, with those of an
+    example; the products, feature by feature, go on to the decoder beside the features.
 
-    Images x (n, channels, height, width), with sides that 8 divides, and codes z (n, 4
-    filters), to (n, maps, height, width). Ronneberger, Fischer and Brox 2015, "U-Net:
-    convolutional networks for biomedical image segmentation", arXiv:1505.04597, with
-    two pixels a side in a place at the finest level.
+    Images x (n, channels, height, width), with sides that 8 divides, and the features
+    of examples (n, 4 filters, high, wide), to (n, maps, height, width). Ronneberger,
+    Fischer and Brox 2015, "U-Net: convolutional networks for biomedical image
+    segmentation", arXiv:1505.04597, with two pixels a side in a place at the finest
+    level.
     """
 
     def __init__(self, channels: int, filters: int, maps: int):
@@ -55,28 +55,28 @@ class ConditionedUNet(nn.Module):
         self.fine = ConvBlock(wide + filters + 4 * channels, filters)
         self.out = nn.Conv2d(filters, 4 * maps, 1)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x: Tensor, example: Tensor) -> Tensor:
         pixels, fine, middle, coarse = self.down(x)
-        places = F.normalize(coarse, dim=1) * F.normalize(z, dim=1)[..., None, None]
-        h = self.compare(torch.cat([places * coarse.shape[1], coarse], 1))
+        h = self.compare(torch.cat([correlated(coarse, example), coarse], 1))
         h = self.middle(torch.cat([_doubled(h), middle], 1))
         h = self.fine(torch.cat([_doubled(h), fine, pixels], 1))
         return F.pixel_shuffle(self.out(h), 2)
 
 
-class WindowEncoder(nn.Module):
-    """Images (n, channels, *size), with sides that 8 divides, to codes (n, 4
-    filters).
+def correlated(features: Tensor, example: Tensor) -> Tensor:
+    """The correlation of features (n, d, height, width) with the features of examples
+    (n, d, high, wide) around every place, feature by feature (n, d, height, width):
+    their mean over features is the cosine of both.
     """
-
-    def __init__(self, channels: int, size: tuple[int, int], filters: int):
-        super().__init__()
-        self.down = Pyramid(channels, filters)
-        places = (size[0] // STRIDE) * (size[1] // STRIDE)
-        self.code = nn.Linear(4 * filters * places, 4 * filters)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.code(self.down(x)[-1].flatten(1))
+    d, height, width = features.shape[1:]
+    high, wide = example.shape[2:]
+    around = (wide // 2, (wide - 1) // 2, high // 2, (high - 1) // 2)
+    patches = F.unfold(F.pad(features, around), (high, wide)).unflatten(1, (d, -1))
+    products = (patches * example.flatten(2)[..., None]).sum(2)  # (n, d, places)
+    lengths = (patches.square().sum((1, 2)) + 1e-6).sqrt()  # (n, places)
+    own = (example.square().sum((1, 2, 3)) + 1e-6).sqrt()
+    cosines = d * products / (lengths * own[:, None])[:, None]
+    return cosines.unflatten(-1, (height, width))
 
 
 def _doubled(x: Tensor) -> Tensor:

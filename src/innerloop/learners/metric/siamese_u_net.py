@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from innerloop.core.likelihood import Likelihood, Metrics
@@ -13,29 +14,35 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.options import Count
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.symbol_learner import SymbolLearner, window
-from innerloop.learners.metric.symbol_maps import MAPS, WINDOW, SymbolMaps
-from innerloop.nets.u_net import ConditionedUNet, WindowEncoder
+from innerloop.learners.metric.symbol_maps import MAPS, SymbolMaps
+from innerloop.nets.u_net import MatchingUNet, Pyramid
+
+# raw maps of an untrained network: a probability of 1 %, and distances of 10 pixels
+PRIOR = (-4.6, 1.0, 1.0, 1.0, 1.0)
 
 
 class SiameseUNet(SymbolLearner):
-    """Siamese U-Net: finds a symbol in images by comparing its code with every place.
+    """Siamese U-Net: finds a symbol in images by comparing it with every place.
 
-    maps(x) = decoder(f(x) / |f(x)| * z / |z|, f(x)), z the mean of e over the examples
+    maps(x) = decoder(f(x) * z, f(x)), f(x) * z the correlation of features, normalized,
+    z the mean of e over the examples
 
     Reference: Michaelis, Bethge and Ecker 2018, "One-shot segmentation in clutter",
-    arXiv:1803.09597, section 4.1. Here features and code are multiplied feature by
-    feature before the decoder sums them up, as in Fan, Zhuo, Tang and Tai 2020,
-    "Few-shot object detection with attention-RPN and multi-relation detector",
-    arXiv:1908.01998, eq. (1); the network is smaller, with batch normalization instead
-    of layer normalization; and beside the mask it predicts the box of the symbol from
-    each of its pixels, as in Tian, Shen, Chen and He 2019, "FCOS: fully convolutional
-    one-stage object detection", arXiv:1904.01355.
+    arXiv:1803.09597, section 4.1. Here z keeps its 4x4 places, as in Bertinetto,
+    Valmadre, Henriques, Vedaldi and Torr 2016, "Fully-convolutional Siamese networks
+    for object tracking", arXiv:1606.09549, eq. (1), and features are correlated one by
+    one before the decoder sums them up, as in Fan, Zhuo, Tang and Tai 2020, "Few-shot
+    object detection with attention-RPN and multi-relation detector", arXiv:1908.01998,
+    eq. (1). e starts with the weights of f. The network is smaller, with batch
+    normalization instead of layer normalization, and beside the mask it predicts the
+    box of the symbol from each of its pixels, as in Tian, Shen, Chen and He 2019,
+    "FCOS: fully convolutional one-stage object detection", arXiv:1904.01355.
 
-    State: the code of the symbol (4 filters,).
+    State: the features of the symbol (4 filters, 4, 4).
 
     Args:
-        example: the network e, from the middle of an example to its code.
-        page: the networks f and decoder, from images and codes to maps.
+        example: the network e, from the middle of an example to its features.
+        page: the networks f and decoder, from images and features to maps.
         filters: filters at the finest level of both; twice and four times as many at
             the coarser ones.
     """
@@ -63,25 +70,25 @@ class SiameseUNet(SymbolLearner):
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
         found = super().networks(spec, build_args, out_dim)
-        channels, *sides = spec.x_shape
-        size = min(WINDOW, sides[0]), min(WINDOW, sides[1])
         filters = build_args.get("filters", cls.filters)
-        return {
-            **found,
-            "example": WindowEncoder(channels, size, filters),
-            "page": ConditionedUNet(channels, filters, MAPS),
-        }
+        page = MatchingUNet(spec.x_shape[0], filters, MAPS)
+        example = Pyramid(spec.x_shape[0], filters)
+        example.load_state_dict(page.down.state_dict())
+        with torch.no_grad():  # few pixels are a symbol's; sides of about 20 pixels
+            page.out.bias.copy_(torch.tensor(PRIOR).repeat_interleave(4))
+        return {**found, "example": example, "page": page}
 
     def adapt(self, support: Examples) -> Tensor:
-        return self.example(window(support.x)).mean(0)  # (4 filters,)
+        return self.example(window(support.x))[-1].mean(0)  # (4 filters, 4, 4)
 
     def maps(self, state: Tensor, x: Tensor) -> Tensor:
-        return self.page(x, state.expand(len(x), -1))  # (m, 5, height, width)
+        return self.page(x, state.expand(len(x), -1, -1, -1))  # (m, 5, height, width)
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         n, m = tasks.query.x.shape[:2]
         crops = window(tasks.support.x)  # (n, shots, channels, side, side)
-        z = self.example(crops.flatten(0, 1)).unflatten(0, crops.shape[:2]).mean(1)
+        features = self.example(crops.flatten(0, 1))[-1]
+        z = features.unflatten(0, crops.shape[:2]).mean(1)
         maps = self.page(tasks.query.x.flatten(0, 1), z.repeat_interleave(m, 0))
         outputs = maps.reshape(n, m, -1)
         losses, metrics = self.mapped(self._scored, outputs, tasks.query.y)
