@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from innerloop import finding
+from innerloop.core.task import TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.finding import Finder, Occurrence, drawn, example, find, table
-from tests.cli.conftest import cli, fails, proto_run
+from innerloop.learners.metric import ProtoNet
+from tests.cli.conftest import cli, fails
 
-__all__ = ["fails", "proto_run"]  # fixtures
+__all__ = ["fails"]  # a fixture
 
 PLACES = ((60, 50), (300, 90), (120, 240), (420, 300))
 SIDE = 40
@@ -114,9 +117,11 @@ def test_bad_examples_are_refused() -> None:
         find(Image.new("L", (9000, 6000), 255), {"a": [arrow(side=8)]}, smallest=0.1)
 
 
-def test_a_run_of_classes_is_refused(proto_run: Path) -> None:
+def test_a_run_of_classes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = ProtoNet.build(TaskSpec("classes", (1, 28, 28), 5))
+    monkeypatch.setattr(finding, "load", lambda run: learner)
     with pytest.raises(InnerloopError, match="a run of ProtoNet, which does not find"):
-        Finder({"arrow": [arrow()]}, proto_run)
+        Finder({"arrow": [arrow()]}, "runs/x")
 
 
 def test_boxes_are_drawn_and_written() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from innerloop.core.likelihood import Likelihood
 from innerloop.core.task import Examples, TaskSpec
+from innerloop.engine.mapping import loops_on_cpu
 from innerloop.engine.options import Count
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.metric.symbol_learner import SymbolLearner, window
@@ -26,6 +27,7 @@ from innerloop.nets.registry import encoder
 
 INPUT = 28  # pixels a side that the encoder reads
 RATIO = 1.35  # of the sizes of windows
+ONCE = 2048  # windows that are encoded at once
 MARGIN = 1.12  # of a window around a symbol, as images of characters have
 
 
@@ -85,8 +87,8 @@ class SlidingProtoNet(SymbolLearner):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Images (n, channels, side, side) of any size as features (n, d)."""
-        size = (INPUT, INPUT)
-        return self.encoder(F.interpolate(x, size, mode="bilinear"))
+        x = F.interpolate(x, (INPUT, INPUT), mode="bilinear")
+        return torch.cat([self.encoder(part) for part in x.split(ONCE)])
 
     def adapt(self, support: Examples) -> tuple[Tensor, Tensor]:
         crops = window(support.x, round(MARGIN * SYMBOL))
@@ -127,3 +129,8 @@ def inked(boxes: Tensor, x: Tensor) -> Tensor:
     y = (torch.arange(x.shape[-2], device=x.device) + 0.5)[:, None]
     inside = (at > left) & (at < right) & (y > top) & (y < bottom)
     return inside & (ink > 0.4 * ink.amax((-2, -1), keepdim=True))
+
+
+@loops_on_cpu.register
+def _(learner: SlidingProtoNet) -> bool:
+    return True  # all windows of all tasks at once would take gigabytes

@@ -26,6 +26,7 @@ class SymbolLearner(Learner):
     kinds = ("maps",)
     home = "pages"
     named_networks = ()
+    low_precision = False
 
     @abstractmethod
     def maps(self, state: State, x: Tensor) -> Tensor:
