@@ -25,7 +25,7 @@ from innerloop.engine.progress import report_progress
 from innerloop.evaluation.template_matching import TemplateMatching
 from innerloop.experiment import load
 from innerloop.learners.metric.symbol_learner import SymbolLearner
-from innerloop.learners.metric.symbol_maps import MAPS, SYMBOL, WINDOW, boxes_of
+from innerloop.learners.metric.symbol_maps import MAPS, SYMBOL, WINDOW
 from innerloop.readers.files import harmless
 from innerloop.readers.image import ImageReader
 
@@ -161,10 +161,8 @@ class Finder:
         ink = page_ink(page, (width, height), side)
         boxes, scores = [torch.zeros(0, 4)], [torch.zeros(0)]
         for x, y, tile in _tiles(ink):
-            maps = self.learner.maps(
-                state, tile.expand(1, self.channels, -1, -1).contiguous()
-            )
-            found = boxes_of(maps[0])
+            images = tile.expand(1, self.channels, -1, -1).contiguous()
+            found = self.learner.boxes(state, images)[0]
             middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
             core = ((middle >= EDGE) & (middle < TILE - EDGE)).all(1)
             boxes.append(found.boxes[core] + torch.tensor([x, y, x, y]) - EDGE)

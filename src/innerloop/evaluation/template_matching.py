@@ -12,9 +12,11 @@ from torch import Tensor
 
 from innerloop.core.likelihood import Likelihood
 from innerloop.core.task import Examples
+from innerloop.engine.boxes import Boxes, suppressed
 from innerloop.engine.options import Count, NonNegative, Range
 from innerloop.learners.metric.symbol_learner import SymbolLearner, window
 from innerloop.learners.metric.symbol_maps import (
+    THRESHOLD,
     SymbolMaps,
     best_places,
     ink_boxes,
@@ -56,8 +58,8 @@ class TemplateMatching(SymbolLearner):
     """
 
     _: KW_ONLY
-    angles: Count = 5
-    most_degrees: NonNegative = 14.0
+    angles: Count = 3
+    most_degrees: NonNegative = 12.0
     sizes: Count = 5
     largest: Annotated[float, Range(1)] = 1.35
     matches: Count = 64
@@ -107,12 +109,34 @@ class TemplateMatching(SymbolLearner):
         sure = (own > FAINT) & (variance > FAINT)
         return torch.where(sure, common / (own * variance + 1e-12).sqrt(), 0.0)
 
-    def maps(self, state: Templates, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
+    def _matched(
+        self, state: Templates, x: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The matches in images: their logits and templates (m, t), and row and column
+        of their middle (m, t).
+        """
         best, which = self.correlations(state, x).max(1)  # (m, height, width)
         r, place = best_places(best, 3, self.matches)  # (m, t)
         k = which.flatten(1).gather(1, place)
-        row, column = place // width, place % width
+        width = x.shape[-1]
+        return CERTAINTY * (r - EVEN), k, place // width, place % width
+
+    def boxes(self, state: Templates, x: Tensor) -> list[Boxes]:
+        logits, k, row, column = self._matched(state, x)
+        middle = torch.stack([column, row, column, row], -1).to(x)
+        found = []
+        for boxes, scores in zip(
+            state.boxes[k] + middle, logits.sigmoid(), strict=True
+        ):
+            sure = scores > THRESHOLD
+            some = Boxes(boxes[sure], scores[sure])
+            kept = suppressed(some)
+            found.append(Boxes(some.boxes[kept], some.scores[kept]))
+        return found
+
+    def maps(self, state: Templates, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        logits, k, row, column = self._matched(state, x)
         high, wide = state.values.shape[1:]
         # where pixels lie in the template of a match
         y = torch.arange(height, device=x.device) - row[..., None] + high // 2
@@ -127,7 +151,7 @@ class TemplateMatching(SymbolLearner):
         ink = glyphs.gather(2, index.flatten(2)).unflatten(-1, (height, width))
         covers = inside & (ink > 0.5 * glyphs.amax(-1)[..., None, None])
         middle = torch.stack([column, row, column, row], -1).to(x)
-        return painted(CERTAINTY * (r - EVEN), covers, state.boxes[k] + middle)
+        return painted(logits, covers, state.boxes[k] + middle)
 
 
 def correlated(x: Tensor, filters: Tensor) -> Tensor:

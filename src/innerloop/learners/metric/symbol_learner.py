@@ -11,8 +11,9 @@ from torch import Tensor
 from innerloop.core.learner import Learner, State
 from innerloop.core.likelihood import Likelihood
 from innerloop.core.task import TaskSpec
+from innerloop.engine.boxes import Boxes
 from innerloop.engine.errors import InnerloopError
-from innerloop.learners.metric.symbol_maps import MAPS, WINDOW, SymbolMaps
+from innerloop.learners.metric.symbol_maps import MAPS, WINDOW, SymbolMaps, boxes_of
 from innerloop.nets.u_net import STRIDE
 
 
@@ -36,6 +37,10 @@ class SymbolLearner(Learner):
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         return self.maps(state, x).flatten(1)
+
+    def boxes(self, state: State, x: Tensor) -> list[Boxes]:
+        """The boxes of the symbol in each of images x (m, channels, height, width)."""
+        return [boxes_of(maps) for maps in self.maps(state, x)]
 
     @classmethod
     def specs(cls) -> tuple[TaskSpec, ...]:
