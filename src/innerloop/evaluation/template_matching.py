@@ -13,7 +13,7 @@ from torch import Tensor
 from innerloop.core.likelihood import Likelihood
 from innerloop.core.task import Examples
 from innerloop.engine.boxes import Boxes, suppressed
-from innerloop.engine.options import Count, NonNegative, Range
+from innerloop.engine.options import Count, Fraction, NonNegative, Range
 from innerloop.learners.metric.symbol_learner import SymbolLearner, window
 from innerloop.learners.metric.symbol_maps import (
     THRESHOLD,
@@ -24,7 +24,6 @@ from innerloop.learners.metric.symbol_maps import (
 )
 
 CERTAINTY = 12.0  # how fast the logit of a match rises with its correlation
-EVEN = 0.65  # the correlation at which a match is as likely as not
 FAINT = 2e-3  # a smaller variance counts as an empty place
 
 
@@ -54,6 +53,7 @@ class TemplateMatching(SymbolLearner):
         most_degrees: the largest turn to either side.
         sizes: how many scales are tried.
         largest: the largest scale; the smallest is its inverse.
+        even: the correlation at which a match is as likely as not.
         matches: most places in an image.
     """
 
@@ -62,6 +62,7 @@ class TemplateMatching(SymbolLearner):
     most_degrees: NonNegative = 12.0
     sizes: Count = 5
     largest: Annotated[float, Range(1)] = 1.35
+    even: Fraction = 0.65
     matches: Count = 64
     likelihood: Likelihood = SymbolMaps()
 
@@ -119,7 +120,7 @@ class TemplateMatching(SymbolLearner):
         r, place = best_places(best, 3, self.matches)  # (m, t)
         k = which.flatten(1).gather(1, place)
         width = x.shape[-1]
-        return CERTAINTY * (r - EVEN), k, place // width, place % width
+        return CERTAINTY * (r - self.even), k, place // width, place % width
 
     def boxes(self, state: Templates, x: Tensor) -> list[Boxes]:
         logits, k, row, column = self._matched(state, x)

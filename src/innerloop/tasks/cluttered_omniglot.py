@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,13 @@ class Cluttered(Scenes):
     """
 
     channels = 3
+    matching: ClassVar[dict[str, Any]] = {
+        "angles": 5,
+        "most_degrees": 20.0,
+        "sizes": 7,
+        "largest": 2.0,
+        "even": 0.45,
+    }
 
     def __init__(self, bank: ClassBank, characters: int):
         super().__init__()

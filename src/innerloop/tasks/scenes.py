@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +110,9 @@ class Scenes(TaskDistribution):
     """
 
     prefetch = True
-    channels: int = 1
+    channels: ClassVar[int] = 1
+    # options of template matching, the baseline
+    matching: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         self.spec = TaskSpec("maps", (self.channels, SIDE, SIDE), MAPS * SIDE**2)
@@ -122,7 +124,10 @@ class Scenes(TaskDistribution):
         """The average precision of boxes and the intersection over union of masks,
         beside those of template matching.
         """
-        matching, few = TemplateMatching.build(self.spec), min(plan.n, BASELINE_TASKS)
+        matching, few = (
+            TemplateMatching.build(self.spec, **self.matching),
+            min(plan.n, BASELINE_TASKS),
+        )
         methods = {
             type(learner).__name__: (learner, plan),
             "template matching": (matching, replace(plan, n=few)),
