@@ -50,16 +50,16 @@ def main(folder: Path) -> None:
     ink = Image.new("L", SIZE, 0)
     pen = ImageDraw.Draw(ink)
     for _ in range(16):  # pipes and walls
-        x, y = rng.integers(60, SIZE[0] - 60), rng.integers(60, SIZE[1] - 60)
+        x, y = (int(rng.integers(60, side - 60)) for side in SIZE)
         length = int(rng.integers(200, 700))
         end = (x + length, y) if rng.random() < 0.5 else (x, y + length)
-        pen.line((x, y, *map(int, end)), fill=150, width=int(rng.integers(2, 5)))
+        pen.line((x, y, *end), fill=150, width=int(rng.integers(2, 5)))
     names = ("lamp", "valve", "socket", "motor", "heater")
     for row in range(6):
         for column in range(9):
             name = names[int(rng.integers(len(names)))]
-            place = 40 + column * 160, 40 + row * 158
-            place = tuple(int(p + rng.integers(0, 60)) for p in place)
+            left, top = (int(rng.integers(0, 60)) for _ in range(2))
+            place = 40 + column * 160 + left, 40 + row * 158 + top
             text = f"{name[0].upper()}{rng.integers(10, 99)}"
             pen.text((place[0] + 80, place[1] + 50), text, 190, font_size=22)
             side = round(SIDE * 2 ** rng.uniform(-0.4, 0.4))

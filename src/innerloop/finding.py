@@ -28,6 +28,7 @@ from innerloop.learners.metric.symbol_learner import SymbolLearner
 from innerloop.learners.metric.symbol_maps import MAPS, SYMBOL, WINDOW
 from innerloop.readers.files import harmless
 from innerloop.readers.image import ImageReader
+from innerloop.readers.sources import File
 
 READER = ImageReader(channels=1)
 TILE, EDGE = 256, 48  # pixels of a page that are searched at once, and overlap
@@ -35,7 +36,7 @@ SMALLEST = 6  # pixels: the larger side of an example
 MOST_PIXELS = 40_000_000  # of a page, as it is searched
 COVERED = 2.0  # the ratio of sizes that learners find at one scale of the page
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
-Picture = Path | str | Image.Image
+Picture = File | str | Image.Image
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,13 @@ def _trained(run: Path | str) -> SymbolLearner:
 
 def _opened(picture: Picture) -> Image.Image:
     """A picture in gray, as the camera was held."""
+    return _read(picture, READER)
+
+
+def _read(picture: Picture, reader: ImageReader) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return READER.flat(picture)
-    return READER.whole(Path(picture))
+        return reader.flat(picture)
+    return reader.whole(Path(picture) if isinstance(picture, str) else picture)
 
 
 def _gray(picture: Image.Image) -> Tensor:
@@ -252,9 +257,8 @@ def page_ink(page: Image.Image, size: tuple[int, int], side: float) -> Tensor:
     """
     # the paper is the median of some symbols' surroundings
     coarse = max(1.0, side / 5)
-    small = page.resize(
-        tuple(max(1, round(s / coarse)) for s in page.size), Image.Resampling.BOX
-    )
+    width, height = (max(1, round(s / coarse)) for s in page.size)
+    small = page.resize((width, height), Image.Resampling.BOX)
     paper = small.filter(ImageFilter.MedianFilter(15)).resize(
         size, Image.Resampling.BILINEAR
     )
@@ -320,8 +324,7 @@ def table(pages: Sequence[str], found: Sequence[Sequence[Occurrence]]) -> str:
 
 def drawn(page: Picture, found: Sequence[Occurrence]) -> Image.Image:
     """The page in color with the boxes, each symbol in a color of its own."""
-    picture = page if isinstance(page, Image.Image) else ImageReader().whole(Path(page))
-    picture = ImageReader().flat(picture).copy()
+    picture = _read(page, ImageReader()).copy()
     pen = ImageDraw.Draw(picture)
     width = max(1, round(max(picture.size) / 500))
     names = sorted({occurrence.name for occurrence in found})

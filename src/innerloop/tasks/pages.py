@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -214,9 +215,6 @@ def pages(
         queries: pages of a task; the first has the character, others may not.
         of: source of the characters.
     """
-    source = strokes if of == "strokes" else omniglot
-    extra = {} if of == "strokes" else {"holdout": True}
-    characters = source(
-        split, ways=WAYS, shots=shots, queries=DRAWINGS, groups=2, **extra
-    )
+    source = strokes if of == "strokes" else partial(omniglot, holdout=True)
+    characters = source(split, ways=WAYS, shots=shots, queries=DRAWINGS, groups=2)
     return Pages(characters, split != "train", queries)

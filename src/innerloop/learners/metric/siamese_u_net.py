@@ -72,10 +72,9 @@ class SiameseUNet(SymbolLearner):
         found = super().networks(spec, build_args, out_dim)
         filters = build_args.get("filters", cls.filters)
         page = MatchingUNet(spec.x_shape[0], filters, MAPS)
+        page.out.bias = nn.Parameter(torch.tensor(PRIOR).repeat_interleave(4))
         example = Pyramid(spec.x_shape[0], filters)
         example.load_state_dict(page.down.state_dict())
-        with torch.no_grad():  # few pixels are a symbol's; sides of about 20 pixels
-            page.out.bias.copy_(torch.tensor(PRIOR).repeat_interleave(4))
         return {**found, "example": example, "page": page}
 
     def adapt(self, support: Examples) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from innerloop.core.learner import Learner, State
-from innerloop.core.likelihood import Likelihood
 from innerloop.core.task import TaskSpec
 from innerloop.engine.boxes import Boxes
 from innerloop.engine.errors import InnerloopError
@@ -21,8 +20,6 @@ class SymbolLearner(Learner):
     """A learner that finds a symbol in images of any size, from examples that show it
     in the middle of an image; see `SymbolMaps`.
     """
-
-    likelihood: Likelihood = SymbolMaps()
 
     kinds = ("maps",)
     home = "pages"
