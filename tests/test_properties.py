@@ -23,6 +23,7 @@ SPECS = {
     "texts": TaskSpec("classes", (5,), 3, vocabulary=12),
     "bits": TaskSpec("bits", (3,), 2),
     "sequences": TaskSpec("bits", (3,), 2, ordered=True),
+    "maps": TaskSpec("maps", (1, 16, 16), 5 * 16 * 16),
 }
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
@@ -54,6 +55,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],
     "esmaml": [{}, {"inner_rule": "hill-climbing", "inner_steps": 2}],
     "finetune": [{}, {"head": "cosine"}, {"adapted": "last"}, {"adapted": "all"}],
+    "siameseunet": [{"filters": 4}],
+    "slidingprotonet": [{"encoder": "mlp", "sizes": 2, "stride": 8}],
     "activelearner": [{"labels": 3}, {"labels": 3, "strategy": "margin"}],
     "oml": [{"inner_lr": 0.5}],
     "pearl": [{}, {"latent": 0}],
@@ -73,8 +76,9 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
 
 READS = {name: [*SPECS] for name in ("protonet", "maml", "finetune", "pmf")} | {
     "prompttuning": ["texts"],
-    "": [s for s in SPECS if s != "texts"],
+    "": [s for s in SPECS if s not in ("texts", "maps")],
 }
+READS |= {name: ["maps"] for name in ("siameseunet", "slidingprotonet")}
 READS |= {"robustfill": [], "deepcoder": []}  # on tasks of their own, in tests/learners
 
 

@@ -131,7 +131,7 @@ def given_nets() -> list[object]:
             f.name
             for f in cls.fields()
             if f.name in ("encoder", "net", "relation", "base")
-            and name != "PromptTuning"
+            and name not in ("PromptTuning", "SlidingProtoNet")
         ):
             for spec, shape in (("vectors", (4,)), ("images", (1, 8, 8))):
                 cases.append(

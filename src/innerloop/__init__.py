@@ -62,6 +62,8 @@ _HOMES = {
         "ProtoNet",
         "RelationNet",
         "SiameseNet",
+        "SiameseUNet",
+        "SlidingProtoNet",
         "TripletNet",
     ),
     "innerloop.learners.neural_processes": ("ANP", "CNP", "NP", "EncoderDecoder"),
@@ -94,6 +96,7 @@ _HOMES = {
     "innerloop.experiment": ("Experiment", "load"),
     "innerloop.optimizer": ("LearnedOptimizer",),
     "innerloop.registry": ("register",),
+    "innerloop.finding": ("find",),
     "innerloop.synthesis": ("synthesize",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

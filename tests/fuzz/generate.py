@@ -31,7 +31,7 @@ from tests.fuzz.values import JSON, NAMES, NUMBERS, TEXTS
 
 # sources that download data, or take seconds to set up
 LARGE = (
-    *("omniglot", "cifar-fs", "fc100", "emoji"),
+    *("omniglot", "cluttered-omniglot", "pages", "cifar-fs", "fc100", "emoji"),
     *("clinc", "cloze", "tox21", "pools", "completion", "xor"),
     *("mlp-omniglot", "mlp-digits", "half-cheetah", "string-programs"),
     "gym",
@@ -226,6 +226,11 @@ def _data(made: Case, base: Path, rng: Random) -> None:
         made.words = ["synthesize", "--examples", str(bad), "--seconds", "0.02"]
         made.words += ["--out", out] if rng.random() < 0.7 else []
         return
+    if kind == "pictures" and use > 0.9:
+        sides = [str(bad), str(rng.choice((good, bad)))]
+        rng.shuffle(sides)
+        made.words = ["find", "--example", sides[0], "--in", sides[1], "--out", out]
+        return
     run = _copy(of.get(kind, kind), base, made, rng)
     if kind != "molecules" and use < 0.6:
         flag = "--root" if kind == "pictures" else "--file"
@@ -377,6 +382,10 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
     if command == "demo":  # it trains where nothing is wrong
         words = ["demo", "--out", out, "--scale", rng.choice(("0", "nan", "-1", "x"))]
         return [*words, "--seed", rng.choice(NUMBERS)]
+    if command == "find":
+        crops, sizes = str(data / "pictures"), ("0.5", "0", "-1", "20", "nan", "x")
+        words = ["find", "--example", crops, "--in", crops, "--out", out]
+        return [*words, "--smallest", rng.choice(sizes)]
     if command == "synthesize":
         words = ["synthesize", "--examples", str(data / "programs.csv"), "--out", out]
         return [*words, "--seconds", rng.choice(("0.01", "0", "-1", "nan", "x"))]

@@ -261,6 +261,17 @@ def _synthesized(case: Case, result: Result) -> None:
         assert len({len(row) for row in table}) == 1, "ragged rows"
 
 
+def _found(case: Case, result: Result) -> None:
+    file = _file(case, "--out")
+    if file is not None:
+        table = list(csv.reader(io.StringIO(file.read_text("utf-8"), newline="")))
+        assert table[0][-1] == "score"
+        for row in table[1:]:
+            left, top, right, bottom = map(int, row[2:6])
+            assert left < right
+            assert top < bottom
+
+
 def _listed(case: Case, result: Result) -> None:
     assert result.out.strip()
     if "--json" in case.words:
@@ -284,6 +295,7 @@ RESULTS = {
     "select": _selected,
     "generate": _generated,
     "synthesize": _synthesized,
+    "find": _found,
     "list": _listed,
     "papers": _papers,
     "cite": _cited,

@@ -31,6 +31,7 @@ COMMANDS = {
     "advise": "find out what suits your own classes best",
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",
+    "find": "find every occurrence of a symbol on a page",
     "synthesize": "infer the program that fills a column of a table",
     "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",

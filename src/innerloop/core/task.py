@@ -6,7 +6,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Task(NamedTuple):
         ]
 
 
-Kind = Literal["classes", "reals", "bits", "programs"]
+Kind = Literal["classes", "reals", "bits", "programs", "maps"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class TaskSpec:
 
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
-            (independent zeros and ones) or "programs" (the outputs of a program, and
-            the program).
+            (independent zeros and ones), "programs" (the outputs of a program, and
+            the program) or "maps" (values for every pixel of an image).
         x_shape: shape of one input, `(channels, height, width)` for images,
             `(features,)` for vectors.
         y_dim: number of ways for classes, of values for the other kinds.
@@ -99,9 +99,9 @@ class TaskSpec:
     items: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classes", "reals", "bits", "programs"):
+        if self.kind not in get_args(Kind):
             raise InnerloopError(
-                'TaskSpec.kind must be "classes", "reals", "bits" or "programs"; got '
+                f"TaskSpec.kind must be one of {', '.join(get_args(Kind))}; got "
                 f"{self.kind!r}"
             )
         try:

@@ -248,6 +248,22 @@ class ImageReader(Reader):
             raise InnerloopError(f"cannot read {name} as an image: {why}")
         return image
 
+    def whole(self, file: File | IO[bytes]) -> Image.Image:
+        """The image in a file at its own size, in gray or color.
+
+        Raises InnerloopError where it cannot be read.
+        """
+        try:
+            with _quiet(), _opened(file) as image:
+                return self.flat(image)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise whatever they like
+            name = shown(file) if isinstance(file, Path) else "the file"
+            raise InnerloopError(
+                f"cannot read {name} as an image: {_reason(error)}"
+            ) from error
+
     def _try_file(self, file: File | IO[bytes]) -> tuple[Tensor | None, str]:
         """The image, or None and the reason why it cannot be read."""
         try:
@@ -258,9 +274,9 @@ class ImageReader(Reader):
         except Exception as error:  # decoders raise whatever they like
             return None, _reason(error)
 
-    def decode(self, image: Image.Image) -> Tensor:
-        """A Pillow image as bytes (channels, height, width). Transparent parts become
-        white; a photo is turned as its EXIF data say.
+    def flat(self, image: Image.Image) -> Image.Image:
+        """A Pillow image with 8 bits in gray or color. Transparent parts become white;
+        a photo is turned as its EXIF data say.
         """
         image, kind = _upright(image), image.format
         if image.mode[0] in _DEEP_MODES:
@@ -273,7 +289,11 @@ class ImageReader(Reader):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         if image.mode not in ("1", "L", "P", "RGB"):
             image = image.convert("RGB")
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        return image.convert("L" if self.channels == 1 else "RGB")
+
+    def decode(self, image: Image.Image) -> Tensor:
+        """A Pillow image as bytes (channels, height, width), see `flat`."""
+        image = self.flat(image)
         if self.dark_background and _light_border(np.asarray(image)):
             image = ImageOps.invert(image)
         height, width = self.size

@@ -12,6 +12,7 @@ from innerloop.tasks.algorithmic import associative_recall, copy, repeat_copy
 from innerloop.tasks.arrays import arrays
 from innerloop.tasks.assay_table import molecules
 from innerloop.tasks.cifar import cifar_fs, fc100
+from innerloop.tasks.cluttered_omniglot import cluttered_omniglot
 from innerloop.tasks.completion import completion
 from innerloop.tasks.emoji import emoji
 from innerloop.tasks.episodes import ClassBank, Episodes
@@ -21,6 +22,7 @@ from innerloop.tasks.gp_curves import gp_curves
 from innerloop.tasks.molecules import tox21
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.optimizees import mlp_digits, mlp_omniglot, quadratics
+from innerloop.tasks.pages import pages
 from innerloop.tasks.pools import pools
 from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.ratings import ratings
@@ -50,6 +52,8 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "gp-curves": gp_curves,
     "completion": completion,
     "ratings": ratings,
+    "pages": pages,
+    "cluttered-omniglot": cluttered_omniglot,
     "pools": pools,
     "xor": xor,
     "string-programs": string_programs,
@@ -71,6 +75,7 @@ __all__ = [
     "cifar_fs",
     "clinc",
     "cloze",
+    "cluttered_omniglot",
     "completion",
     "copy",
     "emoji",
@@ -82,6 +87,7 @@ __all__ = [
     "mlp_omniglot",
     "molecules",
     "omniglot",
+    "pages",
     "pools",
     "quadratics",
     "ratings",

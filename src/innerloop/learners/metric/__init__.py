@@ -5,6 +5,8 @@ from innerloop.learners.metric.matching import MatchingNet
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.metric.relation import RelationNet
 from innerloop.learners.metric.siamese import SiameseNet
+from innerloop.learners.metric.siamese_u_net import SiameseUNet
+from innerloop.learners.metric.sliding_protonet import SlidingProtoNet
 from innerloop.learners.metric.triplet import TripletNet
 
 __all__ = [
@@ -13,5 +15,7 @@ __all__ = [
     "ProtoNet",
     "RelationNet",
     "SiameseNet",
+    "SiameseUNet",
+    "SlidingProtoNet",
     "TripletNet",
 ]
