@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "estimators": {*THEORY, *USE},
     "optimizer": {*THEORY, *USE},
     "synthesis": {*THEORY, *USE},
+    "translation": {*THEORY, *USE},
     "labeling": {*THEORY, *USE, "estimators"},
     "advice": {*THEORY, *USE},
     "common_tasks": USE,
@@ -62,7 +63,7 @@ MAY_IMPORT = {
     "cli": {
         *USE,
         *("advice", "common_tasks", "estimators", "labeling", "report", "synthesis"),
-        *("exporting", "studies", "sweep", "testing", "web"),
+        *("translation", "exporting", "studies", "sweep", "testing", "web"),
     },
     "__main__": {"cli"},
     "__init__": set(),

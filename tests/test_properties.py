@@ -23,6 +23,7 @@ SPECS = {
     "texts": TaskSpec("classes", (5,), 3, vocabulary=12),
     "bits": TaskSpec("bits", (3,), 2),
     "sequences": TaskSpec("bits", (3,), 2, ordered=True),
+    "tokens": TaskSpec("tokens", (3,), 4, vocabulary=7),
 }
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
@@ -49,6 +50,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"inner_steps": 3, "rule": "mlp", "minibatch": 2},
         {"inner_steps": 3, "rule": "star", "first_order": False},
     ],
+    "mlc": [{"width": 16, "heads": 2, "decoder_layers": 2}],
+    "metaseq2seq": [{"width": 12}, {"width": 12, "layers": 2, "memory": False}],
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],

@@ -49,11 +49,13 @@ _HOMES = {
         "CAML",
         "LSTM",
         "MANN",
+        "MLC",
         "NEAT",
         "NTM",
         "RL2",
         "InContext",
         "MetaNet",
+        "MetaSeq2Seq",
     ),
     "innerloop.learners.metric": (
         "CentreLossNet",
@@ -93,6 +95,7 @@ _HOMES = {
     "innerloop.optimizer": ("LearnedOptimizer",),
     "innerloop.registry": ("register",),
     "innerloop.synthesis": ("synthesize",),
+    "innerloop.translation": ("translate",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

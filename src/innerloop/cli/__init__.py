@@ -32,6 +32,7 @@ COMMANDS = {
     "select": "choose which images to label next",
     "generate": "generate new images of new classes",
     "synthesize": "infer the program that fills a column of a table",
+    "translate": "translate into a language of which a few pairs are given",
     "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",
     "cite": "print the reference of a method as BibTeX",

@@ -69,7 +69,8 @@ class Task(NamedTuple):
         ]
 
 
-Kind = Literal["classes", "reals", "bits", "programs"]
+KINDS = ("classes", "reals", "bits", "programs", "tokens")
+Kind = Literal["classes", "reals", "bits", "programs", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class TaskSpec:
 
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
-            (independent zeros and ones) or "programs" (the outputs of a program, and
-            the program).
+            (independent zeros and ones), "programs" (the outputs of a program, and
+            the program) or "tokens" (rows of token numbers, 0 after their end).
         x_shape: shape of one input, `(channels, height, width)` for images,
             `(features,)` for vectors.
         y_dim: number of ways for classes, of values for the other kinds.
@@ -96,10 +97,9 @@ class TaskSpec:
     vocabulary: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classes", "reals", "bits", "programs"):
+        if self.kind not in KINDS:
             raise InnerloopError(
-                'TaskSpec.kind must be "classes", "reals", "bits" or "programs"; got '
-                f"{self.kind!r}"
+                f"TaskSpec.kind must be one of {', '.join(KINDS)}; got {self.kind!r}"
             )
         try:
             sizes = tuple(operator.index(size) for size in self.x_shape)

@@ -1,0 +1,118 @@
+"""Translation by a transformer that reads the examples of a language."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.core.task import Examples
+from innerloop.engine.errors import InnerloopError
+from innerloop.engine.options import Count
+from innerloop.engine.training_config import MetaTrainConfig
+from innerloop.learners.memory.translator import END, UNKNOWN, Translator
+from innerloop.nets.context_block import Context, ContextBlock
+from innerloop.nets.norm import LayerNorm
+
+
+class MLC(Translator):
+    """MLC: a transformer reads the pairs of a made-up language and translates others.
+
+    p(y | x, support) = prod_t p(y_t | y_<t, E(x, S), S),  S = E(support pairs)
+
+    Reference: Lake and Baroni 2023, "Human-like systematic generalization through a
+    meta-learning neural network", Nature 623, methods, "Architecture and optimizer".
+    There one sequence holds a query and all pairs and is encoded for each query. Here
+    the pairs are encoded once: layers alternate between attention within a pair and
+    between all pairs, so their order does not matter. The embeddings of tokens are also
+    the weights of the output layer.
+
+    Objective: the negative log-likelihood of the tokens of the query set and the
+    support set, as there, each token from the right ones before it.
+
+    State: the tokens (n (source + target), width) of the pairs after the last layer,
+    and which of them there are.
+
+    Args:
+        width: size of a token.
+        heads: attention heads.
+        layers: layers of the encoder of pairs: half of them within a pair.
+        query_layers: layers of the encoder of queries.
+        decoder_layers: layers of the decoder.
+    """
+
+    _: KW_ONLY
+    width: Count = 128
+    heads: Count = 8
+    layers: Count = 4
+    query_layers: Count = 2
+    decoder_layers: Count = 3
+
+    defaults = MetaTrainConfig(
+        batch=16, optimizer="AdamW", lr=1e-3, weight_decay=0.01, warmup=0.03, clip=1.0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise InnerloopError(
+                f"width must be a multiple of heads; got {self.width} and {self.heads}"
+            )
+        self.tokens = nn.Embedding(self.vocabulary, self.width)
+        self.source_places = nn.Embedding(self.source, self.width)
+        self.target_places = nn.Embedding(self.target, self.width)
+        self.query_place = nn.Parameter(torch.zeros(self.width))
+        for part in (self.tokens, self.source_places, self.target_places):
+            nn.init.normal_(part.weight, std=self.width**-0.5)
+        self.encoder, self.query_encoder, self.decoder = (
+            nn.ModuleList(ContextBlock(self.width, self.heads) for _ in range(count))
+            for count in (self.layers, self.query_layers, self.decoder_layers)
+        )
+        self.norms = nn.ModuleList(LayerNorm(self.width) for _ in range(3))
+        self.eval()
+
+    def adapt(self, support: Examples) -> Context:
+        x, y = map(self.tokens_of, support)
+        h = torch.cat(
+            [self._placed(x, self.source_places), self._placed(y, self.target_places)],
+            1,
+        )
+        present = torch.cat([x, y], 1) > END  # (n, source + target)
+        for i, block in enumerate(self.encoder):
+            if i % 2:
+                whole = block(h.flatten(0, 1)[None], present.flatten()[None, None])
+                h = whole[0].unflatten(0, present.shape)
+            else:
+                h = block(h, present[:, None])
+        return Context(self.norms[0](h).flatten(0, 1), present.flatten())
+
+    def read(self, state: Context, x: Tensor) -> tuple[Context, Context]:
+        x = self.tokens_of(x)
+        h = self._placed(x, self.source_places) + self.query_place
+        for block in self.query_encoder:
+            h = block(h, (x > END)[:, None], state)
+        return state, Context(self.norms[1](h), x > END)
+
+    def logits(self, read: tuple[Context, Context], y: Tensor) -> Tensor:
+        before = F.pad(y[:, :-1], (1, 0))
+        h = self._placed(before, self.target_places)
+        size = y.shape[1]
+        visible = torch.ones(size, size, dtype=torch.bool, device=y.device).tril()
+        for block in self.decoder:
+            h = block(h, visible, *read)
+        logits = self.norms[2](h) @ self.tokens.weight.T
+        logits = logits.clone()
+        logits[..., UNKNOWN] = -1e4
+        return logits
+
+    def write(self, read: tuple[Context, Context], length: int) -> Tensor:
+        tokens = read[1].present.new_zeros(len(read[1].tokens), 1, dtype=torch.long)
+        for i in range(length):  # the last column is the one to find
+            found = self.logits(read, tokens)[:, -1].argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens[:, :i], found, torch.zeros_like(found)], 1)
+        return tokens[:, :length]
+
+    def _placed(self, tokens: Tensor, places: nn.Embedding) -> Tensor:
+        return self.tokens(tokens) + places.weight[: tokens.shape[1]]
