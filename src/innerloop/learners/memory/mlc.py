@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,14 +27,15 @@ class MLC(Translator):
     meta-learning neural network", Nature 623, methods, "Architecture and optimizer".
     There one sequence holds a query and all pairs and is encoded for each query. Here
     the pairs are encoded once: layers alternate between attention within a pair and
-    between all pairs, so their order does not matter. The embeddings of tokens are also
-    the weights of the output layer.
+    between all pairs, so their order does not matter; equal tokens attend to each
+    other from the beginning, and the embeddings of tokens are also the weights of the
+    output layer, which shortens training. The paper has 3 and 3 layers.
 
     Objective: the negative log-likelihood of the tokens of the query set and the
     support set, as there, each token from the right ones before it.
 
     State: the tokens (n (source + target), width) of the pairs after the last layer,
-    and which of them there are.
+    and their numbers.
 
     Args:
         width: size of a token.
@@ -44,8 +46,8 @@ class MLC(Translator):
     """
 
     _: KW_ONLY
-    width: Count = 128
-    heads: Count = 8
+    width: Count = 64
+    heads: Count = 4
     layers: Count = 4
     query_layers: Count = 2
     decoder_layers: Count = 3
@@ -64,8 +66,6 @@ class MLC(Translator):
         self.source_places = nn.Embedding(self.source, self.width)
         self.target_places = nn.Embedding(self.target, self.width)
         self.query_place = nn.Parameter(torch.zeros(self.width))
-        for part in (self.tokens, self.source_places, self.target_places):
-            nn.init.normal_(part.weight, std=self.width**-0.5)
         self.encoder, self.query_encoder, self.decoder = (
             nn.ModuleList(ContextBlock(self.width, self.heads) for _ in range(count))
             for count in (self.layers, self.query_layers, self.decoder_layers)
@@ -73,27 +73,30 @@ class MLC(Translator):
         self.norms = nn.ModuleList(LayerNorm(self.width) for _ in range(3))
         self.eval()
 
+    @classmethod
+    def paper(cls) -> dict[str, Any]:
+        return {"fields": {"width": 128, "heads": 8}, "config": {"batch": 25}}
+
     def adapt(self, support: Examples) -> Context:
         x, y = map(self.tokens_of, support)
-        h = torch.cat(
-            [self._placed(x, self.source_places), self._placed(y, self.target_places)],
-            1,
-        )
-        present = torch.cat([x, y], 1) > END  # (n, source + target)
+        numbers = torch.cat([x, y], 1)  # (n, source + target)
+        parts = self._placed(x, self.source_places), self._placed(y, self.target_places)
+        h = torch.cat(parts, 1)
         for i, block in enumerate(self.encoder):
             if i % 2:
-                whole = block(h.flatten(0, 1)[None], present.flatten()[None, None])
-                h = whole[0].unflatten(0, present.shape)
+                flat = numbers.flatten()[None]
+                whole = block(h.flatten(0, 1)[None], flat, (flat > END)[:, None])
+                h = whole[0].unflatten(0, numbers.shape)
             else:
-                h = block(h, present[:, None])
-        return Context(self.norms[0](h).flatten(0, 1), present.flatten())
+                h = block(h, numbers, (numbers > END)[:, None])
+        return Context(self.norms[0](h).flatten(0, 1), numbers.flatten())
 
     def read(self, state: Context, x: Tensor) -> tuple[Context, Context]:
         x = self.tokens_of(x)
         h = self._placed(x, self.source_places) + self.query_place
         for block in self.query_encoder:
-            h = block(h, (x > END)[:, None], state)
-        return state, Context(self.norms[1](h), x > END)
+            h = block(h, x, (x > END)[:, None], state)
+        return state, Context(self.norms[1](h), x)
 
     def logits(self, read: tuple[Context, Context], y: Tensor) -> Tensor:
         before = F.pad(y[:, :-1], (1, 0))
@@ -101,16 +104,15 @@ class MLC(Translator):
         size = y.shape[1]
         visible = torch.ones(size, size, dtype=torch.bool, device=y.device).tril()
         for block in self.decoder:
-            h = block(h, visible, *read)
-        logits = self.norms[2](h) @ self.tokens.weight.T
-        logits = logits.clone()
-        logits[..., UNKNOWN] = -1e4
-        return logits
+            h = block(h, before, visible, *read)
+        logits = self.norms[2](h) @ self.tokens.weight.T / self.width**0.5
+        never = torch.arange(self.vocabulary, device=y.device) == UNKNOWN
+        return logits.masked_fill(never, -1e4)
 
     def write(self, read: tuple[Context, Context], length: int) -> Tensor:
-        tokens = read[1].present.new_zeros(len(read[1].tokens), 1, dtype=torch.long)
+        tokens = torch.zeros_like(read[1].numbers[:, :1])
         for i in range(length):  # the last column is the one to find
-            found = self.logits(read, tokens)[:, -1].argmax(-1, keepdim=True)
+            found = self.logits(read, tokens)[:, -1:].argmax(-1)
             tokens = torch.cat([tokens[:, :i], found, torch.zeros_like(found)], 1)
         return tokens[:, :length]
 
