@@ -31,6 +31,11 @@ from innerloop.measurements import (
     TestPlan,
 )
 
+# for words in pictures
+PSEUDOWORDS = (
+    *("dax", "lug", "wif", "zup", "fep", "blicket", "kiki", "tufa", "gazzer", "toma"),
+    *("perp", "zif", "mip", "koba", "nuz", "lorp"),
+)
 Words = tuple[str, ...]
 Pair = tuple[Words, Words]
 
@@ -174,6 +179,37 @@ class Translations(TaskDistribution):
             rows.append(Row({**plan.labels, "method": name}, values))
         title = "rows that are right, and edit distance to the target by its length"
         return replace(report, tables=(*report.tables, Table(title, tuple(rows))))
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """The pairs, and what the learner writes for the queries, each free number of a
+        target as a dot of a color of its own.
+        """
+        words = {
+            number: word for word, number in self.lexicon.numbers([], [], ()).items()
+        }
+        outputs = _answers(learner)(task)
+        shown = zip(task.support.x, task.support.y, strict=True)
+        lines = [(x, y, "black") for x, y in shown]
+        for x, y, target in zip(task.query.x, outputs, task.query.y, strict=True):
+            lines.append((x, y, "green" if torch.equal(y, target) else "red"))
+        axes = figure.subplots()
+        axes.axis("off")
+        colors: dict[int, str] = {}
+        for height, (x, y, color) in enumerate(lines):
+            for number in words_of(x):
+                words.setdefault(number, PSEUDOWORDS[len(words) % len(PSEUDOWORDS)])
+            place = {"ha": "right", "va": "center", "fontsize": 6, "color": color}
+            source = self.lexicon.join(words[number] for number in words_of(x))
+            axes.text(-0.5, -height, source, **place)
+            for i, number in enumerate(words_of(y)):
+                if number < self.lexicon.first_free:
+                    axes.text(
+                        i, -height, words.get(number, "?"), **place | {"ha": "left"}
+                    )
+                else:
+                    dot = colors.setdefault(number, f"C{len(colors) % 10}")
+                    axes.plot(i, -height, "o", color=dot, ms=4)
+        axes.set(xlim=(-self.target, self.target), ylim=(-len(lines), 1))
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
