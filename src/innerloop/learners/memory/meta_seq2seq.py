@@ -168,9 +168,7 @@ class Encoder(nn.Module):
         return parts[0] + parts[1], ends[0] + ends[1]
 
 
-def _along(
-    cell: nn.Module, x: Tensor, present: Tensor, step: int
-) -> tuple[Tensor, Tensor]:
+def _along(cell: Any, x: Tensor, present: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Outputs (n, length, width) of a cell from left to right, or from right to left,
     and the last of them. Where no token is present, the state stays as it is.
     """
