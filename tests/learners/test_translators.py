@@ -84,7 +84,8 @@ def test_attention_is_over_own_tokens_and_contexts_at_once() -> None:
     shared = Context(torch.randn(4, 6).double(), torch.tensor([3, 0, 5, 7]))
     own = Context(torch.randn(2, 2, 6).double(), torch.tensor([[4, 3], [0, 5]]))
     visible = torch.ones(3, 3, dtype=torch.bool).tril()
-    found = block(x, numbers, visible, shared, own)
+    found, seen = block(x, numbers, visible, block.seen(shared), block.seen(own))
+    assert torch.equal(seen.numbers, numbers)
     for r in range(2):
         q, k, v = block.projections(block.before_attention(x[r])).chunk(3, -1)
         others = torch.cat([shared.tokens, own.tokens[r]])

@@ -60,7 +60,8 @@ def test_scan_has_the_published_commands_and_splits() -> None:
         "jump around right": "RTURN JUMP RTURN JUMP RTURN JUMP RTURN JUMP",
         "turn left twice": "LTURN LTURN",
         "jump opposite left and walk thrice": "LTURN LTURN JUMP WALK WALK WALK",
-        "walk opposite left after run": "RUN LTURN LTURN WALK",
+        "jump opposite left after walk around left": "LTURN WALK LTURN WALK "
+        "LTURN WALK LTURN WALK LTURN LTURN JUMP",
     }.items():
         long = {"LTURN": "I_TURN_LEFT", "RTURN": "I_TURN_RIGHT"}
         expected = tuple(long.get(a, f"I_{a}") for a in actions.split())
@@ -181,6 +182,12 @@ def test_grammars_belong_to_one_split() -> None:
     assert INSTRUCTIONS.split_of_grammar(INSTRUCTIONS.PEOPLE) == "test"
 
 
+def test_too_many_instructions_are_refused() -> None:
+    tasks = instructions("val", shots=3000, queries=1)
+    with pytest.raises(InnerloopError, match=r"no grammar has 3000 \+ 1 different"):
+        tasks.random_episode(random.Random(0), 3000, 2)
+
+
 def test_words_are_other_numbers_in_every_task() -> None:
     tasks = instructions("test", grammar="people").sample(2, seeded())
     assert not torch.equal(tasks.query.x[0], tasks.query.x[1])
@@ -287,3 +294,19 @@ def test_rules_are_measured_beside_the_learner() -> None:
     assert found["copy of the source"]["edit distance"] == 1.0
     assert set(found) == {"Oracle", *RULES}
     assert report.tables[0].rows[0].values[0].mean == 1.0
+
+
+def test_what_is_right_is_drawn_in_green() -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    tasks, panel = Cipher(), figures.Figure()
+    task = tasks.sample(1, seeded()).unbind()[0]
+    tasks.plot_task(Oracle(), task, panel)
+    (axes,) = panel.axes
+    assert [text.get_color() for text in axes.texts] == ["black", "black", "green"]
+    assert [text.get_text() for text in axes.texts][1] == "wif wif"
+    dots = [line.get_color() for line in axes.lines]  # 3 4 2, 2 2 and 2 2 3
+    assert dots == ["C0", "C1", "C2", "C2", "C2", "C2", "C2", "C0"]
+    task.query.y[0, 0] = 4
+    panel.clear()
+    tasks.plot_task(Oracle(), task, panel)
+    assert panel.axes[0].texts[-1].get_color() == "red"

@@ -23,6 +23,14 @@ class Context(NamedTuple):
     numbers: Tensor
 
 
+class Seen(NamedTuple):
+    """Keys and values (..., heads, n, width / heads) of tokens, and their numbers."""
+
+    keys: Tensor
+    values: Tensor
+    numbers: Tensor
+
+
 class ContextBlock(nn.Module):
     """Attention, over the tokens of a row and those of contexts at once, and a network
     of two layers, with residual connections and normalization before each. Vaswani,
@@ -45,42 +53,49 @@ class ContextBlock(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
+    def seen(self, context: Context) -> Seen:
+        """The keys and values of a context."""
+        k, v = self.of_context(context.tokens).chunk(2, -1)
+        return Seen(self._split(k), self._split(v), context.numbers)
+
     def forward(
-        self, x: Tensor, numbers: Tensor, visible: Tensor, *contexts: Context
-    ) -> Tensor:
-        """Tokens x (rows, m, width) and their numbers (rows, m); visible (rows, m, m),
-        or (rows, 1, m) or (m, m): which token (row) attends to which of its own row.
+        self, x: Tensor, numbers: Tensor, visible: Tensor, *others: Seen
+    ) -> tuple[Tensor, Seen]:
+        """The outputs for tokens x (rows, m, width) with their numbers (rows, m), and
+        their keys and values.
+
+        visible: which token (row) attends to which of its own row (rows, m, m), or
+            (rows, 1, m) or (m, m).
+        others: keys and values of contexts, or of earlier tokens.
         """
         projected = self.projections(self.before_attention(x)).chunk(3, -1)
         q, k, v = map(self._split, projected)
+        own = Seen(k, v, numbers)
         q = q / q.shape[-1] ** 0.5
-        hidden = ~visible.expand(len(x), -1, -1)
-        # for every group of tokens: scores (rows, heads, m, n), and values
-        scores = [self._scores(q @ k.mT, numbers, numbers, hidden)]
-        values = [v]
-        for tokens, others in contexts:
-            k, v = map(self._split, self.of_context(tokens).chunk(2, -1))
-            shapes = "rhme,rhne->rhmn" if k.dim() == 4 else "rhme,hne->rhmn"
-            raw = torch.einsum(shapes, q, k)
-            absent = (others == 0)[..., None, :].expand(len(x), -1, -1)
-            scores.append(self._scores(raw, numbers, others, absent))
-            values.append(v)
+        # for every group of tokens the scores (rows, heads, m, n)
+        scores = [self._scores(q, own, numbers, ~visible.expand(len(x), -1, -1))]
+        for other in others:
+            absent = (other.numbers == 0)[..., None, :].expand(len(x), -1, -1)
+            scores.append(self._scores(q, other, numbers, absent))
         weights = torch.cat(scores, -1).softmax(-1)
         found = torch.zeros_like(q)
         sizes = [s.shape[-1] for s in scores]
-        for share, v in zip(weights.split(sizes, -1), values, strict=True):
-            shapes = "rhmn,rhne->rhme" if v.dim() == 4 else "rhmn,hne->rhme"
-            found = found + torch.einsum(shapes, share, v)
+        groups = (own, *others)
+        for share, group in zip(weights.split(sizes, -1), groups, strict=True):
+            shapes = "hne->rhme" if group.values.dim() == 3 else "rhne->rhme"
+            found = found + torch.einsum(f"rhmn,{shapes}", share, group.values)
         x = x + self.out(found.transpose(1, 2).flatten(-2))
-        return x + self.mlp(self.before_mlp(x))
+        return x + self.mlp(self.before_mlp(x)), own
 
     def _split(self, x: Tensor) -> Tensor:
         # (..., heads, n, width / heads)
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def _scores(
-        self, raw: Tensor, numbers: Tensor, others: Tensor, hidden: Tensor
+        self, q: Tensor, group: Seen, numbers: Tensor, hidden: Tensor
     ) -> Tensor:
-        equal = numbers[..., None] == others[..., None, :]  # (rows, m, n)
+        shapes = "hne->rhmn" if group.keys.dim() == 3 else "rhne->rhmn"
+        raw = torch.einsum(f"rhme,{shapes}", q, group.keys)
+        equal = numbers[..., None] == group.numbers[..., None, :]  # (rows, m, n)
         raw = raw + equal[:, None] * self.same[:, None, None]
         return raw.masked_fill(hidden[:, None], torch.finfo(raw.dtype).min)

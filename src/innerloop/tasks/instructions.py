@@ -11,12 +11,15 @@ from typing import Any, Literal
 import torch
 
 from innerloop.core.task import Task
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.tasks.splits import task_source
 from innerloop.tasks.translation import Lexicon, Pair, Translations, Words, check_sizes
 
 LONGEST = 8  # words of an instruction, and symbols of its output
+CAPS = (5, 6, LONGEST)  # the same in a batch of training tasks, which makes it faster
 FREE = 32
+GRAMMARS = 300  # that are tried for a task
 EASIER = 0.5  # share of the training tasks with fewer colors or functions
 
 
@@ -183,11 +186,11 @@ def simple_call(random: Random, grammar: Grammar, function: Function) -> Words:
 
 
 def episode(
-    random: Random, grammar: Grammar, shots: int, queries: int
+    random: Random, grammar: Grammar, shots: int, queries: int, longest: int = LONGEST
 ) -> tuple[list[Pair], list[Pair]] | None:
-    """Different instructions and their outputs: `shots` that show every color alone, a
-    simple call of every function, and others; and `queries` others. None where the
-    grammar has too few of them that are short.
+    """Different instructions and their outputs, both of at most `longest` words:
+    `shots` that show every color alone, a simple call of every function, and others;
+    and `queries` others. None where the grammar has too few of them.
     """
     wanted = [(color,) for color in grammar.colors]
     wanted += [simple_call(random, grammar, function) for function in grammar.functions]
@@ -198,9 +201,9 @@ def episode(
             if attempt < len(wanted)
             else random_instruction(random, grammar)
         )
-        if len(words) <= LONGEST and words not in found:
+        if len(words) <= longest and words not in found:
             output = grammar.output(words)
-            if output is not None:
+            if output is not None and len(output) <= longest:
                 found[words] = output
         if len(found) == shots + queries:
             pairs = list(found.items())
@@ -226,28 +229,33 @@ class Instructions(Translations):
         return f"instructions of random grammars from {self.shots} examples"
 
     def random_episode(
-        self, random: Random, shots: int
+        self, random: Random, shots: int, longest: int
     ) -> tuple[list[Pair], list[Pair]]:
         """The pairs of a grammar that belongs to the split."""
-        while True:
+        for _ in range(GRAMMARS):
             easier = self.split == "train" and random.random() < EASIER
             colors = random.randint(2, 4) if easier else 4
             functions = random.randint(1, 3) if easier else 3
             grammar = random_grammar(random, colors, functions)
             wanted = "train" if self.split == "train" else "val"
             if split_of_grammar(grammar) == wanted:
-                pairs = episode(random, grammar, shots, self.queries)
+                pairs = episode(random, grammar, shots, self.queries, longest)
                 if pairs is not None:
                     return pairs
+        raise InnerloopError(
+            f"no grammar has {shots} + {self.queries} different instructions of at "
+            f"most {longest} words: choose fewer shots or queries"
+        )
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         random = Random(int(torch.randint(2**62, (), generator=generator)))
         if self.grammar == "people":
             return self.batch([people()] * n, generator)
-        shots = self.shots
+        shots, longest = self.shots, LONGEST
         if self.split == "train":
             shots = random.randint(max(1, shots - 4), shots)
-        episodes = [self.random_episode(random, shots) for _ in range(n)]
+            longest = random.choice(CAPS)
+        episodes = [self.random_episode(random, shots, longest) for _ in range(n)]
         return self.batch(episodes, generator)
 
     def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
@@ -269,6 +277,10 @@ def instructions(
     Reference: Lake, Linzen and Baroni 2019, "Human few-shot learning of compositional
     instructions", arXiv:1901.04587, experiment 1, and Lake and Baroni 2023, "Human-like
     systematic generalization through a meta-learning neural network", Nature 623.
+
+    A training task has 2 to 4 colors and 1 to 3 functions, half of them 4 and 3 as in
+    tests; a training batch has up to 4 pairs fewer than `shots`, and a random limit of
+    the length. No grammar is in two splits.
 
     Args:
         shots: pairs of a task.

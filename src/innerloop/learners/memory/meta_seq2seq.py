@@ -34,13 +34,13 @@ class MetaSeq2Seq(Translator):
     to C writes the target.
 
     Reference: Lake 2019, "Compositional generalization through meta
-    sequence-to-sequence learning", arXiv:1906.05381, section 3, with the attention of
+    sequence-to-sequence learning", arXiv:1906.05381, figure 1, with the attention of
     Luong, Pham and Manning 2015, "Effective approaches to attention-based neural
     machine translation", arXiv:1508.04025. There the networks have two layers of 200
     units, with dropout of 0.5.
 
     Objective: the negative log-likelihood of the tokens of the query set and the
-    support set, each token from the right ones before it (section 4).
+    support set (there the "support loss"), each token from the right ones before it.
 
     State: keys and values (n, width) of the examples.
 

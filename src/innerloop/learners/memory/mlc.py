@@ -14,8 +14,10 @@ from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.memory.translator import END, UNKNOWN, Translator
-from innerloop.nets.context_block import Context, ContextBlock
+from innerloop.nets.context_block import Context, ContextBlock, Seen
 from innerloop.nets.norm import LayerNorm
+
+BEGIN = UNKNOWN  # what the decoder reads before the first token; it is never written
 
 
 class MLC(Translator):
@@ -85,36 +87,52 @@ class MLC(Translator):
         for i, block in enumerate(self.encoder):
             if i % 2:
                 flat = numbers.flatten()[None]
-                whole = block(h.flatten(0, 1)[None], flat, (flat > END)[:, None])
+                whole, _ = block(h.flatten(0, 1)[None], flat, (flat > END)[:, None])
                 h = whole[0].unflatten(0, numbers.shape)
             else:
-                h = block(h, numbers, (numbers > END)[:, None])
+                h, _ = block(h, numbers, (numbers > END)[:, None])
         return Context(self.norms[0](h).flatten(0, 1), numbers.flatten())
 
     def read(self, state: Context, x: Tensor) -> tuple[Context, Context]:
         x = self.tokens_of(x)
         h = self._placed(x, self.source_places) + self.query_place
         for block in self.query_encoder:
-            h = block(h, x, (x > END)[:, None], state)
+            h, _ = block(h, x, (x > END)[:, None], block.seen(state))
         return state, Context(self.norms[1](h), x)
 
     def logits(self, read: tuple[Context, Context], y: Tensor) -> Tensor:
-        before = F.pad(y[:, :-1], (1, 0))
+        before = F.pad(y[:, :-1], (1, 0), value=BEGIN)
         h = self._placed(before, self.target_places)
         size = y.shape[1]
         visible = torch.ones(size, size, dtype=torch.bool, device=y.device).tril()
         for block in self.decoder:
-            h = block(h, before, visible, *read)
-        logits = self.norms[2](h) @ self.tokens.weight.T / self.width**0.5
-        never = torch.arange(self.vocabulary, device=y.device) == UNKNOWN
-        return logits.masked_fill(never, -1e4)
+            h, _ = block(h, before, visible, *map(block.seen, read))
+        return self._logits(h)
 
     def write(self, read: tuple[Context, Context], length: int) -> Tensor:
-        tokens = torch.zeros_like(read[1].numbers[:, :1])
-        for i in range(length):  # the last column is the one to find
-            found = self.logits(read, tokens)[:, -1:].argmax(-1)
-            tokens = torch.cat([tokens[:, :i], found, torch.zeros_like(found)], 1)
-        return tokens[:, :length]
+        seen = [[*map(block.seen, read)] for block in self.decoder]
+        token = torch.full_like(read[1].numbers[:, :1], BEGIN)
+        itself = torch.ones(1, 1, dtype=torch.bool, device=token.device)
+        found: list[Tensor] = []
+        for place in self.target_places.weight[:length]:
+            h = self.tokens(token) + place
+            for block, others in zip(self.decoder, seen, strict=True):
+                h, own = block(h, token, itself, *others)
+                others[2:] = [joined(*others[2:], own)]
+            token = self._logits(h).argmax(-1)
+            found.append(token)
+        return torch.cat(found, 1)
+
+    def _logits(self, h: Tensor) -> Tensor:
+        logits = self.norms[2](h) @ self.tokens.weight.T / self.width**0.5
+        never = torch.arange(self.vocabulary, device=h.device) == UNKNOWN
+        return logits.masked_fill(never, -1e4)
 
     def _placed(self, tokens: Tensor, places: nn.Embedding) -> Tensor:
         return self.tokens(tokens) + places.weight[: tokens.shape[1]]
+
+
+def joined(*parts: Seen) -> Seen:
+    """The keys and values of all tokens of several parts."""
+    keys, values, numbers = zip(*parts, strict=True)
+    return Seen(torch.cat(keys, -2), torch.cat(values, -2), torch.cat(numbers, -1))
