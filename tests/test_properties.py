@@ -24,6 +24,7 @@ SPECS = {
     "bits": TaskSpec("bits", (3,), 2),
     "sequences": TaskSpec("bits", (3,), 2, ordered=True),
     "maps": TaskSpec("maps", (1, 16, 16), 5 * 16 * 16),
+    "tokens": TaskSpec("tokens", (3,), 4, vocabulary=7),
 }
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "maml": [
@@ -50,6 +51,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"inner_steps": 3, "rule": "mlp", "minibatch": 2},
         {"inner_steps": 3, "rule": "star", "first_order": False},
     ],
+    "mlc": [{"width": 16, "heads": 2, "decoder_layers": 2}],
+    "metaseq2seq": [{"width": 12}, {"width": 12, "layers": 2, "memory": False}],
     "cavia": [{}, {"first_order": True}],
     "metasgd": [{}, {"rates": "tensor", "inner_steps": 2}],
     "metalstm": [{}, {"first_order": False, "inner_steps": 2}],

@@ -49,12 +49,14 @@ _HOMES = {
         "CAML",
         "LSTM",
         "MANN",
+        "MLC",
         "NEAT",
         "NTM",
         "PEARL",
         "RL2",
         "InContext",
         "MetaNet",
+        "MetaSeq2Seq",
     ),
     "innerloop.learners.metric": (
         "CentreLossNet",
@@ -98,6 +100,7 @@ _HOMES = {
     "innerloop.registry": ("register",),
     "innerloop.finding": ("find",),
     "innerloop.synthesis": ("synthesize",),
+    "innerloop.translation": ("translate",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

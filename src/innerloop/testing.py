@@ -29,7 +29,7 @@ from innerloop.metagrad.meta_train import Step, meta_train
 class Blobs(TaskDistribution):
     """Small synthetic tasks of any spec: classes are Gaussian blobs around random
     centers, or texts in which most tokens are those of the class; reals are random
-    linear maps, bits their signs.
+    linear maps, bits their signs; tokens are translated one by one.
     """
 
     def __init__(self, spec: TaskSpec, shots: int = 2, queries: int = 3):
@@ -41,6 +41,8 @@ class Blobs(TaskDistribution):
 
     def sample(self, n: int, generator: torch.Generator) -> Task:
         spec = self.spec
+        if spec.kind == "tokens":
+            return self._languages(n, generator)
         if spec.kind != "classes":
             x = torch.randn(
                 n, self.shots * 4 + self.queries * 4, spec.x_size, generator=generator
@@ -74,6 +76,22 @@ class Blobs(TaskDistribution):
             )
             cut = self.shots * spec.y_dim
         x = x.view(n, -1, *spec.x_shape)
+        return Task(Examples(x[:, :cut], y[:, :cut]), Examples(x[:, cut:], y[:, cut:]))
+
+    def _languages(self, n: int, generator: torch.Generator) -> Task:
+        spec, cut = self.spec, self.shots * 4
+        shape = (n, cut + self.queries * 4, min(spec.x_size, spec.y_dim - 1))
+        words = torch.randint(2, spec.vocabulary, shape, generator=generator)
+        lengths = torch.randint(1, shape[2] + 1, shape[:2], generator=generator)
+        words[torch.arange(shape[2]) >= lengths[..., None]] = 0
+        meaning = torch.arange(spec.vocabulary).repeat(n, 1)
+        for row in meaning:
+            order = torch.randperm(spec.vocabulary - 2, generator=generator)
+            row[2:] = row[2:][order]
+        targets = meaning.gather(1, words.flatten(1)).view(shape)
+        pad = torch.nn.functional.pad
+        x = pad(words, (0, spec.x_size - shape[2])).float()
+        y = pad(targets, (0, spec.y_dim - shape[2])).float()
         return Task(Examples(x[:, :cut], y[:, :cut]), Examples(x[:, cut:], y[:, cut:]))
 
 

@@ -184,6 +184,7 @@ COLUMNS = {
     "table": ("size", "color", "when", "y"),
     "molecules": ("smiles", "label"),
     "programs": ("name", "output"),
+    "languages": ("source", "target"),
 }
 
 
@@ -197,6 +198,7 @@ def rows(kind: str, rng: Random) -> list[list[str]]:
                 "table": [str(c + i / 10), "red", f"2020-01-0{i + 1}", CLASSES[c]],
                 "molecules": [SMILES[(c + i) % len(SMILES)], CLASSES[c % 3]],
                 "programs": [f"a{c}-b{i}", f"b{i}" if c < 2 else ""],
+                "languages": [f"w{c % 3} w{i}", f"W{c % 3}" if c < 2 else ""],
             }[kind]
             found.append(cells)
     return found

@@ -157,6 +157,10 @@ def _use(name: str, run: Path, base: Path, made: Case, rng: Random) -> list[str]
             *("synthesize", "--examples", str(data / "programs.csv")),
             *("--run", str(run), "--seconds", "0.02", "--out", out),
         ],
+        "languages": [
+            *("translate", str(run), "--examples", str(data / "languages.csv")),
+            *("--out", out),
+        ],
         "molecules": adapt,
     }
     if name in own:
@@ -189,7 +193,8 @@ def _out(made: Case, rng: Random) -> str:
 
 def _data(made: Case, base: Path, rng: Random) -> None:
     """Bad data, and a command that reads them."""
-    kind = rng.choice(("pictures", "text", "table", "arrays", "molecules", "programs"))
+    kinds = ("pictures", "text", "table", "arrays", "molecules", "programs")
+    kind = rng.choice((*kinds, "languages"))
     name = "arrays.npz" if kind == "arrays" else f"{kind}.csv"
     name = "pictures" if kind == "pictures" else name
     if rng.random() < 0.1 and kind != "pictures":
@@ -232,6 +237,10 @@ def _data(made: Case, base: Path, rng: Random) -> None:
         made.words = ["find", "--example", sides[0], "--in", sides[1], "--out", out]
         return
     run = _copy(of.get(kind, kind), base, made, rng)
+    if kind == "languages":
+        made.words = ["translate", str(run), "--examples", str(bad)]
+        made.words += rng.choice(([], ["--out", out], ["--in", str(bad)]))
+        return
     if kind != "molecules" and use < 0.6:
         flag = "--root" if kind == "pictures" else "--file"
         made.words = ["test", str(run), *FEW, flag, str(bad), "--json", out]
@@ -397,6 +406,7 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
         return _several_words(command, made, base, rng)
     name = rng.choice(("images", "texts", "sine", "active", "drawn"))
     name = "images" if command == "export" else name  # others take longer
+    name = "languages" if command == "translate" else name
     run = _copy(name, base, made, rng)
     pictures = str(data / "pictures")
     words = {
@@ -410,8 +420,17 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
             *("generate", str(run), "--support", pictures, "--out", out),
             *("--count", "1"),
         ],
+        "translate": [
+            *("translate", str(run), "--examples", str(data / "languages.csv")),
+            *("--out", out),
+        ],
     }[command]
-    further = {"select": "--strategy", "generate": "--seed", "export": "--labels"}
+    further = {
+        "translate": "--in",
+        "select": "--strategy",
+        "generate": "--seed",
+        "export": "--labels",
+    }
     if rng.random() < 0.7:
         value = rng.choice((*NUMBERS, *TEXTS, "entropy", "k-center"))
         words += [further.get(command, "--device"), value]

@@ -47,6 +47,11 @@ UNTRAINED = {
         reader=Choice("molecule", MoleculeReader(bits=16).settings()),
         spec=TaskSpec("classes", (16,), 2),
     ),
+    "languages": Experiment(
+        Choice("mlc", {"width": 8, "heads": 2, "layers": 2}),
+        Choice("instructions", {"symbols": 8}),
+        spec=TaskSpec("tokens", (8,), 9, vocabulary=10),
+    ),
     "programs": Experiment(
         Choice("robustfill", {"width": 8, "heads": 2, "layers": 1, "hidden": 8}),
         Choice("string-programs"),
@@ -63,7 +68,7 @@ def make(folder: Path) -> list[str]:
     data.mkdir(parents=True)
     rng = Random(0)
     write_pictures(data / "pictures", rng)
-    for kind in ("text", "table", "molecules", "programs"):
+    for kind in ("text", "table", "molecules", "programs", "languages"):
         write_table(data / f"{kind}.csv", kind, rng)
     write_arrays(data / "arrays.npz")
     for name, line in TRAINED.items():

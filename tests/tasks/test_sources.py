@@ -22,11 +22,12 @@ from innerloop.tasks.splits import task_source
 
 GENERATED = (
     *("strokes", "sinusoid", "sums", "copy", "repeat-copy", "associative-recall"),
-    *("gp-curves", "completion", "xor", "quadratics", "ratings"),
+    *("gp-curves", "completion", "xor", "quadratics", "ratings", "instructions"),
+    "scan",
 )
 FROM_DATA = (
     *("omniglot", "cifar-fs", "fc100", "emoji", "folder", "pools", "mlp-digits"),
-    "mlp-omniglot",
+    *("mlp-omniglot", "names"),
 )
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "generate": "generate new images of new classes",
     "find": "find every occurrence of a symbol on a page",
     "synthesize": "infer the program that fills a column of a table",
+    "translate": "translate into a language of which a few pairs are given",
     "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",
     "papers": "list the papers behind this library, in an order to read",

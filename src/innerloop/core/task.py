@@ -69,7 +69,7 @@ class Task(NamedTuple):
         ]
 
 
-Kind = Literal["classes", "reals", "bits", "programs", "maps"]
+Kind = Literal["classes", "reals", "bits", "programs", "maps", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class TaskSpec:
     Args:
         kind: "classes" (targets are one-hot rows), "reals" (real vectors), "bits"
             (independent zeros and ones), "programs" (the outputs of a program, and
-            the program) or "maps" (values for every pixel of an image).
+            the program), "maps" (values for every pixel of an image) or "tokens" (rows
+            of token numbers, 0 after their end).
         x_shape: shape of one input, `(channels, height, width)` for images,
             `(features,)` for vectors.
         y_dim: number of ways for classes, of values for the other kinds.

@@ -32,7 +32,7 @@ def tasks_section(found: Measured) -> list[Html]:
     if not found.examples or found.source is None:
         return [soft("There are no tasks to show.")]
     kind, ways = found.source.spec.kind, found.source.spec.y_dim
-    if found.source.played or kind in ("programs", "maps"):
+    if found.source.played or kind in ("programs", "maps", "tokens"):
         return [soft("Tasks of this kind have no picture.")]
     parts = [_task(found, i, example) for i, example in enumerate(found.examples)]
     first = f"The first {len(parts)} of the tested tasks, not chosen by their results."

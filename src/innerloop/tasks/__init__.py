@@ -19,13 +19,16 @@ from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import folder
 from innerloop.tasks.function_sums import sums
 from innerloop.tasks.gp_curves import gp_curves
+from innerloop.tasks.instructions import instructions
 from innerloop.tasks.molecules import tox21
+from innerloop.tasks.names import names
 from innerloop.tasks.omniglot import omniglot
 from innerloop.tasks.optimizees import mlp_digits, mlp_omniglot, quadratics
 from innerloop.tasks.pages import pages
 from innerloop.tasks.pools import pools
 from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.ratings import ratings
+from innerloop.tasks.scan import scan
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
 from innerloop.tasks.text import clinc, cloze, text
@@ -58,6 +61,9 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "xor": xor,
     "string-programs": string_programs,
     "list-programs": list_programs,
+    "instructions": instructions,
+    "scan": scan,
+    "names": names,
     "quadratics": quadratics,
     "mlp-digits": mlp_digits,
     "mlp-omniglot": mlp_omniglot,
@@ -82,16 +88,19 @@ __all__ = [
     "fc100",
     "folder",
     "gp_curves",
+    "instructions",
     "list_programs",
     "mlp_digits",
     "mlp_omniglot",
     "molecules",
+    "names",
     "omniglot",
     "pages",
     "pools",
     "quadratics",
     "ratings",
     "repeat_copy",
+    "scan",
     "sinusoid",
     "string_programs",
     "strokes",

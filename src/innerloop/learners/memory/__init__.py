@@ -6,7 +6,9 @@ from innerloop.learners.memory.caml import CAML
 from innerloop.learners.memory.in_context import InContext
 from innerloop.learners.memory.lstm import LSTM
 from innerloop.learners.memory.mann import MANN
+from innerloop.learners.memory.meta_seq2seq import MetaSeq2Seq
 from innerloop.learners.memory.metanet import MetaNet
+from innerloop.learners.memory.mlc import MLC
 from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
 from innerloop.learners.memory.pearl import PEARL
@@ -16,10 +18,12 @@ __all__ = [
     "CAML",
     "LSTM",
     "MANN",
+    "MLC",
     "NEAT",
     "NTM",
     "PEARL",
     "RL2",
     "InContext",
     "MetaNet",
+    "MetaSeq2Seq",
 ]

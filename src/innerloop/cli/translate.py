@@ -1,0 +1,65 @@
+"""`innerloop translate`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import click
+
+from innerloop.cli.flags import RunFolder, SectionedCommand, check_parent, option
+
+SHOWN = 20  # translations that are printed
+
+
+def run(**arguments: Any) -> None:
+    from innerloop.cli.output import console
+    from innerloop.readers.files import harmless
+    from innerloop.runs import write_atomically
+    from innerloop.translation import read_pairs, read_texts, translate
+
+    to, out = console(), check_parent(arguments["out"])
+    examples, sources = read_pairs(arguments["examples"])
+    if arguments["sources"] is not None:
+        sources = read_texts(arguments["sources"])
+    found = translate(examples, sources, run=arguments["run"])
+    for line in found[:SHOWN]:
+        doubt = f"  (in no example: {', '.join(line.unseen)})" if line.unseen else ""
+        to.print(f"{line.source} -> {line.target}{doubt}")
+    if len(found) > SHOWN:
+        to.print(f"... and {len(found) - SHOWN} more")
+    if out:
+        memory = io.StringIO()
+        writer = csv.writer(memory)
+        writer.writerow(("source", "target"))
+        writer.writerows((harmless(x.source), harmless(x.target)) for x in found)
+        write_atomically(out, memory.getvalue().encode())
+        to.print(f"written: {out}")
+
+
+command = SectionedCommand(
+    "translate",
+    params=[
+        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        option(
+            "--examples",
+            "A .csv of pairs: the columns source and target, or the first two. Rows "
+            "without a target are translated.",
+            required=True,
+            metavar="FILE",
+        ),
+        option(
+            "--in",
+            "Texts to translate: one text, or a file with one in each line.",
+            dest="sources",
+            metavar="TEXT|FILE",
+        ),
+        option(
+            "--out", "A .csv with the texts and their translations.", metavar="FILE"
+        ),
+    ],
+    callback=run,
+    help="Translate texts into the language of a few pairs, whatever its words are, by "
+    "a run that was trained on instructions, scan or names.",
+)
