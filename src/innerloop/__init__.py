@@ -51,6 +51,7 @@ _HOMES = {
         "MANN",
         "NEAT",
         "NTM",
+        "PFN",
         "RL2",
         "InContext",
         "MetaNet",

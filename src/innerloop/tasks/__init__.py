@@ -25,6 +25,7 @@ from innerloop.tasks.pools import pools
 from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
+from innerloop.tasks.tables import tables
 from innerloop.tasks.text import clinc, cloze, text
 from innerloop.tasks.xor import xor
 
@@ -50,6 +51,7 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "completion": completion,
     "pools": pools,
     "xor": xor,
+    "tables": tables,
     "string-programs": string_programs,
     "list-programs": list_programs,
     "quadratics": quadratics,
@@ -87,6 +89,7 @@ __all__ = [
     "string_programs",
     "strokes",
     "sums",
+    "tables",
     "text",
     "tox21",
     "xor",

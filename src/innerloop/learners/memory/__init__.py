@@ -9,6 +9,7 @@ from innerloop.learners.memory.mann import MANN
 from innerloop.learners.memory.metanet import MetaNet
 from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
+from innerloop.learners.memory.pfn import PFN
 from innerloop.learners.memory.rl2 import RL2
 
-__all__ = ["CAML", "LSTM", "MANN", "NEAT", "NTM", "RL2", "InContext", "MetaNet"]
+__all__ = ["CAML", "LSTM", "MANN", "NEAT", "NTM", "PFN", "RL2", "InContext", "MetaNet"]

@@ -1,0 +1,82 @@
+"""Attention between the cells of a table: in its rows, and in its columns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.nets.attention import attention
+from innerloop.nets.norm import LayerNorm
+
+KeysAndValues = tuple[Tensor, Tensor]
+
+
+class TableBlock(nn.Module):
+    """Attention of the cells of a row to each other, attention of the cells of a column
+    to those of the examples, and a two-layer network; with residual connections and
+    normalization before each. Hollmann, Müller, Purucker, Krishnakumar, Körfer, Hoo,
+    Schirrmeister and Hutter 2025, "Accurate predictions on small data with a tabular
+    foundation model", Nature 637, figure 1b.
+
+    Args:
+        width: size of a cell's token.
+        heads: attention heads, in rows and in columns.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(3))
+        self.row_projections = nn.Linear(width, 3 * width)
+        self.row_out = nn.Linear(width, width)
+        self.queries = nn.Linear(width, width)
+        self.keys_and_values = nn.Linear(width, 2 * width)
+        self.column_out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        for last in (self.row_out, self.column_out, self.mlp[2]):
+            nn.init.zeros_(last.weight)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(
+        self, x: Tensor, used: Tensor, kept: KeysAndValues | None = None
+    ) -> tuple[Tensor, KeysAndValues]:
+        """The tokens (..., rows, cells, width) after the block, and the keys and values
+        (..., cells, heads, n, width / heads) of the examples.
+
+        Args:
+            x: tokens (..., rows, cells, width).
+            used: the cells of a row (..., cells) to which others attend.
+            kept: the keys and values of the examples; None where x are the examples.
+        """
+        q, k, v = self.row_projections(self.norms[0](x)).chunk(3, -1)
+        found = attention(*map(self._split, (q, k, v)), used[..., None, None, None, :])
+        x = x + self.row_out(found.transpose(-3, -2).flatten(-2))
+        columns = self.norms[1](x).transpose(-3, -2)  # (..., cells, rows, width)
+        if kept is None:
+            k, v = self.keys_and_values(columns).chunk(2, -1)
+            kept = self._split(k), self._split(v)
+        found = attention(self._split(self.queries(columns)), *kept)
+        found = self.column_out(found.transpose(-3, -2).flatten(-2))
+        x = x + found.transpose(-3, -2)
+        return x + self.mlp(self.norms[2](x)), kept
+
+    def _split(self, x: Tensor) -> Tensor:
+        # (..., heads, n, width / heads)
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
+def ranks(values: Tensor, among: Tensor) -> Tensor:
+    """The share of each column of `among` (n, columns) that is below values (m,
+    columns), with half of those that are equal, minus one half.
+    """
+    below = (among < values[:, None]).float() + 0.5 * (among == values[:, None])
+    return below.mean(1) - 0.5
+
+
+def symmetry_breaking(score: Tensor, codes: Tensor) -> Tensor:
+    """A code (k, d) for each of k things that have no order, by the rank of their
+    scores (k,): the codes move with the things.
+    """
+    return codes[score.argsort(stable=True).argsort()]
