@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.task import Examples, Kind, TaskSpec
 from innerloop.engine.errors import (
     DivergenceError,
     InnerloopError,
@@ -41,6 +41,7 @@ from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
+from innerloop.ready import table_learner
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -54,7 +55,7 @@ class _FewShot:
     its weights with it and with each other. Predictions may run in several threads.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
     _choosing: ClassVar[tuple[str, ...]] = ("learner",)  # the parameters that choose it
     state_: Any
     n_features_in_: int
@@ -69,11 +70,11 @@ class _FewShot:
         self.learner = learner
         self.chunk = chunk
 
-    def _suiting(self, X: Any) -> Learner | None:
-        """The learner to use where none was passed: an untrained one for images and
-        texts, None for arrays.
+    def _suiting(self, X: Any, y_dim: int) -> Learner | None:
+        """The learner to use where none was passed: for tables, one that is part of the
+        package; None where there is none.
         """
-        return None
+        return table_learner(X, self.kind, y_dim)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -108,14 +109,15 @@ class _FewShot:
         """Whether the learner was passed in and may be in use elsewhere."""
         return isinstance(self.learner, Learner)
 
-    def _resolve(self, X: Any = None) -> Learner | None:
-        """The learner for inputs X in evaluation mode, None where there is none.
+    def _resolve(self, X: Any = None, y_dim: int = 2) -> Learner | None:
+        """The learner for inputs X and targets of `y_dim` values in evaluation mode,
+        None where there is none.
 
         Raises InnerloopError for one that cannot be used here.
         """
         checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
         if self.learner is None:
-            return self._suiting(X)
+            return self._suiting(X, y_dim)
         if self._shared:
             learner = _in_evaluation_mode(self.learner)  # pyright: ignore[reportArgumentType]
         else:
@@ -388,7 +390,9 @@ class FewShotClassifier(_FewShot):
     Args:
         learner: a meta-trained learner, a run folder, or None: for images and texts
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
-            arrays of numbers the nearest class mean.
+            tables, arrays (n, features) of numbers and data frames, the `PFN` that is
+            part of the package (see `innerloop.ready`); for larger tables and other
+            arrays the nearest class mean.
         chunk: number of inputs that are predicted at once.
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
@@ -420,19 +424,21 @@ class FewShotClassifier(_FewShot):
         self.encoder = encoder
         self.reject = reject
 
-    def _suiting(self, X: Any) -> Learner | None:
+    def _suiting(self, X: Any, y_dim: int) -> Learner | None:
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
         what = kind_in_memory(X)
-        return None if what is None else untrained(usual_reader(what))
+        if what is None:
+            return super()._suiting(X, y_dim)
+        return untrained(usual_reader(what))
 
-    def _resolve(self, X: Any = None) -> Learner | None:
+    def _resolve(self, X: Any = None, y_dim: int = 2) -> Learner | None:
         if self.learner is not None and self.encoder is not None:
             raise InnerloopError(
                 f"the learner has its own encoder: leave out encoder={self.encoder!r}, "
                 "or the learner"
             )
-        return super()._resolve(X)
+        return super()._resolve(X, y_dim)
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.
@@ -567,7 +573,9 @@ class FewShotRegressor(_FewShot):
     folder is not shared.
 
     Args:
-        learner: a meta-trained learner of reals, or a run folder.
+        learner: a meta-trained learner of reals, a run folder, or None: for tables the
+            `PFN` that is part of the package (see `innerloop.ready`), for standardized
+            targets.
         chunk: number of inputs that are predicted at once.
 
     Attributes after `fit`: `state_`, the learner's state.
@@ -575,6 +583,8 @@ class FewShotRegressor(_FewShot):
 
     kind = "reals"
     _flat: bool  # whether y had the shape (n,)
+    # what the learner's targets are multiplied by, and then what is added
+    _scaling: tuple[NDArray[np.float64], NDArray[np.float64]]
     _estimator_type = "regressor"
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
@@ -584,7 +594,8 @@ class FewShotRegressor(_FewShot):
         not finite; the estimator is then as it was.
         """
         with _evaluating():
-            learner = self._resolve()
+            shape = np.shape(_array(y, "y"))
+            learner = self._resolve(X, shape[1] if len(shape) == 2 else 1)
             if learner is None:
                 raise InnerloopError(
                     "FewShotRegressor needs a learner: a run folder, or a learner such "
@@ -594,9 +605,14 @@ class FewShotRegressor(_FewShot):
             x = self._inputs(X, reader, like, _shape(learner))
             values = _targets(y, len(x))
             flat = values.ndim == 1
-            targets = torch.from_numpy(values.reshape(len(values), -1))
+            values = values.reshape(len(values), -1)
+            scaling = np.ones(values.shape[1]), np.zeros(values.shape[1])
+            if self.learner is None:
+                deviation = values.std(0)
+                scaling = np.where(deviation > 0, deviation, 1.0), values.mean(0)
+            targets = torch.from_numpy((values - scaling[1]) / scaling[0])
             targets = _finite(targets, like.dtype, "y")
-            self._adapt(learner, reader, x, targets, _flat=flat)
+            self._adapt(learner, reader, x, targets, _flat=flat, _scaling=scaling)
         return self
 
     def predict(
@@ -621,6 +637,8 @@ class FewShotRegressor(_FewShot):
                     )
                 moments.append(std)
             mean, *std = (self._check_predictions(values) for values in moments)
+        scale, offset = self._scaling
+        mean, std = scale * mean + offset, [scale * values for values in std]
         if self._flat:
             mean, std = mean[:, 0], [values[:, 0] for values in std]
         return (mean, std[0]) if return_std else mean
@@ -644,10 +662,13 @@ class FewShotRegressor(_FewShot):
         return float(1 - unexplained.mean())
 
     def _saved_targets(self) -> Any:
-        return {"flat": self._flat}
+        scaling = [part.tolist() for part in self._scaling]
+        return {"flat": self._flat, "scaling": scaling}
 
     def _fitted_targets(self, saved: Any) -> dict[str, Any]:
-        return {"_flat": saved["flat"]}
+        # files of earlier versions hold no scaling
+        scale, offset = map(np.array, saved.get("scaling", (1.0, 0.0)))
+        return {"_flat": saved["flat"], "_scaling": (scale, offset)}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags

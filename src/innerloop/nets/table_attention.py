@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from innerloop.nets.attention import attention
@@ -75,8 +74,6 @@ def ranks(values: Tensor, among: Tensor) -> Tensor:
     return below.mean(1) - 0.5
 
 
-def symmetry_breaking(score: Tensor, codes: Tensor) -> Tensor:
-    """A code (k, d) for each of k things that have no order, by the rank of their
-    scores (k,): the codes move with the things.
-    """
-    return codes[score.argsort(stable=True).argsort()]
+def in_order_of(scores: Tensor, codes: Tensor) -> Tensor:
+    """Codes (k, d) in the order of scores (k,): the smallest has the first code."""
+    return codes[scores.argsort(stable=True).argsort()]

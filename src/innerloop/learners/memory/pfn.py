@@ -17,7 +17,7 @@ from innerloop.engine.options import Count
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.neural_processes.layers import unsoftplus
 from innerloop.nets.norm import LayerNorm
-from innerloop.nets.table_attention import TableBlock, ranks, symmetry_breaking
+from innerloop.nets.table_attention import TableBlock, in_order_of, ranks
 
 State = dict[str, Any]
 CODE = 16  # size of the codes of columns and classes
@@ -27,28 +27,32 @@ MOST = 1024  # columns, and classes
 class PFN(Learner):
     """PFN: a prior-data fitted network, a transformer over the cells of a table.
 
-    q(y | x, support) after training on tables from a prior = the prior's posterior
-    predictive, up to the network; token of a cell = W [z, rank of z] + V code of its
-    column, of a target = U y, of a target to predict = u
+    p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
+    softmax over classes k of log(sum over rows i of class k of exp(q(x) k(i) /
+    sqrt(width))), or a Gaussian for real targets; token of a cell = W [z, rank of z] +
+    V code of its column, of a target = U code of its class, of a target to predict = u
 
     Reference: Müller, Hollmann, Pineda Arango, Grabocka and Hutter 2022, "Transformers
     can do Bayesian inference", arXiv:2112.10510, eq. (1)-(3). The attention in rows and
     in columns: Hollmann, Müller, Purucker, Krishnakumar, Körfer, Hoo, Schirrmeister and
     Hutter 2025, "Accurate predictions on small data with a tabular foundation model",
-    Nature 637, figure 1b.
+    Nature 637, figure 1b. The votes of support rows: Arbel, Salinas and Hutter 2025,
+    "EquiTabPFN: a target-permutation equivariant prior fitted network",
+    arXiv:2502.06684.
 
     It takes any number of columns, rows and classes. z is the standardized cell;
     columns that are constant in the support set are not used. Codes are random vectors
-    that keep columns, classes and targets apart: new ones for every training task, from
-    torch's global generator; in evaluation mode the same ones, in an order that depends
-    on what the columns and classes hold and not on where they stand. So the order of
-    rows, columns and classes does not matter, unless two columns have equal moments.
-    Differs from TabPFN: it has no positions and no fixed number of classes, and is much
+    that tell columns, classes and targets apart: in training, new ones for every task
+    from torch's global generator; in evaluation mode the same ones, in an order that
+    depends on what the columns and classes hold, not on where they stand. So the order
+    of rows, columns and classes does not matter, unless columns that differ have equal
+    moments. Differs from TabPFN: it has no fixed number of classes, and is much
     smaller.
 
     State: keys and values of the support rows in every layer (cells, heads, n, width /
-    heads); the mean and deviation of each column (features,) and its values; the codes
-    of columns and classes; the mean and deviation of real targets.
+    heads); mean and deviation of the columns (features,), and their standardized cells
+    (n, features); codes of columns and targets; of classes, the key of each row (n,
+    width) and its logarithmic labels (n, ways); of reals, mean and deviation (y_dim,).
 
     Args:
         width: size of a token.
@@ -77,25 +81,29 @@ class PFN(Learner):
             raise InnerloopError(
                 f"width must be a multiple of heads; got {self.width} and {self.heads}"
             )
-        classes = isinstance(self.likelihood, Categorical)
-        if not classes and self.likelihood != Gaussian(learned_scale=True):
+        if not self._classes and self.likelihood != Gaussian(learned_scale=True):
             raise InnerloopError(
                 "PFN predicts a mean and a scale: likelihood must be "
                 f"Gaussian(learned_scale=True); got {self.likelihood}"
             )
         self.cells = nn.Linear(2, self.width)
         self.column_codes = nn.Linear(CODE, self.width, bias=False)
-        self.targets = nn.Linear(CODE if classes else 1, self.width)
+        self.targets = nn.Linear(CODE if self._classes else 1, self.width)
         self.unknown = nn.Parameter(torch.zeros(self.width))
         self.blocks = nn.ModuleList(
             TableBlock(self.width, self.heads) for _ in range(self.layers)
         )
         self.head = nn.Sequential(
-            LayerNorm(self.width), nn.Linear(self.width, CODE if classes else 2)
+            LayerNorm(self.width),
+            nn.Linear(self.width, 2 * self.width if self._classes else 2),
         )
         codes = torch.randn(2, MOST, CODE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("codes", codes, persistent=False)
         self.eval()
+
+    @property
+    def _classes(self) -> bool:
+        return isinstance(self.likelihood, Categorical)
 
     def adapt(self, support: Examples) -> State:
         x, y = support.x.flatten(1), support.y
@@ -105,92 +113,84 @@ class PFN(Learner):
         z = (x - mean) / scale
         y_var, y_mean = torch.var_mean(y, 0, correction=0)  # (y_dim,)
         y_scale = torch.where(y_var > 0, y_var, 1.0).sqrt()
+        # what columns and targets are told apart by, in any order of either
         fit = z.T @ ((y - y_mean) / y_scale) / len(x)  # (features, y_dim)
-        skew = z.clamp(-3, 3).pow(3).mean(0)  # of a column
-        column_codes, target_codes = self._codes(len(mean), y.shape[1])
-        bent = fit.abs() @ fit.abs().sum(0)
+        skew = z.clamp(-3, 3).pow(3).mean(0)  # (features,)
+        columns, targets = self._codes(len(mean), len(y_mean))
         state: State = {
-            "columns": symmetry_breaking(skew + bent, column_codes),
-            "targets": symmetry_breaking(
-                skew @ fit + fit.pow(2).sum(0) + y_mean, target_codes
-            ),
-            "used": F.pad(used, (0, self._targets(y)), value=True),
             "moments": (mean, scale),
-            "among": z,
-            "y_moments": (y_mean, y_scale),
+            "z": z,
+            "columns": in_order_of(skew + fit.square().sum(1), columns),
+            "targets": in_order_of(skew @ fit + y_mean, targets),
+            "used": F.pad(used, (0, 1 if self._classes else len(y_mean)), value=True),
         }
-        tokens, kept = self._tokens(state, x, self._known(state, y)), []
+        if self._classes:
+            known = self.targets(y @ state["targets"])[:, None]
+        else:
+            state["y_moments"] = y_mean, y_scale
+            known = self.targets(((y - y_mean) / y_scale)[..., None])
+            known = known + self.column_codes(state["targets"])
+        tokens = self._tokens(state, x, known)  # (n, cells, width)
+        state["kept"] = []
         for block in self.blocks:
             tokens, keys_and_values = block(tokens, state["used"])
-            kept.append(keys_and_values)
-        return {**state, "kept": kept}
+            state["kept"].append(keys_and_values)
+        if self._classes:
+            state["keys"] = self.head(tokens[:, -1])[:, self.width :]
+            state["labels"] = (y + 1e-6).log()
+        return state
 
     def predict(self, state: State, x: Tensor) -> Tensor:
-        targets = state["used"].shape[-1] - len(state["columns"])
+        targets = len(state["used"]) - len(state["columns"])
         unknown = self.unknown.expand(len(x), targets, -1)
-        if not isinstance(self.likelihood, Categorical):
+        if not self._classes:
             unknown = unknown + self.column_codes(state["targets"])
         tokens = self._tokens(state, x.flatten(1), unknown)
         for block, kept in zip(self.blocks, state["kept"], strict=True):
             tokens, _ = block(tokens, state["used"], kept)
         out = self.head(tokens[:, -targets:])  # (m, targets, ...)
-        if isinstance(self.likelihood, Categorical):
-            return out[:, 0] @ state["targets"].T.to(out.dtype)  # (m, ways)
+        if self._classes:
+            votes = out[:, 0, : self.width] @ state["keys"].T / self.width**0.5
+            return (votes[..., None] + state["labels"]).logsumexp(1)  # (m, ways)
         mean, scale = state["y_moments"]
-        # the deviation is that of standardized targets times their scale
-        sd = (0.01 + 0.99 * F.softplus(out[..., 1])) * scale
+        deviation = (0.01 + 0.99 * F.softplus(out[..., 1])) * scale
         return torch.cat(
-            [mean + scale * out[..., 0], unsoftplus((sd - 0.01) / 0.99)], -1
+            [mean + scale * out[..., 0], unsoftplus((deviation - 0.01) / 0.99)], -1
         )
 
-    def _targets(self, y: Tensor) -> int:
-        """The number of tokens for the targets of a row."""
-        return 1 if isinstance(self.likelihood, Categorical) else y.shape[-1]
-
-    def _known(self, state: State, y: Tensor) -> Tensor:
-        """Tokens (n, targets, width) of known targets y (n, y_dim)."""
-        if isinstance(self.likelihood, Categorical):
-            return self.targets(y @ state["targets"])[:, None]
-        mean, scale = state["y_moments"]
-        tokens = self.targets(((y - mean) / scale)[..., None])
-        return tokens + self.column_codes(state["targets"])
-
     def _tokens(self, state: State, x: Tensor, targets: Tensor) -> Tensor:
-        """Tokens (m, features + targets, width) of rows x (m, features)."""
+        """Tokens (m, cells, width) of rows x (m, features) and their targets."""
         mean, scale = state["moments"]
         z = (x - mean) / scale
-        # large values count by their logarithm
         bounded = z.sign() * z.abs().log1p()
-        values = torch.stack([bounded, ranks(z, state["among"])], -1)
+        values = torch.stack([bounded, ranks(z, state["z"])], -1)
         cells = self.cells(values) + self.column_codes(state["columns"])
         return torch.cat([cells, targets.to(cells.dtype)], -2)
 
     def _codes(self, columns: int, targets: int) -> tuple[Tensor, Tensor]:
-        """Codes (columns, d) and (targets, d) of length about 1."""
+        """Codes of `columns` and of `targets`, of length about 1."""
         codes = self.get_buffer("codes")
         if max(columns, targets) > MOST:
             raise InnerloopError(
-                f"PFN takes at most {MOST} columns and classes; got {columns} columns "
-                f"and {targets} classes or targets"
+                f"PFN takes at most {MOST} columns, and classes or targets; got "
+                f"{columns} and {targets}"
             )
         if self.training:
-            codes = torch.randn(
-                2, max(columns, targets), CODE, device=codes.device, dtype=codes.dtype
-            )
-        return codes[0, :columns] / CODE**0.5, codes[1, :targets] / CODE**0.5
+            codes = torch.randn_like(codes[:, : max(columns, targets)])
+        codes = codes / CODE**0.5
+        return codes[0, :columns], codes[1, :targets]
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Without the columns that are constant in all support sets, for speed."""
+        """Columns that are constant in all support sets, and classes that no task has,
+        are left out, which takes less time.
+        """
         (x, y), (query_x, query_y) = tasks
         x, query_x = x.flatten(2), query_x.flatten(2)
-        varies = (x != x[:, :1]).any(1).any(0)  # (features,)
-        varies[0] |= ~varies.any()
-        shown = (
-            y.abs().sum((0, 1)) > 0 if isinstance(self.likelihood, Categorical) else ...
-        )
-        return super().forward(
-            Task(
-                Examples(x[..., varies], y[..., shown]),
-                Examples(query_x[..., varies], query_y[..., shown]),
-            )
-        )
+        varies = (x != x[:, :1]).flatten(0, 1).any(0)  # (features,)
+        if not varies.any():
+            varies[0] = True
+        shown = (torch.cat([y, query_y], 1) != 0).flatten(0, 1).any(0)
+        shown = shown if self._classes else torch.ones_like(shown)
+        support = Examples(x[..., varies], y[..., shown])
+        query = Examples(query_x[..., varies], query_y[..., shown])
+        return super().forward(Task(support, query))

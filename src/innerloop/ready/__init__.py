@@ -1,0 +1,93 @@
+"""Learners that were trained before and are part of the package: prior-data fitted
+networks for tables.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from innerloop.core.learner import Learner
+from innerloop.core.task import Kind, TaskSpec
+from innerloop.engine.errors import InnerloopError
+from innerloop.experiment import load
+from innerloop.readers.table import TableReader, columns_of
+from innerloop.runs import Run
+
+HERE = Path(__file__).parent
+MOST = 5_000_000  # rows times rows times features: less than a GB in the attention
+
+
+def table_learner(X: Any, kind: Kind, y_dim: int) -> Learner | None:
+    """The network for a table in memory, in evaluation mode; None where X is no table,
+    or a larger one than suits it, or where the weights are not part of this
+    installation.
+
+    A table is an array (n, features) of numbers, or a data frame. Where a data frame
+    holds words or gaps, the learner has a reader for it.
+    """
+    folder = HERE / f"tables-{kind}"
+    if not (folder / "weights.safetensors").is_file():
+        return None
+    reader = None
+    if hasattr(X, "columns") and not _holds_numbers(X):
+        reader = TableReader.fitted(columns_of(X))
+        assert reader.x_shape is not None
+        rows, features = len(X), reader.x_shape[0]
+    elif _holds_numbers(X):
+        rows, features = np.shape(X)
+    else:
+        return None
+    if not 0 < rows * rows * features <= MOST:
+        return None
+    learner = _with_spec(folder, TaskSpec(kind, (features,), y_dim))
+    learner.reader = reader
+    return learner
+
+
+def _holds_numbers(X: Any) -> bool:
+    """Whether X is an array (n, features), or a data frame, of finite numbers."""
+    try:
+        array = X.numpy(force=True) if torch.is_tensor(X) else np.asarray(X)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    numbers = array.ndim == 2 and array.dtype.kind in "buif"
+    return numbers and bool(np.isfinite(array).all())
+
+
+def _with_spec(folder: Path, spec: TaskSpec) -> Learner:
+    """A learner with the stored weights, in double precision as inputs may be large
+    numbers that differ little.
+    """
+    stored = _loaded(folder)
+    assert stored.spec is not None
+    options: Mapping[str, Any] = stored.build_args
+    learner = type(stored).build(spec, **options, likelihood=stored.likelihood)
+    learner.load_state_dict(stored.state_dict(), assign=True)
+    return learner.double().eval()
+
+
+@functools.cache
+def _loaded(folder: Path) -> Learner:
+    return load(folder)
+
+
+def pack(run: Path | str, name: str, where: Path = HERE) -> Path:
+    """Make a trained run part of the package, its weights in half precision.
+
+    Raises InnerloopError for a run whose weights half precision cannot hold.
+    """
+    source, target = Run(run), Run(where / name)
+    weights = {n: w.half() for n, w in source.load_weights().items()}
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise InnerloopError(f"the weights of {run} are too large for 16 bits")
+    target.folder.mkdir(parents=True, exist_ok=True)
+    experiment = (source.folder / "experiment.json").read_bytes()
+    (target.folder / "experiment.json").write_bytes(experiment)
+    target.save_weights(weights)
+    return target.folder
