@@ -70,11 +70,11 @@ class _FewShot:
         self.learner = learner
         self.chunk = chunk
 
-    def _suiting(self, X: Any, y_dim: int) -> Learner | None:
+    def _suiting(self, X: Any) -> Learner | None:
         """The learner to use where none was passed: for tables, one that is part of the
         package; None where there is none.
         """
-        return table_learner(X, self.kind, y_dim)
+        return table_learner(X, self.kind)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -109,15 +109,14 @@ class _FewShot:
         """Whether the learner was passed in and may be in use elsewhere."""
         return isinstance(self.learner, Learner)
 
-    def _resolve(self, X: Any = None, y_dim: int = 2) -> Learner | None:
-        """The learner for inputs X and targets of `y_dim` values in evaluation mode,
-        None where there is none.
+    def _resolve(self, X: Any = None) -> Learner | None:
+        """The learner for inputs X in evaluation mode, None where there is none.
 
         Raises InnerloopError for one that cannot be used here.
         """
         checked(type(self).__init__, {"chunk": self.chunk}, type(self).__name__)
         if self.learner is None:
-            return self._suiting(X, y_dim)
+            return self._suiting(X)
         if self._shared:
             learner = _in_evaluation_mode(self.learner)  # pyright: ignore[reportArgumentType]
         else:
@@ -173,7 +172,7 @@ class _FewShot:
         like, name = _like(learner), type(learner).__name__
         support = Examples(x, y)
         room = learner.spec.y_dim - y.shape[1] if learner.spec is not None else 0
-        if self.kind == "reals" and room:
+        if self.kind == "reals" and room and not learner.any_columns:
             raise InnerloopError(
                 f"this {name} was built for {y.shape[1] + room} targets per example; "
                 f"got {y.shape[1]}"
@@ -424,21 +423,21 @@ class FewShotClassifier(_FewShot):
         self.encoder = encoder
         self.reject = reject
 
-    def _suiting(self, X: Any, y_dim: int) -> Learner | None:
+    def _suiting(self, X: Any) -> Learner | None:
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
         what = kind_in_memory(X)
         if what is None:
-            return super()._suiting(X, y_dim)
+            return super()._suiting(X)
         return untrained(usual_reader(what))
 
-    def _resolve(self, X: Any = None, y_dim: int = 2) -> Learner | None:
+    def _resolve(self, X: Any = None) -> Learner | None:
         if self.learner is not None and self.encoder is not None:
             raise InnerloopError(
                 f"the learner has its own encoder: leave out encoder={self.encoder!r}, "
                 "or the learner"
             )
-        return super()._resolve(X, y_dim)
+        return super()._resolve(X)
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
         """Adapt to labeled examples.
@@ -594,8 +593,7 @@ class FewShotRegressor(_FewShot):
         not finite; the estimator is then as it was.
         """
         with _evaluating():
-            shape = np.shape(_array(y, "y"))
-            learner = self._resolve(X, shape[1] if len(shape) == 2 else 1)
+            learner = self._resolve(X)
             if learner is None:
                 raise InnerloopError(
                     "FewShotRegressor needs a learner: a run folder, or a learner such "
@@ -820,12 +818,14 @@ def _reader(learner: Learner | None, columns: tuple[str, ...] | None) -> Any:
     columns = None if columns is None else tuple(columns)
     if learner is None or learner.spec is None:
         return _ArrayReader(columns=columns)
-    return _ArrayReader(learner.spec.x_shape, learner.spec.vocabulary, columns)
+    return _ArrayReader(_shape(learner), learner.spec.vocabulary, columns)
 
 
 def _shape(learner: Learner | None) -> tuple[int, ...] | None:
     """The shape of one input of the learner, None for any."""
-    return None if learner is None or learner.spec is None else learner.spec.x_shape
+    if learner is None or learner.spec is None or learner.any_columns:
+        return None
+    return learner.spec.x_shape
 
 
 def _in_evaluation_mode(learner: Learner) -> Learner:

@@ -34,9 +34,8 @@ class TableBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        for last in (self.row_out, self.column_out, self.mlp[2]):
-            nn.init.zeros_(last.weight)  # pyright: ignore[reportArgumentType]
-            nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
+        # at first, rows attend to similar ones
+        self.keys_and_values.weight.data[:width] = self.queries.weight.data
 
     def forward(
         self, x: Tensor, used: Tensor, kept: KeysAndValues | None = None

@@ -4,8 +4,8 @@ networks for tables.
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Kind, TaskSpec
+from innerloop.core.task import Kind
 from innerloop.engine.errors import InnerloopError
 from innerloop.experiment import load
 from innerloop.readers.table import TableReader, columns_of
@@ -23,31 +23,38 @@ HERE = Path(__file__).parent
 MOST = 5_000_000  # rows times rows times features: less than a GB in the attention
 
 
-def table_learner(X: Any, kind: Kind, y_dim: int) -> Learner | None:
+def has_tables(kind: Kind) -> bool:
+    """Whether the network for tables is part of this installation."""
+    return (_folder(kind) / "weights.safetensors").is_file()
+
+
+def table_learner(X: Any, kind: Kind) -> Learner | None:
     """The network for a table in memory, in evaluation mode; None where X is no table,
     or a larger one than suits it, or where the weights are not part of this
     installation.
 
-    A table is an array (n, features) of numbers, or a data frame. Where a data frame
-    holds words or gaps, the learner has a reader for it.
+    A table is an array (n, features) of numbers, or a data frame. For a data frame that
+    holds words or gaps, the learner has a reader.
     """
-    folder = HERE / f"tables-{kind}"
-    if not (folder / "weights.safetensors").is_file():
+    if not has_tables(kind):
         return None
     reader = None
-    if hasattr(X, "columns") and not _holds_numbers(X):
-        reader = TableReader.fitted(columns_of(X))
-        assert reader.x_shape is not None
-        rows, features = len(X), reader.x_shape[0]
-    elif _holds_numbers(X):
+    if _holds_numbers(X):
         rows, features = np.shape(X)
+    elif hasattr(X, "columns"):
+        reader = TableReader.fitted(columns_of(X))
+        rows, features = len(X), *reader.x_shape
     else:
         return None
     if not 0 < rows * rows * features <= MOST:
         return None
-    learner = _with_spec(folder, TaskSpec(kind, (features,), y_dim))
+    learner = copy.copy(loaded(_folder(kind)))  # with the same weights
     learner.reader = reader
     return learner
+
+
+def _folder(kind: Kind) -> Path:
+    return HERE / f"tables-{kind}"
 
 
 def _holds_numbers(X: Any) -> bool:
@@ -60,21 +67,10 @@ def _holds_numbers(X: Any) -> bool:
     return numbers and bool(np.isfinite(array).all())
 
 
-def _with_spec(folder: Path, spec: TaskSpec) -> Learner:
-    """A learner with the stored weights, in double precision as inputs may be large
-    numbers that differ little.
-    """
-    stored = _loaded(folder)
-    assert stored.spec is not None
-    options: Mapping[str, Any] = stored.build_args
-    learner = type(stored).build(spec, **options, likelihood=stored.likelihood)
-    learner.load_state_dict(stored.state_dict(), assign=True)
-    return learner.double().eval()
-
-
 @functools.cache
-def _loaded(folder: Path) -> Learner:
-    return load(folder)
+def loaded(folder: Path) -> Learner:
+    """In double precision, as inputs may be large numbers that differ little."""
+    return load(folder).double()
 
 
 def pack(run: Path | str, name: str, where: Path = HERE) -> Path:

@@ -67,6 +67,7 @@ class PFN(Learner):
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals")
+    any_columns = True
     home = "tables"
     regression_defaults: ClassVar[dict[str, Any]] = {
         "likelihood": Gaussian(learned_scale=True)
@@ -93,10 +94,10 @@ class PFN(Learner):
         self.blocks = nn.ModuleList(
             TableBlock(self.width, self.heads) for _ in range(self.layers)
         )
-        self.head = nn.Sequential(
-            LayerNorm(self.width),
-            nn.Linear(self.width, 2 * self.width if self._classes else 2),
-        )
+        last = nn.Linear(self.width, 2 * self.width if self._classes else 2)
+        if self._classes:  # at first, similar rows vote
+            last.weight.data[: self.width] = last.weight.data[self.width :]
+        self.head = nn.Sequential(LayerNorm(self.width), last)
         codes = torch.randn(2, MOST, CODE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("codes", codes, persistent=False)
         self.eval()
