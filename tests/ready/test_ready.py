@@ -2,6 +2,7 @@
 Where the trained weights are missing, untrained ones stand in for them.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,23 @@ def untrained(folder: Path, *, regression: bool) -> Path:
     return folder
 
 
-@pytest.fixture
-def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks")
     for regression, kind in ((False, "classes"), (True, "reals")):
-        run = untrained(tmp_path / f"run-{kind}", regression=regression)
-        ready.pack(run, f"tables-{kind}", tmp_path / "ready")
-    monkeypatch.setattr(ready, "HERE", tmp_path / "ready")
-    yield tmp_path / "ready"
+        run = untrained(folder / f"run-{kind}", regression=regression)
+        ready.pack(run, f"tables-{kind}", folder / "ready")
+    return folder
+
+
+@pytest.fixture
+def packed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    folder = tmp_path / "ready"
+    shutil.copytree(made / "ready", folder)
+    monkeypatch.setattr(ready, "HERE", folder)
+    yield folder
     ready.loaded.cache_clear()
 
 
@@ -111,8 +122,10 @@ def test_what_is_no_table_or_too_large_is_left_to_other_learners(packed: Path) -
         FewShotRegressor().fit(small, [0.0, 1.0, 2.0])
 
 
-def test_weights_that_16_bits_cannot_hold_are_refused(tmp_path: Path) -> None:
-    run = Run(untrained(tmp_path / "run", regression=False))
+def test_weights_that_16_bits_cannot_hold_are_refused(
+    made: Path, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(made / "run-classes", tmp_path / "run"))
     run.save_weights({n: w + 1e6 for n, w in run.load_weights().items()})
     with pytest.raises(InnerloopError, match="too large for 16 bits"):
         ready.pack(run.folder, "tables-classes", tmp_path / "ready")

@@ -109,7 +109,7 @@ class PFN(Learner):
     def adapt(self, support: Examples) -> State:
         x, y = support.x.flatten(1), support.y
         var, mean = torch.var_mean(x, 0, correction=0)  # (features,)
-        used = var > 1e-10 * (mean.square() + 1e-10)
+        used = var > (8 * torch.finfo(x.dtype).eps * mean).square()
         scale = torch.where(used, var, 1.0).sqrt()
         z = (x - mean) / scale
         y_var, y_mean = torch.var_mean(y, 0, correction=0)  # (y_dim,)
@@ -178,7 +178,7 @@ class PFN(Learner):
             )
         if self.training:
             codes = torch.randn_like(codes[:, : max(columns, targets)])
-        codes = codes / CODE**0.5
+        codes = codes.to(self.unknown) / CODE**0.5
         return codes[0, :columns], codes[1, :targets]
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
