@@ -41,7 +41,7 @@ from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
-from innerloop.ready import table_learner
+from innerloop.ready import table_learner, table_reader
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -390,8 +390,9 @@ class FewShotClassifier(_FewShot):
         learner: a meta-trained learner, a run folder, or None: for images and texts
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
             tables, arrays (n, features) of numbers and data frames, the `PFN` that is
-            part of the package (see `innerloop.ready`); for larger tables and other
-            arrays the nearest class mean.
+            part of the package (see `innerloop.ready`). Without it, for larger tables
+            and for other arrays the nearest class mean, and `Probe` for data frames
+            with words or gaps.
         chunk: number of inputs that are predicted at once.
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
@@ -427,9 +428,12 @@ class FewShotClassifier(_FewShot):
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
         what = kind_in_memory(X)
-        if what is None:
-            return super()._suiting(X)
-        return untrained(usual_reader(what))
+        if what is not None:
+            return untrained(usual_reader(what))
+        learner, reader = super()._suiting(X), table_reader(X)
+        if learner is None and reader is not None:
+            return untrained(reader)
+        return learner
 
     def _resolve(self, X: Any = None) -> Learner | None:
         if self.learner is not None and self.encoder is not None:

@@ -117,6 +117,8 @@ def test_what_is_no_table_or_too_large_is_left_to_other_learners(packed: Path) -
         assert ready.table_learner(case, "classes") is None
     (packed / "tables-classes" / "weights.safetensors").unlink()
     assert ready.table_learner(small, "classes") is None
+    # without the network, words and gaps are read too
+    assert FewShotClassifier().fit(frame(), ["a", "b"] * 3).predict(frame()).shape
     (packed / "tables-reals" / "weights.safetensors").unlink()
     with pytest.raises(InnerloopError, match="needs a learner"):
         FewShotRegressor().fit(small, [0.0, 1.0, 2.0])

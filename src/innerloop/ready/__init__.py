@@ -38,12 +38,11 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
     """
     if not has_tables(kind):
         return None
-    reader = None
-    if _holds_numbers(X):
-        rows, features = np.shape(X)
-    elif hasattr(X, "columns"):
-        reader = TableReader.fitted(columns_of(X))
+    reader = table_reader(X)
+    if reader is not None:
         rows, features = len(X), *reader.x_shape
+    elif _holds_numbers(X):
+        rows, features = np.shape(X)
     else:
         return None
     if not 0 < rows * rows * features <= MOST:
@@ -51,6 +50,13 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
     learner = copy.copy(loaded(_folder(kind)))  # with the same weights
     learner.reader = reader
     return learner
+
+
+def table_reader(X: Any) -> TableReader | None:
+    """A reader for a data frame that holds words or gaps; None for all else."""
+    if not hasattr(X, "columns") or _holds_numbers(X):
+        return None
+    return TableReader.fitted(columns_of(X))
 
 
 def _folder(kind: Kind) -> Path:

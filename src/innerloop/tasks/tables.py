@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from innerloop.core.learner import Learner
 from innerloop.core.task import Examples, Task, TaskDistribution, TaskSpec
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count, Range
 from innerloop.tasks.splits import task_source
 
@@ -82,6 +84,44 @@ class Tables(TaskDistribution):
         return Task(
             Examples(x[:, :rows], y[:, :rows]), Examples(x[:, rows:], y[:, rows:])
         )
+
+    def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
+        if self.regression:
+            return [{"shots": shots} for shots in (10, 20, 50)]
+        ways = [fixed_ways] if fixed_ways else [2, 5]
+        return [{"ways": w, "shots": s} for w in ways for s in (2, 5, 10, 20)]
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """The table's rows as points in the plane of its two columns, rows to predict
+        smaller, and behind them what the learner predicts: the colors of the classes,
+        mixed by their probabilities, or the mean.
+
+        Raises InnerloopError for tables with more columns.
+        """
+        if self.columns != 2:
+            raise InnerloopError("tables have a picture with two columns: columns=2")
+        at = torch.linspace(-3, 3, 61)
+        grid = torch.cartesian_prod(at, at).flip(-1).to(task.support.x)
+        mean = learner.likelihood.mean(
+            learner.predict(learner.adapt(task.support), grid)
+        ).cpu()
+        axes = figure.subplots()
+        if self.regression:
+            axes.imshow(mean.view(61, 61), extent=(-3, 3, -3, 3), origin="lower")
+            colors = [examples.y[:, 0].cpu() for examples in task]
+            how = {"vmin": float(mean.min()), "vmax": float(mean.max())}
+        else:
+            shades = torch.rand(
+                self.ways, 3, generator=torch.Generator().manual_seed(1)
+            )
+            mixed = (mean @ shades).view(61, 61, 3)
+            axes.imshow(mixed, extent=(-3, 3, -3, 3), origin="lower", alpha=0.6)
+            colors, how = [(examples.y.cpu() @ shades) for examples in task], {}
+        for examples, c, size in zip(task, colors, (24, 6), strict=True):
+            x, y = examples.x.cpu().clamp(-3, 3).T
+            axes.scatter(x, y, size, c, edgecolors="black", linewidths=0.3, **how)
+        axes.set_xticks([])
+        axes.set_yticks([])
 
     def _sizes(self, draw: Draw) -> tuple[int, int, int, int, bool]:
         """Classes, support rows, query rows, columns, and whether classes have equal
