@@ -1,4 +1,4 @@
-"""The prior-data fitted network beside its equations, one cell and one row at a time."""
+"""The prior-data fitted network beside its equations, cell by cell."""
 
 import numpy as np
 import pytest

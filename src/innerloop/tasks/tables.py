@@ -102,24 +102,23 @@ class Tables(TaskDistribution):
             raise InnerloopError("tables have a picture with two columns: columns=2")
         at = torch.linspace(-3, 3, 61)
         grid = torch.cartesian_prod(at, at).flip(-1).to(task.support.x)
-        mean = learner.likelihood.mean(
-            learner.predict(learner.adapt(task.support), grid)
-        ).cpu()
+        with torch.no_grad():
+            outputs = learner.predict(learner.adapt(task.support), grid)
+        mean = learner.likelihood.mean(outputs).cpu().numpy()
         axes = figure.subplots()
         if self.regression:
-            axes.imshow(mean.view(61, 61), extent=(-3, 3, -3, 3), origin="lower")
-            colors = [examples.y[:, 0].cpu() for examples in task]
+            axes.imshow(mean.reshape(61, 61), extent=(-3, 3, -3, 3), origin="lower")
+            colors = [examples.y[:, 0].numpy(force=True) for examples in task]
             how = {"vmin": float(mean.min()), "vmax": float(mean.max())}
         else:
-            shades = torch.rand(
-                self.ways, 3, generator=torch.Generator().manual_seed(1)
-            )
-            mixed = (mean @ shades).view(61, 61, 3)
+            generator = torch.Generator().manual_seed(1)
+            shades = torch.rand(self.ways, 3, generator=generator).numpy()
+            mixed = (mean @ shades).reshape(61, 61, 3)
             axes.imshow(mixed, extent=(-3, 3, -3, 3), origin="lower", alpha=0.6)
-            colors, how = [(examples.y.cpu() @ shades) for examples in task], {}
-        for examples, c, size in zip(task, colors, (24, 6), strict=True):
-            x, y = examples.x.cpu().clamp(-3, 3).T
-            axes.scatter(x, y, size, c, edgecolors="black", linewidths=0.3, **how)
+            colors, how = [e.y.numpy(force=True) @ shades for e in task], {}
+        for examples, color, size in zip(task, colors, (24, 6), strict=True):
+            x, y = examples.x.clamp(-3, 3).numpy(force=True).T
+            axes.scatter(x, y, size, color, edgecolors="black", linewidths=0.3, **how)
         axes.set_xticks([])
         axes.set_yticks([])
 

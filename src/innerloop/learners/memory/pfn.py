@@ -115,22 +115,23 @@ class PFN(Learner):
         y_var, y_mean = torch.var_mean(y, 0, correction=0)  # (y_dim,)
         y_scale = torch.where(y_var > 0, y_var, 1.0).sqrt()
         # what columns and targets are told apart by, in any order of either
-        fit = z.T @ ((y - y_mean) / y_scale) / len(x)  # (features, y_dim)
-        skew = z.clamp(-3, 3).pow(3).mean(0)  # (features,)
+        y_z = (y - y_mean) / y_scale
+        fit = z.T @ y_z / len(x)  # (features, y_dim)
+        skew, y_skew = z.pow(3).mean(0), y_z.pow(3).mean(0)
+        traits = (skew + fit.square().sum(1)).masked_fill(~used, torch.inf)
         columns, targets = self._codes(len(mean), len(y_mean))
         state: State = {
             "moments": (mean, scale),
             "z": z,
-            "columns": in_order_of(skew + fit.square().sum(1), columns),
-            "targets": in_order_of(skew @ fit + y_mean, targets),
+            "columns": in_order_of(traits, columns),
+            "targets": in_order_of(y_skew + skew @ fit, targets),
             "used": F.pad(used, (0, 1 if self._classes else len(y_mean)), value=True),
         }
         if self._classes:
             known = self.targets(y @ state["targets"])[:, None]
         else:
             state["y_moments"] = y_mean, y_scale
-            known = self.targets(((y - y_mean) / y_scale)[..., None])
-            known = known + self.column_codes(state["targets"])
+            known = self.targets(y_z[..., None]) + self.column_codes(state["targets"])
         tokens = self._tokens(state, x, known)  # (n, cells, width)
         state["kept"] = []
         for block in self.blocks:
