@@ -1,5 +1,7 @@
 """The prior-data fitted network beside its equations, cell by cell."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -28,13 +30,13 @@ def table(kind: str = "classes") -> tuple[Examples, Tensor]:
     return Examples(x[:ROWS], y), x[ROWS:]
 
 
-def normed(layer: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+def normed(layer: Any, x: np.ndarray) -> np.ndarray:
     weight, bias = (p.detach().numpy() for p in layer.parameters())
     z = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
     return z * weight + bias
 
 
-def applied(layer: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+def applied(layer: Any, x: np.ndarray) -> np.ndarray:
     parts = [p.detach().numpy() for p in layer.parameters()]
     return parts[0] @ x + (parts[1] if len(parts) > 1 else 0)
 
@@ -71,6 +73,7 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
     ]
     unknown = pfn.unknown.detach().numpy()
     rows = shown + [[cell(r[j], j) for j in range(COLUMNS)] + [unknown] for r in asked]
+    block: Any
     for block in pfn.blocks:
         n = block.norms
         inner = []
@@ -103,11 +106,21 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
                 made.append(t + applied(block.mlp[2], hidden))
             rows.append(made)
     out = [applied(pfn.head[1], normed(pfn.head[0], row[-1])) for row in rows]
+    near = np.log1p(np.exp(float(pfn.distance_scale))) / np.sqrt(COLUMNS)
+
+    def place(row: np.ndarray) -> np.ndarray:
+        z = (row - mean) / deviation
+        return np.sign(z) * np.log1p(abs(z))
+
     votes = [
-        [np.exp(out[ROWS + i][:8] @ out[k][8:] / np.sqrt(8)) for k in range(ROWS)]
+        [
+            out[ROWS + i][:8] @ out[k][8:] / np.sqrt(8)
+            - near * ((place(asked[i]) - place(x[k])) ** 2).sum()
+            for k in range(ROWS)
+        ]
         for i in range(len(asked))
     ]
-    shares = np.array(votes) @ y
+    shares = np.exp(votes) @ y
     return shares / shares.sum(1, keepdims=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils.estimator_checks import check_estimator
 
 from innerloop import Experiment, FewShotClassifier, FewShotRegressor, ready
 from innerloop.assembly import Choice
@@ -146,3 +147,10 @@ def test_the_network_of_the_package_is_better_than_chance(kind: Any) -> None:
         assert classifier.score(x[40:], y[40:] > 0) > 0.75
     else:
         assert FewShotRegressor().fit(x[:40], y[:40]).score(x[40:], y[40:]) > 0.6
+
+
+def test_check_estimator_with_the_network() -> None:
+    if not ready.has_tables("classes"):
+        pytest.skip("the trained weights are not part of this installation")
+    columns = {"check_dataframe_column_names_consistency": "columns align by name"}
+    check_estimator(FewShotClassifier(), expected_failed_checks=columns)

@@ -65,6 +65,20 @@ class TableBlock(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
 
+def bounded(z: Tensor) -> Tensor:
+    """Standardized values, large ones by their logarithm."""
+    return z.sign() * z.abs().log1p()
+
+
+def distances(z: Tensor, among: Tensor, used: Tensor) -> Tensor:
+    """Squared distances (m, n) of standardized rows z (m, columns) to those of `among`
+    (n, columns) in the columns that are `used` (columns,), over the root of their
+    number: so they differ as much in tables with many columns as with few.
+    """
+    squares = (bounded(z)[:, None] - bounded(among)).square() * used
+    return squares.sum(-1) * used.sum().clamp_min(1).rsqrt()
+
+
 def ranks(values: Tensor, among: Tensor) -> Tensor:
     """The share of each column of `among` (n, columns) that is below values (m,
     columns), with half of those that are equal, minus one half.

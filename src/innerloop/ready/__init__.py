@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from innerloop.core.learner import Learner
 from innerloop.core.task import Kind
@@ -41,8 +42,8 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
     reader = table_reader(X)
     if reader is not None:
         rows, features = len(X), *reader.x_shape
-    elif _holds_numbers(X):
-        rows, features = np.shape(X)
+    elif (numbers := _numbers(X)) is not None:
+        rows, features = numbers.shape
     else:
         return None
     if not 0 < rows * rows * features <= MOST:
@@ -54,7 +55,7 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
 
 def table_reader(X: Any) -> TableReader | None:
     """A reader for a data frame that holds words or gaps; None for all else."""
-    if not hasattr(X, "columns") or _holds_numbers(X):
+    if not hasattr(X, "columns") or _numbers(X) is not None:
         return None
     return TableReader.fitted(columns_of(X))
 
@@ -63,14 +64,16 @@ def _folder(kind: Kind) -> Path:
     return HERE / f"tables-{kind}"
 
 
-def _holds_numbers(X: Any) -> bool:
-    """Whether X is an array (n, features), or a data frame, of finite numbers."""
+def _numbers(X: Any) -> NDArray[Any] | None:
+    """X as an array (n, features) of finite numbers; None where it is something
+    else.
+    """
     try:
         array = X.numpy(force=True) if torch.is_tensor(X) else np.asarray(X)
     except (TypeError, ValueError, RuntimeError):
-        return False
+        return None
     numbers = array.ndim == 2 and array.dtype.kind in "buif"
-    return numbers and bool(np.isfinite(array).all())
+    return array if numbers and bool(np.isfinite(array).all()) else None
 
 
 @functools.cache

@@ -17,7 +17,13 @@ from innerloop.engine.options import Count
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.neural_processes.layers import unsoftplus
 from innerloop.nets.norm import LayerNorm
-from innerloop.nets.table_attention import TableBlock, in_order_of, ranks
+from innerloop.nets.table_attention import (
+    TableBlock,
+    bounded,
+    distances,
+    in_order_of,
+    ranks,
+)
 
 State = dict[str, Any]
 CODE = 16  # size of the codes of columns and classes
@@ -28,9 +34,10 @@ class PFN(Learner):
     """PFN: a prior-data fitted network, a transformer over the cells of a table.
 
     p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
-    softmax over classes k of log(sum over rows i of class k of exp(q(x) k(i) /
-    sqrt(width))), or a Gaussian for real targets; token of a cell = W [z, rank of z] +
-    V code of its column, of a target = U code of its class, of a target to predict = u
+    sum over rows i of a(i) [y_i = y], a = softmax over rows of q(x) k(i) / sqrt(width)
+    - s |z - z_i|^2 / sqrt(columns), or, for real targets, by a Gaussian with mean g(x)
+    + sum over rows i of a(i) y_i; token of a cell = W [z, rank of z] + V code of its
+    column, of a target = U code of its class, of a target to predict = u
 
     Reference: Müller, Hollmann, Pineda Arango, Grabocka and Hutter 2022, "Transformers
     can do Bayesian inference", arXiv:2112.10510, eq. (1)-(3). The attention in rows and
@@ -46,13 +53,14 @@ class PFN(Learner):
     from torch's global generator; in evaluation mode the same ones, in an order that
     depends on what the columns and classes hold, not on where they stand. So the order
     of rows, columns and classes does not matter, unless columns that differ have equal
-    moments. Differs from TabPFN: it has no fixed number of classes, and is much
-    smaller.
+    moments. Differs from TabPFN: it has no fixed number of classes, starts as a vote of
+    near rows, and is much smaller.
 
     State: keys and values of the support rows in every layer (cells, heads, n, width /
     heads); mean and deviation of the columns (features,), and their standardized cells
-    (n, features); codes of columns and targets; of classes, the key of each row (n,
-    width) and its logarithmic labels (n, ways); of reals, mean and deviation (y_dim,).
+    (n, features); codes of columns and targets; keys of the rows (n, targets, width)
+    and logarithmic labels (n, ways), or standardized targets (n, y_dim) with their mean
+    and deviation.
 
     Args:
         width: size of a token.
@@ -73,7 +81,7 @@ class PFN(Learner):
         "likelihood": Gaussian(learned_scale=True)
     }
     defaults = MetaTrainConfig(
-        *(10, 10, 3), batch=16, optimizer="AdamW", lr=1e-3, warmup=0.05, clip=1.0
+        *(10, 10, 3), batch=16, optimizer="AdamW", lr=2e-3, warmup=0.05, clip=1.0
     )
 
     def __post_init__(self) -> None:
@@ -94,10 +102,10 @@ class PFN(Learner):
         self.blocks = nn.ModuleList(
             TableBlock(self.width, self.heads) for _ in range(self.layers)
         )
-        last = nn.Linear(self.width, 2 * self.width if self._classes else 2)
-        if self._classes:  # at first, similar rows vote
-            last.weight.data[: self.width] = last.weight.data[self.width :]
+        # queries and keys of the votes; g and the scale of real targets
+        last = nn.Linear(self.width, 2 * self.width + (0 if self._classes else 2))
         self.head = nn.Sequential(LayerNorm(self.width), last)
+        self.distance_scale = nn.Parameter(torch.zeros(()))  # s = softplus of it
         codes = torch.randn(2, MOST, CODE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("codes", codes, persistent=False)
         self.eval()
@@ -132,40 +140,44 @@ class PFN(Learner):
         else:
             state["y_moments"] = y_mean, y_scale
             known = self.targets(y_z[..., None]) + self.column_codes(state["targets"])
-        tokens = self._tokens(state, x, known)  # (n, cells, width)
+        tokens = self._tokens(state, z, known)  # (n, cells, width)
         state["kept"] = []
         for block in self.blocks:
             tokens, keys_and_values = block(tokens, state["used"])
             state["kept"].append(keys_and_values)
-        if self._classes:
-            state["keys"] = self.head(tokens[:, -1])[:, self.width :]
-            state["labels"] = (y + 1e-6).log()
-        return state
+        targets = known.shape[1]
+        keys = self.head(tokens[:, -targets:])[..., self.width : 2 * self.width]
+        return {**state, "keys": keys, "y": (y + 1e-6).log() if self._classes else y_z}
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         targets = len(state["used"]) - len(state["columns"])
         unknown = self.unknown.expand(len(x), targets, -1)
         if not self._classes:
             unknown = unknown + self.column_codes(state["targets"])
-        tokens = self._tokens(state, x.flatten(1), unknown)
+        mean, scale = state["moments"]
+        z = (x.flatten(1) - mean) / scale
+        tokens = self._tokens(state, z, unknown)
         for block, kept in zip(self.blocks, state["kept"], strict=True):
             tokens, _ = block(tokens, state["used"], kept)
         out = self.head(tokens[:, -targets:])  # (m, targets, ...)
+        votes = torch.einsum("mtd,ntd->mnt", out[..., : self.width], state["keys"])
+        gaps = distances(z, state["z"], state["used"][: len(state["columns"])])
+        votes = votes / self.width**0.5
+        votes = votes - F.softplus(self.distance_scale) * gaps[..., None]
         if self._classes:
-            votes = out[:, 0, : self.width] @ state["keys"].T / self.width**0.5
-            return (votes[..., None] + state["labels"]).logsumexp(1)  # (m, ways)
+            return (votes + state["y"]).logsumexp(1)  # (m, ways)
         mean, scale = state["y_moments"]
-        deviation = (0.01 + 0.99 * F.softplus(out[..., 1])) * scale
+        found = (votes.softmax(1) * state["y"]).sum(1) + out[..., -2]  # (m, y_dim)
+        deviation = (0.01 + 0.99 * F.softplus(out[..., -1])) * scale
         return torch.cat(
-            [mean + scale * out[..., 0], unsoftplus((deviation - 0.01) / 0.99)], -1
+            [mean + scale * found, unsoftplus((deviation - 0.01) / 0.99)], -1
         )
 
-    def _tokens(self, state: State, x: Tensor, targets: Tensor) -> Tensor:
-        """Tokens (m, cells, width) of rows x (m, features) and their targets."""
-        mean, scale = state["moments"]
-        z = (x - mean) / scale
-        bounded = z.sign() * z.abs().log1p()
-        values = torch.stack([bounded, ranks(z, state["z"])], -1)
+    def _tokens(self, state: State, z: Tensor, targets: Tensor) -> Tensor:
+        """Tokens (m, cells, width) of standardized rows z (m, features) and their
+        targets (m, targets, width).
+        """
+        values = torch.stack([bounded(z), ranks(z, state["z"])], -1)
         cells = self.cells(values) + self.column_codes(state["columns"])
         return torch.cat([cells, targets.to(cells.dtype)], -2)
 
@@ -183,8 +195,8 @@ class PFN(Learner):
         return codes[0, :columns], codes[1, :targets]
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Columns that are constant in all support sets, and classes that no task has,
-        are left out, which takes less time.
+        """Without columns that are constant in all support sets, and without classes
+        that no task has, which takes less time.
         """
         (x, y), (query_x, query_y) = tasks
         x, query_x = x.flatten(2), query_x.flatten(2)
