@@ -52,6 +52,7 @@ SMALLEST = {
     "sheets.py": "{generator} --classifier {classifier} --tasks 1 "
     "--plot {out}/figure.png",
     "structures.py": "{modular} --tasks 2 --plot {out}/figure.png",
+    "tables.py": "classes --shots 5 --tasks 1 --table iris --table wine --run {tables}",
 }
 RUNS = {
     "classifier": "protonet omniglot --ways 5",
@@ -59,6 +60,7 @@ RUNS = {
     "quadratics": "l2o quadratics --inner-steps 3 --batch 2",
     "digits": "l2o mlp-digits --inner-steps 3 --batch 2",
     "modular": "modular sums",
+    "tables": "pfn tables --ways 3 --shots 2",
 }
 REAL_DATA = (
     *("baselines.py", "molecules.py", "sheets.py", "curves.py", "own_data.py"),

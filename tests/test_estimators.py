@@ -26,6 +26,7 @@ from innerloop import (
     Probe,
     ProtoNet,
     readers,
+    ready,
 )
 from innerloop.core.learner import Learner
 from innerloop.core.likelihood import Gaussian
@@ -36,6 +37,13 @@ from innerloop.readers import ImageReader, Inputs, Reader
 IMAGES = TaskSpec("classes", (1, 28, 28), 5)
 ROWS = TaskSpec("classes", (3,), 5)
 CURVES = TaskSpec("reals", (1,), 1)
+
+
+@pytest.fixture(autouse=True)
+def _without_networks_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ready, "HERE", tmp_path / "none")
 
 
 def drawings(ways: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -53,6 +53,7 @@ _HOMES = {
         "NEAT",
         "NTM",
         "PEARL",
+        "PFN",
         "RL2",
         "InContext",
         "MetaNet",

@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner
-from innerloop.core.task import Examples, TaskSpec
+from innerloop.core.task import Examples, Kind, TaskSpec
 from innerloop.engine.errors import (
     DivergenceError,
     InnerloopError,
@@ -41,6 +41,7 @@ from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
+from innerloop.ready import table_learner, table_reader
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -54,7 +55,7 @@ class _FewShot:
     its weights with it and with each other. Predictions may run in several threads.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
     _choosing: ClassVar[tuple[str, ...]] = ("learner",)  # the parameters that choose it
     state_: Any
     n_features_in_: int
@@ -70,10 +71,10 @@ class _FewShot:
         self.chunk = chunk
 
     def _suiting(self, X: Any) -> Learner | None:
-        """The learner to use where none was passed: an untrained one for images and
-        texts, None for arrays.
+        """The learner to use where none was passed: for tables, one that is part of the
+        package; None where there is none.
         """
-        return None
+        return table_learner(X, self.kind)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -171,7 +172,7 @@ class _FewShot:
         like, name = _like(learner), type(learner).__name__
         support = Examples(x, y)
         room = learner.spec.y_dim - y.shape[1] if learner.spec is not None else 0
-        if self.kind == "reals" and room:
+        if self.kind == "reals" and room and not learner.any_columns:
             raise InnerloopError(
                 f"this {name} was built for {y.shape[1] + room} targets per example; "
                 f"got {y.shape[1]}"
@@ -388,7 +389,10 @@ class FewShotClassifier(_FewShot):
     Args:
         learner: a meta-trained learner, a run folder, or None: for images and texts
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
-            arrays of numbers the nearest class mean.
+            tables, arrays (n, features) of numbers and data frames, the `PFN` that is
+            part of the package (see `innerloop.ready`). Without it, for larger tables
+            and for other arrays the nearest class mean, and `Probe` for data frames
+            with words or gaps.
         chunk: number of inputs that are predicted at once.
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
@@ -424,7 +428,12 @@ class FewShotClassifier(_FewShot):
         if self.encoder is not None:
             return untrained(encoded_reader(self.encoder))
         what = kind_in_memory(X)
-        return None if what is None else untrained(usual_reader(what))
+        if what is not None:
+            return untrained(usual_reader(what))
+        learner, reader = super()._suiting(X), table_reader(X)
+        if learner is None and reader is not None:
+            return untrained(reader)
+        return learner
 
     def _resolve(self, X: Any = None) -> Learner | None:
         if self.learner is not None and self.encoder is not None:
@@ -567,7 +576,9 @@ class FewShotRegressor(_FewShot):
     folder is not shared.
 
     Args:
-        learner: a meta-trained learner of reals, or a run folder.
+        learner: a meta-trained learner of reals, a run folder, or None: for tables the
+            `PFN` that is part of the package (see `innerloop.ready`), for standardized
+            targets.
         chunk: number of inputs that are predicted at once.
 
     Attributes after `fit`: `state_`, the learner's state.
@@ -575,6 +586,8 @@ class FewShotRegressor(_FewShot):
 
     kind = "reals"
     _flat: bool  # whether y had the shape (n,)
+    # what the learner's targets are multiplied by, and then what is added
+    _scaling: tuple[NDArray[np.float64], NDArray[np.float64]]
     _estimator_type = "regressor"
 
     def fit(self, X: Any, y: ArrayLike | Tensor) -> Self:
@@ -584,7 +597,7 @@ class FewShotRegressor(_FewShot):
         not finite; the estimator is then as it was.
         """
         with _evaluating():
-            learner = self._resolve()
+            learner = self._resolve(X)
             if learner is None:
                 raise InnerloopError(
                     "FewShotRegressor needs a learner: a run folder, or a learner such "
@@ -592,11 +605,17 @@ class FewShotRegressor(_FewShot):
                 )
             reader, like = _reader(learner, _column_names(X)), _like(learner)
             x = self._inputs(X, reader, like, _shape(learner))
-            values = (_targets(y, len(x)) - reader.center) / reader.deviation
+            values = _targets(y, len(x))
             flat = values.ndim == 1
-            targets = torch.from_numpy(values.reshape(len(values), -1))
+            values = values.reshape(len(values), -1)
+            ones = np.ones(values.shape[1])
+            scaling = reader.deviation * ones, reader.center * ones
+            if self.learner is None:
+                deviation = values.std(0)
+                scaling = np.where(deviation > 0, deviation, 1.0), values.mean(0)
+            targets = torch.from_numpy((values - scaling[1]) / scaling[0])
             targets = _finite(targets, like.dtype, "y")
-            self._adapt(learner, reader, x, targets, _flat=flat)
+            self._adapt(learner, reader, x, targets, _flat=flat, _scaling=scaling)
         return self
 
     def predict(
@@ -621,9 +640,8 @@ class FewShotRegressor(_FewShot):
                     )
                 moments.append(std)
             mean, *std = (self._check_predictions(values) for values in moments)
-            reader = self._reader
-            mean = mean * reader.deviation + reader.center
-            std = [values * reader.deviation for values in std]
+        scale, offset = self._scaling
+        mean, std = scale * mean + offset, [scale * values for values in std]
         if self._flat:
             mean, std = mean[:, 0], [values[:, 0] for values in std]
         return (mean, std[0]) if return_std else mean
@@ -647,10 +665,13 @@ class FewShotRegressor(_FewShot):
         return float(1 - unexplained.mean())
 
     def _saved_targets(self) -> Any:
-        return {"flat": self._flat}
+        scaling = [part.tolist() for part in self._scaling]
+        return {"flat": self._flat, "scaling": scaling}
 
     def _fitted_targets(self, saved: Any) -> dict[str, Any]:
-        return {"_flat": saved["flat"]}
+        # files of earlier versions hold no scaling
+        scale, offset = map(np.array, saved.get("scaling", (1.0, 0.0)))
+        return {"_flat": saved["flat"], "_scaling": (scale, offset)}
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
@@ -804,12 +825,14 @@ def _reader(learner: Learner | None, columns: tuple[str, ...] | None) -> Any:
     columns = None if columns is None else tuple(columns)
     if learner is None or learner.spec is None:
         return _ArrayReader(columns=columns)
-    return _ArrayReader(learner.spec.x_shape, learner.spec.vocabulary, columns)
+    return _ArrayReader(_shape(learner), learner.spec.vocabulary, columns)
 
 
 def _shape(learner: Learner | None) -> tuple[int, ...] | None:
     """The shape of one input of the learner, None for any."""
-    return None if learner is None or learner.spec is None else learner.spec.x_shape
+    if learner is None or learner.spec is None or learner.any_columns:
+        return None
+    return learner.spec.x_shape
 
 
 def _in_evaluation_mode(learner: Learner) -> Learner:

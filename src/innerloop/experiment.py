@@ -442,7 +442,10 @@ class Experiment:
         fixed = self.spec.y_dim if learner.fixed_ways else None
         smaller = {**probed(source, base), **{n: base[n] for n in given}}
         probe = build_tasks(source, split, smaller, self.reader)
-        if not self.spec.same_inputs(probe.spec):
+        spec = self.spec
+        if learner.any_columns:
+            spec = replace(spec, x_shape=probe.spec.x_shape)
+        if not spec.same_inputs(probe.spec):
             raise InnerloopError(
                 f"this {self.learner.name} was trained for {self.spec}, but "
                 f"{source.name} has {probe.spec}"

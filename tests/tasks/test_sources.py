@@ -23,7 +23,7 @@ from innerloop.tasks.splits import task_source
 GENERATED = (
     *("strokes", "sinusoid", "sums", "copy", "repeat-copy", "associative-recall"),
     *("gp-curves", "completion", "xor", "quadratics", "ratings", "instructions"),
-    "scan",
+    *("scan", "tables"),
 )
 FROM_DATA = (
     *("omniglot", "cifar-fs", "fc100", "emoji", "folder", "pools", "mlp-digits"),

@@ -55,6 +55,8 @@ class Learner(nn.Module, ABC):
         named_networks: the fields whose networks can be chosen by name.
         sequences: whether it can predict the queries of ordered tasks.
         fixed_ways: whether it predicts only the number of ways it was built for.
+        any_columns: whether it reads vectors with any number of features, and predicts
+            any number of reals.
         encode_jointly: whether `forward` encodes all tasks at once.
         transductive: whether a prediction uses the other query examples.
         contextual: whether the order of the support examples matters.
@@ -84,6 +86,7 @@ class Learner(nn.Module, ABC):
     named_networks: ClassVar[tuple[str, ...]] = ("encoder", "net")
     regression_defaults: ClassVar[dict[str, Any]] = {}
     sequences: ClassVar[bool] = False
+    any_columns: ClassVar[bool] = False
     encode_jointly: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
     low_precision: ClassVar[bool] = True

@@ -31,6 +31,7 @@ from innerloop.tasks.ratings import ratings
 from innerloop.tasks.scan import scan
 from innerloop.tasks.sinusoid import sinusoid
 from innerloop.tasks.strokes import strokes
+from innerloop.tasks.tables import tables
 from innerloop.tasks.text import clinc, cloze, text
 from innerloop.tasks.xor import xor
 
@@ -59,6 +60,7 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "cluttered-omniglot": cluttered_omniglot,
     "pools": pools,
     "xor": xor,
+    "tables": tables,
     "string-programs": string_programs,
     "list-programs": list_programs,
     "instructions": instructions,
@@ -105,6 +107,7 @@ __all__ = [
     "string_programs",
     "strokes",
     "sums",
+    "tables",
     "text",
     "tox21",
     "xor",

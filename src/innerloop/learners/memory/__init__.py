@@ -12,6 +12,7 @@ from innerloop.learners.memory.mlc import MLC
 from innerloop.learners.memory.neat import NEAT
 from innerloop.learners.memory.ntm import NTM
 from innerloop.learners.memory.pearl import PEARL
+from innerloop.learners.memory.pfn import PFN
 from innerloop.learners.memory.rl2 import RL2
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NEAT",
     "NTM",
     "PEARL",
+    "PFN",
     "RL2",
     "InContext",
     "MetaNet",
