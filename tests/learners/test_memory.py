@@ -153,7 +153,7 @@ def test_pearl_s_posterior_is_the_product_of_densities_on_a_grid() -> None:
     learner.step(state[0], torch.cat([x[4], state[1]]))
     transitions = torch.cat([x[:-1], y[:-1], x[1:]], 1)
     mu, raw = learner.factor(transitions).detach().numpy().T
-    variance = 1 / np.log1p(np.exp(raw))
+    variance = 1e-3 + np.log1p(np.exp(raw))
     z = np.linspace(-8, 8, 200_001)
     density = np.exp(-(z**2) / 2)
     for m, v in zip(mu, variance, strict=True):

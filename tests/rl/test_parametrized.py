@@ -53,6 +53,11 @@ class Buttons(gymnasium.Env):
         right = int(action == self.button)
         reward = right * self.config["bonus"] * self.twice
         return right, reward, self.time == 5, False, {}
+
+
+class Needy(Buttons):
+    def __init__(self, button):
+        super().__init__(button)
 '''
 CARTPOLE = "masspole=0.05:0.5 length=0.25:1.0 force_mag=5:15"
 
@@ -109,6 +114,8 @@ def test_parameters_reach_the_constructor_its_config_and_attributes(own: str) ->
     assert (env.button, env.scale) == (2, 3.0)
     assert env.config == {"bonus": 1.5, "kind": "b"}
     assert env.twice == 6.0  # what the constructor computes from it follows
+    needy = family(own.replace("Buttons", "Needy"), "button=1,2")
+    assert needy.make(np.array([1.0])).unwrapped.button == 2
 
 
 def test_what_an_environment_does_not_take_is_said(own: str) -> None:
@@ -170,9 +177,24 @@ class Mixed(CartPoleVectorEnv):
         return observed, reward * np.ravel(self.force_mag)[0], *rest
 
 
-def test_a_vector_class_that_confuses_rows_is_not_used() -> None:
+class Blind(gymnasium.vector.VectorEnv):
+    """A vector class without the parameters."""
+
+    def __init__(self, num_envs: int):
+        self.num_envs = num_envs
+
+    def reset(self, **kwargs: Any) -> Any:
+        return np.zeros((self.num_envs, 4)), {}
+
+    def step(self, actions: Any) -> Any:
+        zeros = np.zeros(self.num_envs)
+        return np.zeros((self.num_envs, 4)), zeros, zeros > 0, zeros > 0, {}
+
+
+@pytest.mark.parametrize("vector", [Mixed, Blind])
+def test_a_vector_class_that_confuses_rows_is_not_used(vector: Any) -> None:
     some = family("CartPole-v1", CARTPOLE)
-    some.spec = replace(some.spec, vector_entry_point=Mixed)
+    some.spec = replace(some.spec, vector_entry_point=vector)
     assert some.vector is None
     assert isinstance(Parametrized(some, 5).simulator(2), Rows)
 

@@ -167,10 +167,8 @@ class Environment(TaskDistribution):
 
         label, curves = rewards_by_step(learner, self, task.support.x[:1])
         ax = figure.subplots()
-        for width, (number, curve) in zip(
-            range(6, 0, -1), curves.items(), strict=False
-        ):
-            x = range(1, len(curve) + 1)
+        for i, (number, curve) in enumerate(curves.items()):
+            x, width = range(1, len(curve) + 1), 1.2 * (len(curves) - i)
             ax.plot(x, curve, linewidth=width, label=f"{label} {number}")
         ax.set(xlabel="step", ylabel="reward so far")
         ax.set_title(self.words(task.support.x[0]), fontsize=7)

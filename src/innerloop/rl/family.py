@@ -54,7 +54,13 @@ class Family:
         self.name, self.spec = env, find(env)
         self.creator = _creator(self.spec)
         self.keywords = _keywords(self.creator)
-        plain = self._made(self.creator, {})
+        # a constructor may need some of them
+        first = {p.name: p.value(p.ends()[0]) for p in parameters}
+        needed = {k: v for k, v in first.items() if k in self.keywords}
+        try:
+            plain = self._made(self.creator, needed)
+        except Exception as error:
+            raise _cannot_be_made(env, needed, error) from error
         known = self._known(plain.unwrapped)
         plain.close()
         names = [parameter.name for parameter in parameters]
@@ -99,11 +105,7 @@ class Family:
 
     def words(self, params: Array) -> str:
         """The parameters (p,) of a task, for the reader."""
-        shown = {
-            k: f"{v:.4g}" if isinstance(v, float) else v
-            for k, v in self.values(params).items()
-        }
-        return ", ".join(f"{k} = {v}" for k, v in shown.items())
+        return _words(self.values(params))
 
     def make(self, params: Array, old: Env | None = None) -> Env:
         """The environment of a task with parameters (p,).
@@ -113,12 +115,12 @@ class Family:
         if old is not None:
             old.close()
         try:
-            return self._made(self.creator, self.values(params))
+            values = self.values(params)
+            return self._made(
+                self._entry(self.creator, values), self._arguments(values)
+            )
         except Exception as error:
-            raise InnerloopError(
-                f"{self.name} cannot be made with {self.words(params)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise _cannot_be_made(self.name, self.values(params), error) from error
 
     @cached_property
     def vector(self) -> Any:
@@ -127,11 +129,13 @@ class Family:
         with the number in that row; or None.
         """
         creator = self.spec.vector_entry_point
-        if creator is None or not all(each.is_numeric for each in self.parameters):
+        numeric = all(each.is_numeric for each in self.parameters)
+        if creator is None or not numeric or self.spec.additional_wrappers:
             return None
         creator = load_env_creator(creator) if isinstance(creator, str) else creator
         rng, n = torch.Generator().manual_seed(0), 3
         params = self.sample(n, rng).numpy()
+        self.space.seed(0)
         actions = [self.space.sample() for _ in range(n * CHECKED_STEPS)]
         taken = np.stack(actions).reshape(CHECKED_STEPS, n, *(self.space.shape or ()))
 
@@ -153,6 +157,9 @@ class Family:
             return np.stack(rows)
 
         try:
+            plain = self.made_together(creator, n, {}, CHECKED_STEPS)
+            if not all(hasattr(plain, name) for name in self.held):
+                return None
             together = played(self.columns(params))
             alone = [played(self.values(row))[:, i] for i, row in enumerate(params)]
         except Exception:  # it takes no arrays, or does not have the parameters
@@ -202,21 +209,17 @@ class Family:
         """A vector environment of n rows, with parameters that are numbers, or arrays
         (n,).
         """
-        keywords = {"num_envs": n, "max_episode_steps": horizon + 1}
-        taken = {k: v for k, v in keywords.items() if k in _keywords(creator)}
-        made = self._entry(creator, values)(**taken, **self._arguments(values))
-        missing = [name for name in self.held if not hasattr(made, name)]
-        if missing:
-            raise InnerloopError(f"{creator} has no {missing[0]}")
-        return made
+        sizes = {"num_envs": n, "max_episode_steps": horizon + 1}
+        taken = {k: v for k, v in sizes.items() if k in _keywords(creator)}
+        arguments = {**self.spec.kwargs, **self._arguments(values)}
+        return self._entry(creator, values)(**taken, **arguments)
 
-    def _made(self, creator: Any, values: Mapping[str, Any]) -> Env:
-        spec = replace(self.spec, entry_point=self._entry(creator, values))
+    def _made(self, creator: Any, arguments: Mapping[str, Any]) -> Env:
         env = gymnasium.make(
-            spec,
+            replace(self.spec, entry_point=creator),
             max_episode_steps=-1,
             disable_env_checker=True,
-            **self._arguments(values),
+            **arguments,
         )
         box = isinstance(env.observation_space, gymnasium.spaces.Box)
         if not box or not env.observation_space.shape:
@@ -225,7 +228,7 @@ class Family:
 
     def _entry(self, creator: Any, values: Mapping[str, Any]) -> Any:
         """What makes an environment that has the attributes among the values."""
-        held = {name: values[name] for name in self.held} if values else {}
+        held = {name: values[name] for name in self.held if name in values}
         return _holding(creator, held) if held else creator
 
     def _arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,8 +310,23 @@ def find(env: str) -> EnvSpec:
         text = str(error).split("\n")[0]
         raise InnerloopError(
             f"there is no environment {env!r} ({text}): name one that gymnasium knows, "
-            "MODULE:NAME for one of another package, or FILE.py:CLASS"
+            "MODULE:NAME for one of another package, or FILE.py:CLASS; or install the "
+            "package that has it"
         ) from error
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    shown = {k: f"{v:.4g}" if type(v) is float else v for k, v in values.items()}
+    return ", ".join(f"{k} = {v}" for k, v in shown.items())
+
+
+def _cannot_be_made(
+    env: str, values: Mapping[str, Any], error: Exception
+) -> InnerloopError:
+    given = f" with {_words(values)}" if values else ""
+    return InnerloopError(
+        f"{env} cannot be made{given}: {type(error).__name__}: {error}"
+    )
 
 
 def _load_plugins() -> None:

@@ -15,6 +15,8 @@ from innerloop.engine.options import Count, CountOrZero
 from innerloop.engine.training_config import MetaTrainConfig
 from innerloop.learners.memory.recurrent import Memory, Recurrent
 
+SMALLEST = 1e-3  # variance of a factor
+
 
 class Posterior(NamedTuple):
     """A product of Gaussians, and what the next factor needs."""
@@ -96,7 +98,7 @@ class PEARL(Recurrent):
             empty = transition[..., :0]
             return empty, empty
         mu, raw = self.factor(transition).chunk(2, -1)
-        precision = F.softplus(raw)  # can be almost 0, for what says nothing
+        precision = 1 / (SMALLEST + F.softplus(raw))
         return precision, precision * mu
 
     def act(self, x: Tensor, precision: Tensor, weighted: Tensor) -> Tensor:
