@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
     share = np.asarray(ink.filter(ImageFilter.GaussianBlur(0.9))) / 255
     gray = (PAPER - (PAPER - INK) * share) * shade + rng.normal(0, 7, share.shape)
     Image.fromarray(gray.clip(0, 255).astype(np.uint8)).save(folder / "page.png")
-    for name in names[:3]:
+    for name in names[:4]:
         small = symbol(name).resize((SIDE, SIDE), Image.Resampling.BOX)
         crop = PAPER - (PAPER - INK) * (np.asarray(small) / 255)
         Image.fromarray(crop.astype(np.uint8)).save(folder / f"{name}.png")

@@ -160,11 +160,12 @@ def correlated(x: Tensor, filters: Tensor) -> Tensor:
     wide) at every place where they fit, (m, k, places down, places across), by the
     Fourier transform: filters are large.
     """
-    size = x.shape[-2:]
-    spectrum = torch.fft.rfft2(x) * torch.fft.rfft2(filters, size).conj()
+    (height, width), (high, wide) = x.shape[-2:], filters.shape[-2:]
+    # of small prime factors, which is far faster
+    size = [-(-side // 32) * 32 for side in (height, width)]
+    spectrum = torch.fft.rfft2(x, size) * torch.fft.rfft2(filters, size).conj()
     sums = torch.fft.irfft2(spectrum, size)
-    high, wide = filters.shape[-2:]
-    return sums[..., : size[0] - high + 1, : size[1] - wide + 1]
+    return sums[..., : height - high + 1, : width - wide + 1]
 
 
 def _spread(count: int) -> Tensor:
