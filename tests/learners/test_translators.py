@@ -12,7 +12,7 @@ from innerloop.learners import LEARNERS
 from innerloop.learners.memory.meta_seq2seq import MetaSeq2Seq
 from innerloop.learners.memory.mlc import MLC
 from innerloop.learners.memory.translator import Translator, trimmed
-from innerloop.nets.context_block import Context, ContextBlock
+from innerloop.nets.context_block import Context, ContextBlock, Marks
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.testing import Blobs
 
@@ -80,23 +80,31 @@ def test_attention_is_over_own_tokens_and_contexts_at_once() -> None:
     torch.manual_seed(0)
     block = ContextBlock(6, 2).double()
     x = torch.randn(2, 3, 6).double()
-    numbers = torch.tensor([[3, 4, 0], [5, 5, 3]])
-    shared = Context(torch.randn(4, 6).double(), torch.tensor([3, 0, 5, 7]))
-    own = Context(torch.randn(2, 2, 6).double(), torch.tensor([[4, 3], [0, 5]]))
+    marks = Marks(torch.tensor([[3, 4, 0], [5, 5, 3]]), torch.arange(3).expand(2, 3))
+    theirs = Marks(torch.tensor([3, 0, 5, 7]), torch.tensor([0, 1, 2, 3]))
+    shared = Context(torch.randn(4, 6).double(), theirs)
+    theirs = Marks(torch.tensor([[4, 3], [0, 5]]), torch.tensor([[0, 1], [0, 1]]))
+    own = Context(torch.randn(2, 2, 6).double(), theirs)
     visible = torch.ones(3, 3, dtype=torch.bool).tril()
-    found, seen = block(x, numbers, visible, block.seen(shared), block.seen(own))
-    assert torch.equal(seen.numbers, numbers)
+    found, seen = block(x, marks, visible, block.seen(shared), block.seen(own))
+    assert torch.equal(seen.marks.numbers, marks.numbers)
     for r in range(2):
         q, k, v = block.projections(block.before_attention(x[r])).chunk(3, -1)
         others = torch.cat([shared.tokens, own.tokens[r]])
         context = block.of_context(others).chunk(2, -1)
         k, v = torch.cat([k, context[0]]), torch.cat([v, context[1]])
-        those = torch.cat([shared.numbers, own.numbers[r]])
+        those = torch.cat([shared.marks.numbers, own.marks.numbers[r]])
         mask = torch.cat([visible, (those > 0).expand(3, -1)], 1)
-        equal = numbers[r][:, None] == torch.cat([numbers[r], those])
+        equal, near = (
+            mark[r][:, None] == torch.cat([mark[r], of_shared, of_own[r]])
+            for mark, of_shared, of_own in zip(
+                marks, shared.marks, own.marks, strict=True
+            )
+        )
         heads = []
         for h in range(2):
-            bias = (equal * block.same[h]).masked_fill(~mask, -1e30)
+            bias = equal * block.same_number[h] + near * block.same_place[h]
+            bias = bias.masked_fill(~mask, -1e30)
             part = slice(3 * h, 3 * h + 3)
             sides = (side[None, :, part] for side in (q, k, v))
             heads.append(
