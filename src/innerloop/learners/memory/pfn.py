@@ -186,7 +186,7 @@ class PFN(Learner):
         return codes[0, :columns], codes[1, :targets]
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Without columns that are constant and classes that are absent in all tasks."""
+        """Without columns that are constant and classes that are absent everywhere."""
         (x, y), (query_x, query_y) = tasks
         x, query_x = x.flatten(2), query_x.flatten(2)
         varies = (x != x[:, :1]).flatten(0, 1).any(0)  # (features,)
