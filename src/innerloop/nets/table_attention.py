@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from innerloop.nets.attention import attention
@@ -65,6 +66,15 @@ class TableBlock(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
 
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of each column of x (n, columns), its standard deviation, and whether it
+    varies, beyond rounding; constant columns have the deviation 1.
+    """
+    var, mean = torch.var_mean(x, 0, correction=0)
+    varies = var > (8 * torch.finfo(x.dtype).eps * mean).square()
+    return mean, torch.where(varies, var, 1.0).sqrt(), varies
+
+
 def bounded(z: Tensor) -> Tensor:
     """Standardized values, large ones by their logarithm."""
     return z.sign() * z.abs().log1p()
@@ -79,12 +89,13 @@ def distances(z: Tensor, among: Tensor, used: Tensor) -> Tensor:
     return squares.sum(-1) * used.sum().clamp_min(1).rsqrt()
 
 
-def ranks(values: Tensor, among: Tensor) -> Tensor:
-    """The share of each column of `among` (n, columns) that is below values (m,
-    columns), with half of those that are equal, minus one half.
+def cell_features(z: Tensor, among: Tensor) -> Tensor:
+    """Features (m, columns, 2) of standardized cells z (m, columns): the bounded value,
+    and the share of the column's cells of `among` (n, columns) below it, with half of
+    those that are equal, minus one half.
     """
-    below = (among < values[:, None]).float() + 0.5 * (among == values[:, None])
-    return below.mean(1) - 0.5
+    below = (among < z[:, None]).to(z.dtype) + 0.5 * (among == z[:, None])
+    return torch.stack([bounded(z), below.mean(1) - 0.5], -1)
 
 
 def in_order_of(scores: Tensor, codes: Tensor) -> Tensor:

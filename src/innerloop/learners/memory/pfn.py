@@ -19,10 +19,10 @@ from innerloop.learners.neural_processes.layers import unsoftplus
 from innerloop.nets.norm import LayerNorm
 from innerloop.nets.table_attention import (
     TableBlock,
-    bounded,
+    cell_features,
     distances,
     in_order_of,
-    ranks,
+    moments,
 )
 
 State = dict[str, Any]
@@ -57,10 +57,9 @@ class PFN(Learner):
     near rows, and is much smaller.
 
     State: keys and values of the support rows in every layer (cells, heads, n, width /
-    heads); mean and deviation of the columns (features,), and their standardized cells
-    (n, features); codes of columns and targets; keys of the rows (n, targets, width)
-    and logarithmic labels (n, ways), or standardized targets (n, y_dim) with their mean
-    and deviation.
+    heads); the columns' moments (features,) and standardized cells (n, features); codes
+    of columns and targets; keys of the votes (n, targets, width); logarithmic labels
+    (n, ways), or standardized targets (n, y_dim) and their moments.
 
     Args:
         width: size of a token.
@@ -116,14 +115,10 @@ class PFN(Learner):
 
     def adapt(self, support: Examples) -> State:
         x, y = support.x.flatten(1), support.y
-        var, mean = torch.var_mean(x, 0, correction=0)  # (features,)
-        used = var > (8 * torch.finfo(x.dtype).eps * mean).square()
-        scale = torch.where(used, var, 1.0).sqrt()
-        z = (x - mean) / scale
-        y_var, y_mean = torch.var_mean(y, 0, correction=0)  # (y_dim,)
-        y_scale = torch.where(y_var > 0, y_var, 1.0).sqrt()
+        mean, scale, used = moments(x)  # (features,)
+        y_mean, y_scale, _ = moments(y)  # (y_dim,)
+        z, y_z = (x - mean) / scale, (y - y_mean) / y_scale
         # what columns and targets are told apart by, in any order of either
-        y_z = (y - y_mean) / y_scale
         fit = z.T @ y_z / len(x)  # (features, y_dim)
         skew, y_skew = z.pow(3).mean(0), y_z.pow(3).mean(0)
         traits = (skew + fit.square().sum(1)).masked_fill(~used, torch.inf)
@@ -145,13 +140,12 @@ class PFN(Learner):
         for block in self.blocks:
             tokens, keys_and_values = block(tokens, state["used"])
             state["kept"].append(keys_and_values)
-        targets = known.shape[1]
-        keys = self.head(tokens[:, -targets:])[..., self.width : 2 * self.width]
+        keys = self.head(tokens[:, len(mean) :])[..., self.width : 2 * self.width]
         return {**state, "keys": keys, "y": (y + 1e-6).log() if self._classes else y_z}
 
     def predict(self, state: State, x: Tensor) -> Tensor:
-        targets = len(state["used"]) - len(state["columns"])
-        unknown = self.unknown.expand(len(x), targets, -1)
+        features = len(state["columns"])
+        unknown = self.unknown.expand(len(x), len(state["used"]) - features, -1)
         if not self._classes:
             unknown = unknown + self.column_codes(state["targets"])
         mean, scale = state["moments"]
@@ -159,11 +153,10 @@ class PFN(Learner):
         tokens = self._tokens(state, z, unknown)
         for block, kept in zip(self.blocks, state["kept"], strict=True):
             tokens, _ = block(tokens, state["used"], kept)
-        out = self.head(tokens[:, -targets:])  # (m, targets, ...)
+        out = self.head(tokens[:, features:])  # (m, targets, ...)
         votes = torch.einsum("mtd,ntd->mnt", out[..., : self.width], state["keys"])
-        gaps = distances(z, state["z"], state["used"][: len(state["columns"])])
-        votes = votes / self.width**0.5
-        votes = votes - F.softplus(self.distance_scale) * gaps[..., None]
+        near = distances(z, state["z"], state["used"][:features])[..., None]
+        votes = votes / self.width**0.5 - F.softplus(self.distance_scale) * near
         if self._classes:
             return (votes + state["y"]).logsumexp(1)  # (m, ways)
         mean, scale = state["y_moments"]
@@ -177,34 +170,30 @@ class PFN(Learner):
         """Tokens (m, cells, width) of standardized rows z (m, features) and their
         targets (m, targets, width).
         """
-        values = torch.stack([bounded(z), ranks(z, state["z"])], -1)
-        cells = self.cells(values) + self.column_codes(state["columns"])
+        cells = self.cells(cell_features(z, state["z"]))
+        cells = cells + self.column_codes(state["columns"])
         return torch.cat([cells, targets.to(cells.dtype)], -2)
 
     def _codes(self, columns: int, targets: int) -> tuple[Tensor, Tensor]:
         """Codes of `columns` and of `targets`, of length about 1."""
         codes = self.get_buffer("codes")
         if max(columns, targets) > MOST:
-            raise InnerloopError(
-                f"PFN takes at most {MOST} columns, and classes or targets; got "
-                f"{columns} and {targets}"
-            )
+            found = f"{columns} columns and {targets} classes or targets"
+            raise InnerloopError(f"PFN takes at most {MOST} columns; got {found}")
         if self.training:
             codes = torch.randn_like(codes[:, : max(columns, targets)])
         codes = codes.to(self.unknown) / CODE**0.5
         return codes[0, :columns], codes[1, :targets]
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        """Without columns that are constant in all support sets, and without classes
-        that no task has, which takes less time.
-        """
+        """Without columns that are constant and classes that are absent everywhere."""
         (x, y), (query_x, query_y) = tasks
         x, query_x = x.flatten(2), query_x.flatten(2)
         varies = (x != x[:, :1]).flatten(0, 1).any(0)  # (features,)
         if not varies.any():
             varies[0] = True
-        shown = (torch.cat([y, query_y], 1) != 0).flatten(0, 1).any(0)
-        shown = shown if self._classes else torch.ones_like(shown)
-        support = Examples(x[..., varies], y[..., shown])
-        query = Examples(query_x[..., varies], query_y[..., shown])
-        return super().forward(Task(support, query))
+        if self._classes:
+            shown = (torch.cat([y, query_y], 1) != 0).flatten(0, 1).any(0)
+            y, query_y = y[..., shown], query_y[..., shown]
+        support = Examples(x[..., varies], y)
+        return super().forward(Task(support, Examples(query_x[..., varies], query_y)))
