@@ -55,49 +55,42 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(copy: Path, *words: str) -> str:
+CHECKS = """
+import sys
+import pytest
+assert pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]) == 0
+from innerloop import Ridge, TaskSpec
+from innerloop.cli import main
+from innerloop.learners import family_of
+from innerloop.registry import entries, find
+from innerloop.studies import find_study
+from innerloop.testing import check_learner
+assert family_of(find("learner", "ridge").factory) == "metric"
+assert find("learner", "ridge").citation.arxiv == "1805.08136"
+assert "springs" in entries("tasks")
+assert "signs" in entries("meta-gradient")
+assert find_study("springs").row("maml").train.startswith("maml springs")
+for kind in Ridge.kinds:
+    spec = TaskSpec(kind, (8,), 3)
+    check_learner(Ridge.build(spec), spec)
+flags = "--strength 0.5 --shots 8 --meta-gradient signs --steps 2"
+assert main(f"train ridge springs {flags} --out run".split()) == 0
+assert main("test run --tasks 5".split()) == 0
+"""
+
+
+def test_what_the_page_adds_works(copy: Path) -> None:
+    """Its tests pass; the learner keeps the laws; the registry and the commands know
+    what was added.
+    """
+    files = sorted(map(str, (copy / "tests").rglob("test_*.py")))
+    assert len(files) == 3
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, "-c", CHECKS, *files],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_tests_of_the_page_pass(copy: Path) -> None:
-    files = sorted(map(str, (copy / "tests").rglob("test_*.py")))
-    assert len(files) == 3
-    said = python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
-    assert "3 passed" in said
-
-
-def test_what_it_adds_is_found_and_keeps_the_laws(copy: Path) -> None:
-    python(
-        copy,
-        "-c",
-        "from innerloop import Ridge\n"
-        "from innerloop.learners import family_of\n"
-        "from innerloop.registry import entries, find\n"
-        "from innerloop.studies import find_study\n"
-        "from innerloop.testing import Blobs, check_learner\n"
-        "from innerloop import TaskSpec\n"
-        "assert family_of(find('learner', 'ridge').factory) == 'metric'\n"
-        "assert find('learner', 'ridge').citation.arxiv == '1805.08136'\n"
-        "assert {'springs'} <= set(entries('tasks'))\n"
-        "assert {'signs'} <= set(entries('meta-gradient'))\n"
-        "for kind in Ridge.kinds:\n"
-        "    spec = TaskSpec(kind, (8,), 3)\n"
-        "    check_learner(Ridge.build(spec), spec)\n"
-        "assert find_study('springs').row('maml').train.startswith('maml springs')\n",
-    )
-
-
-def test_the_commands_know_them(copy: Path) -> None:
-    flags = "--strength 0.5 --shots 8 --meta-gradient signs --steps 2"
-    train = f"train ridge springs {flags} --out run"
-    python(copy, "-m", "innerloop", *train.split())
-    said = python(copy, "-m", "innerloop", *["test", "run", "--tasks", "5"])
-    assert "mse" in said
+    assert "3 passed" in done.stdout
