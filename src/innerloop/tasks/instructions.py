@@ -167,7 +167,7 @@ def random_instruction(random: Random, grammar: Grammar, room: int = LONGEST) ->
     drawn = random.random()
     if room < 2 or drawn < 0.2:
         return color
-    if drawn < 0.35:
+    if drawn < 0.35 or not grammar.functions:
         return color + random_instruction(random, grammar, room - 1)
     function = random.choice(grammar.functions)
     parts = [
@@ -235,7 +235,7 @@ class Instructions(Translations):
         for _ in range(GRAMMARS):
             easier = self.split == "train" and random.random() < EASIER
             colors = random.randint(2, 4) if easier else 4
-            functions = random.randint(1, 3) if easier else 3
+            functions = random.randint(0, 3) if easier else 3
             grammar = random_grammar(random, colors, functions)
             wanted = "train" if self.split == "train" else "val"
             if split_of_grammar(grammar) == wanted:
@@ -278,9 +278,9 @@ def instructions(
     instructions", arXiv:1901.04587, experiment 1, and Lake and Baroni 2023, "Human-like
     systematic generalization through a meta-learning neural network", Nature 623.
 
-    A training task has 2 to 4 colors and 1 to 3 functions, half of them 4 and 3 as in
-    tests; a training batch has up to 4 pairs fewer than `shots`, and a random limit of
-    the length. No grammar is in two splits.
+    A training task has 2 to 4 colors and at most 3 functions, half of them 4 and 3, as
+    in tests; a training batch has up to 4 pairs fewer than `shots`, and a random limit
+    of the length. No grammar is in two splits.
 
     Args:
         shots: pairs of a task.

@@ -105,7 +105,7 @@ class MLC(Translator):
         h = self._placed(x, self.source_places) + self.query
         marks = Marks(x, places_of(x))
         for block in self.query_encoder:
-            h, _ = block(h, marks, (x > END)[:, None], block.seen(state))
+            h, _ = block(h, marks, (x > END)[:, None], *seen(block, state))
         return state, Context(self.norms[1](h), marks)
 
     def logits(self, read: tuple[Context, Context], y: Tensor) -> Tensor:
@@ -114,17 +114,17 @@ class MLC(Translator):
         marks, size = Marks(before, places_of(y)), y.shape[1]
         visible = torch.ones(size, size, dtype=torch.bool, device=y.device).tril()
         for block in self.decoder:
-            h, _ = block(h, marks, visible, *map(block.seen, read))
+            h, _ = block(h, marks, visible, *seen(block, *read))
         return self._logits(h)
 
     def write(self, read: tuple[Context, Context], length: int) -> Tensor:
-        seen = [[*map(block.seen, read)] for block in self.decoder]
+        known = [seen(block, *read) for block in self.decoder]
         token = torch.full_like(read[1].marks.numbers[:, :1], BEGIN)
         itself = torch.ones(1, 1, dtype=torch.bool, device=token.device)
         found: list[Tensor] = []
         for i, place in enumerate(self.target_places.weight[:length]):
             h, marks = self.tokens(token) + place, Marks(token, token * 0 + i)
-            for block, others in zip(self.decoder, seen, strict=True):
+            for block, others in zip(self.decoder, known, strict=True):
                 h, own = block(h, marks, itself, *others)
                 others[2:] = [joined(*others[2:], own)]
             token = self._logits(h).argmax(-1)
@@ -138,6 +138,11 @@ class MLC(Translator):
 
     def _placed(self, tokens: Tensor, places: nn.Embedding) -> Tensor:
         return self.tokens(tokens) + places.weight[: tokens.shape[1]]
+
+
+def seen(block: Any, *contexts: Context) -> list[Seen]:
+    """The keys and values of contexts for a block."""
+    return [*map(block.seen, contexts)]
 
 
 def joined(*parts: Seen) -> Seen:
