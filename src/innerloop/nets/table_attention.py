@@ -50,7 +50,8 @@ class TableBlock(nn.Module):
             kept: the keys and values of the examples; None where x are the examples.
         """
         q, k, v = self.row_projections(self.norms[0](x)).chunk(3, -1)
-        found = attention(*map(self._split, (q, k, v)), used[..., None, None, None, :])
+        visible = used[..., None, None, None, :]
+        found = attention(self._split(q), self._split(k), self._split(v), visible)
         x = x + self.row_out(found.transpose(-3, -2).flatten(-2))
         columns = self.norms[1](x).transpose(-3, -2)  # (..., cells, rows, width)
         if kept is None:

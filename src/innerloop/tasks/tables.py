@@ -245,7 +245,7 @@ def _layer(
         same, draw.integers(len(bends), 1, 1), draw.integers(len(bends), 1, WIDTH)
     )
     kind = torch.where(linear, 0, kind)
-    made = sum((kind == i) * bend for i, bend in enumerate(bends))
+    made = torch.stack([(kind == i) * bend for i, bend in enumerate(bends)]).sum(0)
     return _centered(_centered(made) + noise * draw.randn(*z.shape[1:]))
 
 
