@@ -40,7 +40,8 @@ def usages(command: click.Command, name: str) -> Iterator[tuple[str, click.Comma
 
 
 def rows(command: click.Command, context: click.Context) -> Iterator[str]:
-    for parameter in command.get_params(context):
+    # without the options of what another command line named
+    for parameter in vars(command).get("own", command.params):
         if parameter.is_eager:
             continue
         record = (

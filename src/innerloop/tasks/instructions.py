@@ -271,12 +271,13 @@ def instructions(
     grammar: Literal["random", "people"] = "random",
     symbols: Count = FREE,
 ) -> Instructions:
-    """Few-shot instructions: made-up words, some for colors, some for functions of
-    them; from a few pairs, the colors of other instructions.
+    """Few-shot instructions: made-up words for colors and functions of them.
 
     Reference: Lake, Linzen and Baroni 2019, "Human few-shot learning of compositional
     instructions", arXiv:1901.04587, experiment 1, and Lake and Baroni 2023, "Human-like
     systematic generalization through a meta-learning neural network", Nature 623.
+
+    From a few pairs, the colors of other instructions are inferred.
 
     A training task has 2 to 4 colors and at most 3 functions, half of them 4 and 3, as
     in tests; a training batch has up to 4 pairs fewer than `shots`, and a random limit

@@ -132,9 +132,9 @@ def names(
     queries: Count = 10,
     source: str = "en",
 ) -> Names:
-    """Names: those of countries, languages and currencies in about 240 languages; a
-    task is a language, and its names are spelled from those in English.
+    """Names: countries, languages and currencies in many languages.
 
+    A task is one of about 240 languages; its names are spelled from those in English.
     The names are those of the Unicode Common Locale Data Repository (CLDR) in the
     package Babel, in lower case, of at most 20 letters and marks, translations 24.
     Languages that share many names are in one split. Letters of Latin, Cyrillic, Arabic

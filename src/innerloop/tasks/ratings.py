@@ -212,11 +212,13 @@ def ratings(
     most_items: Count = 5000,
     reader: Reader | None = None,
 ) -> Ratings:
-    """Ratings: a person is a task; how will they rate, or answer, the other items?
+    """Ratings: how will a person rate, or answer, other items?
 
     Reference: Lee, Im, Jang, Cho and Chung 2019, "MeLU: meta-learned user preference
     estimator for cold-start recommendation", arXiv:1908.00413, whose tasks are persons
     of MovieLens and Bookcrossing, which are not here.
+
+    A person is a task.
 
     64, 16 and 20 % of the persons, fixed by their names, train, validate and test; all
     splits have the same items. Ratings are numbers, or two classes such as right and

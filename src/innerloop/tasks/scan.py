@@ -230,13 +230,14 @@ def scan(
     extra: CountOrZero | None = None,
     permute: bool = True,
 ) -> Scan:
-    """SCAN: commands such as "jump around left twice" and their actions, in tasks that
-    permute what some words mean.
+    """SCAN: commands such as "jump twice" and their actions.
 
     Reference: Lake and Baroni 2018, "Generalization without systematicity: on the
     compositional skills of sequence-to-sequence recurrent networks", arXiv:1711.00350;
     the episodes of Lake 2019, "Compositional generalization through meta
     sequence-to-sequence learning", arXiv:1906.05381, experiments 2 to 5.
+
+    Tasks permute what some words mean.
 
     A task assigns the four actions anew to the four verbs (add-jump, length), or the
     turns to left and right (around-right). Test tasks have the usual meanings, which no

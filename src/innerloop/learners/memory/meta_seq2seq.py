@@ -25,10 +25,11 @@ class Memory(NamedTuple):
 
 
 class MetaSeq2Seq(Translator):
-    """MetaSeq2Seq: a recurrent network encodes a source in the light of a memory, whose
-    keys and values are the encoded sources and targets of the examples.
+    """MetaSeq2Seq: recurrent translation with a memory of example pairs.
 
     M = softmax(Q K' / sqrt(d)) V,  C = tanh(W [Q; M])
+
+    The keys and values of the memory are the encoded sources and targets of the pairs.
 
     Q (words, d) encodes the words of a source in context, and a decoder with attention
     to C writes the target.

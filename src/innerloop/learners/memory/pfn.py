@@ -31,7 +31,7 @@ MOST = 1024  # columns, and classes
 
 
 class PFN(Learner):
-    """PFN: a prior-data fitted network, a transformer over the cells of a table.
+    """PFN: a prior-data fitted transformer over the cells of a table.
 
     p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
     sum over rows i of a(i) [y_i = y], a = softmax over rows of q(x) k(i) / sqrt(width)

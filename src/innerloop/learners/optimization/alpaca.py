@@ -23,7 +23,7 @@ from innerloop.nets.registry import encoder, flat_features
 
 
 class ALPaCA(FeatureLearner):
-    """ALPaCA: Bayesian linear regression on learned features, with a learned prior.
+    """ALPaCA: Bayesian linear regression with a learned prior.
 
     L = Z' Z + L_0, K = L^-1 (Z' Y + L_0 K_0); mean = K' z, variance = (1 + z' L^-1 z)
     noise, with learned K_0, L_0 (diagonal), noise and features z
