@@ -20,7 +20,7 @@ def gym_tasks(
 
     Reference: Packer, Gao, Kos, Krähenbühl, Koltun and Song 2018, "Assessing
     generalization in deep reinforcement learning", arXiv:1810.12282; the interface:
-    Towers and others 2024, "Gymnasium: a standard interface for reinforcement learning
+    Towers et al. 2024, "Gymnasium: a standard interface for reinforcement learning
     environments", arXiv:2407.17032.
 
     A parameter is a keyword of the environment's constructor, a key of the dictionary

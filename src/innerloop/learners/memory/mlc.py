@@ -21,7 +21,7 @@ BEGIN = UNKNOWN  # what the decoder reads before the first token; it is never wr
 
 
 class MLC(Translator):
-    """MLC: a transformer reads pairs of a language and translates others.
+    """MLC: a transformer that learns a language from a few pairs.
 
     p(y | x, support) = prod_t p(y_t | y_<t, E(x, S), S),  S = E(support pairs)
 

@@ -40,9 +40,11 @@ class PEARL(Recurrent):
     paper trains off-policy: soft actor-critic from a replay buffer, contexts that are
     sampled from recent data, and a KL term that keeps q near its prior. Here the
     learner is trained on its own trials, as RL2 is, through the policy and the value.
-    The policy reads the mean and the standard deviation of q after every step, as that
-    of Zintgraf et al. 2020, arXiv:1910.08348, instead of a sample for an episode; so
-    there is no KL term, and the prior is a factor itself.
+    The policy reads the mean and the standard deviation of q after every step instead
+    of a sample for an episode, as in Zintgraf, Shiarlis, Igl, Schulze, Gal, Hofmann and
+    Whiteson 2020, "VariBAD: a very good method for Bayes-adaptive deep RL via
+    meta-learning", arXiv:1910.08348; so there is no KL term, and the prior is a factor
+    itself.
 
     Objective: the reward of whole trials, maximized by the meta-gradient `ppo`.
 
