@@ -389,9 +389,9 @@ class FewShotClassifier(_FewShot):
     Args:
         learner: a meta-trained learner, a run folder, or None: for images and texts
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
-            tables, arrays (n, features) of numbers and data frames, the `PFN` that is
-            part of the package (see `innerloop.ready`). Without it, for larger tables
-            and for other arrays the nearest class mean, and `Probe` for data frames
+            tables, arrays (n, features) of numbers and data frames, the `PFN` of the
+            installation where there is one (see `innerloop.ready`). Else, for larger
+            tables and for other arrays the nearest class mean, and `Probe` for data frames
             with words or gaps.
         chunk: number of inputs that are predicted at once.
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
@@ -577,8 +577,8 @@ class FewShotRegressor(_FewShot):
 
     Args:
         learner: a meta-trained learner of reals, a run folder, or None: for tables the
-            `PFN` that is part of the package (see `innerloop.ready`), for standardized
-            targets.
+            `PFN` of the installation where there is one (see `innerloop.ready`), for
+            standardized targets.
         chunk: number of inputs that are predicted at once.
 
     Attributes after `fit`: `state_`, the learner's state.

@@ -4,8 +4,6 @@ network or by template matching.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from innerloop.evaluation.template_matching import TemplateMatching
 from innerloop.experiment import load
 from innerloop.learners.metric.symbol_learner import SymbolLearner
 from innerloop.learners.metric.symbol_maps import MAPS, SYMBOL, WINDOW
-from innerloop.readers.files import harmless
+from innerloop.readers.files import csv_text
 from innerloop.readers.image import ImageReader
 from innerloop.readers.sources import File
 
@@ -312,14 +310,16 @@ def examples_in(paths: Sequence[str]) -> dict[str, list[Picture]]:
 
 def table(pages: Sequence[str], found: Sequence[Sequence[Occurrence]]) -> str:
     """The occurrences on pages as the text of a .csv, a row for each."""
-    memory = io.StringIO()
-    writer = csv.writer(memory)
-    writer.writerow(["page", "name", "left", "top", "right", "bottom", "score"])
-    for page, some in zip(pages, found, strict=True):
-        for one in some:
-            words = harmless(page), harmless(one.name)
-            writer.writerow([*words, *one.box, f"{one.score:.4f}"])
-    return memory.getvalue()
+    return csv_text(
+        [
+            ["page", "name", "left", "top", "right", "bottom", "score"],
+            *(
+                [page, one.name, *one.box, f"{one.score:.4f}"]
+                for page, some in zip(pages, found, strict=True)
+                for one in some
+            ),
+        ]
+    )
 
 
 def drawn(page: Picture, found: Sequence[Occurrence]) -> Image.Image:

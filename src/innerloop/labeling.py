@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -22,7 +20,7 @@ from innerloop.engine.scores import roc_auc
 from innerloop.estimators import FewShotClassifier, untrained
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import reader_for
-from innerloop.readers.files import harmless
+from innerloop.readers.files import csv_text
 from innerloop.readers.sources import content
 
 GUESSES = 3
@@ -85,25 +83,23 @@ class Labeling:
         of what is ranked the probability of every class.
         """
         count = min(GUESSES, len(self.classes))
-        memory = io.StringIO()
-        writer = csv.writer(memory)
         header = [f"{word}{n}" for word in _WORDS for n in ("label", "probability")]
         ranked = self.classes if self.reader.ranked else []
         header = [*header[: 2 * count], *(f"probability_of_{c}" for c in ranked)]
         header += [] if self.sets is None else ["possible_labels"]
-        writer.writerow([self.reader.called, *map(harmless, header)])
+        rows = [[self.reader.called, *header]]
         columns = (self.query.names, self.labels, self.probabilities, self.order)
         for i, (name, label, row, places) in enumerate(zip(*columns, strict=True)):
             cells: list[str] = []
             for rank, c in enumerate(places[:count]):
                 text = label if rank == 0 else self.classes[c]
-                cells += [harmless(text), f"{row[c]:.4f}"]
+                cells += [text, f"{row[c]:.4f}"]
             cells += [f"{p:.6f}" for p in row[: len(ranked)]]
             if self.sets is not None:
                 possible = [self.classes[c] for c in np.flatnonzero(self.sets[i])]
-                cells.append(harmless("; ".join(possible)))
-            writer.writerow([harmless(name), *cells])
-        return memory.getvalue()
+                cells.append("; ".join(possible))
+            rows.append([name, *cells])
+        return csv_text(rows)
 
     def sort_into(self, folder: Path) -> int:
         """Copy the files of the inputs into `folder/LABEL/`; returns how many.

@@ -4,8 +4,6 @@ every task, such as the ratings of persons: for the rows of a table, from a few 
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +16,7 @@ from innerloop.core.task import Examples
 from innerloop.engine.errors import InnerloopError
 from innerloop.evaluation.questions import Order, next_questions
 from innerloop.readers.base import Inputs, Reader
-from innerloop.readers.files import harmless, some
+from innerloop.readers.files import csv_text, some
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,19 @@ class Predictions:
 
     def table(self) -> str:
         """A CSV table with a row for each input."""
-        memory = io.StringIO()
-        writer = csv.writer(memory)
         classes = [f"probability_of_{name}" for name in self.reader.classes]
         columns = [self.mean] if self.deviation is None else [self.mean, self.deviation]
         numbers = ["prediction", "standard_deviation"][: len(columns)]
-        writer.writerow([self.reader.called, *map(harmless, classes or numbers)])
         rows = np.concatenate(columns, 1)
-        for name, row in zip(self.query.names, rows, strict=True):
-            writer.writerow([harmless(name), *(f"{value:.4f}" for value in row)])
-        return memory.getvalue()
+        return csv_text(
+            [
+                [self.reader.called, *(classes or numbers)],
+                *(
+                    [name, *(f"{value:.4f}" for value in row)]
+                    for name, row in zip(self.query.names, rows, strict=True)
+                ),
+            ]
+        )
 
     def summary(self) -> str:
         """What was done, and how well where the true labels are known."""

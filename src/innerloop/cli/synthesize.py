@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from innerloop.cli.flags import (
@@ -25,7 +23,7 @@ def run(**arguments: Any) -> None:
         nothing,
         read_rows,
     )
-    from innerloop.readers.files import harmless
+    from innerloop.readers.files import csv_text
     from innerloop.runs import write_atomically
     from innerloop.synthesis import synthesize
 
@@ -60,11 +58,8 @@ def run(**arguments: Any) -> None:
     if len(answers) > max(SHOWN, doubtful):
         lines.append(f"... and {len(answers) - max(SHOWN, doubtful)} more rows")
     if out:
-        memory = io.StringIO()
-        writer = csv.DictWriter(memory, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({n: harmless(c) for n, c in row.items()} for row in rows)
-        write_atomically(out, memory.getvalue().encode())
+        table = csv_text([rows[0], *(row.values() for row in rows)])
+        write_atomically(out, table.encode())
         filled = sum(answer is not None for _, answer, _ in answers)
         lines.append(f"{filled} of {len(answers)} rows filled: {out}")
     for line in lines:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import click
@@ -15,7 +13,7 @@ SHOWN = 20  # translations that are printed
 
 def run(**arguments: Any) -> None:
     from innerloop.cli.output import console
-    from innerloop.readers.files import harmless
+    from innerloop.readers.files import csv_text
     from innerloop.runs import write_atomically
     from innerloop.translation import read_pairs, read_texts, translate
 
@@ -30,11 +28,8 @@ def run(**arguments: Any) -> None:
     if len(found) > SHOWN:
         to.print(f"... and {len(found) - SHOWN} more")
     if out:
-        memory = io.StringIO()
-        writer = csv.writer(memory)
-        writer.writerow(("source", "target"))
-        writer.writerows((harmless(x.source), harmless(x.target)) for x in found)
-        write_atomically(out, memory.getvalue().encode())
+        rows = [("source", "target"), *((x.source, x.target) for x in found)]
+        write_atomically(out, csv_text(rows).encode())
         to.print(f"written: {out}")
 
 

@@ -498,3 +498,13 @@ def harmless(text: str) -> str:
     except ValueError:
         return "'" + text
     return text
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a .csv, whose texts no spreadsheet takes for formulas."""
+    memory = io.StringIO()
+    csv.writer(memory).writerows(
+        [harmless(cell) if isinstance(cell, str) else cell for cell in row]
+        for row in rows
+    )
+    return memory.getvalue()
