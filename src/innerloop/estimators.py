@@ -391,8 +391,8 @@ class FewShotClassifier(_FewShot):
             `Probe` on the vectors of a pretrained encoder, which needs no training; for
             tables, arrays (n, features) of numbers and data frames, the `PFN` of the
             installation where there is one (see `innerloop.ready`). Else, for larger
-            tables and for other arrays the nearest class mean, and `Probe` for data frames
-            with words or gaps.
+            tables and for other arrays, the nearest class mean, and `Probe` for data
+            frames with words or gaps.
         chunk: number of inputs that are predicted at once.
         encoder: where `learner` is None, the pretrained encoder of images or texts, see
             `innerloop list encoders`; by default those that are installed. Images are
