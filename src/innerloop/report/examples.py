@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def tasks_section(found: Measured) -> list[Html]:
     if not found.examples or found.source is None:
         return [soft("There are no tasks to show.")]
     kind, ways = found.source.spec.kind, found.source.spec.y_dim
-    if found.source.played or kind in ("programs", "maps", "tokens"):
+    if found.source.played or kind not in _pictures():
         return [soft("Tasks of this kind have no picture.")]
     parts = [_task(found, i, example) for i, example in enumerate(found.examples)]
     first = f"The first {len(parts)} of the tested tasks, not chosen by their results."
@@ -53,8 +54,13 @@ def tasks_section(found: Measured) -> list[Html]:
 
 def _task(found: Measured, number: int, example: Example) -> Html:
     assert found.source is not None
-    kinds = {"classes": class_task, "reals": _regression, "bits": _sequence}
-    return kinds[found.source.spec.kind](found, found.source, number, example)
+    draw = _pictures()[found.source.spec.kind]
+    return draw(found, found.source, number, example)
+
+
+def _pictures() -> dict[str, Callable[..., Html]]:
+    """What draws a task, by the kind of its targets."""
+    return {"classes": class_task, "reals": _regression, "bits": _sequence}
 
 
 def _regression(
