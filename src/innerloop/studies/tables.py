@@ -14,8 +14,8 @@ from innerloop.studies.study import Published, Study, StudyError, StudyRow
 MARKS = {
     "†": "published for transductive prediction, measured for inductive prediction, or "
     "the other way round",
-    "‡": "its signature differs from the rest of its column: other test tasks, or other "
-    "options of them",
+    "‡": "its signature differs from the rest of its column: other test tasks, or "
+    "other options of them",
     "§": "of another training than the study's: another length, or an earlier version",
     "¶": "measured with an earlier version, before results were stored",
 }
