@@ -20,6 +20,7 @@ DRAWS = {
     "MetaVAE",
     "ActiveLearner",
     "FlowMatching",
+    "PFN",
 }
 FOUND = [
     getattr(FAMILIES[family], name)
@@ -30,6 +31,8 @@ EVERY = pytest.mark.parametrize("learner", FOUND, ids=lambda kind: kind.__name__
 
 
 def small(learner: type[Learner]) -> TaskSpec:
+    if "tokens" in learner.kinds:
+        return TaskSpec("tokens", (4,), 3, vocabulary=9)
     return TaskSpec("classes" if "classes" in learner.kinds else "reals", (4,), 3)
 
 

@@ -11,7 +11,8 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.learners import LEARNERS
 from innerloop.learners.memory.meta_seq2seq import MetaSeq2Seq
 from innerloop.learners.memory.mlc import MLC
-from innerloop.learners.memory.translator import Translator, trimmed
+from innerloop.learners.memory.translator import Translator
+from innerloop.metagrad import meta_train
 from innerloop.nets.context_block import Context, ContextBlock, Marks
 from innerloop.nets.recurrent import LSTMCell
 from innerloop.testing import Blobs
@@ -70,10 +71,28 @@ def test_empty_columns_are_left_out_without_effect(learner: Translator) -> None:
     short = some_task()
     for part in short:
         part.x[:, 1:], part.y[:, 1:] = 0, 0
-    assert trimmed(short).query.x.shape == (12, 1)
-    assert trimmed(short).query.y.shape == (12, 2)
-    batch = Task(*(Examples(p.x[None], p.y[None]) for p in short))
+    batch = learner.trim(Task(*(Examples(p.x[None], p.y[None]) for p in short)))
+    assert batch.query.x.shape == (1, 12, 1)
+    assert batch.query.y.shape == (1, 12, 2)
     torch.testing.assert_close(learner(batch)[0], learner.loss(short)[0])
+
+
+def test_meta_training_reads_no_empty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(Blobs):
+        def sample(self, n: int, generator: torch.Generator) -> Task:
+            tasks = super().sample(n, generator)
+            for part in tasks:
+                part.x[..., 1:], part.y[..., 1:] = 0, 0
+            return tasks
+
+    learner, lengths = MetaSeq2Seq.build(SPEC, width=6), []
+    loss = learner.loss
+    monkeypatch.setattr(
+        learner, "loss", lambda t: (lengths.append(t.query.x.shape[-1]), loss(t))[1]
+    )
+    for _ in meta_train(learner, Short(SPEC), steps=2, batch=2):
+        pass
+    assert {*lengths} == {1}
 
 
 def test_attention_is_over_own_tokens_and_contexts_at_once() -> None:

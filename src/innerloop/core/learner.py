@@ -185,6 +185,12 @@ class Learner(nn.Module, ABC):
         1, and with 1 at its end: for what changes on the way.
         """
 
+    def trim(self, tasks: Task) -> Task:
+        """A batch of tasks without padding that it can do without; `meta_train` trims
+        tasks before it moves them to the learner's device.
+        """
+        return tasks
+
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         """Mean loss and mean metrics over a batch of tasks."""
         losses, metrics = self.mapped(self.loss, tasks)

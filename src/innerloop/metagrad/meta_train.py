@@ -278,7 +278,7 @@ def meta_train(
         if not checked and not tasks.played:
             tasks.spec.check(batch_of_tasks, batch, learner.dtype)
         checked = True
-        return batch_of_tasks.to(device)
+        return learner.trim(batch_of_tasks).to(device)
 
     try:
         while (progress := progress_now()) < 1:

@@ -31,8 +31,9 @@ class MLC(Translator):
     the pairs are encoded once: layers alternate between attention within a pair and
     between all pairs, so their order does not matter. Equal tokens, and tokens of the
     same place, attend to each other from the beginning, and the embeddings of tokens
-    are also the weights of the output layer, which shortens training. The paper has 3
-    and 3 layers.
+    are also the weights of the output layer, which shortens training. Defaults differ
+    from the paper: half its width and heads, batches of 16 with twice its learning
+    rate, and 4 and 2 layers of encoders instead of 3.
 
     Objective: the negative log-likelihood of the tokens of the query set and the
     support set, as there, each token from the right ones before it.

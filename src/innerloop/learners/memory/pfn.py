@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.core.learner import Learner
-from innerloop.core.likelihood import Categorical, Gaussian, Likelihood, Metrics
+from innerloop.core.likelihood import Categorical, Gaussian, Likelihood
 from innerloop.core.task import Examples, Task
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Count
@@ -185,15 +185,14 @@ class PFN(Learner):
         codes = codes.to(self.unknown) / CODE**0.5
         return codes[0, :columns], codes[1, :targets]
 
-    def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
+    def trim(self, tasks: Task) -> Task:
         """Without columns that are constant and classes that are absent everywhere."""
         (x, y), (query_x, query_y) = tasks
         x, query_x = x.flatten(2), query_x.flatten(2)
         varies = (x != x[:, :1]).flatten(0, 1).any(0)  # (features,)
-        if not varies.any():
-            varies[0] = True
+        varies[0] |= ~varies.any()
         if self._classes:
             shown = (torch.cat([y, query_y], 1) != 0).flatten(0, 1).any(0)
             y, query_y = y[..., shown], query_y[..., shown]
         support = Examples(x[..., varies], y)
-        return super().forward(Task(support, Examples(query_x[..., varies], query_y)))
+        return Task(support, Examples(query_x[..., varies], query_y))

@@ -101,8 +101,20 @@ class Translator(Learner):
         """Rows of token numbers as integers."""
         return rows.long().clamp(END, self.vocabulary - 1)
 
+    def trim(self, tasks: Task) -> Task:
+        """The tasks without what is empty in all of them at the end of the rows."""
+
+        def cut(*parts: Tensor, extra: int) -> list[Tensor]:
+            used = max(int((part > END).sum(-1).max()) for part in parts)
+            return [part[..., : max(1, used + extra)] for part in parts]
+
+        support, query = tasks
+        x = cut(support.x, query.x, extra=0)
+        y = cut(support.y, query.y, extra=1)
+        return Task(Examples(x[0], y[0]), Examples(x[1], y[1]))
+
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
-        losses, metrics = torch.vmap(self.loss, randomness="different")(trimmed(tasks))
+        losses, metrics = torch.vmap(self.loss, randomness="different")(tasks)
         return losses.mean(), {name: values.mean() for name, values in metrics.items()}
 
     def loss(self, task: Task) -> tuple[Tensor, Metrics]:
@@ -121,16 +133,3 @@ class Translator(Learner):
             written = self.write(self.read(state, x), self.target)
         ended = (written == END).cummax(-1).values
         return written.masked_fill(ended, END).to(x.dtype)
-
-
-def trimmed(tasks: Task) -> Task:
-    """The same tasks without what is empty in all of them at the end of the rows."""
-
-    def cut(*parts: Tensor, extra: int) -> list[Tensor]:
-        used = max(int((part > END).sum(-1).max()) for part in parts)
-        return [part[..., : max(1, used + extra)] for part in parts]
-
-    support, query = tasks
-    x = cut(support.x, query.x, extra=0)
-    y = cut(support.y, query.y, extra=1)
-    return Task(Examples(x[0], y[0]), Examples(x[1], y[1]))
