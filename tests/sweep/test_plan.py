@@ -90,6 +90,8 @@ def test_the_number_of_trials() -> None:
         plan("seed=0,1", "seed=2")
     with pytest.raises(InnerloopError, match="needs the number of trials"):
         plan("seed=0,1", search="tpe")
+    with pytest.raises(InnerloopError, match="has 2 trainings, not 3"):
+        plan("seed=0,1", trials=3, search="grid")
 
 
 def test_scores_must_be_comparable() -> None:

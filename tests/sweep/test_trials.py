@@ -79,6 +79,19 @@ def test_a_failed_trial_is_last_whatever_killed_it(
     assert "its process has ended" in second.text
 
 
+def test_a_sweep_of_which_every_training_failed_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("aa_0", "bb_0"):
+        write(tmp_path, name, "failed", [0.5])
+    swept(monkeypatch, tmp_path, Tuner(terminated=2))
+    assert cli(WORDS, "--out", tmp_path, "--resume") == 2
+    said = capsys.readouterr()
+    assert "every training failed" in said.err
+    assert "why" in said.out
+    assert "test the best" not in said.out
+
+
 def test_a_sweep_that_was_interrupted_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import click
 from innerloop.cli.derived import DerivedCommand, training_flags
 from innerloop.cli.flags import option, ray_option
 from innerloop.cli.train import SHARED, experiment_of
+from innerloop.engine.errors import InnerloopError
 from innerloop.engine.ray_cluster import LOCAL
 
 
@@ -35,7 +36,7 @@ def run(
         experiment,
         tuple(Axis.parse(text, experiment) for text in over),
         trials,
-        search or "grid",  # pyright: ignore[reportArgumentType]
+        search,  # pyright: ignore[reportArgumentType]
         stopping,
         seed=arguments["seed"] or 0,
     )
@@ -57,8 +58,9 @@ def run(
     for trial in found:
         if trial.state == "failed":
             to.print(f"{_labels(trial)}: {trial.text}")
-    if found and found[0].state != "failed":
-        to.print(f"test the best with: innerloop test {found[0].run}")
+    if all(trial.state == "failed" for trial in found):
+        raise InnerloopError("every training failed")
+    to.print(f"test the best with: innerloop test {found[0].run}")
 
 
 def _labels(trial: Any) -> str:

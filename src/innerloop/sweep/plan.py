@@ -28,7 +28,8 @@ class SweepPlan:
         trials: how many trainings (default: one for every combination of the values).
         search: how values are chosen: "grid" for all combinations, "random", or "tpe"
             for a tree-structured Parzen estimator: Bergstra, Bardenet, Bengio and
-            Kégl 2011, "Algorithms for hyper-parameter optimization", NeurIPS.
+            Kégl 2011, "Algorithms for hyper-parameter optimization", NeurIPS (default:
+            grid, or random where `trials` is not the number of combinations).
         seed: of what is chosen at random.
         stopping: whether trainings that are behind others end early, by successive
             halving: Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht and
@@ -39,7 +40,7 @@ class SweepPlan:
     experiment: Experiment
     axes: tuple[Axis, ...]
     trials: Count | None = None
-    search: Literal["grid", "random", "tpe"] = "grid"
+    search: Literal["grid", "random", "tpe"] | None = None
     stopping: bool = True
     seed: Seed = 0
 
@@ -52,12 +53,18 @@ class SweepPlan:
         if twice is not None:
             raise InnerloopError(f"{twice} is varied twice")
         size = math.prod(axis.size for axis in self.axes)
+        if self.search is None:
+            found = "grid" if self.trials in (None, size) else "random"
+            object.__setattr__(self, "search", found)
         if self.search == "grid" and self.trials is None and math.isinf(size):
             raise InnerloopError(
                 "a range has no end of values: choose the number of trials"
             )
-        if self.search == "grid" and self.trials is not None and self.trials != size:
-            object.__setattr__(self, "search", "random")
+        if self.search == "grid" and self.trials not in (None, size):
+            raise InnerloopError(
+                f"a grid of these values has {size} trainings, not {self.trials}: "
+                "choose search random, or leave out the number of trials"
+            )
         if self.search != "grid" and self.trials is None:
             raise InnerloopError(f"search {self.search} needs the number of trials")
 

@@ -222,7 +222,8 @@ def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
                 "one, in another folder"
             ) from error
     axes = [absolute(axis, experiment) for axis in plan.axes]
-    space = {axis.option: _domain(tune, axis, plan.search) for axis in axes}
+    grid = plan.search == "grid"
+    space = {axis.option: _domain(tune, axis, grid=grid) for axis in axes}
     return tune.Tuner(
         train,
         param_space=space,
@@ -230,17 +231,17 @@ def _tuner(tune: Any, plan: SweepPlan, folder: Path) -> Any:
         tune_config=tune.TuneConfig(
             metric="score",
             mode="max",
-            num_samples=1 if plan.search == "grid" else plan.count,
+            num_samples=1 if grid else plan.count,
             search_alg=_search(plan),
             scheduler=_scheduler(plan),
         ),
     )
 
 
-def _domain(tune: Any, axis: Axis, search: str) -> Any:
+def _domain(tune: Any, axis: Axis, *, grid: bool) -> Any:
     if axis.scale == "list":
         values = list(axis.values)
-        return tune.grid_search(values) if search == "grid" else tune.choice(values)
+        return tune.grid_search(values) if grid else tune.choice(values)
     low, high = axis.values
     if isinstance(low, int):
         return (tune.lograndint if axis.scale == "log" else tune.randint)(low, high + 1)
