@@ -69,7 +69,7 @@ def report_table(
     if not rows:
         return f"Not measured yet: `innerloop study run {name}`."
     shown = Table(title, tuple(rows)).cells(number)
-    return "\n\n".join([markdown(shown), *copied(found)])
+    return "\n\n".join([markdown(shown), *age(found)])
 
 
 def _rows(
@@ -93,9 +93,9 @@ def _rows(
     ]
 
 
-def copied(found: Iterable[Result]) -> list[str]:
-    """The note below a table with copied numbers."""
-    return [f"{COPIED} {MARKS[COPIED]}"] if any(r.note for r in found) else []
+def age(found: Iterable[Result]) -> list[str]:
+    """The note below a report whose numbers are copied."""
+    return [f"{MARKS[COPIED].capitalize()}."] if any(r.note for r in found) else []
 
 
 def value(name: str, row: str, test: str, measure: str = "") -> str:
@@ -105,7 +105,7 @@ def value(name: str, row: str, test: str, measure: str = "") -> str:
     shown = cell(found, chosen)
     if shown is None:
         raise InnerloopError(f"{name}, {row}: {test} was not measured")
-    return number(shown.value) + (COPIED if copied(found) else "")
+    return number(shown.value) + (COPIED if age(found) else "")
 
 
 def filled(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from filling import copied, opened, study_table
+from filling import age, opened, study_table
 
 from innerloop.studies import Results, Study, StudyTable, markdown, names, table
 from innerloop.studies.results import Cell, pooled_report
@@ -61,7 +61,7 @@ def _reports(study: Study, results: Results) -> list[str]:
             for shown in pooled_report(found, test.name).tables:
                 cells = markdown(shown.cells(number))
                 lines += [f"{row.name}, {shown.title}:", "", cells, ""]
-            lines += [f"{note}\n" for note in copied(found)]
+            lines += [f"{note}\n" for note in age(found)]
     return lines
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from innerloop.cli import cli, main
+from innerloop.engine.options import options
 from innerloop.learners import LEARNERS
 from innerloop.registry import entries
 from innerloop.studies import Results, find_study, table
@@ -63,10 +64,14 @@ def run(
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_choosing_mentions_every_learner(name: str) -> None:
-    assert f"](learners/{name}.md)" in (ROOT / "docs" / "choosing.md").read_text(
-        "utf-8"
-    )
+def test_a_row_of_choosing_says_the_defaults_of_a_learner(name: str) -> None:
+    text = (ROOT / "docs" / "choosing.md").read_text("utf-8")
+    rows = re.findall(rf"^\| \[\w+\]\(learners/{name}\.md\) \|.*$", text, re.M)
+    assert len(rows) == 1
+    said = re.findall(r"`(\w+)`[^`|(]*(?:\((\d+)\))?", rows[0])
+    known = options(LEARNERS[name])
+    for option, default in said:
+        assert option not in known or float(default) == known[option].default, option
 
 
 def test_texts_are_for_the_learner_that_is_best_on_them() -> None:

@@ -109,8 +109,8 @@ def test_copied_numbers_are_marked(filling: Any) -> None:
     (stored,) = results.all
     results.put(Result(stored.row, 0, stored.line, tests=stored.tests, note="copied"))
     assert inside(filling, "value mine | a | 1-shot").endswith("%¶")
-    for marker in ("study mine", "report mine | a | 1-shot"):
-        assert "\n¶ measured with" in inside(filling, marker)
+    assert "\n¶ measured with" in inside(filling, "study mine")
+    assert "\nMeasured with" in inside(filling, "report mine | a | 1-shot")
 
 
 def test_a_report_that_is_missing_says_how_to_make_it(filling: Any) -> None:
