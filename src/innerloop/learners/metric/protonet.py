@@ -15,7 +15,12 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Positive
 from innerloop.engine.training_config import MetaTrainConfig
-from innerloop.learners.metric.distances import Metric, class_means, distance
+from innerloop.learners.metric.distances import (
+    Metric,
+    class_means,
+    class_medians,
+    distance,
+)
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
@@ -44,6 +49,10 @@ class ProtoNet(Learner):
             similarity) or "p-norm" (to the power of p).
         p: exponent of the p-norm.
         scale: initial value of the learned scale of distances.
+        center: how the examples of a class make its prototype: their "mean", as in the
+            paper; their spatial "median", which one wrong example moves little; or
+            their mean "weighted" by the probability of their label according to the
+            prototypes of all other examples, so that a wrong label counts little.
         views: in evaluation mode, compare images in so many views and average the
             distances: 2 are the image and its mirror image, for photographs; 4 are the
             rotations of a square image, and 8 those with reflections, for encoders
@@ -59,6 +68,7 @@ class ProtoNet(Learner):
     metric: Metric = "euclidean"
     p: Positive = 1.0
     scale: Positive = 0.1
+    center: Literal["mean", "median", "weighted"] = "mean"
     views: Literal[1, 2, 4, 8] = 1
     rotate_support: bool = True
     likelihood: Likelihood = Categorical()
@@ -123,8 +133,32 @@ class ProtoNet(Learner):
         z = torch.cat([self.encoder(view) for view in views], -1)
         return z / self.views ** (1 / power)  # so that distances are averaged
 
+    def centers(self, z: Tensor, y: Tensor) -> Tensor:
+        """The prototypes (ways, d) from embedded examples z (n, d) and one-hot labels y
+        (n, ways).
+        """
+        if self.center == "median":
+            return class_medians(z, y)
+        if self.center == "weighted":
+            y = y * self._confidence(z, y)[:, None]
+        return class_means(z, y)
+
+    def _confidence(self, z: Tensor, y: Tensor) -> Tensor:
+        """The probability (n,) that the prototypes of all other examples give to the
+        label of an example, 1 for the only one of its class.
+        """
+        counts = y.sum(0)  # (ways,)
+        others = (y @ counts - 1).clamp_min(0)  # (n,) of the same class
+        without = (y @ (y.T @ z) - z) / others.clamp_min(1)[:, None]  # (n, d)
+        own = self.compare(z, without).diagonal()
+        logits = self.compare(z, class_means(z, y))  # (n, ways)
+        logits = torch.where(y > 0.5, own[:, None], logits)
+        logits = logits.masked_fill(counts < 0.5, torch.finfo(logits.dtype).min)
+        p = (y * logits.softmax(-1)).sum(-1)
+        return torch.where(others > 0.5, p.clamp_min(1e-3), 1.0)
+
     def adapt(self, support: Examples) -> Tensor:
-        return class_means(self.embed(support.x), support.y)  # (ways, d)
+        return self.centers(self.embed(support.x), support.y)  # (ways, d)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         return self.compare(self.embed(x), state)  # (m, ways)
@@ -139,7 +173,7 @@ class ProtoNet(Learner):
         z = self.embed(torch.cat([task.support.x, task.query.x]))  # (m, d)
         y = torch.cat([task.support.y, task.query.y])  # (m, ways)
         n = len(task.support.y)
-        return rotated_loss(z, y, n, self.compare, self.likelihood)
+        return rotated_loss(z, y, n, self.compare, self.likelihood, self.centers)
 
 
 def rotated_loss(
@@ -148,6 +182,7 @@ def rotated_loss(
     n: int,
     compare: Callable[[Tensor, Tensor], Tensor],
     likelihood: Likelihood,
+    centers: Callable[[Tensor, Tensor], Tensor] = class_means,
 ) -> tuple[Tensor, Metrics]:
     """The loss of prototypes, averaged over rotations of the support set: each block of
     as many examples per class is the support set once and all others are the query set.
@@ -157,6 +192,7 @@ def rotated_loss(
             the support set.
         compare: logits (m, k) of embedded examples (m, d) for prototypes (k, d).
         likelihood: how logits are scored.
+        centers: prototypes (ways, d) of a support set z (n, d), y (n, ways).
     """
     # the number of examples of the same class before an example (m,)
     rank = (y * y.cumsum(0)).sum(-1) - 1
@@ -164,9 +200,9 @@ def rotated_loss(
     turn = rank // (y @ y[:n].sum(0))
     turns = torch.arange(len(y) // n, device=y.device)
     in_support = (turn == turns[:, None]).to(y.dtype)  # (turns, m)
-    members = in_support[:, None] * y.T  # (turns, ways, m)
-    counts = members.sum(-1)  # (turns, ways)
-    prototypes = members @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
+    members = in_support[..., None] * y  # (turns, m, ways)
+    counts = members.sum(1)  # (turns, ways)
+    prototypes = torch.vmap(centers, (None, 0))(z.to(y.dtype), members)
     logits = compare(z, prototypes.flatten(0, 1))
     outputs = logits.unflatten(-1, counts.shape)  # (m, turns, ways)
     # classes without examples left for this rotation
