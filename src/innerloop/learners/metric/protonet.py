@@ -50,9 +50,10 @@ class ProtoNet(Learner):
         p: exponent of the p-norm.
         scale: initial value of the learned scale of distances.
         center: how the examples of a class make its prototype: their "mean", as in the
-            paper; their spatial "median", which one wrong example moves little; or
-            their mean "weighted" by the probability of their label according to the
-            prototypes of all other examples, so that a wrong label counts little.
+            paper; their spatial "median", which one wrong example moves little (Liang,
+            Rangrej, Petrovic and Hassner 2022, "Few-shot learning with noisy labels",
+            arXiv:2204.05494, eq. (3)); or their mean, each "weighted" by the
+            probability of its label where medians are the prototypes.
         views: in evaluation mode, compare images in so many views and average the
             distances: 2 are the image and its mirror image, for photographs; 4 are the
             rotations of a square image, and 8 those with reflections, for encoders
@@ -137,25 +138,16 @@ class ProtoNet(Learner):
         """The prototypes (ways, d) from embedded examples z (n, d) and one-hot labels y
         (n, ways).
         """
+        if self.center == "mean":
+            return class_means(z, y)
+        medians = class_medians(z, y)
         if self.center == "median":
-            return class_medians(z, y)
-        if self.center == "weighted":
-            y = y * self._confidence(z, y)[:, None]
-        return class_means(z, y)
-
-    def _confidence(self, z: Tensor, y: Tensor) -> Tensor:
-        """The probability (n,) that the prototypes of all other examples give to the
-        label of an example, 1 for the only one of its class.
-        """
-        counts = y.sum(0)  # (ways,)
-        others = (y @ counts - 1).clamp_min(0)  # (n,) of the same class
-        without = (y @ (y.T @ z) - z) / others.clamp_min(1)[:, None]  # (n, d)
-        own = self.compare(z, without).diagonal()
-        logits = self.compare(z, class_means(z, y))  # (n, ways)
-        logits = torch.where(y > 0.5, own[:, None], logits)
-        logits = logits.masked_fill(counts < 0.5, torch.finfo(logits.dtype).min)
-        p = (y * logits.softmax(-1)).sum(-1)
-        return torch.where(others > 0.5, p.clamp_min(1e-3), 1.0)
+            return medians
+        logits = self.compare(z, medians)  # (n, ways)
+        present = y.sum(0) > 0.5
+        logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
+        trust = logits.softmax(-1).clamp_min(1e-3)  # so that no class loses all
+        return class_means(z, y * trust)
 
     def adapt(self, support: Examples) -> Tensor:
         return self.centers(self.embed(support.x), support.y)  # (ways, d)
