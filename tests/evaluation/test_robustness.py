@@ -118,7 +118,7 @@ def test_the_attack_raises_the_loss_of_other_queries_within_its_budget(
 
 
 def test_on_centers_of_one_dimension_the_attack_is_known() -> None:
-    """Two classes at -1 and 1: the loss grows when both prototypes move to the middle."""
+    """Classes at -1 and 1: the loss grows where both prototypes move to the middle."""
 
     class Line(Blobs):
         def sample(self, n: int, generator: torch.Generator) -> Task:
@@ -161,9 +161,7 @@ def test_differences_are_paired_and_robust_prototypes_lose_less() -> None:
     assert lost["weighted"] < lost["median"]
 
 
-def test_images_are_occluded_and_attacked_and_shares_of_the_work_give_the_same() -> (
-    None
-):
+def test_images_are_also_occluded_and_attacked_and_a_seed_gives_one_result() -> None:
     learner = ProtoNet.build(IMAGES.spec, encoder="flatten", scale=1.0)
     evaluation = Robustness(attack_steps=2, budget=0.2)
     report = evaluation(learner, IMAGES, TestPlan(n=4, labels={"shots": 5}))

@@ -174,26 +174,27 @@ class Attack:
         rate = 2.5 * self.budget / self.steps
         for _ in range(self.steps):
             at = _within(x + chosen * delta, x)
-            slope = self.gradient(Task(Examples(at, y), Examples(query_x, query_y)))
+            tasks = Task(Examples(at, y), Examples(query_x, query_y))
+            slope = self.gradient(tasks, self.learner.likelihood.nll)
             assert slope is not None
             delta = (delta + rate * slope.sign()).clamp(-self.budget, self.budget)
         return _within(x + chosen * delta, x)
 
-    def gradient(self, tasks: Task) -> Tensor | None:
-        """The gradient of the query losses in the support inputs (tasks, n, *x_shape);
-        None where the learner gives none.
+    def gradient(
+        self, tasks: Task, of: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor | None:
+        """The gradient of a function of query outputs and targets, in the support
+        inputs (tasks, n, *x_shape); None where the learner gives none.
         """
         x = tasks.support.x.detach().requires_grad_()
 
-        def loss(task: Task) -> Tensor:
-            outputs = self.learner.predict(
-                self.learner.adapt(task.support), task.query.x
-            )
-            return self.learner.likelihood.nll(outputs, task.query.y)
+        def value(task: Task) -> Tensor:
+            state = self.learner.adapt(task.support)
+            return of(self.learner.predict(state, task.query.x), task.query.y)
 
         with torch.enable_grad():
             support = Examples(x, tasks.support.y)
-            total = self.learner.mapped(loss, Task(support, tasks.query)).sum()
+            total = self.learner.mapped(value, Task(support, tasks.query)).sum()
             if not total.requires_grad:
                 return None
             return torch.autograd.grad(total, x, allow_unused=True)[0]
@@ -206,7 +207,11 @@ class Attack:
         if self.learner.first_order:
             return f"this {name} leaves second derivatives out (first_order)"
         task = tasks.sample(1, torch.Generator().manual_seed(0))
-        if self.gradient(task.to(device_of(self.learner))) is None:
+        # of outputs: that of a loss may be 0 where all predictions are certain
+        slope = self.gradient(
+            task.to(device_of(self.learner)), lambda outputs, y: outputs[:, 0].sum()
+        )
+        if slope is None or not bool(slope.any()):
             return f"predictions of {name} have no gradient in its support examples"
         return None
 
