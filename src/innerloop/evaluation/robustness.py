@@ -150,8 +150,8 @@ class Attack:
     Oldewage, Bronskill and Turner 2022, "Adversarial attacks are a surprisingly strong
     baseline for poisoning few-shot meta-learners", arXiv:2211.12990; the steps are
     those of Madry, Makelov, Schmidt, Tsipras and Vladu 2018, "Towards deep learning
-    models resistant to adversarial attacks", arXiv:1706.06083, section 2.1 and
-    appendix.
+    models resistant to adversarial attacks", arXiv:1706.06083, section 2.1, from a
+    random start.
     """
 
     def __init__(self, learner: Learner, budget: float, steps: int):
@@ -226,7 +226,7 @@ class Robustness(Evaluation):
     that the attack did not use.
 
     Reference: Liang, Rangrej, Petrovic and Hassner 2022, "Few-shot learning with noisy
-    labels", arXiv:2204.05494, section 3, for labels and outliers.
+    labels", arXiv:2204.05494, for labels and outliers.
 
     The attack: Oldewage, Bronskill and Turner 2022, "Adversarial attacks are a
     surprisingly strong baseline for poisoning few-shot meta-learners",
