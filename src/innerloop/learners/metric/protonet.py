@@ -20,6 +20,7 @@ from innerloop.learners.metric.distances import (
     class_means,
     class_medians,
     distance,
+    trusted_means,
 )
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
@@ -50,10 +51,9 @@ class ProtoNet(Learner):
         p: exponent of the p-norm.
         scale: initial value of the learned scale of distances.
         center: how the examples of a class make its prototype: their "mean", as in the
-            paper; their spatial "median", which one wrong example moves little (Liang,
-            Rangrej, Petrovic and Hassner 2022, "Few-shot learning with noisy labels",
-            arXiv:2204.05494, eq. (3)); or their mean, each "weighted" by the
-            probability of its label where medians are the prototypes.
+            paper; their spatial "median", which one wrong example moves little (Liang
+            et al. 2022, arXiv:2204.05494, eq. (3)); or their mean, each "weighted" by
+            the probability of its label where medians are the prototypes.
         views: in evaluation mode, compare images in so many views and average the
             distances: 2 are the image and its mirror image, for photographs; 4 are the
             rotations of a square image, and 8 those with reflections, for encoders
@@ -135,19 +135,13 @@ class ProtoNet(Learner):
         return z / self.views ** (1 / power)  # so that distances are averaged
 
     def centers(self, z: Tensor, y: Tensor) -> Tensor:
-        """The prototypes (ways, d) from embedded examples z (n, d) and one-hot labels y
-        (n, ways).
-        """
+        """The prototypes (ways, d) of examples z (n, d) with labels y (n, ways)."""
         if self.center == "mean":
             return class_means(z, y)
         medians = class_medians(z, y)
         if self.center == "median":
             return medians
-        logits = self.compare(z, medians)  # (n, ways)
-        present = y.sum(0) > 0.5
-        logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
-        trust = logits.softmax(-1).clamp_min(1e-3)  # so that no class loses all
-        return class_means(z, y * trust)
+        return trusted_means(z, y, self.compare(z, medians))
 
     def adapt(self, support: Examples) -> Tensor:
         return self.centers(self.embed(support.x), support.y)  # (ways, d)
