@@ -949,6 +949,27 @@ def test_rejecting_needs_two_examples_and_a_share() -> None:
         FewShotClassifier(reject=2).fit(x, y)
 
 
+def test_held_out_probabilities_find_a_wrong_label() -> None:
+    x, y, _ = spread()
+    labels = [*y, "dog"]
+    labels[5] = "cat" if y[5] != "cat" else "ant"
+    inputs = np.concatenate([x, np.zeros_like(x[:1])])
+    classifier = FewShotClassifier().fit(inputs, labels)
+    p = classifier.held_out_proba()
+    assert p.shape == (37, 4)
+    assert np.isnan(p[-1]).all()  # the only dog
+    own = p[np.arange(36), np.searchsorted(classifier.classes_, labels[:36])]
+    assert own.argmin() == 5
+    order = np.argsort(np.array(labels), kind="stable")
+    # the examples that were left out together with it
+    out = {int(i) for i in order[np.flatnonzero(order == 5)[0] % 20 :: 20]}
+    kept = [i for i in range(37) if i not in out]
+    other = FewShotClassifier(classifier._learner)
+    other.fit(inputs[kept], [labels[i] for i in kept])
+    np.testing.assert_allclose(p[5], other.predict_proba(inputs[5:6])[0], atol=1e-9)
+    assert y[5] == classifier.classes_[p[5].argmax()]
+
+
 def test_sets_of_labels_hold_the_true_one() -> None:
     x, y, _ = spread(noise=1.5)
     classifier = FewShotClassifier(Probe.build(TaskSpec("classes", (6,), 3)))

@@ -43,6 +43,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"metric": "cosine", "scale": 10.0},
         {"metric": "p-norm", "p": 1.5},
         {"views": 8},
+        {"center": "median"},
+        {"center": "weighted"},
     ],
     "ntm": [{}, {"controller": "feedforward", "readers": 2, "writers": 2}],
     "l2o": [

@@ -34,7 +34,11 @@ from innerloop.engine.errors import (
     InnerloopTypeError,
 )
 from innerloop.engine.options import Count, Fraction, checked
-from innerloop.evaluation.held_out import prediction_sets, rejection_threshold
+from innerloop.evaluation.held_out import (
+    held_out,
+    prediction_sets,
+    rejection_threshold,
+)
 from innerloop.experiment import Choice, load, make_reader
 from innerloop.learners.metric.protonet import ProtoNet
 from innerloop.learners.transfer.probe import Probe
@@ -529,6 +533,24 @@ class FewShotClassifier(_FewShot):
                 prediction_sets, self._learner, self._examples(), error=error
             )
             return self._by_chunks(predictor, X)[:, : len(self.classes_)].numpy()
+
+    def held_out_proba(self) -> NDArray[np.float64]:
+        """The probabilities of the classes (n, n_classes) for every example of `fit`,
+        by the learner adapted without it; NaN for the only example of a class. An
+        example whose own label has a small probability may be mislabeled.
+
+        With more than 20 examples, 20 parts are left out in turn. Northcutt, Jiang and
+        Chuang 2021, "Confident learning: estimating uncertainty in dataset labels",
+        arXiv:1911.00068, section 3, find wrong labels in such probabilities.
+        """
+        self._check_fitted()
+        with _evaluating():
+            found = held_out(self._learner, self._examples())
+            outputs = found.outputs[:, : len(self.classes_)].double()
+            values = self._learner.likelihood.mean(outputs).cpu()
+            p = self._check_predictions(values)
+            p[~found.known.cpu().numpy()] = np.nan
+            return p[found.order.argsort().cpu().numpy()]
 
     def novelty(self, X: Any) -> NDArray[np.float64]:
         """How unlike all classes the inputs are (m,); larger values are more unlike."""

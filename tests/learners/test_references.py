@@ -5,12 +5,14 @@ library's own pieces.
 import copy
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -582,6 +584,41 @@ def test_protonet_is_numpy(metric: str) -> None:
         -(log_softmax(scores) * arr(uneven.query.y)).sum(-1).mean(),
         1e-6,
     )
+
+
+def test_median_prototypes_minimize_the_summed_distance() -> None:
+    task = first(class_tasks(shots=5))
+    support = Examples(task.support.x[:-2], task.support.y[:-2])
+    learner = ProtoNet(linear(FEATURES, HIDDEN), center="median").double()
+    z, y = affine(learner.encoder, support.x), arr(support.y)
+    expected = []
+    for k in range(WAYS):
+        own = z[y[:, k] == 1]
+        summed = partial(lambda own, c: np.linalg.norm(own - c, axis=1).sum(), own)
+        expected.append(minimize(summed, own.mean(0)).x)
+    close(learner.adapt(support), np.stack(expected), 1e-2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "p-norm"])
+def test_weighted_prototypes_trust_a_label_as_far_as_medians_predict_it(
+    metric: str,
+) -> None:
+    task = first(class_tasks(shots=5))
+    y = task.support.y[:-1].clone()
+    y[0] = y[0].roll(1)  # a wrong label
+    support = Examples(task.support.x[:-1], y)
+    body = linear(FEATURES, HIDDEN)
+    options = {"metric": metric, "p": 1.5, "scale": 0.7}
+    z, labels = affine(body, support.x), arr(y).argmax(1)
+    medians = arr(ProtoNet(body, **options, center="median").double().adapt(support))
+    p = np.exp(log_softmax(-0.7 * distances(z, medians, metric)))
+    weights = p[np.arange(len(z)), labels]
+    expected = [
+        np.average(z[labels == k], 0, weights[labels == k]) for k in range(WAYS)
+    ]
+    found = ProtoNet(body, **options, center="weighted").double().adapt(support)
+    close(found, np.stack(expected), 1e-6)
+    assert weights[0] == weights.min()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "p-norm"])

@@ -9,6 +9,7 @@ from innerloop.evaluation.generated_support import GeneratedSupport
 from innerloop.evaluation.head_start import HeadStart
 from innerloop.evaluation.open_set import OpenSet
 from innerloop.evaluation.program_search import ProgramSearch
+from innerloop.evaluation.robustness import Robustness
 
 EVALUATIONS: dict[str, type[Evaluation]] = {
     "calibration": Calibration,
@@ -19,6 +20,7 @@ EVALUATIONS: dict[str, type[Evaluation]] = {
     "labeling": Labeling,
     "open-set": OpenSet,
     "program-search": ProgramSearch,
+    "robustness": Robustness,
 }
 
 __all__ = [
@@ -32,4 +34,5 @@ __all__ = [
     "Labeling",
     "OpenSet",
     "ProgramSearch",
+    "Robustness",
 ]

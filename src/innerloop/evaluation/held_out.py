@@ -29,6 +29,7 @@ class HeldOut:
         novelty: (n,), see `Learner.novelty`.
         known: whether other examples of the same class remained (n,).
         fold: the fold of every example (n,).
+        order: its place in the support set (n,).
         states: the state of every fold.
     """
 
@@ -37,6 +38,7 @@ class HeldOut:
     novelty: Tensor
     known: Tensor
     fold: Tensor
+    order: Tensor
     states: list[Any]
 
 
@@ -64,6 +66,7 @@ def held_out(learner: Learner, support: Examples, folds: int = FOLDS) -> HeldOut
         novelty=torch.cat(novelty)[back],
         known=torch.cat(known)[back],
         fold=fold,
+        order=order,
         states=states,
     )
 

@@ -1,4 +1,4 @@
-"""Distances between embeddings, and class means: what metric learners share."""
+"""Distances between embeddings, and centers of classes: what metric learners share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,32 @@ def class_means(z: Tensor, y: Tensor) -> Tensor:
     ways).
     """
     return (y.T @ z.to(y.dtype)) / y.sum(0).clamp_min(1e-12)[:, None]
+
+
+def class_medians(z: Tensor, y: Tensor, steps: int = 20) -> Tensor:
+    """The spatial median of the embedded examples of every class (ways, d), from z (n,
+    d) and one-hot y (n, ways): the point whose summed distance to them is least.
+
+    Distances below a hundredth of the usual one are smoothed. Liang, Rangrej, Petrovic
+    and Hassner 2022, "Few-shot learning with noisy labels", arXiv:2204.05494, eq. (3)
+    and (7).
+    """
+    members = y.T  # (ways, n)
+    c = class_means(z, y)
+    smooth = 1e-4 * (members * squared_distance(c, z)).sum() / members.sum() + 1e-12
+    for _ in range(steps):
+        c = class_means(z, y * (squared_distance(z, c) + smooth).rsqrt())
+    return c
+
+
+def trusted_means(z: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+    """The mean of the embedded examples of every class (ways, d), from z (n, d) and
+    one-hot y (n, ways), each weighted by the probability of its label, at least 0.001,
+    from logits (n, ways).
+    """
+    absent = y.sum(0) < 0.5
+    p = logits.masked_fill(absent, torch.finfo(logits.dtype).min).softmax(-1)
+    return class_means(z, y * p.clamp_min(1e-3))
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

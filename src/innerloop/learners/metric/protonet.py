@@ -15,7 +15,13 @@ from innerloop.core.task import Examples, Task, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.engine.options import Positive
 from innerloop.engine.training_config import MetaTrainConfig
-from innerloop.learners.metric.distances import Metric, class_means, distance
+from innerloop.learners.metric.distances import (
+    Metric,
+    class_means,
+    class_medians,
+    distance,
+    trusted_means,
+)
 from innerloop.nets.log_parameter import log_parameter
 from innerloop.nets.registry import encoder
 
@@ -44,6 +50,10 @@ class ProtoNet(Learner):
             similarity) or "p-norm" (to the power of p).
         p: exponent of the p-norm.
         scale: initial value of the learned scale of distances.
+        center: how the examples of a class make its prototype: their "mean", as in the
+            paper; their spatial "median", which one wrong example moves little (Liang
+            et al. 2022, arXiv:2204.05494, eq. (3)); or their mean, each "weighted" by
+            the probability of its label where medians are the prototypes.
         views: in evaluation mode, compare images in so many views and average the
             distances: 2 are the image and its mirror image, for photographs; 4 are the
             rotations of a square image, and 8 those with reflections, for encoders
@@ -59,6 +69,7 @@ class ProtoNet(Learner):
     metric: Metric = "euclidean"
     p: Positive = 1.0
     scale: Positive = 0.1
+    center: Literal["mean", "median", "weighted"] = "mean"
     views: Literal[1, 2, 4, 8] = 1
     rotate_support: bool = True
     likelihood: Likelihood = Categorical()
@@ -123,8 +134,17 @@ class ProtoNet(Learner):
         z = torch.cat([self.encoder(view) for view in views], -1)
         return z / self.views ** (1 / power)  # so that distances are averaged
 
+    def centers(self, z: Tensor, y: Tensor) -> Tensor:
+        """The prototypes (ways, d) of examples z (n, d) with labels y (n, ways)."""
+        if self.center == "mean":
+            return class_means(z, y)
+        medians = class_medians(z, y)
+        if self.center == "median":
+            return medians
+        return trusted_means(z, y, self.compare(z, medians))
+
     def adapt(self, support: Examples) -> Tensor:
-        return class_means(self.embed(support.x), support.y)  # (ways, d)
+        return self.centers(self.embed(support.x), support.y)  # (ways, d)
 
     def predict(self, state: Tensor, x: Tensor) -> Tensor:
         return self.compare(self.embed(x), state)  # (m, ways)
@@ -139,7 +159,7 @@ class ProtoNet(Learner):
         z = self.embed(torch.cat([task.support.x, task.query.x]))  # (m, d)
         y = torch.cat([task.support.y, task.query.y])  # (m, ways)
         n = len(task.support.y)
-        return rotated_loss(z, y, n, self.compare, self.likelihood)
+        return rotated_loss(z, y, n, self.compare, self.likelihood, self.centers)
 
 
 def rotated_loss(
@@ -148,6 +168,7 @@ def rotated_loss(
     n: int,
     compare: Callable[[Tensor, Tensor], Tensor],
     likelihood: Likelihood,
+    centers: Callable[[Tensor, Tensor], Tensor] = class_means,
 ) -> tuple[Tensor, Metrics]:
     """The loss of prototypes, averaged over rotations of the support set: each block of
     as many examples per class is the support set once and all others are the query set.
@@ -157,6 +178,7 @@ def rotated_loss(
             the support set.
         compare: logits (m, k) of embedded examples (m, d) for prototypes (k, d).
         likelihood: how logits are scored.
+        centers: prototypes (ways, d) of a support set z (n, d), y (n, ways).
     """
     # the number of examples of the same class before an example (m,)
     rank = (y * y.cumsum(0)).sum(-1) - 1
@@ -164,9 +186,9 @@ def rotated_loss(
     turn = rank // (y @ y[:n].sum(0))
     turns = torch.arange(len(y) // n, device=y.device)
     in_support = (turn == turns[:, None]).to(y.dtype)  # (turns, m)
-    members = in_support[:, None] * y.T  # (turns, ways, m)
-    counts = members.sum(-1)  # (turns, ways)
-    prototypes = members @ z.to(y.dtype) / counts.clamp_min(1)[..., None]
+    members = in_support[..., None] * y  # (turns, m, ways)
+    counts = members.sum(1)  # (turns, ways)
+    prototypes = torch.vmap(centers, (None, 0))(z.to(y.dtype), members)
     logits = compare(z, prototypes.flatten(0, 1))
     outputs = logits.unflatten(-1, counts.shape)  # (m, turns, ways)
     # classes without examples left for this rotation

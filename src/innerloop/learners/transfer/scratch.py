@@ -40,6 +40,7 @@ class Scratch(Descent):
     inner_steps: CountOrZero = 100
     likelihood: Likelihood = Categorical()
 
+    first_order = True
     regression_defaults: ClassVar[dict[str, Any]] = {"inner_lr": 0.01}
 
     def __post_init__(self) -> None:
