@@ -123,6 +123,11 @@ def scored(text: str, summary: str) -> tuple[Tensor, Tensor] | None:
     return vectors[again], values[again]
 
 
+def standardized(values: Tensor) -> Tensor:
+    """ROUGE as a target."""
+    return (values - CENTER) / SCALE
+
+
 def _prepared() -> Entry:
     """At most 500 packages of each section, with different sources."""
     of_section: dict[str, dict[str, Package]] = defaultdict(dict)
@@ -149,8 +154,8 @@ def _stored() -> Entry:
 class Descriptions(TaskDistribution):
     """A section is a task, and the sentences of packages its examples.
 
-    x (n, 6 packages, features): the sentences, 6 after each other of a package. y: their
-    ROUGE-1, -2 and -L with the synopsis of the package, less 0.2, divided by 0.2.
+    x (n, 6 packages, features): the sentences, 6 after each other of a package. y (n, 6
+    packages, 3): their ROUGE-1, -2 and -L with the synopsis, less 0.2, divided by 0.2.
 
     Args:
         split: whose sections.
@@ -179,7 +184,9 @@ class Descriptions(TaskDistribution):
                 rows[section].append(i)
         need = shots + queries
         self.sections = {
-            section: torch.tensor(own) for section, own in rows.items() if len(own) >= need
+            section: torch.tensor(own)
+            for section, own in rows.items()
+            if len(own) >= need
         }
         if not self.sections:
             most = max(map(len, rows.values()), default=0)
@@ -201,7 +208,7 @@ class Descriptions(TaskDistribution):
             order = torch.randperm(len(sections[i]), generator=generator)
             drawn.append(sections[i][order[:size]])
         rows = torch.stack(drawn)
-        x, y = self.x[rows], (self.y[rows] - CENTER) / SCALE
+        x, y = self.x[rows], standardized(self.y[rows])
         k = self.shots
         return Task(
             Examples(x[:, :k].flatten(1, 2), y[:, :k].flatten(1, 2)),
@@ -209,8 +216,8 @@ class Descriptions(TaskDistribution):
         )
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
-        """ROUGE of the sentence that the learner chooses, beside the first sentence, one
-        by chance, and the best one; and the scores of `meta_test`.
+        """ROUGE of the sentence that the learner chooses, beside the first sentence,
+        one by chance, and the best one; and the scores of `meta_test`.
         """
 
         def of_task(task: Task) -> Tensor:
@@ -244,7 +251,9 @@ class Descriptions(TaskDistribution):
         )
         title = "ROUGE of the chosen sentence with the synopsis"
         report = evaluate(learner, self, plan)
-        return Report((Table(title, rows), *report.tables), report.notes, report.context)
+        return Report(
+            (Table(title, rows), *report.tables), report.notes, report.context
+        )
 
     def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
         return [{"shots": shots} for shots in (5, 10)]
@@ -267,9 +276,9 @@ def descriptions(
 
     The packages are those that apt knows on this machine, with long descriptions in
     English (`apt-get update -o Acquire::Languages=en`); nothing is downloaded. 64, 16
-    and 20 % of the sections are for training, validation and testing. Of the packages of
-    a source, a section has one, and a source that is in two splits is used in the later
-    one only. The first 6 sentences count, and texts of one sentence are left out.
+    and 20 % of the sections are for training, validation and testing. Of the packages
+    of a source, a section has one, and a source that is in two splits is used in the
+    later one only. The first 6 sentences count, and texts of one sentence are left out.
 
     Args:
         shots: packages with their synopsis.

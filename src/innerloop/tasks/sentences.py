@@ -6,6 +6,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 HASHED = 64  # features that the words of a sentence are hashed to
 STARTS = ("this package", "this is", "it ", "the ", "you ", "note", "for ", "in ")
 INSIDE = (" is a", " provides", " contains", " that ", " can ", " not ", " with ")
-MARKS = ":()*\"0123456789"
+MARKS = ':()*"0123456789'
 PLACES = 6  # places of a text that have a feature of their own
 FEATURES = PLACES + 8 + len(STARTS) + len(INSIDE) + len(MARKS) + HASHED
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9\u00c0-\uffff])")
@@ -61,7 +62,7 @@ def words_in(text: str) -> list[str]:
 def rouge(text: str, reference: str) -> Rouge:
     """How well a text agrees with a reference; words as they are, without stemming."""
     a, b = words_in(text), words_in(reference)
-    pairs = [*zip(a, a[1:], strict=False)], [*zip(b, b[1:], strict=False)]
+    pairs = [*pairwise(a)], [*pairwise(b)]
     return Rouge(
         _f1(_shared(a, b), len(a), len(b)),
         _f1(_shared(*pairs), len(pairs[0]), len(pairs[1])),

@@ -28,7 +28,7 @@ from innerloop.measurements import (
     TestPlan,
 )
 from innerloop.tasks.splits import task_source
-from innerloop.tasks.translation import PSEUDOWORDS, Lexicon, Words, row
+from innerloop.tasks.translation import Lexicon, Words, row
 
 Kind = Literal[
     "one-fact", "two-facts", "three-facts", "yes-no", "counting", "lists", "mixed"
@@ -126,7 +126,9 @@ class World:
         """All questions that the facts answer."""
         found = []
         for person, (place, fact) in self.place.items():
-            found.append(Question("one-fact", ("where", "is", person), (place,), (fact,)))
+            found.append(
+                Question("one-fact", ("where", "is", person), (place,), (fact,))
+            )
             for other in places:
                 answer = "yes" if other == place else "no"
                 asked = ("is", person, "in", other)
@@ -160,7 +162,11 @@ def random_story(random: Random, size: int) -> tuple[list[Words], list[Question]
     """`size` facts, and all questions that they answer."""
     people, things, places = (
         tuple(f"{letter}{i}" for i in range(random.randint(*counts)))
-        for letter, counts in (("person", (2, 4)), ("object", (2, 4)), ("place", (3, 5)))
+        for letter, counts in (
+            ("person", (2, 4)),
+            ("object", (2, 4)),
+            ("place", (3, 5)),
+        )
     )
     world = World()
     for _ in range(size):
@@ -183,10 +189,10 @@ def split_of(facts: Sequence[Words]) -> str:
 
 
 class Stories(TaskDistribution):
-    """A story is a task. Its facts are the support set: x (n, facts, words), which words
-    they have and where, and y (n, facts, answers + facts), zeros for the words that can
-    be answers and the one-hot number of the fact. Questions are the query set: y marks
-    the words of the answer, and the facts that carry it.
+    """A story is a task. Its facts are the support set: x (n, facts, words), which
+    words they have and where, and y (n, facts, answers + facts), zeros for the words
+    that can be answers and the one-hot number of the fact. Questions are the query set:
+    y marks the words of the answer, and the facts that carry it.
 
     Names, things and places have other numbers in every task, so no word that is not a
     verb or asks has a meaning of its own.
@@ -273,9 +279,7 @@ class Stories(TaskDistribution):
         y[:, self.answers :] = torch.eye(self.facts)[: len(facts)]
         return Examples(self.rows(facts, numbers), y)
 
-    def targets(
-        self, questions: Sequence[Question], numbers: dict[str, int]
-    ) -> Tensor:
+    def targets(self, questions: Sequence[Question], numbers: dict[str, int]) -> Tensor:
         """The answers, and the facts that carry them (m, y_dim)."""
         lines = []
         for question in questions:
@@ -306,12 +310,17 @@ class Stories(TaskDistribution):
         same = (chosen == y).split([self.answers, self.facts], -1)
         return torch.stack([part.all(-1) for part in same], -1).float()
 
-    def _scores(self, methods: dict[str, Method], learner: Learner, plan: TestPlan) -> Any:
+    def _scores(
+        self, methods: dict[str, Method], learner: Learner, plan: TestPlan
+    ) -> Any:
         @torch.no_grad()
         def of_batch(batch: Task) -> dict[str, Tensor]:
             return {
                 name: torch.stack(
-                    [self.right(m(task), task.query.y).mean(0) for task in batch.unbind()]
+                    [
+                        self.right(m(task), task.query.y).mean(0)
+                        for task in batch.unbind()
+                    ]
                 ).cpu()
                 for name, m in methods.items()
             }
@@ -416,8 +425,8 @@ def stories(
     in two splits.
 
     Args:
-        kind: of the questions: from one, two or three facts, yes or no, counting, lists,
-            or mixed.
+        kind: of the questions: from one, two or three facts, yes or no, counting,
+            lists, or mixed.
         facts: facts of a story; in training from 2 up to this.
         queries: questions of a story.
         symbols: how many different names, things and places a story may have.
