@@ -89,7 +89,8 @@ def answer(
     if not asked:
         return []
     support = tasks.support(known, numbers)
-    outputs = learner.predict(learner.adapt(support), tasks.rows(asked, numbers))
+    x = tasks.rows(asked, numbers)
+    outputs = learner.predict(learner.adapt(support), x)
     answers = {number - tasks.first: word for word, number in numbers.items()}
     # what is no word of these texts is no answer
     for column in range(tasks.answers + tasks.facts):
@@ -98,7 +99,7 @@ def answer(
             outputs[:, column] = -1e9
     found = []
     for question, asks, line in zip(
-        questions, asked, tasks.chosen(outputs), strict=True
+        questions, asked, tasks.chosen(outputs, x), strict=True
     ):
         places = line.nonzero()[:, 0].tolist()
         unseen = [

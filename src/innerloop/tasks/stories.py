@@ -28,7 +28,7 @@ from innerloop.measurements import (
     TestPlan,
 )
 from innerloop.tasks.splits import task_source
-from innerloop.tasks.translation import Lexicon, Words, row
+from innerloop.tasks.translation import PSEUDOWORDS, Lexicon, Words, row
 
 Kind = Literal[
     "one-fact", "two-facts", "three-facts", "yes-no", "counting", "lists", "mixed"
@@ -297,13 +297,16 @@ class Stories(TaskDistribution):
         numbers = (places.argmax(-1) + 1) * places.amax(-1).long()  # (n, places)
         return [[n for n in line if n] for line in numbers.tolist()]
 
-    def chosen(self, outputs: Tensor) -> Tensor:
-        """The words of the answer and the facts (m, y_dim), as zeros and ones: those
-        that are more likely than not; of answers, at least the likeliest.
+    def chosen(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """The words of the answers to questions x, and the facts (m, y_dim), as zeros
+        and ones: the likeliest word, of a list all that are more likely than not, and
+        the facts that are.
         """
         answers, facts = outputs.split([self.answers, self.facts], -1)
-        likeliest = answers == answers.amax(-1, keepdim=True)
-        return torch.cat([(answers > 0) | likeliest, facts > 0], -1).float()
+        what = self.numbers([], [], ())["what"]
+        several = x[:, what - 1, None] > 0
+        likeliest = F.one_hot(answers.argmax(-1), self.answers) > 0
+        return torch.cat([likeliest | (several & (answers > 0)), facts > 0], -1).float()
 
     def right(self, chosen: Tensor, y: Tensor) -> Tensor:
         """Which answers, and which choices of facts, are exactly right (m, 2)."""
@@ -332,7 +335,7 @@ class Stories(TaskDistribution):
     def answer(self, learner: Learner) -> Method:
         """How a learner answers the questions of a task."""
         return lambda task: self.chosen(
-            learner.predict(learner.adapt(task.support), task.query.x)
+            learner.predict(learner.adapt(task.support), task.query.x), task.query.x
         )
 
     def evaluate(self, learner: Learner, plan: TestPlan) -> Report:
@@ -364,6 +367,32 @@ class Stories(TaskDistribution):
 
     def test_settings(self, fixed_ways: int | None) -> list[dict[str, Any]]:
         return [{"kind": kind} for kind in KINDS]
+
+    def plot_task(self, learner: Learner, task: Task, figure: Any) -> None:
+        """The story with made-up names, its questions, and the learner's answers, in
+        green where they and the facts, as numbers, are right.
+        """
+        words = {number: word for word, number in self.numbers([], [], ()).items()}
+        found = self.answer(learner)(task).cpu()
+        right = self.right(found, task.query.y.cpu()).all(-1).tolist()
+        lines = []
+        for i, fact in enumerate(self.words_of(task.support.x.cpu()), 1):
+            for number in fact:
+                words.setdefault(number, PSEUDOWORDS[len(words) % len(PSEUDOWORDS)])
+            lines.append((f"{i}. {' '.join(words[n] for n in fact)}", "black"))
+        questions = self.words_of(task.query.x.cpu())
+        for asked, line, good in zip(questions, found, right, strict=True):
+            places = line.nonzero()[:, 0].tolist()
+            told = [words.get(i + self.first, "?") for i in places if i < self.answers]
+            facts = [str(i - self.answers + 1) for i in places if i >= self.answers]
+            text = f"{' '.join(words.get(n, '?') for n in asked)}? {', '.join(told)}"
+            color = "green" if good else "red"
+            lines.append((f"{text} ({', '.join(facts)})", color))
+        axes = figure.subplots()
+        axes.axis("off")
+        for height, (text, color) in enumerate(lines):
+            axes.text(0, -height, text, va="center", fontsize=6, color=color)
+        axes.set(xlim=(0, 1), ylim=(-len(lines), 1))
 
     def latest(self, task: Task) -> Tensor:
         """The latest fact that shares a word with the question: its last word, whether
