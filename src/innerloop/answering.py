@@ -14,6 +14,7 @@ from innerloop.tasks.stories import (
     ASKS,
     FILLERS,
     FIXED,
+    GIVE,
     LENGTH,
     VERBS,
     Stories,
@@ -129,25 +130,30 @@ def read_facts(file: Path | str) -> list[str]:
 
 
 def _words(text: str) -> Words:
-    """The words of a text that count, in lower case."""
-    words = re.findall(r"[^\W_][\w'-]*", text.lower())
+    """The words of a text, in lower case."""
+    return tuple(re.findall(r"[^\W_][\w'-]*", text.lower()))
+
+
+def _counting(words: Words) -> Words:
     return tuple(word for word in words if word not in FILLERS)
 
 
 def _fact(text: str) -> Words:
-    words = _words(text)
-    ours = [word for word in words if word in VERBS]
-    if len(ours) != 1 or len(words) not in (3, 4) or words[1] != ours[0]:
+    spoken = _words(text)
+    words = _counting(spoken)
+    verb = words[1] if len(words) > 1 else ""
+    if verb not in VERBS or len(words) != (4 if verb in GIVE else 3):
         raise InnerloopError(
-            f"a fact says who did what, such as 'Mary went to the kitchen' or 'Mary "
-            f"gave the ball to John', with one of the verbs {', '.join(VERBS)}, and "
-            f"names of one word; got {text[:60]!r}"
+            "a fact says who did what, as in 'Mary gave the ball to John', in names of "
+            f"one word, and by one of {', '.join(VERBS)}; got {text[:40]!r}"
         )
+    if verb in GIVE and "to" not in spoken:  # as in "gave John the ball"
+        words = (*words[:2], words[3], words[2])
     return words
 
 
 def _question(text: str) -> Words:
-    words = _words(text)
+    words = _counting(_words(text))
     if not 2 < len(words) <= LENGTH or words[0] not in ASKS or words[-1] in VERBS:
-        raise InnerloopError(f"a question must be {FORMS}; got {text[:60]!r}")
+        raise InnerloopError(f"a question must be {FORMS}; got {text[:40]!r}")
     return words

@@ -105,7 +105,9 @@ def test_support_and_query_are_read_back() -> None:
     tasks.spec.check(batch, 20)
     task = batch.unbind()[0]
     facts = tasks.words_of(task.support.x)
-    assert torch.equal(task.support.x.sum(1) / 2, torch.tensor([*map(len, facts)]) * 1.0)
+    assert torch.equal(
+        task.support.x.sum(1) / 2, torch.tensor([*map(len, facts)]) * 1.0
+    )
     assert torch.equal(task.support.y[:, tasks.answers :], torch.eye(8))
     y, x = batch.query.y.flatten(0, 1), batch.query.x.flatten(0, 1)
     assert torch.equal(tasks.chosen(2 * y - 1, x), y)

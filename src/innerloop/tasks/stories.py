@@ -437,7 +437,7 @@ def stories(
     split: str = "train",
     *,
     kind: Kind = "mixed",
-    facts: Annotated[int, Range(2)] = 10,
+    facts: Annotated[int, Range(2, 64)] = 10,
     queries: Count = 10,
     symbols: Count = 16,
 ) -> Stories:
