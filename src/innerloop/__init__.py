@@ -102,6 +102,8 @@ _HOMES = {
     "innerloop.finding": ("find",),
     "innerloop.synthesis": ("synthesize",),
     "innerloop.translation": ("translate",),
+    "innerloop.answering": ("answer",),
+    "innerloop.summarizing": ("summarize",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

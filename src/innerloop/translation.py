@@ -98,9 +98,11 @@ def translate(
     ]
 
 
-def read_pairs(file: Path | str) -> tuple[list[tuple[str, str]], list[str]]:
-    """The pairs of a table, from the columns source and target, or its first two; and
-    the sources of the rows without a target.
+def read_pairs(
+    file: Path | str, columns: tuple[str, str] = ("source", "target")
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The pairs of a table, from two columns by name, or its first two; and the first
+    cells of the rows whose second one is empty.
 
     Raises InnerloopFileError for a missing file and InnerloopError for another table.
     """
@@ -108,10 +110,10 @@ def read_pairs(file: Path | str) -> tuple[list[tuple[str, str]], list[str]]:
     sheet.check()
     if len(sheet.columns) < 2:
         raise InnerloopError(
-            f"{file} needs a header and two columns, source and target; it has "
-            f"{some(sheet.columns)}"
+            f"{file} needs a header and two columns, {columns[0]} and {columns[1]}; it "
+            f"has {some(sheet.columns)}"
         )
-    named = sheet.find("source"), sheet.find("target")
+    named = sheet.find(columns[0]), sheet.find(columns[1])
     source, target = (0, 1) if None in named else named
     rows = [
         (label_text(cells[source]).strip(), label_text(cells[target]).strip())  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -185,6 +185,7 @@ COLUMNS = {
     "molecules": ("smiles", "label"),
     "programs": ("name", "output"),
     "languages": ("source", "target"),
+    "summaries": ("text", "summary"),
 }
 
 
@@ -199,6 +200,7 @@ def rows(kind: str, rng: Random) -> list[list[str]]:
                 "molecules": [SMILES[(c + i) % len(SMILES)], CLASSES[c % 3]],
                 "programs": [f"a{c}-b{i}", f"b{i}" if c < 2 else ""],
                 "languages": [f"w{c % 3} w{i}", f"W{c % 3}" if c < 2 else ""],
+                "summaries": [f"A b{c}. C is d{i}.", f"b{c}" if c < 2 else ""],
             }[kind]
             found.append(cells)
     return found

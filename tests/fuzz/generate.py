@@ -34,7 +34,7 @@ LARGE = (
     *("omniglot", "cluttered-omniglot", "pages", "cifar-fs", "fc100", "emoji"),
     *("clinc", "cloze", "tox21", "pools", "completion", "xor"),
     *("mlp-omniglot", "mlp-digits", "half-cheetah", "string-programs"),
-    "gym",
+    *("gym", "descriptions"),
     *("list-programs", "strokes", "navigation", "mazes"),
 )
 # learners whose meta-step grows with every weight of the task network
@@ -42,6 +42,7 @@ SLOW = ("l2o", "metalstm")
 # options that say how long something takes: large values are legal, and take long
 LENGTHS = ("steps", "tasks", "minutes", "seconds", "count", "labels", "scale")
 HUGE = tuple(n for n in NUMBERS if len(n) > 6)
+ASKED = ("where is ann", "what is ann carrying", "is ann in the shop", "who?")
 SIZE = ("--ways", "2", "--shots", "1", "--queries", "1")
 FEW = ("--tasks", "2", *SIZE)
 KINDS = ("words", "words", "data", "data", "run", "run", "run")
@@ -161,6 +162,14 @@ def _use(name: str, run: Path, base: Path, made: Case, rng: Random) -> list[str]
             *("translate", str(run), "--examples", str(data / "languages.csv")),
             *("--out", out),
         ],
+        "stories": [
+            *("answer", str(run), "--facts", str(data / "story.txt")),
+            *("--ask", rng.choice(ASKED), "--out", out),
+        ],
+        "summaries": [
+            *("summarize", str(run), "--examples", str(data / "summaries.csv")),
+            *("--out", out),
+        ],
         "molecules": adapt,
     }
     if name in own:
@@ -194,7 +203,7 @@ def _out(made: Case, rng: Random) -> str:
 def _data(made: Case, base: Path, rng: Random) -> None:
     """Bad data, and a command that reads them."""
     kinds = ("pictures", "text", "table", "arrays", "molecules", "programs")
-    kind = rng.choice((*kinds, "languages"))
+    kind = rng.choice((*kinds, "languages", "summaries"))
     name = "arrays.npz" if kind == "arrays" else f"{kind}.csv"
     name = "pictures" if kind == "pictures" else name
     if rng.random() < 0.1 and kind != "pictures":
@@ -237,8 +246,9 @@ def _data(made: Case, base: Path, rng: Random) -> None:
         made.words = ["find", "--example", sides[0], "--in", sides[1], "--out", out]
         return
     run = _copy(of.get(kind, kind), base, made, rng)
-    if kind == "languages":
-        made.words = ["translate", str(run), "--examples", str(bad)]
+    if kind in ("languages", "summaries"):
+        command = "translate" if kind == "languages" else "summarize"
+        made.words = [command, str(run), "--examples", str(bad)]
         made.words += rng.choice(([], ["--out", out], ["--in", str(bad)]))
         return
     if kind != "molecules" and use < 0.6:
@@ -406,10 +416,19 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
         return _several_words(command, made, base, rng)
     name = rng.choice(("images", "texts", "sine", "active", "drawn"))
     name = "images" if command == "export" else name  # others take longer
-    name = "languages" if command == "translate" else name
+    of = {"translate": "languages", "answer": "stories", "summarize": "summaries"}
+    name = of.get(command, name)
     run = _copy(name, base, made, rng)
     pictures = str(data / "pictures")
+    story = made.folder / "story.txt"
+    lines = rng.choices((*TEXTS, "Ann went to the shop", "Bob took x"), k=3)
+    story.write_text("\n".join(lines), "utf-8", "surrogateescape")
     words = {
+        "answer": ["answer", str(run), "--facts", str(story), "--out", out],
+        "summarize": [
+            *("summarize", str(run), "--examples", str(data / "summaries.csv")),
+            *("--out", out),
+        ],
         "export": ["export", str(run), "--format", "torch", "--out", out],
         "adapt": [
             *("adapt", str(run), "--support", pictures, "--query", pictures),
@@ -425,8 +444,11 @@ def _other_words(made: Case, base: Path, rng: Random) -> list[str]:
             *("--out", out),
         ],
     }[command]
+    if command == "answer":
+        return [*words, "--ask", rng.choice((*ASKED, *TEXTS))]
     further = {
         "translate": "--in",
+        "summarize": "--in",
         "select": "--strategy",
         "generate": "--seed",
         "export": "--labels",

@@ -15,7 +15,9 @@ from innerloop.programs import strings
 from innerloop.programs.strings import LONGEST
 from innerloop.readers import ImageReader, MoleculeReader
 from innerloop.runs import Run
+from innerloop.tasks import stories
 from innerloop.tasks.programs import SYMBOLS
+from innerloop.tasks.sentences import FEATURES
 from tests.fuzz.bad_data import write_arrays, write_pictures, write_table
 
 SHORT = "--steps 1 --batch 1 --seed 1"
@@ -52,6 +54,16 @@ UNTRAINED = {
         Choice("instructions", {"symbols": 8}),
         spec=TaskSpec("tokens", (8,), 9, vocabulary=10),
     ),
+    "stories": Experiment(
+        Choice("incontext", {"width": 8, "heads": 2, "layers": 1}),
+        Choice("stories", {"facts": 4, "symbols": 6}),
+        spec=stories(facts=4, symbols=6).spec,
+    ),
+    "summaries": Experiment(
+        Choice("alpaca", {"encoder": "flatten"}),
+        Choice("descriptions"),
+        spec=TaskSpec("reals", (FEATURES,), 3),
+    ),
     "programs": Experiment(
         Choice("robustfill", {"width": 8, "heads": 2, "layers": 1, "hidden": 8}),
         Choice("string-programs"),
@@ -68,8 +80,10 @@ def make(folder: Path) -> list[str]:
     data.mkdir(parents=True)
     rng = Random(0)
     write_pictures(data / "pictures", rng)
-    for kind in ("text", "table", "molecules", "programs", "languages"):
+    kinds = ("text", "table", "molecules", "programs", "languages", "summaries")
+    for kind in kinds:
         write_table(data / f"{kind}.csv", kind, rng)
+    (data / "story.txt").write_text("Ann went to the shop. Ann took a hat.\n")
     write_arrays(data / "arrays.npz")
     for name, line in TRAINED.items():
         words = line.format(data=data).split()

@@ -23,11 +23,11 @@ from innerloop.tasks.splits import task_source
 GENERATED = (
     *("strokes", "sinusoid", "sums", "copy", "repeat-copy", "associative-recall"),
     *("gp-curves", "completion", "xor", "quadratics", "ratings", "instructions"),
-    *("scan", "tables"),
+    *("scan", "tables", "stories"),
 )
 FROM_DATA = (
     *("omniglot", "cifar-fs", "fc100", "emoji", "folder", "pools", "mlp-digits"),
-    *("mlp-omniglot", "names"),
+    *("mlp-omniglot", "names", "descriptions"),
 )
 
 

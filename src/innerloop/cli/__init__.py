@@ -34,6 +34,8 @@ COMMANDS = {
     "find": "find every occurrence of a symbol on a page",
     "synthesize": "infer the program that fills a column of a table",
     "translate": "translate into a language of which a few pairs are given",
+    "answer": "answer questions about a few facts",
+    "summarize": "choose the sentence of a text that says most",
     "study": "run studies: published numbers by one command, and their tables",
     "list": "list learners, tasks and more, or describe one entry",
     "papers": "list the papers behind this library, in an order to read",

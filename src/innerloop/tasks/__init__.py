@@ -14,6 +14,7 @@ from innerloop.tasks.assay_table import molecules
 from innerloop.tasks.cifar import cifar_fs, fc100
 from innerloop.tasks.cluttered_omniglot import cluttered_omniglot
 from innerloop.tasks.completion import completion
+from innerloop.tasks.descriptions import descriptions
 from innerloop.tasks.emoji import emoji
 from innerloop.tasks.episodes import ClassBank, Episodes
 from innerloop.tasks.folder import folder
@@ -30,6 +31,7 @@ from innerloop.tasks.programs import list_programs, string_programs
 from innerloop.tasks.ratings import ratings
 from innerloop.tasks.scan import scan
 from innerloop.tasks.sinusoid import sinusoid
+from innerloop.tasks.stories import stories
 from innerloop.tasks.strokes import strokes
 from innerloop.tasks.tables import tables
 from innerloop.tasks.text import clinc, cloze, text
@@ -66,6 +68,8 @@ TASKS: dict[str, Callable[..., TaskDistribution]] = {
     "instructions": instructions,
     "scan": scan,
     "names": names,
+    "stories": stories,
+    "descriptions": descriptions,
     "quadratics": quadratics,
     "mlp-digits": mlp_digits,
     "mlp-omniglot": mlp_omniglot,
@@ -86,6 +90,7 @@ __all__ = [
     "cluttered_omniglot",
     "completion",
     "copy",
+    "descriptions",
     "emoji",
     "fc100",
     "folder",
@@ -104,6 +109,7 @@ __all__ = [
     "repeat_copy",
     "scan",
     "sinusoid",
+    "stories",
     "string_programs",
     "strokes",
     "sums",
