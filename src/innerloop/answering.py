@@ -148,7 +148,7 @@ def _fact(text: str) -> Words:
             f"one word, and by one of {', '.join(VERBS)}; got {text[:40]!r}"
         )
     if verb in GIVE and "to" not in spoken:  # as in "gave John the ball"
-        *who, receiver, thing = words
+        *who, receiver, thing = [*words]
         words = (*who, thing, receiver)
     return words
 
