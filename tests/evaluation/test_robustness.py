@@ -55,7 +55,9 @@ def test_a_share_of_every_class_gets_a_wrong_label(share: float, count: int) -> 
 
 
 @pytest.mark.parametrize(
-    "corrupt", [partial(outliers, IMAGES), noise, occlusion], ids=str
+    "corrupt",
+    [partial(outliers, IMAGES), noise, occlusion],
+    ids=["outliers", "noise", "occlusion"],
 )
 def test_the_same_examples_are_changed_within_the_range_of_the_inputs(
     corrupt: Corruption,

@@ -17,6 +17,7 @@ from innerloop.tasks.splits import task_source
 
 CAUSES, WIDTH, DEPTH = 10, 16, 3  # variables without parents, of a layer; layers
 TREES, SPLITS = 4, 3  # of a target that is a sum of decision trees
+RELATED = 0.8  # share of the tables whose columns were chosen for the target
 POOL = 2  # rows that are drawn for each row of a task
 
 
@@ -187,14 +188,16 @@ def _variables(
         layers.append(_layer(draw, layers[-1], parents, linear, noise))
     every = torch.cat(layers, -1)  # (n, rows, variables)
     depth = torch.arange(1 + DEPTH).repeat_interleave(sizes)
-    # the columns: of any depth, or causes first
-    first = draw.happens(0.5, 1) * depth + len(sizes) * ~torch.cat(matter, 1)
-    order = (draw.rand(len(depth)) + first).argsort(-1)  # (n, variables)
-    sources = _pick(every, order[:, :columns])
-    # the outcomes: variables of one depth that are no columns, trees, or clusters
+    # the outcomes: variables of one depth, trees, or clusters
     key = draw.rand(len(depth)) + (depth == 1 + draw.integers(DEPTH, 1))
-    outcomes = key.scatter(1, order[:, :columns], -1.0).topk(1 + ways, 1).indices
+    outcomes = key.topk(1 + ways, 1).indices
     found = _pick(every, outcomes)
+    # the columns: others, of any depth, or causes first, or what is related to outcomes
+    first = draw.happens(0.5, 1) * depth + len(sizes) * ~torch.cat(matter, 1)
+    related = (every.mT @ _centered(found)).abs().amax(-1) / rows  # (n, variables)
+    first = first - len(sizes) * draw.happens(RELATED, 1) * related
+    order = (draw.rand(len(depth)) + first).scatter(1, outcomes, torch.inf).argsort(-1)
+    sources = _pick(every, order[:, :columns])
     found = torch.where(
         draw.happens(0.25, 1, 1), _centered(_trees(draw, sources, 1 + ways)), found
     )
@@ -232,11 +235,14 @@ def _layer(
     bent = z * draw.log_uniform(0.5, 2.0, 1, WIDTH) + 0.5 * draw.randn(1, WIDTH)
     bends = (
         bent,
+        bent,
         bent.tanh(),
+        bent.tanh(),
+        bent.relu(),
         bent.relu(),
         bent.abs(),
         bent.square(),
-        (2 * bent).sin(),
+        bent.sin(),
         bent.sign(),
         (-bent.square()).exp(),
     )
@@ -268,7 +274,7 @@ def _columns(draw: Draw, sources: Tensor, columns: int) -> Tensor:
     """The columns (n, rows, columns) of a table from variables (n, rows, d)."""
     rows, d = sources.shape[1:]
     at = torch.arange(columns)
-    share = draw.rand(1) * 0.6 * draw.happens(0.6, 1)  # columns that belong together
+    share = draw.rand(1) * 0.6 * draw.happens(0.3, 1)  # columns that belong together
     starts = ~draw.happens(share, columns) | (at == 0)  # (n, columns)
     block = starts.long().cumsum(-1) - 1
     first = torch.where(starts, at, 0).cummax(-1).values
@@ -303,7 +309,7 @@ def _columns(draw: Draw, sources: Tensor, columns: int) -> Tensor:
     missing = torch.where(hidden, u, chance) < rate
     gapped = torch.where((place == 0)[:, None], z * ~missing, missing.float())
     cells = torch.where(gaps, gapped, cells)
-    return cells * (at < columns * draw.rand(1).sqrt())[:, None]
+    return cells * (at < columns * draw.rand(1) ** 0.25)[:, None]
 
 
 def _classes(draw: Draw, target: Tensor, scores: Tensor, ways: int) -> Tensor:
