@@ -18,7 +18,7 @@ from innerloop.engine.errors import InnerloopError
 
 def run(**arguments: Any) -> None:
     from innerloop.cli.output import console
-    from innerloop.engine.progress import watched
+    from innerloop.cli.progress import measuring
     from innerloop.finding import Finder, drawn, examples_in, table
     from innerloop.readers.image import ImageReader
     from innerloop.runs import write_atomically
@@ -37,12 +37,9 @@ def run(**arguments: Any) -> None:
     sizes = {name: arguments[name] for name in ("smallest", "largest", "least")}
     finder = Finder(examples_in(arguments["example"]), arguments["run"], **sizes)
     to, found = console(), []
-
-    def show(done: int, total: int) -> None:
-        status.update(f"page {len(found) + 1}: {done} of {total} searches")
-
-    with to.status("searching") as status, watched(show):
+    with measuring(to, "searching", "searches") as say:
         for file in pages.files:
+            say(f"page {len(found) + 1}")
             found.append(finder(file))
     if out is not None:
         write_atomically(out, table(pages.names, found).encode("utf-8"))

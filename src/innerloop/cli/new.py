@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop import Categorical, Examples, Learner, Likelihood, TaskSpec
-from innerloop.nets import ENCODERS
+from innerloop.nets import encoder
 
 
 class {name}(Learner):
@@ -40,8 +40,7 @@ class {name}(Learner):
 
     @classmethod
     def networks(cls, spec: TaskSpec, build_args, out_dim: int):
-        kind = build_args.get("encoder") or ("conv4" if spec.is_image else "mlp")
-        return {{"encoder": ENCODERS[kind](spec)}}
+        return {{"encoder": encoder(spec, build_args.get("encoder"))}}
 
     def adapt(self, support: Examples) -> Tensor:
         z = self.encoder(support.x)  # (n, features)

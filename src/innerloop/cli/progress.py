@@ -23,6 +23,7 @@ from innerloop.engine.progress import watched
 from innerloop.events import Event, Finished, Started, Stepped, Validated
 from innerloop.measurements import plain
 
+LINE_EVERY = 30.0  # seconds between lines of a measurement without a terminal
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -98,22 +99,38 @@ def _plotted(events: Iterator[Event], writer: Any) -> Iterator[Event]:
 
 
 @contextlib.contextmanager
-def measuring(to: Any) -> Iterator[Callable[[str], None]]:
-    """Show what is measured, and how many of its tasks are done; yields what names the
-    next measurement.
+def measuring(
+    to: Any, text: str = "reading", unit: str = "tasks"
+) -> Iterator[Callable[[str], None]]:
+    """Show what is measured, how much of it is done, and the time that is left; where
+    there is no terminal, in a line every half minute. Yields what names the next
+    measurement.
     """
-    current = ["reading"]
-    with to.status(current[0]) as status:
+    began = printed = time.monotonic()
+    last = 0
 
-        def say(text: str) -> None:
-            current[0] = text
-            status.update(escape(text))
+    def say(new: str) -> None:
+        nonlocal text
+        text = new
+        status.update(escape(text))
 
-        def show(done: int, total: int) -> None:
-            status.update(escape(f"{current[0]}: {done} of {total} tasks"))
+    def show(done: int, total: int) -> None:
+        nonlocal began, printed, last
+        now = time.monotonic()
+        if done <= last:  # another measurement
+            began = now
+        last, line = done, f"{text}: {done} of {total} {unit}"
+        if now - began > 5 and done < total:
+            left = (now - began) * (total - done) / done
+            line += f", about {left / 60:.0f} min" if left > 90 else f", {left:.0f} s"
+            line += " left"
+        status.update(escape(line))
+        if not to.is_terminal and now - printed >= LINE_EVERY:
+            printed = now
+            to.print(line)
 
-        with watched(show):
-            yield say
+    with to.status(text) as status, watched(show):
+        yield say
 
 
 def follow(events: Iterator[Event], out: str | Path) -> None:

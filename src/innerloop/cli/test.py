@@ -16,7 +16,7 @@ def run(**arguments: Any) -> None:
     from innerloop.assembly import Choice, check_device
     from innerloop.cli.figures import draw
     from innerloop.cli.output import console, print_report
-    from innerloop.engine.progress import watched
+    from innerloop.cli.progress import measuring
     from innerloop.experiment import Experiment, load
     from innerloop.measurements import TestPlan
     from innerloop.runs import Run, write_atomically
@@ -44,11 +44,7 @@ def run(**arguments: Any) -> None:
     if files["plot"] is not None:
         draw(learner, [s.tasks for s in settings], files["plot"], plan.seed)
     measure = Choice(chosen[0], values_of(arguments, "options__")) if chosen else None
-
-    def show(done: int, total: int) -> None:
-        status.update(f"testing: {done} of {total} tasks")
-
-    with to.status("testing") as status, watched(show):
+    with measuring(to, "testing"):
         report = experiment.test(
             learner,
             plan,

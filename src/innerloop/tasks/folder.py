@@ -199,6 +199,9 @@ def folder(
 
     Paths in a table are absolute or relative to its folder. Archives are not unpacked.
 
+    A learner may have numbers of its own for training tasks, such as more ways; these,
+    and those below, are lowered to what the classes hold.
+
     64 % of the classes are for training, 16 % for validation and 20 % for testing; the
     assignment depends only on their names. An image that is in two splits is used in
     the later one only.
@@ -208,7 +211,8 @@ def folder(
         ways: classes in a task.
         shots: support examples of each class.
         queries: query examples of each class.
-        size: height and width to which images are scaled, in pixels.
+        size: height and width to which images are scaled, in pixels; 28 suits drawings,
+            photographs need more.
         channels: 1 reads images as gray, 3 in color.
         normalize_strokes: for drawings: light strokes on a dark background, centered
             and scaled to fill the image.
