@@ -169,6 +169,53 @@ def check_commands(path: Path) -> None:
                     assert flags <= known, (line, flags - known)
 
 
+# how a command is made short, and flags with a value that would make it long again
+SHORT = {
+    "train": ["--steps", "1"],
+    "test": ["--tasks", "2"],
+    "compare": ["--tasks", "2"],
+    "export": [],
+}
+LONG = ("--steps", "--minutes", "--tasks", "--attack-steps", "--processes")
+# reasons why a command cannot be run here: it is on a reader's own files, runs that are
+# trained on them, or data or a package that is not there
+ABSENT = re.compile(r"there is no|is no run folder|pip install|INNERLOOP_DATA|already")
+
+
+def shortened(words: list[str]) -> list[str]:
+    """The words of a command, for a training of one step or a test of two tasks."""
+    kept = [w for w in words if w.split("=")[0] not in LONG or "=" not in w]
+    dropped = {i + k for i, w in enumerate(kept) if w in LONG for k in (0, 1)}
+    return [w for i, w in enumerate(kept) if i not in dropped] + SHORT[words[0]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if p.name != "studies.md"], ids=relative
+)
+def test_commands_run(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All of a page, one after the other, with short trainings and tests; studies run
+    their own.
+    """
+    monkeypatch.chdir(tmp_path)
+    failed = []
+    for code in blocks(path, "sh"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)[1:]
+            if not line.startswith("innerloop ") or words[0] not in SHORT:
+                continue
+            if "--help" not in words and main(shortened(words)):
+                said = capsys.readouterr().err
+                if not ABSENT.search(said):
+                    failed.append((line, said))
+    assert not failed
+
+
 @cache
 def flags_of_test(name: str) -> set[str]:
     """Every flag that a command which tests runs can have."""

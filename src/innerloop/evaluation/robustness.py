@@ -217,7 +217,7 @@ class Attack:
 
 
 class Robustness(Evaluation):
-    """Robustness: accuracy with wrong labels and corrupted examples in the support set.
+    """Robustness: accuracy with corrupted support examples and wrong labels.
 
     Every task is learned from its support set as it is, and again with some examples of
     every class corrupted in one way: wrong labels, examples of classes outside of the

@@ -266,7 +266,7 @@ class Descriptions(TaskDistribution):
 def descriptions(
     split: str = "train", *, shots: Count = 10, queries: Count = 10
 ) -> Descriptions:
-    """Descriptions: which sentence about a Debian package says most of its synopsis?
+    """Descriptions: which sentence about a package says most of its synopsis.
 
     Reference: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", Text
     Summarization Branches Out, for the scores.

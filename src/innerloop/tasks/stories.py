@@ -441,7 +441,7 @@ def stories(
     queries: Count = 10,
     symbols: Count = 16,
 ) -> Stories:
-    """Stories: facts about persons, things and places, and questions about them.
+    """Stories: facts about persons and things, and questions about them.
 
     Reference: Weston, Bordes, Chopra, Rush, van Merriënboer, Joulin and Mikolov 2015,
     "Towards AI-complete question answering: a set of prerequisite toy tasks",

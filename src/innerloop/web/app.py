@@ -108,8 +108,9 @@ def create_app(settings: Settings) -> Guard:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # the models are loaded while the browser opens the page
-        Thread(target=state.projects.models.states, daemon=True).start()
+        # the models are loaded while the browser opens the page; no daemon, because a
+        # process that ends inside torch is aborted
+        Thread(target=state.projects.models.states).start()
         yield
         await run_sync(state.trainings.close)
 
