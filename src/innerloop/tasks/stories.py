@@ -98,9 +98,10 @@ class World:
         act = random.choice(acts)
         if act == "move":
             to = random.choice([p for p in places if here is None or p != here[0]])
-            for thing in carried if here else ():
-                found = {*self.holder[thing][1], here[1], number}  # pyright: ignore[reportOptionalSubscript]
-                self.before[thing] = here[0], to, tuple(sorted(found))  # pyright: ignore[reportOptionalSubscript]
+            if here is not None:
+                for thing in carried:
+                    found = {*self.holder[thing][1], here[1], number}
+                    self.before[thing] = here[0], to, tuple(sorted(found))
             self.place[person] = to, number
             self.facts.append((person, random.choice(MOVE), to))
         elif act == "take":
@@ -395,13 +396,15 @@ class Stories(TaskDistribution):
         axes.set(xlim=(0, 1), ylim=(-len(lines), 1))
 
     def latest(self, task: Task) -> Tensor:
-        """The latest fact that shares a word with the question: its last word, whether
-        that is in the question, or the number of such facts.
+        """The latest fact that shares a word with the question: its last word, or
+        whether that is in the question; and "one" where the question is how many.
         """
         return self._by_rule(task, self._latest)
 
     def most_frequent(self, task: Task) -> Tensor:
-        """The last word of most facts, "no", "one" or "nothing"."""
+        """The last word of most facts, or whether that is in the question; "one" where
+        the question is how many, and "nothing" for a list.
+        """
         return self._by_rule(task, self._usual)
 
     def _latest(self, facts: list[list[int]], asked: list[int]) -> tuple[int, int]:
@@ -410,7 +413,9 @@ class Stories(TaskDistribution):
         return facts[at][-1], at % len(facts)
 
     def _usual(self, facts: list[list[int]], asked: list[int]) -> tuple[int, int]:
-        return Counter(fact[-1] for fact in facts).most_common(1)[0][0], len(facts) - 1
+        word = Counter(fact[-1] for fact in facts).most_common(1)[0][0]
+        known = self.numbers([], [], ())
+        return known[NOTHING] if asked[0] == known["what"] else word, len(facts) - 1
 
     def _by_rule(self, task: Task, rule: Callable[..., tuple[int, int]]) -> Tensor:
         known = self.numbers([], [], ())
@@ -422,8 +427,6 @@ class Stories(TaskDistribution):
                 word = known["yes" if word in asked else "no"]
             elif asked[0] == known["how"]:
                 word = known["one"]
-            elif asked[0] == known["what"] and rule == self._usual:
-                word = known[NOTHING]
             line[word - self.first] = 1
             line[self.answers + fact] = 1
         return y

@@ -24,7 +24,8 @@ POOL = 2  # rows that are drawn for each row of a task
 class Tables(TaskDistribution):
     """Tables with a column to predict. Every table has its own mechanism: independent
     causes, and layers of variables that are random functions of those before, with
-    noise. Columns and target are some of these variables, in a random order, so that
+    noise. Columns and target are some of these variables, in a random order, in most
+    tables the columns that are most correlated with the target, so that
     columns cause the target, are caused by it, or have causes in common.
 
     A column is a number, perhaps rounded or with a long tail; one of the columns of 0
@@ -233,7 +234,7 @@ def _layer(
     weights = torch.where(one, draw.randn(d, WIDTH).sign(), weights)
     z = _centered(before @ (weights * parents[..., None]))
     bent = z * draw.log_uniform(0.5, 2.0, 1, WIDTH) + 0.5 * draw.randn(1, WIDTH)
-    bends = (
+    bends = (  # those that keep an order stand here twice
         bent,
         bent,
         bent.tanh(),
