@@ -1,5 +1,6 @@
 """Random tables."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -21,6 +22,19 @@ def test_a_test_has_the_same_number_of_rows_of_every_class() -> None:
     tasks.spec.check(task, 30)
     assert bool((task.support.y.sum(1) == 3).all())
     assert bool((task.query.y.sum(1) == 2).all())
+
+
+def test_columns_are_chosen_for_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    def correlation(share: float) -> float:
+        """Of the column that is most correlated with the target."""
+        monkeypatch.setattr(sys.modules[Tables.__module__], "RELATED", share)
+        tasks = tables("test", shots=40, columns=4, regression=True)
+        x, y = tasks.sample(200, seeded()).support
+        x, y = (v - v.mean(1, keepdim=True) for v in (x, y))
+        both = (x.std(1) * y.std(1)).clamp_min(1e-6)
+        return float(((x * y).mean(1).abs() / both).amax(1).mean())
+
+    assert correlation(1.0) > correlation(0.0) + 0.1
 
 
 def test_training_tables_have_other_sizes_and_fit_the_spec() -> None:
