@@ -47,6 +47,8 @@ def words(text: str) -> list[str]:
 def study_table(name: str, rows: str = "", tests: str = "") -> str:
     found = table(*opened(name)).part(words(rows), words(tests))
     lines = [markdown(found.cells()), ""] if found.lines else []
+    if not any(line.results for line in found.lines):
+        lines += [missing(name), ""]
     if source := found.sources():
         lines += [f"In brackets: as published ({source}).", ""]
     lines += [f"{note}\n" for note in found.notes()]
@@ -67,9 +69,13 @@ def report_table(
         if any(test in result.tests for result in found):
             rows += _rows(found, test, title, kept, labels)
     if not rows:
-        return f"Not measured yet: `innerloop study run {name}`."
+        return missing(name)
     shown = Table(title, tuple(rows)).cells(number)
     return "\n\n".join([markdown(shown), *age(found)])
+
+
+def missing(name: str) -> str:
+    return f"Not measured yet: `innerloop study run {name}`."
 
 
 def _rows(

@@ -114,8 +114,10 @@ def test_copied_numbers_are_marked(filling: Any) -> None:
 
 
 def test_a_report_that_is_missing_says_how_to_make_it(filling: Any) -> None:
-    text = inside(filling, "report mine | b | 1-shot")
-    assert text.strip() == "Not measured yet: `innerloop study run mine`."
+    said = "Not measured yet: `innerloop study run mine`."
+    assert inside(filling, "report mine | b | 1-shot").strip() == said
+    assert said in inside(filling, "study mine | b")
+    assert said not in inside(filling, "study mine")
 
 
 @pytest.mark.parametrize(
