@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import torch
 
-from innerloop import InContext
+from innerloop import Examples, InContext, Task
 from innerloop.engine.errors import InnerloopError
 from innerloop.measurements import TestPlan
 from innerloop.tasks.stories import (
@@ -17,6 +17,7 @@ from innerloop.tasks.stories import (
     NOTHING,
     TAKE,
     Question,
+    Stories,
     random_story,
     split_of,
     stories,
@@ -26,6 +27,14 @@ from innerloop.tasks.translation import Words
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def asking(tasks: Stories, facts: list[Words], *asked: Question) -> Task:
+    """A story with these questions."""
+    texts = [question.words for question in asked]
+    numbers = tasks.numbers(facts, texts, range(16))
+    query = Examples(tasks.rows(texts, numbers), tasks.targets(asked, numbers))
+    return Task(tasks.support(facts, numbers), query)
 
 
 def answered(facts: list[Words], question: Question) -> Words:
@@ -135,14 +144,28 @@ def test_rules_are_measured_beside_the_learner() -> None:
 def test_the_latest_fact_answers_where_nothing_else_happens() -> None:
     tasks = stories("test", facts=4)
     facts = [("x", "went", "a"), ("y", "went", "b"), ("x", "moved", "c")]
-    asked = [Question("one-fact", ("where", "is", who), (at,), (i,))
-             for who, at, i in (("x", "c", 2), ("y", "b", 1))]  # fmt: skip
-    numbers = tasks.numbers(facts, [q.words for q in asked], range(16))
-    query = tasks.rows([q.words for q in asked], numbers), tasks.targets(asked, numbers)
-    task = type(tasks.sample(1, seeded()))(
-        tasks.support(facts, numbers), type(tasks.support(facts, numbers))(*query)
+    task = asking(
+        tasks,
+        facts,
+        Question("one-fact", ("where", "is", "x"), ("c",), (2,)),
+        Question("one-fact", ("where", "is", "y"), ("b",), (1,)),
     )
     assert torch.equal(tasks.latest(task), task.query.y)
+
+
+def test_the_most_frequent_answers() -> None:
+    tasks = stories("test", facts=4)
+    facts = [("x", "went", "a"), ("y", "went", "b"), ("x", "moved", "a")]
+    task = asking(
+        tasks,
+        facts,
+        Question("one-fact", ("where", "is", "y"), ("a",), (2,)),
+        Question("yes-no", ("is", "x", "in", "a"), ("yes",), (2,)),
+        Question("yes-no", ("is", "x", "in", "b"), ("no",), (2,)),
+        Question("counting", ("how", "many", "is", "x", "carrying"), ("one",), (2,)),
+        Question("lists", ("what", "is", "x", "carrying"), (NOTHING,), (2,)),
+    )
+    assert torch.equal(tasks.most_frequent(task), task.query.y)
 
 
 def test_a_story_too_short_for_a_kind_is_refused() -> None:
