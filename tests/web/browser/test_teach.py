@@ -333,6 +333,39 @@ def test_narrow_window(visit: Visit, theme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_what_is_drawn_anew_under_a_held_pointer_is_clicked(visit: Visit) -> None:
+    page = visit()
+    drawn(page, 1)
+    tab = page.get_by_role("button", name="themes", exact=True)
+    box = tab.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.evaluate(
+        """async () => {
+            const store = await import("/static/js/teach/store.js");
+            store.events.dispatchEvent(new Event("change"));
+        }"""
+    )
+    page.mouse.up()
+    expect(tab).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_last_of_two_chosen_models_is_opened(visit: Visit) -> None:
+    page = visit()
+    use(page, "drawing")
+    page.evaluate(
+        """() => {
+            const tabs = [...document.querySelectorAll(".tab")];
+            const named = (name) => tabs.find((tab) => tab.textContent === name);
+            named("themes").click();
+            named("characters").click();
+        }"""
+    )
+    expect(page.locator(".busy")).to_have_count(0)
+    tab = page.get_by_role("button", name="characters", exact=True)
+    expect(tab).to_have_attribute("aria-pressed", "true")
+
+
 def test_all_controls_have_names(visit: Visit) -> None:
     page = visit()
     drawn(page, 1)

@@ -47,6 +47,36 @@ export function set(element, properties) {
   }
 }
 
+/** Where a pointer is held down. @type {Node|null} */
+let held = null;
+/** @type {Set<() => void>} */
+const released = new Set();
+
+addEventListener("pointerdown", (event) => (held = /** @type {Node} */ (event.target)), true);
+for (const end of ["pointerup", "pointercancel"])
+  addEventListener(
+    end,
+    () =>
+      setTimeout(() => {
+        held = null; // after the click
+        const waiting = [...released];
+        released.clear();
+        for (const draw of waiting) draw();
+      }),
+    true,
+  );
+
+/**
+ * Draw what is in an element: now, or once a pointer that is held down in it is released,
+ * as a click on what is replaced in between would be lost.
+ * @param {Element} element
+ * @param {() => void} draw the same function each time
+ */
+export function redraw(element, draw) {
+  if (held && element.contains(held)) released.add(draw);
+  else draw();
+}
+
 /**
  * The latest call only: those in between are dropped while one is under way.
  * @template {any[]} A

@@ -2,7 +2,7 @@
 /** Label many pictures or texts, and pick what to label next by hand. */
 
 import { blob, post } from "../api.js";
-import { h, latest } from "../dom.js";
+import { h, latest, redraw } from "../dom.js";
 import { say } from "../shell.js";
 import { t, translate } from "../text.js";
 import { announce } from "./announce.js";
@@ -142,7 +142,9 @@ async function answer(row, id) {
   draw();
 }
 
-function drawNext() {
+const drawNext = () => redraw(next, makeNext);
+
+function makeNext() {
   const index = found?.ask_next.find((i) => !done.has(found?.rows[i].name ?? ""));
   const row = index === undefined ? undefined : found?.rows[index];
   next.classList.toggle("hidden", !row);

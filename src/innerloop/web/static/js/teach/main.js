@@ -1,7 +1,7 @@
 // @ts-check
 /** The page where classes are taught from a few examples. */
 
-import { h } from "../dom.js";
+import { h, redraw } from "../dom.js";
 import { shell } from "../shell.js";
 import { t, translate } from "../text.js";
 import { region } from "./announce.js";
@@ -20,11 +20,13 @@ let missing = null;
 /** @param {store.Model} model */
 function choose(model) {
   missing = model.ready ? null : model;
-  if (model.ready && model.name !== store.project?.model) store.choose(model.name);
+  if (model.ready) store.choose(model.name);
   drawTabs();
 }
 
-function drawTabs() {
+const drawTabs = () => redraw(tabs, makeTabs);
+
+function makeTabs() {
   const focused = [...tabs.children].indexOf(/** @type {Element} */ (document.activeElement));
   const buttons = store.models.map((model) => {
     const chosen = model.name === (missing?.name ?? store.project?.model);

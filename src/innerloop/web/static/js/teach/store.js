@@ -59,8 +59,12 @@ function show(state) {
     const free = [...Array(COLORS).keys()].find((color) => !used.has(color));
     colors.set(id, free ?? colors.size % COLORS);
   }
-  localStorage.setItem(LAST, JSON.stringify({ ...remembered(), [state.model]: state.id, "": state.model }));
-  if (before && other && !before.examples) remove(`projects/${before.id}`).catch(() => {}); // nothing is in it
+  const last = remembered();
+  if (before && other && !before.examples) {
+    delete last[before.model]; // nothing is in it
+    remove(`projects/${before.id}`).catch(() => {});
+  }
+  localStorage.setItem(LAST, JSON.stringify({ ...last, [state.model]: state.id, "": state.model }));
   if (other) events.dispatchEvent(new Event("project"));
   events.dispatchEvent(new Event("change"));
 }
@@ -131,7 +135,7 @@ async function reopen(model) {
 }
 
 /** Teach with another model: its last project, or a new one. @param {string} model */
-export const choose = (model) => alone(() => reopen(model));
+export const choose = (model) => alone(async () => project?.model === model || reopen(model));
 
 /** @param {string} id */
 export const open = (id) => alone(async () => show(await get(`projects/${id}`)));

@@ -2,7 +2,7 @@
 /** The page Train: start, watch and compare trainings. */
 
 import { get, post, remove, stream } from "../api.js";
-import { h } from "../dom.js";
+import { h, redraw } from "../dom.js";
 import { complain, say, shell } from "../shell.js";
 import { t, translate } from "../text.js";
 import { Chart, short } from "./chart.js";
@@ -189,18 +189,22 @@ class Page {
   draw() {
     if (!this.curves) return;
     this.drawCurves();
-    this.drawList();
-    this.drawDetail();
+    redraw(this.list, this.drawList);
+    redraw(this.detail, this.drawDetail);
+    redraw(this.boards, this.drawBoards);
+  }
+
+  drawBoards = () => {
     const boards = JSON.stringify(this.board) + language();
     if (this.boards.dataset.shown !== boards) {
       this.boards.dataset.shown = boards;
       this.boards.replaceChildren(board(this.board, (name) => this.choose(name)));
       translate(this.boards);
     }
-  }
+  };
 
   /** The list is made anew only where something else than progress has changed. */
-  drawList() {
+  drawList = () => {
     const state = JSON.stringify([this.runs.map((r) => [r.name, r.status, r.score]), [...this.shown], this.chosen, language()]);
     if (this.list.dataset.shown !== state) {
       this.list.dataset.shown = state;
@@ -222,7 +226,7 @@ class Page {
       bar?.setAttribute("aria-valuenow", String(Math.round(share)));
       if (bar) /** @type {HTMLElement} */ (bar.firstChild).style.width = `${share}%`;
     });
-  }
+  };
 
   /** @param {string} name */
   choose(name) {
@@ -231,7 +235,7 @@ class Page {
     this.draw();
   }
 
-  drawDetail() {
+  drawDetail = () => {
     const chosen = this.runs.find((r) => r.name === this.chosen);
     const series = this.series.get(this.chosen);
     const state = JSON.stringify([chosen && { ...chosen, step: 0, seconds: 0 }, series?.description, series?.notes, language()]);
@@ -248,7 +252,7 @@ class Page {
     this.detail.replaceChildren(...(chosen ? [detail(chosen, series, { folder: this.folder, act: (what, body) => this.act(chosen, what, body) })] : []));
     const details = this.detail.querySelector("details");
     if (open && details) details.open = true;
-  }
+  };
 
   drawCurves() {
     const shown = [...this.shown].map(([name, color]) => ({ name, color, run: this.runs.find((r) => r.name === name), series: this.series.get(name) }));
