@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -271,6 +272,51 @@ def test_tiles_that_need_others_come_later() -> None:
     assert [[s.views[0] for s in group] for group in groups] == [[rows[1]], [rows[2]]]
     (group,) = arranged([step(rows[1], rows[0]), step(rows[2], rows[1])])
     assert [s.views[0] for s in group] == [rows[1], rows[2]]
+
+
+def layers(x: Tensor, *weights: Tensor) -> Tensor:
+    for w in weights:
+        x = torch.relu(x @ w)
+    return x
+
+
+def codes(compiled: replay._Replay) -> list[Code | None]:
+    steps = [step for group in compiled.groups for step in group]
+    return [step.code if isinstance(step, Step) else None for step in steps]
+
+
+def test_operations_of_one_kind_are_compared_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = []
+    has_bits = replay._Replay.has_bits
+
+    def counted(*args: Any) -> bool:
+        compared.append(args)
+        return has_bits(*args)
+
+    monkeypatch.setattr(replay._Replay, "choices", {})
+    monkeypatch.setattr(replay._Replay, "has_bits", counted)
+    inputs = drawn([(15, 40), *[(40, 40)] * 6], 0)
+    assert same_bits(replayed(layers, inputs)(inputs), [layers(*inputs)])
+    assert len(compared) < 2 * 6 + 3 * 6 * replay.ROUNDS
+    compared.clear()
+    assert same_bits(replayed(layers, inputs)(inputs), [layers(*inputs)])
+    assert len(compared) <= 2 * 6
+
+
+def test_a_choice_without_the_right_bits_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay._Replay, "choices", {})
+    inputs = drawn([(15, 40), (40, 40)], 0)
+    right = codes(replayed(torch.mm, inputs))
+    ((kind, known),) = replay._Replay.choices.items()
+    assert known == 0
+    replay._Replay.choices[kind] = 1
+    compiled = replayed(torch.mm, inputs)
+    assert codes(compiled) == right
+    assert same_bits(compiled(inputs), [torch.mm(*inputs)])
 
 
 def test_the_gradient_of_maml_on_sinusoids_is_replayed() -> None:

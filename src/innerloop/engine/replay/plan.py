@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -132,6 +132,27 @@ class Plan:
         self.sizes.append(1 + sum(reach) if math.prod(sizes) else 0)
         self.dtypes.append(dtype)
         return View(len(self.sizes) - 1, 0, tuple(sizes), tuple(strides))
+
+    def kind(self, operation: Operation) -> Hashable:
+        """What two operations have in common when the same code computes both: all but
+        the buffers that they use.
+        """
+        names = dict[int, int]()
+
+        def apart(view: View) -> View:
+            return replace(view, buffer=names.setdefault(view.buffer, len(names)))
+
+        call, operands = operation.call, operation.operands
+        arguments: Any = (call.node.args, call.node.kwargs)
+        nodes = {node: apart(view) for node, view in operands.items()}
+        given = map_arg(arguments, nodes.__getitem__)  # pyright: ignore[reportArgumentType]
+        outs = tuple(map(apart, call.outs))
+        candidates = tuple(
+            tuple(replace(step, views=tuple(map(apart, step.views))) for step in steps)
+            for steps in operation.candidates
+        )
+        dtypes = tuple(self.dtypes[buffer] for buffer in names)
+        return call.node.target, repr(given), outs, candidates, dtypes
 
     def like(self, value: Tensor) -> View:
         return self.fresh(value.shape, value.stride(), value.dtype)
