@@ -10,7 +10,8 @@ from torch import Tensor
 from innerloop import Examples, Gaussian, TaskSpec
 from innerloop.core.task import Task
 from innerloop.engine.errors import InnerloopError
-from innerloop.learners.memory.pfn import CODE, PFN
+from innerloop.learners.memory.pfn import PFN
+from innerloop.nets.table_tokens import CODE
 
 ROWS, COLUMNS, WAYS = 7, 3, 3
 
@@ -57,22 +58,58 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
     """The probabilities of the classes of every query."""
     x, y, asked = support.x.numpy(), support.y.numpy(), query.numpy()
     mean, deviation = x.mean(0), x.std(0)
-    state = pfn.adapt(support)
-    columns, classes = (state[n].detach().numpy() for n in ("columns", "targets"))
+    columns, classes = (c.detach().numpy() for c in pfn.adapt(support)["codes"])
+    tokens, regression = pfn.tokens, pfn.regression
+    sources = tokens.sources.detach().numpy()
+    scales = regression.scales.detach().numpy()
+    width, *strengths = [
+        np.exp(float(v.detach()))
+        for v in (regression.log_width, *regression.log_strengths)
+    ]
 
-    def cell(value: float, j: int) -> np.ndarray:
+    def features(value: float, j: int) -> np.ndarray:
         z = (value - mean[j]) / deviation[j]
         below = np.mean(x[:, j] < value) + np.mean(x[:, j] == value) / 2 - 0.5
-        features = np.array([np.sign(z) * np.log1p(abs(z)), below])
-        return applied(pfn.cells, features) + applied(pfn.column_codes, columns[j])
+        return np.array([np.sign(z) * np.log1p(abs(z)), below])
 
-    shown = [
-        [cell(row[j], j) for j in range(COLUMNS)]
-        + [applied(pfn.targets, classes[label.argmax()])]
-        for row, label in zip(x, y)  # noqa: B905
+    def cell(value: float, j: int) -> np.ndarray:
+        own = applied(tokens.cells, features(value, j))
+        return own + applied(tokens.column_codes, columns[j])
+
+    def kernel(kind: int, a: np.ndarray, b: np.ndarray) -> float:
+        f, g = (
+            np.concatenate([scales * features(row[j], j) for j in range(COLUMNS)])
+            for row in (a, b)
+        )
+        if kind == 0:
+            return float(f @ g)
+        return float(np.exp(-width * ((f - g) ** 2).sum() / (2 * COLUMNS)))
+
+    def regressed(kind: int, row: np.ndarray, among: list[int]) -> np.ndarray:
+        """The solution of the equations of these rows alone."""
+        gram = np.array([[kernel(kind, x[i], x[k]) for k in among] for i in among])
+        left = gram + strengths[kind] * np.eye(len(among))
+        found = np.linalg.solve(left, (y - y.mean(0))[among])
+        return np.array([kernel(kind, row, x[k]) for k in among]) @ found
+
+    def tokens_of(row: np.ndarray, among: list[int], last: np.ndarray) -> list:
+        said = [
+            applied(tokens.targets, regressed(kind, row, among) @ classes) + source
+            for kind, source in enumerate(sources)
+        ]
+        return [*(cell(row[j], j) for j in range(COLUMNS)), *said, last]
+
+    every = list(range(ROWS))
+    rows = [
+        tokens_of(
+            x[i],
+            [k for k in every if k != i],
+            applied(tokens.targets, classes[y[i].argmax()]),
+        )
+        for i in every
     ]
-    unknown = pfn.unknown.detach().numpy()
-    rows = shown + [[cell(r[j], j) for j in range(COLUMNS)] + [unknown] for r in asked]
+    unknown = tokens.unknown.detach().numpy()
+    rows += [tokens_of(row, every, unknown) for row in asked]
     block: Any
     for block in pfn.blocks:
         n = block.norms
@@ -105,31 +142,29 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
                 hidden = torch.nn.functional.gelu(hidden).numpy()
                 made.append(t + applied(block.mlp[2], hidden))
             rows.append(made)
-    out = [applied(pfn.head[1], normed(pfn.head[0], row[-1])) for row in rows]
-    near = np.log1p(np.exp(float(pfn.distance_scale))) / np.sqrt(COLUMNS)
-
-    def place(row: np.ndarray) -> np.ndarray:
-        z = (row - mean) / deviation
-        return np.sign(z) * np.log1p(abs(z))
-
-    votes = [
-        [
-            out[ROWS + i][:8] @ out[k][8:] / np.sqrt(8)
-            - near * ((place(asked[i]) - place(x[k])) ** 2).sum()
-            for k in range(ROWS)
-        ]
-        for i in range(len(asked))
-    ]
-    shares = np.exp(votes) @ y
-    return shares / shares.sum(1, keepdims=True)
+    out = [normed(pfn.norm, row[-1]) for row in rows]
+    shown: Any
+    own: Any
+    shown, own = pfn.gates
+    common = applied(shown, np.mean(out[:ROWS], 0))
+    found = []
+    for row, token in zip(asked, out[ROWS:]):  # noqa: B905
+        gates = np.log1p(np.exp(common + applied(own, token)))
+        said = [regressed(kind, row, every) for kind in (0, 1)]
+        q = applied(pfn.head, token)
+        scores = [q @ applied(tokens.targets, code) / np.sqrt(8) for code in classes]
+        found.append(y.mean(0) * np.exp(gates @ said + scores))
+    return np.array(found)
 
 
 def test_the_network_follows_its_equations() -> None:
     pfn = network()
+    for layer in (*pfn.gates, pfn.head):
+        layer.weight.data.normal_()  # pyright: ignore[reportCallIssue]  # zero at first
     support, query = table()
     outputs = pfn.predict(pfn.adapt(support), query)
     expected = by_hand(pfn, support, query)
-    # labels count a millionth for the other classes
+    expected = expected / expected.sum(1, keepdims=True)
     np.testing.assert_allclose(outputs.softmax(-1).detach(), expected, atol=1e-5)
     assert expected.std() > 1e-3
 
@@ -197,9 +232,9 @@ def test_what_it_cannot_be_is_refused() -> None:
 
 def test_codes_are_new_for_every_training_task() -> None:
     pfn = network()
-    before = pfn._codes(4, 3)
-    assert torch.equal(pfn._codes(4, 3)[0], before[0])
+    before = pfn.tokens.draw(4, 3)
+    assert torch.equal(pfn.tokens.draw(4, 3)[0], before[0])
     pfn.train()
-    drawn = pfn._codes(4, 3)[0]
+    drawn = pfn.tokens.draw(4, 3)[0]
     assert drawn.shape == (4, CODE)
-    assert not torch.equal(pfn._codes(4, 3)[0], drawn)
+    assert not torch.equal(pfn.tokens.draw(4, 3)[0], drawn)

@@ -81,15 +81,6 @@ def bounded(z: Tensor) -> Tensor:
     return z.sign() * z.abs().log1p()
 
 
-def distances(z: Tensor, among: Tensor, used: Tensor) -> Tensor:
-    """Squared distances (m, n) of standardized rows z (m, columns) to those of `among`
-    (n, columns) in the columns that are `used` (columns,), over the root of their
-    number: so they differ as much in tables with many columns as with few.
-    """
-    squares = (bounded(z)[:, None] - bounded(among)).square() * used
-    return squares.sum(-1) * used.sum().clamp_min(1).rsqrt()
-
-
 def cell_features(z: Tensor, among: Tensor) -> Tensor:
     """Features (m, columns, 2) of standardized cells z (m, columns): the bounded value,
     and the share of the column's cells of `among` (n, columns) below it, with half of

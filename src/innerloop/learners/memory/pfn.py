@@ -20,32 +20,37 @@ from innerloop.nets.norm import LayerNorm
 from innerloop.nets.table_attention import (
     TableBlock,
     cell_features,
-    distances,
     in_order_of,
     moments,
 )
+from innerloop.nets.table_regression import KERNELS, TableRegression
+from innerloop.nets.table_tokens import Codes, TableTokens
 
 State = dict[str, Any]
-CODE = 16  # size of the codes of columns and classes
-MOST = 1024  # columns, and classes
+RARE = 1e-6  # share of a class that no row has
+# weights of the regressions before training, for classes and real targets
+CLASS_GATES, REAL_GATES = (0.9, 1.4), (0.5, 0.5)
 
 
 class PFN(Learner):
     """PFN: a prior-data fitted transformer over the cells of a table.
 
     p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
-    sum over rows i of a(i) [y_i = y], a = softmax over rows of q(x) k(i) / sqrt(width)
-    - s |z - z_i|^2 / sqrt(columns), or, for real targets, by a Gaussian with mean g(x)
-    + sum over rows i of a(i) y_i; token of a cell = W [z, rank of z] + V code of its
-    column, of a target = U code of its class, of a target to predict = u
+    softmax over classes c of log share(c) + sum over kernels of g_k(x) r_k(x, c) + q(x)
+    u(c), or, for real targets, by a Gaussian with mean sum of g_k(x) r_k(x) + q(x).
+    r_k are ridge regressions on the cells, see `TableRegression`; g and q, the
+    transformer's: a row has a token for each cell, W [z, rank of z] + V code of its
+    column; one for each r_k, in support rows without the row itself; and one for its
+    target, u(c) = U code of its class, or one that stands for an unknown target. The
+    last one gives g = softplus(linear), with the mean of those of the support rows, and
+    q = linear, which is 0 before training.
 
     Reference: Müller, Hollmann, Pineda Arango, Grabocka and Hutter 2022, "Transformers
     can do Bayesian inference", arXiv:2112.10510, eq. (1)-(3). The attention in rows and
     in columns: Hollmann, Müller, Purucker, Krishnakumar, Körfer, Hoo, Schirrmeister and
     Hutter 2025, "Accurate predictions on small data with a tabular foundation model",
-    Nature 637, figure 1b. The votes of support rows: Arbel, Salinas and Hutter 2025,
-    "EquiTabPFN: a target-permutation equivariant prior fitted network",
-    arXiv:2502.06684.
+    Nature 637, figure 1b. Predictions as inputs: Wolpert 1992, "Stacked
+    generalization", Neural Networks 5.
 
     It takes any number of columns, rows and classes. z is the standardized cell;
     columns that are constant in the support set are not used. Codes are random vectors
@@ -53,13 +58,13 @@ class PFN(Learner):
     from torch's global generator; in evaluation mode the same ones, in an order that
     depends on what the columns and classes hold, not on where they stand. So the order
     of rows, columns and classes does not matter, unless columns that differ have equal
-    moments. Differs from TabPFN: it has no fixed number of classes, starts as a vote of
-    near rows, and is much smaller.
+    moments. Differs from TabPFN: it has no fixed number of classes, starts as ridge
+    regression, and is much smaller.
 
     State: keys and values of the support rows in every layer (cells, heads, n, width /
     heads); the columns' moments (features,) and standardized cells (n, features); codes
-    of columns and targets; keys of the votes (n, targets, width); logarithmic labels
-    (n, ways), or standardized targets (n, y_dim) and their moments.
+    of columns and targets; coefficients of the regressions (2, n, y_dim); moments of
+    the targets (y_dim,); the support rows' part of the gates (2,).
 
     Args:
         width: size of a token.
@@ -94,19 +99,20 @@ class PFN(Learner):
                 "PFN predicts a mean and a scale: likelihood must be "
                 f"Gaussian(learned_scale=True); got {self.likelihood}"
             )
-        self.cells = nn.Linear(2, self.width)
-        self.column_codes = nn.Linear(CODE, self.width, bias=False)
-        self.targets = nn.Linear(CODE if self._classes else 1, self.width)
-        self.unknown = nn.Parameter(torch.zeros(self.width))
+        self.tokens = TableTokens(self.width, self._classes, KERNELS)
         self.blocks = nn.ModuleList(
             TableBlock(self.width, self.heads) for _ in range(self.layers)
         )
-        # queries and keys of the votes; g and the scale of real targets
-        last = nn.Linear(self.width, 2 * self.width + (0 if self._classes else 2))
-        self.head = nn.Sequential(LayerNorm(self.width), last)
-        self.distance_scale = nn.Parameter(torch.zeros(()))  # s = softplus of it
-        codes = torch.randn(2, MOST, CODE, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("codes", codes, persistent=False)
+        self.norm = LayerNorm(self.width)
+        self.regression = TableRegression()
+        # of the support rows and of the row itself
+        self.gates = nn.ModuleList(nn.Linear(self.width, KERNELS) for _ in range(2))
+        # q; of real targets, also the scale
+        self.head = nn.Linear(self.width, self.width if self._classes else 2)
+        for parameter in (*self.gates.parameters(), *self.head.parameters()):
+            parameter.data.zero_()
+        first = torch.tensor(CLASS_GATES if self._classes else REAL_GATES)
+        self.gates[0].bias.data = unsoftplus(first)
         self.eval()
 
     @property
@@ -122,68 +128,53 @@ class PFN(Learner):
         fit = z.T @ y_z / len(x)  # (features, y_dim)
         skew, y_skew = z.pow(3).mean(0), y_z.pow(3).mean(0)
         traits = (skew + fit.square().sum(1)).masked_fill(~used, torch.inf)
-        columns, targets = self._codes(len(mean), len(y_mean))
-        state: State = {
-            "moments": (mean, scale),
-            "z": z,
-            "columns": in_order_of(traits, columns),
-            "targets": in_order_of(y_skew + skew @ fit, targets),
-            "used": F.pad(used, (0, 1 if self._classes else len(y_mean)), value=True),
-        }
-        if self._classes:
-            known = self.targets(y @ state["targets"])[:, None]
-        else:
-            state["y_moments"] = y_mean, y_scale
-            known = self.targets(y_z[..., None]) + self.column_codes(state["targets"])
-        tokens = self._tokens(state, z, known)  # (n, cells, width)
-        state["kept"] = []
+        drawn = self.tokens.draw(len(mean), len(y_mean))
+        codes = Codes(
+            in_order_of(traits, drawn.columns),
+            in_order_of(y_skew + skew @ fit, drawn.targets),
+        )
+        cells, shown = cell_features(z, z), y if self._classes else y_z
+        weights, left_out = self.regression.fit(cells, used, shown - shown.mean(0))
+        known = self.tokens.of_targets(shown, codes)
+        tokens = self.tokens(cells, left_out, known, codes)  # (n, cells, width)
+        visible = F.pad(used, (0, tokens.shape[1] - len(used)), value=True)
+        kept = []
         for block in self.blocks:
-            tokens, keys_and_values = block(tokens, state["used"])
-            state["kept"].append(keys_and_values)
-        keys = self.head(tokens[:, len(mean) :])[..., self.width : 2 * self.width]
-        return {**state, "keys": keys, "y": (y + 1e-6).log() if self._classes else y_z}
+            tokens, keys_and_values = block(tokens, visible)
+            kept.append(keys_and_values)
+        out = self.norm(tokens[:, -known.shape[1] :])
+        return {
+            "moments": (mean, scale),
+            "y_moments": (y_mean, y_scale),
+            "z": z,
+            "codes": codes,
+            "used": visible,
+            "kept": kept,
+            "weights": weights,
+            "gates": self.gates[0](out.mean((0, 1))),
+        }
 
     def predict(self, state: State, x: Tensor) -> Tensor:
-        features = len(state["columns"])
-        unknown = self.unknown.expand(len(x), len(state["used"]) - features, -1)
-        if not self._classes:
-            unknown = unknown + self.column_codes(state["targets"])
-        mean, scale = state["moments"]
-        z = (x.flatten(1) - mean) / scale
-        tokens = self._tokens(state, z, unknown)
+        (mean, scale), codes = state["moments"], state["codes"]
+        z, used = (x.flatten(1) - mean) / scale, state["used"][: len(mean)]
+        cells = cell_features(z, state["z"])
+        among = cell_features(state["z"], state["z"])
+        fitted = self.regression.kernels(cells, among, used) @ state["weights"]
+        unknown = self.tokens.of_unknown(len(x), codes)
+        tokens = self.tokens(cells, fitted, unknown, codes)
         for block, kept in zip(self.blocks, state["kept"], strict=True):
             tokens, _ = block(tokens, state["used"], kept)
-        out = self.head(tokens[:, features:])  # (m, targets, ...)
-        votes = torch.einsum("mtd,ntd->mnt", out[..., : self.width], state["keys"])
-        near = distances(z, state["z"], state["used"][:features])[..., None]
-        votes = votes / self.width**0.5 - F.softplus(self.distance_scale) * near
+        out = self.norm(tokens[:, -unknown.shape[1] :])  # (m, targets, width)
+        gates = F.softplus(state["gates"] + self.gates[1](out))  # (m, targets, 2)
+        fitted = (gates.movedim(-1, 0) * fitted).sum(0)  # (m, y_dim)
+        found, (mean, scale) = self.head(out), state["y_moments"]
         if self._classes:
-            return (votes + state["y"]).logsumexp(1)  # (m, ways)
-        mean, scale = state["y_moments"]
-        found = (votes.softmax(1) * state["y"]).sum(1) + out[..., -2]  # (m, y_dim)
-        deviation = (0.01 + 0.99 * F.softplus(out[..., -1])) * scale
-        return torch.cat(
-            [mean + scale * found, unsoftplus((deviation - 0.01) / 0.99)], -1
-        )
-
-    def _tokens(self, state: State, z: Tensor, targets: Tensor) -> Tensor:
-        """Tokens (m, cells, width) of standardized rows z (m, features) and their
-        targets (m, targets, width).
-        """
-        cells = self.cells(cell_features(z, state["z"]))
-        cells = cells + self.column_codes(state["columns"])
-        return torch.cat([cells, targets.to(cells.dtype)], -2)
-
-    def _codes(self, columns: int, targets: int) -> tuple[Tensor, Tensor]:
-        """Codes of `columns` and of `targets`, of length about 1."""
-        codes = self.get_buffer("codes")
-        if max(columns, targets) > MOST:
-            found = f"{columns} columns and {targets} classes or targets"
-            raise InnerloopError(f"PFN takes at most {MOST} columns; got {found}")
-        if self.training:
-            codes = torch.randn_like(codes[:, : max(columns, targets)])
-        codes = codes.to(self.unknown) / CODE**0.5
-        return codes[0, :columns], codes[1, :targets]
+            own = self.tokens.targets(codes.targets)  # (ways, width)
+            scores = found[:, 0] @ own.T / self.width**0.5
+            return (mean + RARE).log() + fitted + scores
+        mean = mean + scale * (fitted + found[..., 0])
+        deviation = (0.01 + 0.99 * F.softplus(found[..., 1])) * scale
+        return torch.cat([mean, unsoftplus((deviation - 0.01) / 0.99)], -1)
 
     def trim(self, tasks: Task) -> Task:
         """Without columns that are constant and classes that are absent everywhere."""
