@@ -64,8 +64,8 @@ class _Record(ctypes.Structure):
 
 def faster(recording: Recording, inputs: Sequence[Tensor]) -> Way | None:
     """The recording, or C code that has the same bits in less time: the bits of all
-    intermediate results, for these inputs and for random ones. None while the C code is
-    being built, which does not stop the caller.
+    intermediate results for these inputs, and of each kind of operation for random
+    ones. None while the C code is being built, which does not stop the caller.
     """
     try:
         plan = planned(recording.module.graph)
@@ -262,8 +262,8 @@ class _Replay:
         )
 
     def checked(self, inputs: Sequence[Tensor]) -> list[Step | Call]:
-        """The steps that have PyTorch's bits, for these inputs and for random ones, and
-        calls of PyTorch where there are none.
+        """The steps that have PyTorch's bits, see `chosen`, and calls of PyTorch where
+        there are none.
         """
         for view, x in zip(self.plan.inputs, inputs, strict=True):
             _put(x, self.tensor(view))
