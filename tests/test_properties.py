@@ -94,8 +94,13 @@ def small_network() -> nn.Module:
     )
 
 
+MANY_STEPS = ("Scratch", "FineTune", "PMF")  # 20 and more by default
+
+
 def built(learner: type[Learner], fields: dict[str, object], spec: str) -> Learner:
     torch.manual_seed(0)
+    if learner.__name__ in MANY_STEPS:
+        fields = {"inner_steps": 5, **fields}
     if spec == "images" and learner.__name__ == "MetaLSTM":  # an LSTM for every weight
         fields = {**fields, "net": small_network()}
     return learner.build(SPECS[spec], **fields)
