@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -278,6 +280,26 @@ def test_closing_a_study_on_ray_lets_its_commands_save(
     assert run(lambda: "a" in log(tmp_path), 300) == ["stopped"]
     assert log(tmp_path) == ["a", "saved"]  # though it was interrupted again meanwhile
     assert run(lambda: False, 0) == ["done"]
+
+
+def test_a_command_is_interrupted_where_interrupts_are_ignored(tmp_path: Path) -> None:
+    """As in the processes of a script that runs in the background."""
+    scripts(tmp_path, ("a", 300), first=SAVES)
+    words = [str(tmp_path / "script.py"), "a", "300", str(tmp_path / "a.json")]
+
+    def interrupt() -> None:
+        while "a" not in log(tmp_path):
+            time.sleep(0.1)
+        _thread.interrupt_main()  # as Ray does
+
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            machines._run(words, str(tmp_path), str(tmp_path / "out"), "script", 1)
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert log(tmp_path) == ["a", "saved"]
 
 
 # ------------------------------------------------------------------ trainings

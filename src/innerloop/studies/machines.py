@@ -147,6 +147,8 @@ def _run(
     and the machine.
     """
     here, job = ThisMachine(), None
+    # programs that a script starts in the background ignore interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with chdir(folder):
             job = here.start(words, Path(output), kind, threads)
