@@ -94,12 +94,9 @@ def small_network() -> nn.Module:
     )
 
 
-MANY_STEPS = ("Scratch", "FineTune", "PMF")  # 20 and more by default
-
-
 def built(learner: type[Learner], fields: dict[str, object], spec: str) -> Learner:
     torch.manual_seed(0)
-    if learner.__name__ in MANY_STEPS:
+    if getattr(learner, "inner_steps", 0) >= 20:  # by default
         fields = {"inner_steps": 5, **fields}
     if spec == "images" and learner.__name__ == "MetaLSTM":  # an LSTM for every weight
         fields = {**fields, "net": small_network()}

@@ -50,7 +50,10 @@ class TableTokens(nn.Module):
         codes = self.get_buffer("codes")
         if max(columns, targets) > MOST:
             found = f"{columns} columns and {targets} classes or targets"
-            raise InnerloopError(f"a table has at most {MOST} columns; got {found}")
+            raise InnerloopError(
+                f"a table has at most {MOST} columns and as many classes or targets; "
+                f"got {found}"
+            )
         if self.training:
             codes = torch.randn_like(codes[:, : max(columns, targets)])
         codes = codes.to(self.unknown) / CODE**0.5
