@@ -37,7 +37,8 @@ class PFN(Learner):
 
     p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
     softmax over classes c of log share(c) + sum over kernels of g_k(x) r_k(x, c) + q(x)
-    u(c) / sqrt(width), or, for real targets, by a Gaussian with mean sum of g_k(x) r_k(x) + q(x).
+    u(c) / sqrt(width), or, for real targets, by a Gaussian with mean sum of g_k(x)
+    r_k(x) + q(x).
     r_k are ridge regressions on the cells, see `TableRegression`; g and q, the
     transformer's: a row has a token for each cell, W [z, rank of z] + V code of its
     column; one for each r_k, in support rows without the row itself; and one for its
