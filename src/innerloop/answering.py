@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from innerloop.engine.errors import InnerloopError
 from innerloop.experiment import Experiment, load
 from innerloop.readers.files import some
@@ -48,6 +50,7 @@ class Answer:
         return ", ".join(self.words)
 
 
+@torch.no_grad()
 def answer(
     facts: Sequence[str], questions: Sequence[str], *, run: Path | str
 ) -> list[Answer]:

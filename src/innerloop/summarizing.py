@@ -33,6 +33,7 @@ class Summary:
     of: int
 
 
+@torch.no_grad()
 def summarize(
     examples: Sequence[tuple[str, str]], texts: Sequence[str], *, run: Path | str
 ) -> list[Summary]:

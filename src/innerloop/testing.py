@@ -381,13 +381,17 @@ LONGEST = 300.0  # seconds that threads may take
 
 
 def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
-    """Threads that adapt and predict at the same time get the same bits as one thread,
-    and leave the learner's parameters and buffers as they were.
+    """Threads that adapt and predict at the same time, under `no_grad`, get the same
+    bits as one thread, and leave the learner's parameters and buffers as they were.
+
+    With gradients they may wait for each other for ever: torch 2.13 takes the lock of a
+    parameter and that of Python in both orders when it records.
     """
     batch = _tasks(tasks, THREADS).unbind()
     before = copy.deepcopy(learner.state_dict())
     tensors = [id(p) for p in (*learner.parameters(), *learner.buffers())]
-    expected = [_answers(learner, task).detach() for task in batch]
+    answers = torch.no_grad()(_answers)
+    expected = [answers(learner, task) for task in batch]
     wrong: list[int] = []
     errors: list[BaseException] = []
     start = threading.Barrier(THREADS)
@@ -396,8 +400,7 @@ def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
         try:
             start.wait()
             for _ in range(CALLS):
-                outputs = _answers(learner, batch[i])
-                if not torch.equal(outputs.detach(), expected[i]):
+                if not torch.equal(answers(learner, batch[i]), expected[i]):
                     wrong.append(i)
         except BaseException as error:
             errors.append(error)

@@ -31,6 +31,7 @@ class Translation:
     unseen: Words = ()
 
 
+@torch.no_grad()
 def translate(
     examples: Sequence[tuple[str, str]], sources: Sequence[str], *, run: Path | str
 ) -> list[Translation]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jsonschema import validate
+from torch import nn
 
 pytest.importorskip("starlette")
 
@@ -16,7 +18,7 @@ from starlette.testclient import TestClient
 
 from innerloop.web.app import Settings, create_app
 from innerloop.web.tour import PIECES, evolution, optimizer
-from innerloop.web.tour.piece import READY
+from innerloop.web.tour.piece import READY, ready
 
 RUNS = ("memory", "optimizer", "imagine")
 SCHEMAS = {piece.name: piece.result for piece in PIECES}
@@ -254,3 +256,22 @@ def test_chapters_have_their_texts(language: str) -> None:
     for name in ("memory", "optimizer", "program", "imagine", "evolution"):
         for key in ("title", "p1", "p2", "p3", "equation"):
             assert words["tour"][name][key].strip()
+
+
+def test_nothing_is_recorded_while_the_page_computes(client: TestClient) -> None:
+    """Threads that record gradients of the same weights can block each other."""
+    recorded: list[bool] = []
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda *_: recorded.append(torch.is_grad_enabled())
+        )
+        for module in ready("process").modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        ask(client, "process", points=[{"x": 0.0, "y": 1.0}])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert recorded
+    assert not any(recorded)

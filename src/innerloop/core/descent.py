@@ -137,10 +137,19 @@ class Descent(Learner):
         if not moving:
             return {}
 
-        def loss_at(weights: Weights) -> Tensor:
-            return self.support_loss({**(still or {}), **weights}, support)
-
         second_order = torch.is_grad_enabled() and not first_order
+        fixed = dict(still or {})
+        if not second_order:  # nothing is recorded of the weights that do not move
+            others = {**dict(self.net.named_parameters()), **fixed}
+            fixed = {
+                name: w.detach()
+                for name, w in others.items()
+                if name not in moving and (w.requires_grad or name in fixed)
+            }
+
+        def loss_at(weights: Weights) -> Tensor:
+            return self.support_loss({**fixed, **weights}, support)
+
         with differentiable_attention(second_order):
             if torch._C._are_functorch_transforms_active():
                 grads = torch.func.grad(loss_at)(moving)

@@ -42,6 +42,7 @@ class HeldOut:
     states: list[Any]
 
 
+@torch.no_grad()
 def held_out(learner: Learner, support: Examples, folds: int = FOLDS) -> HeldOut:
     """Cross-validation on a support set: leave-one-out for at most `folds` examples.
     The examples of a class are in different folds.

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import anyio.to_thread
+import torch
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -81,10 +82,11 @@ class Call:
     async def compute(
         self, function: Callable[..., Result], *arguments: Any, **options: Any
     ) -> Result:
-        """The result of a function that computes, in one of few threads."""
-        return await anyio.to_thread.run_sync(
-            partial(function, *arguments, **options), limiter=self.state.threads
-        )
+        """The result of a function that computes, in one of few threads, without
+        gradients: threads that record them for the same weights can block each other.
+        """
+        work = torch.no_grad()(partial(function, *arguments, **options))
+        return await anyio.to_thread.run_sync(work, limiter=self.state.threads)
 
     async def each(self, values: Iterator[Result]) -> AsyncIterator[Result]:
         """The values of an iterator that computes, each in one of few threads."""

@@ -172,8 +172,7 @@ class Fitted:
         folds = next((k for most, k in FOLDS if len(self.ids) <= most), 0)
         if not folds or self.support.y.sum(0).max() < 2:
             return None
-        with torch.no_grad():
-            return held_out(self._head, self.support, folds)
+        return held_out(self._head, self.support, folds)
 
     @cached_property
     def threshold(self) -> float:

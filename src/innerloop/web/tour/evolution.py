@@ -73,7 +73,6 @@ def graph(weight: Tensor, outputs: int) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def behavior(learner: NEAT) -> dict[str, Any]:
     """The probabilities over a square, rows from the top, and at the corners; fitness
     is the geometric mean of the probabilities of the right answers at the corners.

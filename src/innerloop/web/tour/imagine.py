@@ -18,7 +18,6 @@ from innerloop.web.tour.piece import SEED, Piece, ready
 VARIATIONS, DRAWINGS = 16, 3
 
 
-@torch.no_grad()
 def run(body: dict[str, Any]) -> dict[str, Any]:
     """Variations of the character in the drawings, and the drawings as they are read;
     every image as the bytes of its pixels.

@@ -15,7 +15,6 @@ BITS, LONGEST = 5, 10  # the run was trained with up to 6 vectors
 VECTOR = array({"enum": [0, 1]}, BITS, BITS)
 
 
-@torch.no_grad()
 def run(body: dict[str, Any]) -> dict[str, Any]:
     """The answer to a sequence of vectors, and the memory and the attention after every
     step: one for each vector, one for the sign of the end, and one for each vector of

@@ -65,11 +65,13 @@ def path(
     w = nn.Parameter(start.clone())
     optimizer, points, values = new(w), [], []
     for step in range(STEPS + 1):
-        value = function(w)
+        with torch.enable_grad():
+            value = function(w)
+            total = value.sum()
         points.append(w.detach().clone())
         values.append(value.detach())
         if step < STEPS:
-            (w.grad,) = torch.autograd.grad(value.sum(), w)
+            (w.grad,) = torch.autograd.grad(total, w)
             optimizer.step()
     return torch.stack(points), torch.stack(values)
 

@@ -53,9 +53,8 @@ def run(body: dict[str, Any]) -> dict[str, Any]:
     x = torch.tensor([[point["x"], point["y"]] for point in body["points"]])
     support = Examples(x.float(), F.one_hot(labels, CLASSES).float())
     chosen = learner(body["head"])
-    with torch.no_grad():
-        outputs = chosen.predict(chosen.adapt(support), grid())
-        means = learner("mean").adapt(support)
+    outputs = chosen.predict(chosen.adapt(support), grid())
+    means = learner("mean").adapt(support)
     return {
         "columns": COLUMNS,
         "rows": ROWS,

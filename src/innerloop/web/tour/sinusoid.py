@@ -54,11 +54,10 @@ def fitted(learner: Descent, support: Examples) -> dict[str, Any]:
     """The curves after 0, 1, ... steps, and their squared errors on the points."""
     steps = STEPS if len(support.x) else 0
     curves, errors = [], []
-    with torch.no_grad():
-        for state in learner.trajectory(support, steps):
-            curves.append(numbers(learner.predict(state, X)))
-            miss = learner.predict(state, support.x) - support.y
-            errors += numbers(miss.square().mean()) if len(miss) else []
+    for state in learner.trajectory(support, steps):
+        curves.append(numbers(learner.predict(state, X)))
+        miss = learner.predict(state, support.x) - support.y
+        errors += numbers(miss.square().mean()) if len(miss) else []
     return {"curves": curves, "errors": errors}
 
 
