@@ -293,6 +293,8 @@ def test_the_command_runs_lists_shows_and_prints(
     file.write_text('title = "Mine"\n[tests]\n"score" = ""\n' + rows)
     where = ["--results", str(tmp_path / "results")]
     options = ["--runs", str(tmp_path / "runs"), *where]
+    assert cli("study", "run", str(file), "--row", "broken", *options) == 1
+    assert "stored in" not in capsys.readouterr().out
     assert cli("study", "run", str(file), "--row", "good", *options) == 0
     assert "50.00 ± 10.00 %" in capsys.readouterr().out
     assert cli("study", "run", str(file), *options) == 1

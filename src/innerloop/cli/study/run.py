@@ -38,7 +38,8 @@ def run(
     for trial in wrong:
         to.print(f"{trial.row.name}, seed {trial.seed}: {trial.state}: {trial.text}")
     print_table(runner.study, stored, to)
-    to.print(f"stored in {stored.file}")
+    if len(wrong) < len(trials):
+        to.print(f"stored in {stored.file}")
     if any(trial.state == "failed" for trial in wrong):
         raise click.exceptions.Exit(1)
 
