@@ -35,13 +35,9 @@ def studies_page() -> str:
         lines += [*([shown, ""] if shown else []), *_reports(study, results)]
         lines += ["```sh", f"innerloop study run {name}"]
         for row in study.rows:
-            line = row.line
+            line = row.command + f" --out runs/{name}/{row.id}" * bool(row.train)
             for key in row.needs:
                 line = line.replace(f"{{{key}}}", f"runs/{name}/{key}")
-            if row.train:
-                line = f"innerloop train {line} --out runs/{name}/{row.id}"
-            else:
-                line = f"python {line}"
             lines.append(f"{line}  # {row.name}")
         for test in study.tests.values():
             if test.flags:

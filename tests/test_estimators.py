@@ -756,7 +756,7 @@ def test_threads_get_the_same_answers(learner: type[Learner]) -> None:
         one = thread % 2  # two estimators on one learner
         return sum(
             not np.array_equal(estimators[one].predict_proba(x), expected[one])
-            for _ in range(200)
+            for _ in range(50)
         )
 
     with ThreadPoolExecutor(8) as pool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from innerloop.cli import cli
 from innerloop.studies import StudyError, find_study, names
 from innerloop.studies.study import Published, Test, parse
 
+ROOT = Path(__file__).parents[2]
 TESTS = '[tests]\n"1-shot" = "--shots 1"\n'
 ROW = '[[row]]\nname = "A"\ntrain = "protonet strokes --steps 2"\n'
 
@@ -26,6 +29,11 @@ def test_every_study_of_the_package_can_be_used(name: str) -> None:
         assert not any(len(line) > 400 for line in (row.name, row.note))
         for test in study.tests_of(row):
             assert not (row.script and test.flags and not test.measure), row.name
+        program, first = row.command.split()[:2]
+        if program == "python":
+            assert (ROOT / first).is_file(), row.command
+        else:
+            assert first in cli.list_commands(click.Context(cli)), row.command
 
 
 @pytest.mark.parametrize(

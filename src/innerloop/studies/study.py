@@ -131,6 +131,14 @@ class StudyRow:
     def line(self) -> str:
         return self.train or self.script
 
+    @property
+    def command(self) -> str:
+        """What a person types, without the folder of a training."""
+        if self.train:
+            return f"innerloop train {self.train}"
+        is_file = self.script.split()[0].endswith(".py")
+        return f"{'python' if is_file else 'innerloop'} {self.script}"
+
     def shortened(self, minutes: float) -> StudyRow:
         """The same, trained for so many minutes."""
         if not self.train:

@@ -24,7 +24,7 @@ def run(name: str, results: str) -> None:
         to.print(f"test {test.name}: {test.flags}")
     for row in study.rows:
         to.print(f"\n{row.name}")
-        to.print(f"  {'innerloop train ' if row.train else 'python '}{row.line}")
+        to.print(f"  {row.command}")
         for test, figure in row.published.items():
             to.print(f"  published, {test}: {figure.text} ({row.source})")
         for result in stored.of(study, row):
