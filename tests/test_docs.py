@@ -178,9 +178,10 @@ SHORT = {
 }
 LONG = ("--steps", "--minutes", "--tasks", "--attack-steps", "--processes")
 # reasons why a command cannot be run here: it is on a reader's own files, runs that are
-# trained on them, or data or a package that is not there
+# trained on them, or data, a package or a machine that is not there
 ABSENT = re.compile(
-    r"there is no|is no run folder|pip install|apt-get|INNERLOOP_DATA|run already"
+    r"there is no|is no run folder|pip install|apt-get|INNERLOOP_DATA|run already|"
+    "nothing answers"
 )
 
 
