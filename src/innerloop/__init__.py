@@ -85,7 +85,7 @@ _HOMES = {
         "MetaSGD",
         "PromptTuning",
     ),
-    "innerloop.learners.synthesis": ("DeepCoder", "RobustFill"),
+    "innerloop.learners.synthesis": ("DeepCoder", "RobustFill", "RuleSynthesis"),
     "innerloop.learners.transfer": (
         "PMF",
         "FineTune",

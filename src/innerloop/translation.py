@@ -1,25 +1,46 @@
-"""Translation from a few pairs of a made-up or real language, by a trained network."""
+"""Translation from a few pairs of a made-up or real language, by rules that a search
+finds in them, or by a trained network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from innerloop.core.task import Examples
+from innerloop.core.learner import Learner
+from innerloop.core.task import Examples, TaskSpec
 from innerloop.engine.errors import InnerloopError
 from innerloop.experiment import Experiment, load
-from innerloop.learners.memory.translator import Translator
+from innerloop.learners.synthesis.rule_synthesis import RuleSynthesis
 from innerloop.readers.files import decoding, label_text, read_sheet, some
-from innerloop.tasks.translation import Pair, Translations, Words, row, words_of
+from innerloop.tasks.translation import (
+    Lexicon,
+    Pair,
+    Translations,
+    Words,
+    row,
+    words_of,
+)
+
+SOURCE, TARGET = 64, 128  # words of the longest texts without a run
+
+
+class _Form(NamedTuple):
+    """How texts become rows: see `Translations`."""
+
+    lexicon: Lexicon
+    source: int
+    target: int
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What a network writes for a source.
+    """What is written for a source; nothing, where no rule applies.
 
     Args:
         source, target: both texts.
@@ -33,29 +54,29 @@ class Translation:
 
 @torch.no_grad()
 def translate(
-    examples: Sequence[tuple[str, str]], sources: Sequence[str], *, run: Path | str
+    examples: Sequence[tuple[str, str]],
+    sources: Sequence[str],
+    *,
+    run: Path | str | None = None,
 ) -> list[Translation]:
     """Translate `sources` into the language of the examples (source, target).
 
-    Words are whatever is between spaces. They may be any, as many as the tasks have
-    words; those that mean the same in all tasks of the run keep this meaning.
+    Words are whatever is between spaces. They may be any, with a run as many as its
+    tasks have words; those that mean the same in all tasks of the run keep this
+    meaning.
 
     Args:
         examples: pairs of a text and its translation.
         sources: the texts to translate.
         run: the folder of a run that was trained on instructions, scan or names.
+            Without it, `RuleSynthesis` searches for rules, which takes no training.
 
     Raises InnerloopError where there are no examples, where a text is empty or too
     long, where there are too many different words, and for a run of another kind.
     """
-    learner, tasks = load(run), Experiment.load(run).tasks_of("test")
-    if not isinstance(learner, Translator) or not isinstance(tasks, Translations):
-        raise InnerloopError(
-            f"{run} is a run of {type(learner).__name__} that does not translate: "
-            "train one by innerloop train mlc instructions"
-        )
     if not examples:
         raise InnerloopError("there is no example: at least one source with its target")
+    learner, tasks = _of_run(run) if run else _without_run(examples, sources)
     lexicon = tasks.lexicon
     pairs: list[Pair] = [
         (
@@ -99,6 +120,28 @@ def translate(
     ]
 
 
+def _of_run(run: Path | str) -> tuple[Learner, _Form]:
+    """The learner of a run, and its rows."""
+    learner, tasks = load(run), Experiment.load(run).tasks_of("test")
+    if not isinstance(tasks, Translations):
+        raise InnerloopError(
+            f"{run} is a run of {type(learner).__name__} that does not translate: "
+            "train one by innerloop train mlc instructions"
+        )
+    return learner, _Form(tasks.lexicon, tasks.source, tasks.target)
+
+
+def _without_run(
+    examples: Sequence[tuple[str, str]], sources: Sequence[str]
+) -> tuple[Learner, _Form]:
+    """A learner that needs no training, and rows in which all these texts fit."""
+    texts = [text for pair in examples for text in pair] + [*sources]
+    words = {word for text in texts for word in text.split()}
+    form = _Form(Lexicon(free=len(words)), SOURCE, TARGET + 1)
+    spec = TaskSpec("tokens", (SOURCE,), form.target, vocabulary=form.lexicon.size)
+    return RuleSynthesis.build(spec), form
+
+
 def read_pairs(
     file: Path | str, columns: tuple[str, str] = ("source", "target")
 ) -> tuple[list[tuple[str, str]], list[str]]:
@@ -137,7 +180,7 @@ def read_texts(what: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _checked(tasks: Translations, text: str, side: str, longest: int) -> Words:
+def _checked(tasks: _Form, text: str, side: str, longest: int) -> Words:
     """A text as words. Raises InnerloopError for one that is empty or too long."""
     words = tasks.lexicon.split(text)
     unit = "letters" if tasks.lexicon.letters else "words"

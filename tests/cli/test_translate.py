@@ -70,6 +70,16 @@ def test_own_words_come_out_in_own_words(
     assert capsys.readouterr().out == "lug dax -> RED\n"
 
 
+def test_without_a_run_rules_are_searched_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(PAIRS.replace("zup fep,", "zup,GREEN\nzup fep,\nlug zup,"))
+    assert main(["translate", "--examples", str(pairs)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["zup fep -> GREEN GREEN", "lug zup -> BLUE GREEN"]
+
+
 def test_in_python(run: Path) -> None:
     (found,) = innerloop.translate([("dax", "RED")], ["dax dax"], run=run)
     assert found.source == "dax dax"

@@ -36,7 +36,7 @@ def run(**arguments: Any) -> None:
 command = SectionedCommand(
     "translate",
     params=[
-        click.Argument(["run"], metavar="RUN", type=RunFolder()),
+        click.Argument(["run"], metavar="[RUN]", type=RunFolder(), required=False),
         option(
             "--examples",
             "A .csv of pairs: the columns source and target, or the first two. Rows "
@@ -56,5 +56,6 @@ command = SectionedCommand(
     ],
     callback=run,
     help="Translate texts into the language of a few pairs, whatever its words are, by "
-    "a run that was trained on instructions, scan or names.",
+    "rules that a search finds in them; or by RUN, a training on instructions, scan or "
+    "names.",
 )

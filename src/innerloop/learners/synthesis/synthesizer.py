@@ -19,14 +19,9 @@ from innerloop.engine.options import Positive
 SearchMethod = Literal["guided", "pruned", "plain"]
 
 
-class Synthesizer(Learner):
-    """A learner whose state is a program: the numbers of its symbols, -1 after its end,
-    or all -1 where none was found.
-
-    The program of a task, which only the loss may read, is packed into the columns of
-    `y` behind the output (see the task sources); `adapt` and `predict` never read them.
-    A search depends on values, so `adapt` and `predict` cannot run under vmap: tasks
-    are adapted to in a loop, and only losses are mapped.
+class Searcher(Learner):
+    """A learner whose `adapt` or `predict` depends on values, and so cannot run under
+    vmap: tasks are adapted to in a loop.
 
     Args:
         seconds: limit of the processor time of a search.
@@ -35,8 +30,26 @@ class Synthesizer(Learner):
     _: KW_ONLY
     seconds: Positive = 1.0
 
-    kinds = ("programs",)
     export_problem = "it searches for a program"
+
+    def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
+        each = [
+            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
+            for i in range(len(tree_leaves(trees)[0]))
+        ]
+        return tree_map(lambda *leaves: torch.stack(leaves), *each)
+
+
+class Synthesizer(Searcher):
+    """A learner whose state is a program: the numbers of its symbols, -1 after its end,
+    or all -1 where none was found.
+
+    The program of a task, which only the loss may read, is packed into the columns of
+    `y` behind the output (see the task sources); `adapt` and `predict` never read them.
+    Only losses are mapped.
+    """
+
+    kinds = ("programs",)
 
     @abstractmethod
     def search(self, support: Examples, method: SearchMethod, seconds: float) -> Tensor:
@@ -52,13 +65,6 @@ class Synthesizer(Learner):
 
     def adapt(self, support: Examples) -> Tensor:
         return self.search(support, "guided", self.seconds)
-
-    def mapped(self, function: Callable[..., Any], *trees: Any) -> Any:
-        each = [
-            function(*tree_map(lambda leaf: leaf[i], trees))  # noqa: B023
-            for i in range(len(tree_leaves(trees)[0]))
-        ]
-        return tree_map(lambda *leaves: torch.stack(leaves), *each)
 
     def forward(self, tasks: Task) -> tuple[Tensor, Metrics]:
         losses, metrics = torch.vmap(self.loss)(tasks)
