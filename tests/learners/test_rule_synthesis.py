@@ -54,6 +54,8 @@ def test_what_people_were_asked_is_right() -> None:
             "a two then b",
             "B A A",
         ),
+        # nothing is shown of longer arguments: they are allowed
+        ("a: A; b: B; a two: A A; a or b: B A B", "a or b two", "B B A B B"),
         ("a: A; b: B; a two: A A", "c two", ""),  # a word that no pair shows
         (
             "a: A; b: B; c: C; a two: A A; b two: B; c two: C C",

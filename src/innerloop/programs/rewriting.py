@@ -105,13 +105,14 @@ def languages(pairs: Sequence[Pair], budget: Budget) -> list[Language]:
         if word is None:
             break
         known |= word
-        shown = [(x, y) for x, y in pairs if known.issuperset(x)]
+        # rules for the word change nothing else
+        shown = [(x, y) for x, y in pairs if word <= {*x} <= known]
         scored = {
             rules: sum(
                 Language(symbols, rules).target(x, longest) == y for x, y in shown
             )
             for language in found
-            for rule in _candidates(language, *word, shown, longest)
+            for rule in _candidates(language, *word, shown, longest, budget)
             for rules in _inserted(rule, language.rules)
             if not budget.out_of_time
         }
@@ -127,22 +128,29 @@ def _inserted(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, ...]]
         yield (*rules[:place], rule, *rules[place:])
 
 
-def _size(language: Language) -> tuple[int, int]:
-    """Items of all rules, symbols twice; then how many rules with longer arguments
-    stand before others.
+def _size(language: Language) -> tuple[int, int, int]:
+    """Items of all rules, symbols twice; how often a rule that takes longer arguments
+    stands before one that does not; and how many do not, as they apply to less.
     """
     items = sum(1 + (item < 0) for rule in language.rules for item in rule.output)
     wide = [not all(rule.short) for rule in language.rules]
-    return items, sum(a > b for a, b in itertools.combinations(wide, 2))
+    early = sum(a > b for a, b in itertools.combinations(wide, 2))
+    return items, early, len(wide) - sum(wide)
 
 
 def _candidates(
-    language: Language, word: int, pairs: Sequence[Pair], longest: int
+    language: Language,
+    word: int,
+    pairs: Sequence[Pair],
+    longest: int,
+    budget: Budget,
 ) -> list[Rule]:
-    """Rules for a word, by how many of the pairs where it stands once they explain."""
+    """Rules for a word, by how many of the pairs where it stands once they explain; at
+    least half as many as the best.
+    """
     counts: Counter[Rule] = Counter()
     for x, y in pairs:
-        if x.count(word) != 1:
+        if x.count(word) != 1 or budget.out_of_time:
             continue
         sources = _around(x, x.index(word))
         parts = {side: language.target(p, longest) for side, p in sources.items()}
@@ -152,7 +160,9 @@ def _candidates(
         shorts = itertools.product((True, False), repeat=len(parts))
         for output, short in itertools.product(outputs, shorts):
             counts[Rule(word, tuple(parts), short, output)] += 1
-    return [rule for rule, _ in counts.most_common(CANDIDATES)]
+    most = max(counts.values(), default=0)
+    best = [rule for rule, count in counts.items() if 2 * count >= most]
+    return sorted(best, key=counts.__getitem__, reverse=True)[:CANDIDATES]
 
 
 def _outputs(
