@@ -101,18 +101,18 @@ def languages(pairs: Sequence[Pair], budget: Budget) -> list[Language]:
     symbols = {x[0]: y for x, y in pairs if len(x) == 1}
     found, known = [Language(symbols)], set(symbols)
     while not budget.out_of_time:
-        word = next((w for x, _ in pairs if len(w := set(x) - known) == 1), None)
-        if word is None:
+        new = next((w for x, _ in pairs if len(w := set(x) - known) == 1), None)
+        if new is None:
             break
-        known |= word
+        (word,), known = new, known | new
         # rules for the word change nothing else
-        shown = [(x, y) for x, y in pairs if word <= {*x} <= known]
+        shown = [(x, y) for x, y in pairs if word in x and known.issuperset(x)]
         scored = {
             rules: sum(
                 Language(symbols, rules).target(x, longest) == y for x, y in shown
             )
             for language in found
-            for rule in _candidates(language, *word, shown, longest, budget)
+            for rule in _candidates(language, word, shown, longest, budget)
             for rules in _inserted(rule, language.rules)
             if not budget.out_of_time
         }
