@@ -101,10 +101,13 @@ def languages(pairs: Sequence[Pair], budget: Budget) -> list[Language]:
     symbols = {x[0]: y for x, y in pairs if len(x) == 1}
     found, known = [Language(symbols)], set(symbols)
     while not budget.out_of_time:
-        new = next((w for x, _ in pairs if len(w := set(x) - known) == 1), None)
-        if new is None:
+        unknown = (set(x) - known for x, _ in pairs)
+        word = next(
+            (word for words in unknown if len(words) == 1 for word in words), -1
+        )
+        if word < 0:
             break
-        (word,), known = new, known | new
+        known.add(word)
         # rules for the word change nothing else
         shown = [(x, y) for x, y in pairs if word in x and known.issuperset(x)]
         scored = {
