@@ -265,11 +265,11 @@ def test_nothing_is_recorded_while_the_page_computes(client: TestClient) -> None
         module.register_forward_pre_hook(
             lambda *_: recorded.append(torch.is_grad_enabled())
         )
-        for module in ready("process").modules()
+        for module in ready("memory").modules()
         if isinstance(module, nn.Linear)
     ]
     try:
-        ask(client, "process", points=[{"x": 0.0, "y": 1.0}])
+        ask(client, "memory", bits=vectors(BITS[:1]))
     finally:
         for hook in hooks:
             hook.remove()
