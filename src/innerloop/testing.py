@@ -384,8 +384,8 @@ def threads_agree(learner: Learner, tasks: TaskDistribution) -> None:
     """Threads that adapt and predict at the same time, under `no_grad`, get the same
     bits as one thread, and leave the learner's parameters and buffers as they were.
 
-    With gradients they may wait for each other for ever: torch 2.13 takes the lock of a
-    parameter and that of Python in both orders when it records.
+    With gradients, PyTorch 2.13 itself can deadlock: one thread holds the GIL and waits
+    for the lock of a parameter, another the reverse.
     """
     batch = _tasks(tasks, THREADS).unbind()
     before = copy.deepcopy(learner.state_dict())

@@ -74,10 +74,16 @@ def test_without_a_run_rules_are_searched_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pairs = tmp_path / "pairs.csv"
-    pairs.write_text(PAIRS.replace("zup fep,", "zup,GREEN\nzup fep,\nlug zup,"))
+    pairs.write_text(
+        PAIRS.replace("zup fep,", "zup,GREEN\nzup fep,\nlug zup,\nfep fep,")
+    )
     assert main(["translate", "--examples", str(pairs)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["zup fep -> GREEN GREEN", "lug zup -> BLUE GREEN"]
+    assert printed == [
+        "zup fep -> GREEN GREEN",
+        "lug zup -> BLUE GREEN",
+        "fep fep -> (no translation)",
+    ]
 
 
 def test_in_python(run: Path) -> None:

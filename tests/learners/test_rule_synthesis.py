@@ -57,19 +57,24 @@ def test_what_people_were_asked_is_right() -> None:
         # nothing is shown of longer arguments: they are allowed
         ("a: A; b: B; a two: A A; a or b: B A B", "a or b two", "B B A B B"),
         ("a: A; b: B; a two: A A", "c two", ""),  # a word that no pair shows
-        (
-            "a: A; b: B; c: C; a two: A A; b two: B; c two: C C",
-            "a two",
-            "A A",
-        ),  # pairs that disagree
+        # pairs that disagree
+        ("a: A; b: B; c: C; a two: A A; b two: B; c two: C C", "a two", "A A"),
     ],
 )
 def test_a_language_is_found(shown: str, asked: str, target: str) -> None:
     assert translated(shown, asked) == [target]
 
 
-def test_more_specific_rules_come_first() -> None:
-    """`fep` takes a single word, so it is applied before `kiki`, whatever is shown."""
+def test_rules_that_apply_to_more_are_kept_of_many() -> None:
+    """Nothing is shown of longer arguments, and more languages fit than are kept."""
+    words = [f"{w}: {w.upper()}" for w in "abcd"]
+    calls = [f"a {f} b: {'A ' * (i + 1)}B" for i, f in enumerate("fghk")]
+    (found,) = translated("; ".join([*words, *calls]), "a f b g c k d")
+    assert set(found.split()) == {*"ABCD"}
+
+
+def test_a_rule_for_single_words_is_told_from_others() -> None:
+    """Of `wif fep` alone `fep` repeats `wif`, not what stands before it."""
     found = translated(SHOWN, "dax kiki lug fep", "lug fep kiki dax")
     assert found == ["BLUE BLUE BLUE RED", "RED BLUE BLUE BLUE"]
 

@@ -24,7 +24,7 @@ def run(**arguments: Any) -> None:
     found = translate(examples, sources, run=arguments["run"])
     for line in found[:SHOWN]:
         doubt = f"  (in no example: {', '.join(line.unseen)})" if line.unseen else ""
-        to.print(f"{line.source} -> {line.target}{doubt}")
+        to.print(f"{line.source} -> {line.target or '(no translation)'}{doubt}")
     if len(found) > SHOWN:
         to.print(f"... and {len(found) - SHOWN} more")
     if out:

@@ -131,14 +131,12 @@ def _inserted(rule: Rule, rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, ...]]
         yield (*rules[:place], rule, *rules[place:])
 
 
-def _size(language: Language) -> tuple[int, int, int]:
-    """Items of all rules, symbols twice; how often a rule that takes longer arguments
-    stands before one that does not; and how many do not, as they apply to less.
+def _size(language: Language) -> tuple[int, int]:
+    """Items of all rules, symbols twice; then how many rules take single words alone,
+    and so apply to less.
     """
     items = sum(1 + (item < 0) for rule in language.rules for item in rule.output)
-    wide = [not all(rule.short) for rule in language.rules]
-    early = sum(a > b for a, b in itertools.combinations(wide, 2))
-    return items, early, len(wide) - sum(wide)
+    return items, sum(all(rule.short) for rule in language.rules)
 
 
 def _candidates(

@@ -83,7 +83,7 @@ class Call:
         self, function: Callable[..., Result], *arguments: Any, **options: Any
     ) -> Result:
         """The result of a function that computes, in one of few threads, without
-        gradients: threads that record them for the same weights can block each other.
+        gradients: threads that record them for the same weights can deadlock.
         """
         work = torch.no_grad()(partial(function, *arguments, **options))
         return await anyio.to_thread.run_sync(work, limiter=self.state.threads)

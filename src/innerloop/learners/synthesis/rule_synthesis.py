@@ -13,8 +13,8 @@ from torch import Tensor
 
 from innerloop.core.likelihood import Likelihood, Metrics
 from innerloop.core.task import Examples, Task, TaskSpec
-from innerloop.engine.options import Positive
-from innerloop.learners.memory.translator import UNKNOWN, ExactMatch
+from innerloop.engine.options import Count, Positive
+from innerloop.learners.memory.translator import UNKNOWN, ExactMatch, Translator
 from innerloop.learners.synthesis.synthesizer import Searcher
 from innerloop.programs.rewriting import (
     LONGEST,
@@ -56,8 +56,8 @@ class RuleSynthesis(Searcher):
         seconds: limit of the processor time of a search.
     """
 
-    vocabulary: int
-    target: int
+    vocabulary: Count
+    target: Count
     _: KW_ONLY
     seconds: Positive = 5.0
     likelihood: Likelihood = ExactMatch()
@@ -67,14 +67,15 @@ class RuleSynthesis(Searcher):
 
     @classmethod
     def specs(cls) -> tuple[TaskSpec, ...]:
-        return (TaskSpec("tokens", (5,), 6, vocabulary=12),)
+        return Translator.specs()
 
     @classmethod
     def networks(
         cls, spec: TaskSpec, build_args: Mapping[str, Any], out_dim: int
     ) -> dict[str, Any]:
-        sizes = {"vocabulary": spec.vocabulary, "target": spec.y_dim}
-        return {**sizes, "likelihood": ExactMatch()}
+        found = Translator.networks(spec, build_args, out_dim)
+        del found["source"]
+        return found
 
     def adapt(self, support: Examples) -> State:
         rows = zip(self._words(support.x), self._words(support.y), strict=True)
