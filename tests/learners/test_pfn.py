@@ -1,5 +1,6 @@
 """The prior-data fitted network beside its equations, cell by cell."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from innerloop import Examples, Gaussian, TaskSpec
 from innerloop.core.task import Task
 from innerloop.engine.errors import InnerloopError
 from innerloop.learners.memory.pfn import PFN
+from innerloop.nets.table_attention import cell_features
+from innerloop.nets.table_regression import TableRegression
 from innerloop.nets.table_tokens import CODE
 
 ROWS, COLUMNS, WAYS = 7, 3, 3
@@ -54,18 +57,83 @@ def attended(q: np.ndarray, keys: list, values: list, heads: int) -> np.ndarray:
     return np.concatenate(found)
 
 
+def regression_by_hand(
+    regression: TableRegression,
+    features: Callable[[float, int], np.ndarray],
+    x: np.ndarray,
+    y: np.ndarray,
+    asked: np.ndarray,
+    among: list[int],
+) -> np.ndarray:
+    """The average for a row, of regressions fitted to the rows `among`, weighed by what
+    each predicts for all rows, which are left out one after the other.
+    """
+    values = {n: np.exp(v.detach().numpy()) for n, v in regression.named_parameters()}
+    mean, every, columns = y.mean(0), list(range(len(y))), range(x.shape[1])
+    table = np.array([[features(row[c], c) for c in columns] for row in x])
+    relevance = []
+    for c in columns:
+        shares = []
+        for k in range(2):
+            f = table[:, c, k]
+            parts = [
+                np.mean((f - f.mean()) * (t - t.mean())) ** 2 / f.var() / np.mean(t**2)
+                for t in y.T
+            ]
+            shares.append(sum(parts))
+        by_chance = sum(t.var() / np.mean(t**2) for t in y.T) / (len(y) - 1)
+        relevance.append(max(shares) + values["log_chance"] * by_chance)
+    widths = values["log_widths"]
+
+    def kernel(kind: int, a: np.ndarray, b: np.ndarray) -> float:
+        w = np.array(relevance if kind % 2 else np.ones(len(relevance)))
+        w = w / w.sum()
+        f, g = (
+            np.array([values["log_scales"] * features(row[c], c) for c in columns])
+            for row in (a, b)
+        )
+        squares = ((f - g) ** 2).sum(1)
+        return [
+            w @ (f * g).sum(1),
+            np.exp(-widths[0] * w @ squares),
+            np.exp(-widths[1] * np.sqrt(w @ squares + 1e-6)),
+            w @ np.exp(-widths[2] * squares),
+        ][kind // 2]
+
+    def solved(kind: int, strength: float, row: np.ndarray, rows: list) -> np.ndarray:
+        gram = np.array([[kernel(kind, x[i], x[k]) for k in rows] for i in rows])
+        left = gram + strength * np.eye(len(rows))
+        found = np.linalg.solve(left, (y - mean)[rows])
+        return np.array([kernel(kind, row, x[k]) for k in rows]) @ found
+
+    found, weights = [], []
+    for which in range(2):
+        for kind in range(8):
+            gate = values["log_gates"][which, kind]
+            strength = values["log_strengths"][which, kind]
+            likelihood = 1.0
+            left_out = [
+                gate * solved(kind, strength, x[i], [k for k in every if k != i])
+                for i in every
+            ]
+            if regression.classes:
+                for scores, truth in zip(left_out, y):  # noqa: B905
+                    p = mean * np.exp(scores)
+                    likelihood *= p @ truth / p.sum()
+            else:
+                errors = np.mean((np.array(left_out) - (y - mean)) ** 2, 0)
+                likelihood = np.prod(errors ** (-len(y) / 2))
+            weights.append(likelihood ** values["log_sharpness"])
+            found.append(gate * solved(kind, strength, asked, among))
+    return np.average(found, axis=0, weights=weights)
+
+
 def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
     """The probabilities of the classes of every query."""
     x, y, asked = support.x.numpy(), support.y.numpy(), query.numpy()
     mean, deviation = x.mean(0), x.std(0)
     columns, classes = (c.detach().numpy() for c in pfn.adapt(support)["codes"])
-    tokens, regression = pfn.tokens, pfn.regression
-    sources = tokens.sources.detach().numpy()
-    scales = regression.scales.detach().numpy()
-    width, *strengths = [
-        np.exp(float(v.detach()))
-        for v in (regression.log_width, *regression.log_strengths)
-    ]
+    tokens = pfn.tokens
 
     def features(value: float, j: int) -> np.ndarray:
         z = (value - mean[j]) / deviation[j]
@@ -76,28 +144,11 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
         own = applied(tokens.cells, features(value, j))
         return own + applied(tokens.column_codes, columns[j])
 
-    def kernel(kind: int, a: np.ndarray, b: np.ndarray) -> float:
-        f, g = (
-            np.concatenate([scales * features(row[j], j) for j in range(COLUMNS)])
-            for row in (a, b)
-        )
-        if kind == 0:
-            return float(f @ g)
-        return float(np.exp(-width * ((f - g) ** 2).sum() / (2 * COLUMNS)))
-
-    def regressed(kind: int, row: np.ndarray, among: list[int]) -> np.ndarray:
-        """The solution of the equations of these rows alone."""
-        gram = np.array([[kernel(kind, x[i], x[k]) for k in among] for i in among])
-        left = gram + strengths[kind] * np.eye(len(among))
-        found = np.linalg.solve(left, (y - y.mean(0))[among])
-        return np.array([kernel(kind, row, x[k]) for k in among]) @ found
-
     def tokens_of(row: np.ndarray, among: list[int], last: np.ndarray) -> list:
-        said = [
-            applied(tokens.targets, regressed(kind, row, among) @ classes) + source
-            for kind, source in enumerate(sources)
-        ]
-        return [*(cell(row[j], j) for j in range(COLUMNS)), *said, last]
+        predicted = regression_by_hand(pfn.regression, features, x, y, row, among)
+        said = applied(tokens.targets, predicted @ classes)
+        said = said + tokens.predicted.detach().numpy()
+        return [*(cell(row[j], j) for j in range(COLUMNS)), said, last]
 
     every = list(range(ROWS))
     rows = [
@@ -149,11 +200,11 @@ def by_hand(pfn: PFN, support: Examples, query: Tensor) -> np.ndarray:
     common = applied(shown, np.mean(out[:ROWS], 0))
     found = []
     for row, token in zip(asked, out[ROWS:]):  # noqa: B905
-        gates = np.log1p(np.exp(common + applied(own, token)))
-        said = [regressed(kind, row, every) for kind in (0, 1)]
+        gate = np.log1p(np.exp(common + applied(own, token)))
+        said = regression_by_hand(pfn.regression, features, x, y, row, every)
         q = applied(pfn.head, token)
         scores = [q @ applied(tokens.targets, code) / np.sqrt(8) for code in classes]
-        found.append(y.mean(0) * np.exp(gates @ said + scores))
+        found.append(y.mean(0) * np.exp(gate * said + scores))
     return np.array(found)
 
 
@@ -167,6 +218,30 @@ def test_the_network_follows_its_equations() -> None:
     expected = expected / expected.sum(1, keepdims=True)
     np.testing.assert_allclose(outputs.softmax(-1).detach(), expected, atol=1e-5)
     assert expected.std() > 1e-3
+
+
+def test_regression_on_real_targets_follows_its_equations() -> None:
+    pfn = network("reals", 2)
+    support, query = table("reals")
+    x, y = support.x, support.y
+    y = (y - y.mean(0)) / y.std(0, correction=0)
+    cells = [cell_features(z, x) for z in (x, query)]
+    used = torch.ones(COLUMNS, dtype=torch.bool)
+    fitted, left_out = pfn.regression.fit(cells[0], used, y)
+    found = pfn.regression.predict(fitted, cells[1], cells[0])
+
+    def features(value: float, column: int) -> np.ndarray:
+        row = torch.full((1, COLUMNS), value, dtype=torch.float64)
+        return cell_features(row, x)[0, column].numpy()
+
+    arrays = x.numpy(), y.numpy()
+    every = list(range(ROWS))
+    for rows, row, others in (
+        (found, query[0].numpy(), every),
+        (left_out, arrays[0][0], every[1:]),
+    ):
+        expected = regression_by_hand(pfn.regression, features, *arrays, row, others)
+        np.testing.assert_allclose(rows[0].detach(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["classes", "reals"])

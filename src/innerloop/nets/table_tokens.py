@@ -22,23 +22,22 @@ class Codes(NamedTuple):
 
 class TableTokens(nn.Module):
     """Tokens of a row: one for each cell, W [value, rank] + V code of its column; one
-    for each prediction of the target and one for the target, U code of the class, or u
+    for a prediction of the target and one for the target, U code of the class, or u
     where it is to be predicted. Real targets have a token each, U y + V code.
 
     Args:
         width: size of a token.
         classes: whether targets are classes.
-        predictions: how many predictions of the target a row has.
     """
 
-    def __init__(self, width: int, classes: bool, predictions: int):
+    def __init__(self, width: int, classes: bool):
         super().__init__()
         self.classes = classes
         self.cells = nn.Linear(2, width)
         self.column_codes = nn.Linear(CODE, width, bias=False)
         self.targets = nn.Linear(CODE if classes else 1, width)
         self.unknown = nn.Parameter(torch.zeros(width))
-        self.sources = nn.Parameter(0.1 * torch.randn(predictions, width))
+        self.predicted = nn.Parameter(0.1 * torch.randn(width))
         codes = torch.randn(2, MOST, CODE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("codes", codes, persistent=False)
 
@@ -74,11 +73,8 @@ class TableTokens(nn.Module):
         self, cells: Tensor, predicted: Tensor, targets: Tensor, codes: Codes
     ) -> Tensor:
         """Tokens (m, cells, width) of rows with the features of their cells (m,
-        columns, 2), predictions (predictions, m, y_dim) and tokens of their targets.
+        columns, 2), a prediction (m, y_dim) and tokens of their targets.
         """
         own = self.cells(cells) + self.column_codes(codes.columns)
-        said = [
-            self.of_targets(y, codes) + source
-            for y, source in zip(predicted, self.sources, strict=True)
-        ]
-        return torch.cat([t.to(own.dtype) for t in (own, *said, targets)], -2)
+        said = self.of_targets(predicted, codes) + self.predicted
+        return torch.cat([t.to(own.dtype) for t in (own, said, targets)], -2)

@@ -202,7 +202,7 @@ def _variables(
     found = torch.where(
         draw.happens(0.25, 1, 1), _centered(_trees(draw, sources, 1 + ways)), found
     )
-    found = found + draw.log_uniform(0.01, 0.3, 1, 1) * draw.randn(rows, 1 + ways)
+    found = found + draw.log_uniform(0.05, 3.0, 1, 1) * draw.randn(rows, 1 + ways)
     clusters = 3 * F.one_hot(cluster % ways, ways)
     scores = torch.where(draw.happens(0.3, 1, 1), clusters, found[..., 1:])
     return _columns(draw, sources, columns), found[..., 0], scores
@@ -291,12 +291,12 @@ def _columns(draw: Draw, sources: Tensor, columns: int) -> Tensor:
     levels = 2 + draw.integers(8, 1, columns)
     skew = draw.log_uniform(0.4, 2.5, 1, columns)
     kind = draw.rand(1, columns)
-    number = torch.where(kind < 0.5, z, u)
+    number = torch.where(kind < 0.3, z, u)
     number = torch.where(
-        (kind > 0.6) & (kind < 0.8), (u**skew * levels).floor(), number
+        (kind > 0.5) & (kind < 0.7), (u**skew * levels).floor(), number
     )
-    number = torch.where((kind > 0.8) & (kind < 0.9), (u**skew > 0.5).float(), number)
-    number = torch.where(kind > 0.9, (z.clamp(-4, 4) * skew).exp(), number)
+    number = torch.where((kind > 0.7) & (kind < 0.75), (u**skew > 0.5).float(), number)
+    number = torch.where(kind > 0.75, (z.clamp(-4, 4) * skew).exp(), number)
     # words: a column for each of them
     fold = length * (1 + draw.integers(3, 1, columns) * draw.happens(0.3, 1, columns))
     skew, fold = (v.gather(-1, first[:, None]) for v in (skew, fold))
@@ -328,7 +328,7 @@ def _classes(draw: Draw, target: Tensor, scores: Tensor, ways: int) -> Tensor:
         bias = bias + (shares / (scores + bias).softmax(-1).mean(1))[:, None].log()
     largest = (scores + bias).argmax(-1)
     labels = torch.where(draw.happens(0.5, 1), interval, largest)
-    wrong = draw.happens(draw.log_uniform(0.001, 0.1, 1), rows)
+    wrong = draw.happens(draw.log_uniform(0.001, 0.3, 1), rows)
     return torch.where(wrong, draw.integers(ways, rows), labels)
 
 

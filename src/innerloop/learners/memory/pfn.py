@@ -23,28 +23,25 @@ from innerloop.nets.table_attention import (
     in_order_of,
     moments,
 )
-from innerloop.nets.table_regression import KERNELS, TableRegression
+from innerloop.nets.table_regression import TableRegression
 from innerloop.nets.table_tokens import Codes, TableTokens
 
 State = dict[str, Any]
 RARE = 1e-6  # share of a class that no row has
-# weights of the regressions before training, for classes and real targets
-CLASS_GATES, REAL_GATES = (0.9, 1.4), (0.5, 0.5)
 
 
 class PFN(Learner):
     """PFN: a prior-data fitted transformer over the cells of a table.
 
     p(y | x, support), for tables from a prior, is approximated by q(y | x, support) =
-    softmax over classes c of log share(c) + sum over kernels of g_k(x) r_k(x, c) + q(x)
-    u(c) / sqrt(width), or, for real targets, by a Gaussian with mean sum of g_k(x)
-    r_k(x) + q(x).
-    r_k are ridge regressions on the cells, see `TableRegression`; g and q, the
-    transformer's: a row has a token for each cell, W [z, rank of z] + V code of its
-    column; one for each r_k, in support rows without the row itself; and one for its
-    target, u(c) = U code of its class, or one that stands for an unknown target. The
-    last one gives g = softplus(linear), with the mean of those of the support rows, and
-    q = linear, which is 0 before training.
+    softmax over classes c of log share(c) + g(x) r(x, c) + q(x) u(c) / sqrt(width), or,
+    for real targets, by a Gaussian with mean g(x) r(x) + q(x).
+    r is an average of ridge regressions on the cells, see `TableRegression`; g and q,
+    the transformer's: a row has a token for each cell, W [z, rank of z] + V code of its
+    column; one for r, in support rows without the row itself; and one for its target,
+    u(c) = U code of its class, or one that stands for an unknown target. The last one
+    gives g = softplus(linear), with the mean of those of the support rows, and q =
+    linear, which are 1 and 0 before training.
 
     Reference: Müller, Hollmann, Pineda Arango, Grabocka and Hutter 2022, "Transformers
     can do Bayesian inference", arXiv:2112.10510, eq. (1)-(3). The attention in rows and
@@ -60,12 +57,13 @@ class PFN(Learner):
     depends on what the columns and classes hold, not on where they stand. So the order
     of rows, columns and classes does not matter, unless columns that differ have equal
     moments. Differs from TabPFN: it has no fixed number of classes, starts as ridge
-    regression, and is much smaller.
+    regressions, and is much smaller.
 
     State: keys and values of the support rows in every layer (cells, heads, n, width /
     heads); the columns' moments (features,) and standardized cells (n, features); codes
-    of columns and targets; coefficients of the regressions (2, n, y_dim); moments of
-    the targets (y_dim,); the support rows' part of the gates (2,).
+    of columns and targets; coefficients of the regressions (8, n, y_dim) and the
+    columns' relevance (features,); moments of the targets (y_dim,); the support rows'
+    part of g (1,).
 
     Args:
         width: size of a token.
@@ -74,9 +72,9 @@ class PFN(Learner):
     """
 
     _: KW_ONLY
-    width: Count = 64
-    layers: Count = 4
-    heads: Count = 4
+    width: Count = 32
+    layers: Count = 2
+    heads: Count = 2
     likelihood: Likelihood = Categorical()
 
     kinds = ("classes", "reals")
@@ -100,20 +98,19 @@ class PFN(Learner):
                 "PFN predicts a mean and a scale: likelihood must be "
                 f"Gaussian(learned_scale=True); got {self.likelihood}"
             )
-        self.tokens = TableTokens(self.width, self._classes, KERNELS)
+        self.tokens = TableTokens(self.width, self._classes)
         self.blocks = nn.ModuleList(
             TableBlock(self.width, self.heads) for _ in range(self.layers)
         )
         self.norm = LayerNorm(self.width)
-        self.regression = TableRegression()
+        self.regression = TableRegression(self._classes)
         # of the support rows and of the row itself
-        self.gates = nn.ModuleList(nn.Linear(self.width, KERNELS) for _ in range(2))
+        self.gates = nn.ModuleList(nn.Linear(self.width, 1) for _ in range(2))
         # q; of real targets, also the scale
         self.head = nn.Linear(self.width, self.width if self._classes else 2)
         for parameter in (*self.gates.parameters(), *self.head.parameters()):
             parameter.data.zero_()
-        first = torch.tensor(CLASS_GATES if self._classes else REAL_GATES)
-        self.gates[0].bias.data = unsoftplus(first)
+        self.gates[0].bias.data = unsoftplus(torch.ones(1))
         self.eval()
 
     @property
@@ -135,7 +132,7 @@ class PFN(Learner):
             in_order_of(y_skew + skew @ fit, drawn.targets),
         )
         cells, shown = cell_features(z, z), y if self._classes else y_z
-        weights, left_out = self.regression.fit(cells, used, shown - shown.mean(0))
+        fitted, left_out = self.regression.fit(cells, used, shown)
         known = self.tokens.of_targets(shown, codes)
         tokens = self.tokens(cells, left_out, known, codes)  # (n, cells, width)
         visible = F.pad(used, (0, tokens.shape[1] - len(used)), value=True)
@@ -151,23 +148,23 @@ class PFN(Learner):
             "codes": codes,
             "used": visible,
             "kept": kept,
-            "weights": weights,
+            "fitted": fitted,
             "gates": self.gates[0](out.mean((0, 1))),
         }
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         (mean, scale), codes = state["moments"], state["codes"]
-        z, used = (x.flatten(1) - mean) / scale, state["used"][: len(mean)]
+        z = (x.flatten(1) - mean) / scale
         cells = cell_features(z, state["z"])
         among = cell_features(state["z"], state["z"])
-        fitted = self.regression.kernels(cells, among, used) @ state["weights"]
+        fitted = self.regression.predict(state["fitted"], cells, among)  # (m, y_dim)
         unknown = self.tokens.of_unknown(len(x), codes)
         tokens = self.tokens(cells, fitted, unknown, codes)
         for block, kept in zip(self.blocks, state["kept"], strict=True):
             tokens, _ = block(tokens, state["used"], kept)
         out = self.norm(tokens[:, -unknown.shape[1] :])  # (m, targets, width)
-        gates = F.softplus(state["gates"] + self.gates[1](out))  # (m, targets, 2)
-        fitted = (gates.movedim(-1, 0) * fitted).sum(0)  # (m, y_dim)
+        gates = F.softplus(state["gates"] + self.gates[1](out))  # (m, targets, 1)
+        fitted = gates[..., 0] * fitted
         found, (mean, scale) = self.head(out), state["y_moments"]
         if self._classes:
             own = self.tokens.targets(codes.targets)  # (ways, width)
