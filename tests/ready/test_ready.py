@@ -112,7 +112,8 @@ def test_targets_of_any_scale_are_predicted(
 def test_what_is_no_table_or_too_large_is_left_to_other_learners(packed: Path) -> None:
     small = np.zeros((3, 2))
     assert ready.table_learner(small, "classes") is not None
-    cases: list[Any] = [np.zeros((3000, 4)), np.zeros((3, 1, 8, 8)), ["a", "b"], None]
+    sizes = (1001, 2), (300, 60), (3, 101), (3, 1, 8, 8)
+    cases: list[Any] = [*map(np.zeros, sizes), ["a", "b"], None]
     cases += [np.full((3, 2), np.nan), np.array([["a", "b"]], dtype=object)]
     for case in cases:
         assert ready.table_learner(case, "classes") is None

@@ -21,7 +21,8 @@ from innerloop.readers.table import TableReader, columns_of
 from innerloop.runs import Run
 
 HERE = Path(__file__).parent
-MOST = 5_000_000  # rows times rows times features: less than a GB in the attention
+# so that fitting takes a few seconds and less than a GB
+MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 1000, 100, 5_000_000  # cells: of pairs of rows
 
 
 def has_tables(kind: Kind) -> bool:
@@ -46,7 +47,9 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
         rows, features = numbers.shape
     else:
         return None
-    if not 0 < rows * rows * features <= MOST:
+    if rows > MOST_ROWS or features > MOST_COLUMNS:
+        return None
+    if not 0 < rows * rows * features <= MOST_CELLS:
         return None
     learner = copy.copy(loaded(_folder(kind)))  # with the same weights
     learner.reader = reader
