@@ -247,8 +247,9 @@ def _data(made: Case, base: Path, rng: Random) -> None:
         return
     run = _copy(of.get(kind, kind), base, made, rng)
     if kind in ("languages", "summaries"):
-        command = "translate" if kind == "languages" else "summarize"
-        made.words = [command, str(run), "--examples", str(bad)]
+        made.words = ["summarize", str(run), "--examples", str(bad)]
+        if kind == "languages":  # with a run, or by rules that are searched for
+            made.words[:2] = rng.choice((["translate", str(run)], ["translate"]))
         made.words += rng.choice(([], ["--out", out], ["--in", str(bad)]))
         return
     if kind != "molecules" and use < 0.6:
