@@ -45,7 +45,8 @@ from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
-from innerloop.ready import table_learner, table_reader
+from innerloop.readers.table import TableReader
+from innerloop.ready import table_learner, table_network, table_reader
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
 
@@ -434,10 +435,8 @@ class FewShotClassifier(_FewShot):
         what = kind_in_memory(X)
         if what is not None:
             return untrained(usual_reader(what))
-        learner, reader = super()._suiting(X), table_reader(X)
-        if learner is None and reader is not None:
-            return untrained(reader)
-        return learner
+        reader = table_reader(X)
+        return super()._suiting(X) if reader is None else untrained(reader, len(X))
 
     def _resolve(self, X: Any = None) -> Learner | None:
         if self.learner is not None and self.encoder is not None:
@@ -708,12 +707,18 @@ class FewShotRegressor(_FewShot):
         )
 
 
-def untrained(reader: Reader, transductive: bool = False) -> Learner:
-    """A classifier of what a reader reads that needs no training: `Probe` on its
-    vectors; `transductive`: all inputs that are labeled together refine the classes.
+def untrained(reader: Reader, rows: int = 0, transductive: bool = False) -> Learner:
+    """A classifier of what a reader reads that needs no training: for a table of so
+    many labeled `rows` the `PFN` of the installation, where it suits, else `Probe` on
+    the reader's vectors; `transductive`: all inputs that are labeled together refine
+    the classes.
     """
     shape = reader.x_shape
     assert shape is not None
+    if isinstance(reader, TableReader) and not transductive:
+        network = table_network("classes", rows, *shape, reader)
+        if network is not None:
+            return network
     learner = Probe.build(
         TaskSpec("classes", shape, 2), head=reader.head, transductive=transductive
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +15,8 @@ from numpy.typing import NDArray
 from innerloop.core.learner import Learner
 from innerloop.engine.errors import InnerloopError, InnerloopFileError
 from innerloop.engine.scores import roc_auc
-from innerloop.estimators import FewShotClassifier, untrained
+from innerloop.estimators import FewShotClassifier
 from innerloop.readers.base import Inputs, Reader
-from innerloop.readers.detect import reader_for
 from innerloop.readers.files import csv_text
 from innerloop.readers.sources import content
 
@@ -251,18 +248,6 @@ def label(
         sets,
         learner.transductive,
     )
-
-
-def untrained_for(
-    path: Path | str,
-    encoder: str | None,
-    settings: Mapping[str, Any],
-    transductive: bool = False,
-) -> Learner:
-    """A classifier without training for labeled data, see `reader_for` and
-    `untrained`.
-    """
-    return untrained(reader_for(path, encoder, settings), transductive)
 
 
 def folder_name(label: str) -> str:

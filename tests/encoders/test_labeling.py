@@ -14,9 +14,11 @@ from PIL import Image
 from innerloop import FewShotClassifier, ProtoNet, TaskSpec
 from innerloop.cli import main
 from innerloop.engine.errors import InnerloopError, MissingPackageError
-from innerloop.labeling import UNKNOWN, label, untrained_for
+from innerloop.estimators import untrained
+from innerloop.labeling import UNKNOWN, label
+from innerloop.learners.memory.pfn import PFN
 from innerloop.readers import sources
-from innerloop.readers.detect import kind_in_memory, kind_of
+from innerloop.readers.detect import kind_in_memory, kind_of, reader_for
 from tests.encoders.conftest import Colors, Fake
 
 
@@ -217,9 +219,12 @@ def test_rows_of_numbers_are_labeled_without_a_run(tmp_path: Path) -> None:
     ]
     file = tmp_path / "rows.csv"
     file.write_text("\n".join(["width,weight,label", *lines]))
-    learner = untrained_for(file, None, {})
-    support = learner.reader.read(file, labels=True)
-    assert label(learner, support, support).correct == 12
+    reader = reader_for(file, None, {})
+    support = reader.read(file, labels=True)
+    network = untrained(reader, len(support.names))
+    assert isinstance(network, PFN)
+    for learner in (network, untrained(reader), untrained(reader, 12, True)):
+        assert label(learner, support, support).correct == 12
 
 
 # ------------------------------------------------------------------ Python
@@ -296,6 +301,6 @@ def test_a_file_that_is_too_large_is_named(
     support = images(tmp_path / "support", THREE)
     (support / "red" / "huge.png").write_bytes(bytes(3 << 20))
     monkeypatch.setattr(sources.content, "__defaults__", (1 << 20,))
-    found = untrained_for(support, "colors", {}).reader.read(support, labels=True)
+    found = reader_for(support, "colors", {}).read(support, labels=True)
     assert found.unreadable == ("red/huge.png: it has more than 1 MiB",)
     assert len(found.names) == 9

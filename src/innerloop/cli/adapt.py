@@ -23,8 +23,10 @@ COLUMNS = ("text_column", "image_column", "smiles_column", "label_column")
 def run(**arguments: Any) -> int:
     from innerloop.assembly import check_device
     from innerloop.cli.output import console
-    from innerloop.labeling import label, untrained_for
+    from innerloop.estimators import untrained
+    from innerloop.labeling import label
     from innerloop.predicting import has_fixed_targets, predict
+    from innerloop.readers.detect import reader_for
     from innerloop.runs import write_atomically
 
     out, page = check_parent(arguments["out"]), check_parent(arguments["report"])
@@ -32,19 +34,17 @@ def run(**arguments: Any) -> int:
     if out is page is folder is None:
         raise InnerloopError("name a file for the labels: --out labels.csv")
     columns = {n: arguments[n] for n in COLUMNS if arguments[n] is not None}
+    transductive = arguments["transductive"]
     if arguments["run"] is None:
-        learner = untrained_for(
-            arguments["support"],
-            arguments["encoder"],
-            columns,
-            arguments["transductive"],
-        )
-    elif arguments["transductive"]:
+        reader = reader_for(arguments["support"], arguments["encoder"], columns)
+        support = reader.read(arguments["support"], labels=True)
+        learner = untrained(reader, len(support.names), transductive)
+    elif transductive:
         raise InnerloopError("--transductive is for labels without RUN")
     else:
         learner = _trained(arguments["run"], arguments["encoder"], columns)
+        support = learner.reader.read(arguments["support"], labels=True)
     learner = learner.to(check_device(arguments["device"]))
-    support = learner.reader.read(arguments["support"], labels=True)
     query = learner.reader.read(arguments["query"], labels=False)
     problems = [*support.unreadable, *query.unreadable]
     if problems and arguments["strict"]:
@@ -68,7 +68,7 @@ def run(**arguments: Any) -> int:
         if file is not None:
             write_atomically(file, content().encode("utf-8", "surrogateescape"))
     to = console()
-    for note in filter(None, (support.note, query.note)):
+    for note in dict.fromkeys(filter(None, (support.note, query.note))):
         to.print(note)
     for problem in problems:
         console(stderr=True).print(f"left out: {problem}")

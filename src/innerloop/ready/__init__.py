@@ -31,27 +31,29 @@ def has_tables(kind: Kind) -> bool:
 
 
 def table_learner(X: Any, kind: Kind) -> Learner | None:
-    """The network for a table in memory, in evaluation mode; None where X is no table,
-    or a larger one than suits it, or where the weights are not part of this
-    installation.
+    """The network for a table in memory, see `table_network`; None where X is no table.
 
     A table is an array (n, features) of numbers, or a data frame. For a data frame that
     holds words or gaps, the learner has a reader.
     """
-    if not has_tables(kind):
-        return None
     reader = table_reader(X)
     if reader is not None:
-        rows, features = len(X), *reader.x_shape
-    elif (numbers := _numbers(X)) is not None:
-        rows, features = numbers.shape
-    else:
+        return table_network(kind, len(X), *reader.x_shape, reader)
+    numbers = _numbers(X)
+    return None if numbers is None else table_network(kind, *numbers.shape)
+
+
+def table_network(
+    kind: Kind, rows: int, features: int, reader: TableReader | None = None
+) -> Learner | None:
+    """The network for tables of this size, in evaluation mode and with this reader;
+    None for a larger one than suits it, or where the weights are not part of this
+    installation.
+    """
+    fits = 0 < rows <= MOST_ROWS and 0 < features <= MOST_COLUMNS
+    if not fits or rows * rows * features > MOST_CELLS or not has_tables(kind):
         return None
-    if rows > MOST_ROWS or features > MOST_COLUMNS:
-        return None
-    if not 0 < rows * rows * features <= MOST_CELLS:
-        return None
-    learner = copy.copy(loaded(_folder(kind)))  # with the same weights
+    learner = copy.deepcopy(loaded(_folder(kind)))
     learner.reader = reader
     return learner
 
