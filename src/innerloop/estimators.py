@@ -716,7 +716,7 @@ def untrained(reader: Reader, rows: int = 0, transductive: bool = False) -> Lear
     shape = reader.x_shape
     assert shape is not None
     if isinstance(reader, TableReader) and not transductive:
-        network = table_network("classes", rows, *shape, reader)
+        network = table_network("classes", rows, shape[0], reader)
         if network is not None:
             return network
     learner = Probe.build(

@@ -38,9 +38,11 @@ def table_learner(X: Any, kind: Kind) -> Learner | None:
     """
     reader = table_reader(X)
     if reader is not None:
-        return table_network(kind, len(X), *reader.x_shape, reader)
+        return table_network(kind, len(X), reader.x_shape[0], reader)
     numbers = _numbers(X)
-    return None if numbers is None else table_network(kind, *numbers.shape)
+    if numbers is None:
+        return None
+    return table_network(kind, numbers.shape[0], numbers.shape[1])
 
 
 def table_network(
