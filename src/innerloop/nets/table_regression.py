@@ -46,8 +46,9 @@ class TableRegression(nn.Module):
     are parameters.
 
     Reference: Rasmussen and Williams 2006, "Gaussian processes for machine learning",
-    eq. (2.25) and (5.12); the average: Yao, Vehtari, Simpson and Gelman 2018,
-    arXiv:1704.02030, pseudo-BMA weights.
+    eq. (2.25) and (5.12). The average: Yao, Vehtari, Simpson and Gelman 2018, "Using
+    stacking to average Bayesian predictive distributions", arXiv:1704.02030, the
+    weights of pseudo-BMA, there with t = 1.
 
     Args:
         classes: whether targets are classes.
