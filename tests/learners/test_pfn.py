@@ -107,7 +107,7 @@ def regression_by_hand(
         return np.array([kernel(kind, row, x[k]) for k in rows]) @ found
 
     found, weights = [], []
-    for which in range(2):
+    for which in range(3):
         for kind in range(8):
             gate = values["log_gates"][which, kind]
             strength = values["log_strengths"][which, kind]

@@ -13,11 +13,10 @@ from innerloop.engine.solvers import solvable
 KERNELS = 8  # of four forms, with two sets of weights of the columns
 # before training: scales of value and rank, and widths of the last three forms
 SCALES, WIDTHS = (0.3, 3.9), (2.0, 1.0, 4.0)
-STRENGTHS = (1.0, 10.0)
 CHANCE = 0.3
-# of each strength, and t, for classes and for real targets
-CLASS_GATES, CLASS_SHARPNESS = (2.5, 9.0), 0.3
-REAL_GATES, REAL_SHARPNESS = (1.2, 1.8), 0.5
+# strengths s with their g, and t, for classes and for real targets
+CLASSES = ((0.01, 1.0, 10.0), (1.0, 2.5, 9.0), 0.3)
+REALS = ((0.1, 1.0, 10.0), (1.0, 1.2, 1.8), 0.5)
 TINY = 1e-6
 
 
@@ -38,7 +37,7 @@ class TableRegression(nn.Module):
     w_c D_c)) and sum_c w_c exp(-u3 D_c), with equal weights w of the columns, and with
     w in proportion to r_c: the largest share of the variance of the targets that one
     feature of the column explains, plus b times what it explains by chance. For each
-    kernel K and each of two strengths s, a = (K + s I)^-1 y with centered y, and g k' a
+    kernel K and each of three strengths s, a = (K + s I)^-1 y with centered y, and g k' a
     is the prediction of a row; for row i of the table without itself, g (y_i - a_i /
     ((K + s I)^-1)_ii). The average weighs them by L^t, where L is the likelihood of all
     targets, predicted without themselves: the softmax of the log share of the class
@@ -57,12 +56,10 @@ class TableRegression(nn.Module):
     def __init__(self, classes: bool):
         super().__init__()
         self.classes = classes
-        gates, sharpness = REAL_GATES, REAL_SHARPNESS
-        if classes:
-            gates, sharpness = CLASS_GATES, CLASS_SHARPNESS
+        strengths, gates, sharpness = CLASSES if classes else REALS
         self.log_scales = _logarithms(SCALES)
         self.log_widths = _logarithms(WIDTHS)
-        self.log_strengths = _logarithms([[s] * KERNELS for s in STRENGTHS])
+        self.log_strengths = _logarithms([[s] * KERNELS for s in strengths])
         self.log_gates = _logarithms([[g] * KERNELS for g in gates])
         self.log_chance = _logarithms(CHANCE)
         self.log_sharpness = _logarithms(sharpness)
@@ -81,10 +78,12 @@ class TableRegression(nn.Module):
         strengths, gates = (
             p.exp()[..., None, None] for p in (self.log_strengths, self.log_gates)
         )
-        inverse = torch.linalg.inv(kernels + strengths * eye)  # (2, kernels, n, n)
+        inverse = torch.linalg.inv(
+            kernels + strengths * eye
+        )  # (strengths, kernels, n, n)
         found = inverse @ centered
         left_out = centered - found / inverse.diagonal(dim1=-2, dim2=-1)[..., None]
-        left_out = gates * left_out  # (2, kernels, n, d)
+        left_out = gates * left_out  # (strengths, kernels, n, d)
         if self.classes:
             scores = ((share + TINY).log() + left_out).log_softmax(-1)
             likelihood = (scores * y).sum((-2, -1))
