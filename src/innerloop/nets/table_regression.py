@@ -37,8 +37,8 @@ class TableRegression(nn.Module):
     w_c D_c)) and sum_c w_c exp(-u3 D_c), with equal weights w of the columns, and with
     w in proportion to r_c: the largest share of the variance of the targets that one
     feature of the column explains, plus b times what it explains by chance. For each
-    kernel K and each of three strengths s, a = (K + s I)^-1 y with centered y, and g k' a
-    is the prediction of a row; for row i of the table without itself, g (y_i - a_i /
+    kernel K and each of three strengths s, a = (K + s I)^-1 y with centered y, and g k'
+    a is the prediction of a row; for row i of the table without itself, g (y_i - a_i /
     ((K + s I)^-1)_ii). The average weighs them by L^t, where L is the likelihood of all
     targets, predicted without themselves: the softmax of the log share of the class
     plus the prediction, or a Gaussian with the mean squared error. m, u, b, s, g and t
