@@ -45,7 +45,6 @@ from innerloop.learners.transfer.probe import Probe
 from innerloop.readers.base import Inputs, Reader
 from innerloop.readers.detect import kind_in_memory
 from innerloop.readers.encoded import encoded_reader, usual_reader
-from innerloop.readers.table import TableReader
 from innerloop.ready import table_learner, table_network, table_reader
 from innerloop.registry import find
 from innerloop.runs import RunError, digest, write_atomically
@@ -715,7 +714,7 @@ def untrained(reader: Reader, rows: int = 0, transductive: bool = False) -> Lear
     """
     shape = reader.x_shape
     assert shape is not None
-    if isinstance(reader, TableReader) and not transductive:
+    if reader.tabular and not transductive:
         network = table_network("classes", rows, shape[0], reader)
         if network is not None:
             return network

@@ -225,6 +225,10 @@ def test_rows_of_numbers_are_labeled_without_a_run(tmp_path: Path) -> None:
     assert isinstance(network, PFN)
     for learner in (network, untrained(reader), untrained(reader, 12, True)):
         assert label(learner, support, support).correct == 12
+    words = ["adapt", "--support", str(file), "--query", str(file)]
+    assert main([*words, "--out", str(tmp_path / "labels.csv")]) == 0
+    expected = label(network, support, support).table()
+    assert (tmp_path / "labels.csv").read_bytes().decode() == expected
 
 
 # ------------------------------------------------------------------ Python

@@ -46,6 +46,8 @@ class Reader(ABC):
         head: the head of `Probe` that suits its vectors without training.
         ranked: whether inputs are usually ranked by the probability of a class, so that
             tables of labels have a column for every class.
+        tabular: whether its vectors are the cells of a row, for the networks for
+            tables that are part of the package.
 
     Attributes:
         center, deviation: of real targets: learners see (y - center) / deviation.
@@ -57,6 +59,7 @@ class Reader(ABC):
     what: ClassVar[str]
     head: ClassVar[str] = "auto"
     ranked: ClassVar[bool] = False
+    tabular: ClassVar[bool] = False
     center: float = 0.0
     deviation: float = 1.0
     classes: tuple[str, ...] = ()

@@ -211,6 +211,7 @@ class TableReader(Reader):
 
     kind: ClassVar[str] = "table"
     what: ClassVar[str] = "row"
+    tabular: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_options(self)
