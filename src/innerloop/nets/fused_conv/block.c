@@ -23,11 +23,11 @@ so that one code serves both. */
 #include <string.h>
 
 #if defined(__AVX512F__)
-enum { LANES = 16, TILE = 14 }; /* floats in a vector; pixels whose sums stay in registers, two vectors per pixel */
+enum { LANES = 16, TILE = 14, ROWS = 9 }; /* floats in a vector; pixels, and rows of filters, whose sums stay in registers, two vectors for each */
 #elif defined(__AVX__)
-enum { LANES = 8, TILE = 6 };
+enum { LANES = 8, TILE = 6, ROWS = 6 };
 #else
-enum { LANES = 4, TILE = 12 };
+enum { LANES = 4, TILE = 12, ROWS = 9 };
 #endif
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
@@ -62,7 +62,7 @@ INLINE void widen(double *to, vec sum) {
 
 INLINE vec masked(mask where, vec value) { return (vec)((mask)value & where); }
 
-enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, KEPT };
+enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, TILES, PRODUCTS, KEPT };
 
 static pthread_key_t ending;
 
@@ -126,12 +126,99 @@ static void *border(const Shape *s, float *to, const float *x, long h, long w, l
     return to;
 }
 
+/* Winograd's algorithm F(2 x 2, 3 x 3), Lavin and Gray 2015, arXiv:1509.09308, section 4.1: a tile of 2 x 2 results is A' [(G w G') * (B' d B)] A for
+a filter w and 4 x 4 pixels d, with 16 products instead of 36. The gradient for the filter is the adjoint, G' [(B' d B) * (A g A')] G. */
+static int winograd(const Shape *s) { /* in float32, where it has at most three quarters of the products */
+    const long pixels = s->height * s->width, tiles = ((s->height + 1) / 2) * ((s->width + 1) / 2);
+    return !s->bf16 && s->stride == 1 && s->in % LANES == 0 && tiles >= 4 && 64 * tiles <= 27 * pixels;
+}
+
+static long taps(const Shape *s) { return winograd(s) ? 16 : 9; }
+
+/* One axis of a transform, in place; numbers of the axis are `n` apart. */
+INLINE void image_axis(vec *t, int n) { /* B' */
+    const vec second = t[n], third = t[2 * n];
+    t[0] -= third, t[n] = second + third, t[2 * n] = third - second, t[3 * n] = second - t[3 * n];
+}
+
+INLINE void filter_axis(vec *t, int n) { /* G */
+    const vec even = 0.5f * (t[0] + t[2 * n]), odd = 0.5f * t[n];
+    t[3 * n] = t[2 * n], t[n] = even + odd, t[2 * n] = even - odd;
+}
+
+INLINE void result_axis(vec *t, int n) { /* A' */
+    const vec second = t[n], third = t[2 * n];
+    t[0] += second + third, t[n] = second - third - t[3 * n];
+}
+
+INLINE void gradient_axis(vec *t, int n) { /* A */
+    const vec first = t[0], second = t[n];
+    t[n] = first + second, t[2 * n] = first - second, t[3 * n] = -second;
+}
+
+INLINE void filter_gradient_axis(vec *t, int n) { /* G' */
+    const vec even = 0.5f * (t[n] + t[2 * n]), odd = 0.5f * (t[n] - t[2 * n]);
+    t[0] += even, t[n] = odd, t[2 * n] = even + t[3 * n];
+}
+
+/* Both axes of the 4 x 4 numbers t: down the first `columns` columns, then along the first `rows` rows. */
+INLINE void both_axes(void (*const axis)(vec *, int), vec *t, const int columns, const int rows) {
+    UNROLLED(i, columns) axis(t + i, 4);
+    UNROLLED(i, rows) axis(t + 4 * i, 1);
+}
+
+static void spread_filters(float *filters, long n) { /* G w G', in place: from (9, n) to (16, n) */
+    for (long i = 0; i < n; i += LANES) {
+        vec t[16];
+        UNROLLED(k, 9) t[k / 3 * 4 + k % 3] = VEC(filters + k * n + i);
+        both_axes(filter_axis, t, 3, 4);
+        UNROLLED(k, 16) VEC(filters + k * n + i) = t[k];
+    }
+}
+
+static void gather_filters(float *filters, long apart, long n) { /* G' m G, in place: from (16, n) to (9, n), `apart` from one of the 16 to the next */
+    for (long i = 0; i < n; i += LANES) {
+        vec t[16];
+        UNROLLED(k, 16) t[k] = VEC(filters + k * apart + i);
+        both_axes(filter_gradient_axis, t, 4, 3);
+        UNROLLED(k, 9) VEC(filters + k * apart + i) = t[k / 3 * 4 + k % 3];
+    }
+}
+
+enum { MOST = 56 }; /* tiles that are transformed together: few enough for the second-level cache */
+
+/* Where one of the 16 numbers of n tiles begins, in a row of them: not at multiples of 4 KiB, which share a few lines of the cache. */
+static long plane(long n, long channels) { return n * channels + LANES; }
+
+/* The n tiles from `first` on of some images (h, w, channels), transformed, (16, n, channels): B' d B, or, of gradients for results, A g A'. */
+INLINE void spread(const int gradients, float *to, const float *x, long h, long w, long channels, long first, long n) {
+    const int size = gradients ? 2 : 4;
+    const long across = (w + 1) / 2, tiles = (h + 1) / 2 * across, apart = plane(n, channels);
+    float *outside = to + 16 * apart;
+    memset(outside, 0, channels * 4);
+    EACH(i, n) {
+        const float *image = x + (first + i) / tiles * h * w * channels, *at[16];
+        const long tile = (first + i) % tiles, top = tile / across * 2 - !gradients, left = tile % across * 2 - !gradients;
+        UNROLLED(k, size * size) {
+            const long row = top + k / size, column = left + k % size, inside = row >= 0 && row < h && column >= 0 && column < w;
+            at[k] = inside ? image + (row * w + column) * channels : outside;
+        }
+        for (long c = 0; c < channels; c += LANES) {
+            vec t[16];
+            UNROLLED(k, size * size) t[k / size * 4 + k % size] = VEC(at[k] + c);
+            if (gradients) both_axes(gradient_axis, t, 2, 4);
+            else both_axes(image_axis, t, 4, 4);
+            UNROLLED(k, 16) VEC(to + k * apart + i * channels + c) = t[k];
+        }
+    }
+}
+
 /* The filters of a task, (out, in, 9), as (9, elements of `from`, `to` channels rounded up to whole vectors): from `in` to `out`, or, `back`, rotated by
-half a turn and from `out` to `in`, as the gradient for the images needs them. */
+half a turn and from `out` to `in`, as the gradient for the images needs them; or, with Winograd's algorithm, (16, ...). */
 static float *pack(const Shape *s, const Filters *f, long task, int back, int where) {
     const long from = back ? s->out : s->in, to = back ? s->in : s->out, wide = up(to, LANES), count = elements(from, s->bf16);
     const long along = back ? 9 * s->in : 9, across = back ? 9 : 9 * s->in; /* from one channel of `from` and of `to` to the next */
-    float *packed = kept(where, 9 * count * wide * 4);
+    float *packed = kept(where, taps(s) * count * wide * 4);
     if (wide != to) memset(packed, 0, 9 * count * wide * 4);
     EACH(i, count) EACH(t, 9) { /* taps inside, so that a cache line of the filters is read once */
         const float *at = f->data + task * f->task + (s->bf16 ? 2 * i : i) * along + (back ? 8 - t : t), *odd = at + along;
@@ -141,6 +228,7 @@ static float *pack(const Shape *s, const Filters *f, long task, int back, int wh
         else if (2 * i + 1 < from) EACH(o, to) pair[o] = rounded(at[o * across]) | (uint32_t)rounded(odd[o * across]) << 16;
         else EACH(o, to) pair[o] = rounded(at[o * across]);
     }
+    if (winograd(s)) spread_filters(packed, count * wide);
     return packed;
 }
 
@@ -205,9 +293,39 @@ INLINE void convolved(const int bf16, const Lattice *l, float *to, const float *
     }
 }
 
+/* `convolve` with Winograd's algorithm. */
+static void convolve_tiles(const Shape *s, float *to, const float *x, long in, const float *filters, long out, int add) {
+    const long h = s->height, w = s->width, across = (w + 1) / 2, tiles = (h + 1) / 2 * across, parts = (tiles + MOST - 1) / MOST;
+    float *spread_out = kept(TILES, (16 * plane(MOST, in) + in) * 4), *products = kept(PRODUCTS, 16 * plane(MOST, out) * 4);
+    EACH(part, parts) {
+        const long first = tiles * part / parts, n = tiles * (part + 1) / parts - first, apart = plane(n, out);
+        const Lattice all = {1, n, 1, 0, 1, 0, 1, {0}, {0}};
+        spread(0, spread_out, x, h, w, in, first, n);
+        EACH(k, 16) convolved(0, &all, products + k * apart, spread_out + k * plane(n, in), filters + k * in * out, in, out, 0);
+        EACH(i, n) {
+            const long row = (first + i) / across * 2, column = (first + i) % across * 2;
+            for (long c = 0; c < out; c += LANES) {
+                vec t[16];
+                UNROLLED(k, 16) t[k] = VEC(products + k * apart + i * out + c);
+                both_axes(result_axis, t, 4, 2);
+                UNROLLED(k, 4) if (row + k / 2 < h && column + k % 2 < w) {
+                    float *at = to + ((row + k / 2) * w + column + k % 2) * out + c;
+                    vec value = t[k / 2 * 4 + k % 2];
+                    if (add) value += VEC(at);
+                    VEC(at) = value;
+                }
+            }
+        }
+    }
+}
+
 /* From images x (rows, columns, channels) to results (height, width, out); or, `back`, from gradients for results to those for images, with the filters
 packed that way. With a stride, an image's even and odd rows and columns meet different taps on the way back, one lattice for each. */
 static void convolve(const Shape *s, int back, float *to, const float *x, long channels, const float *filters, long out, int add) {
+    if (winograd(s)) {
+        convolve_tiles(s, to, x, channels, filters, out, add);
+        return;
+    }
     const long h = back ? s->height : s->rows, w = back ? s->width : s->columns, in = elements(channels, s->bf16);
     const long H = back ? s->rows : s->height, W = back ? s->columns : s->width, wide = up(out, LANES), apart = back ? s->stride : 1;
     const float *bordered = border(s, kept(BORDERED, (h + 2) * (w + 2) * in * 4), x, h, w, channels);
@@ -231,7 +349,7 @@ INLINE void outer(
     const int K, const int V, const int bf16, float *to, const long *rows, const char *x, const long *from, const int64_t *steps, long count,
     const float *g, long out
 ) {
-    vec sum[9][2];
+    vec sum[ROWS][2];
     UNROLLED(k, K) UNROLLED(v, V) sum[k][v] = VEC(to + rows[k] + v * LANES);
     EACH(i, count) {
         vec gy[2];
@@ -245,31 +363,50 @@ INLINE void outer(
     UNROLLED(k, K) UNROLLED(v, V) VEC(to + rows[k] + v * LANES) = sum[k][v];
 }
 
-/* Adds sum_i x(steps[i] + offset of k) * g[i] to the rows k = (tap, in) of `to`. All offsets are in bytes and of 64 bits: `taps` of the nine taps,
+/* Adds sum_i x(steps[i] + offset of k) * g[i] to the rows k = (tap, in) of `to`, of n taps. All offsets are in bytes and of 64 bits: `taps` of the taps,
 `channel` from one channel to the next, `steps` of the pixels. */
 INLINE void outers(
-    const int bf16, float *to, long in, long out, const char *x, const long *taps, long channel, const int64_t *steps, long count, const float *g
+    const int bf16, float *to, long in, long out, const char *x, long n, const long *taps, long channel, const int64_t *steps, long count,
+    const float *g
 ) {
-    const int by_channel = in % 8 == 0;
-    for (long o = 0; o < out; o += 2 * LANES) EACH(b, by_channel ? 9 * in / 8 : in) {
-        long rows[9], from[9];
-        EACH(k, 9) { /* eight channels of a tap, or the nine taps of a channel */
-            const long t = by_channel ? b * 8 / in : k, c = by_channel ? b * 8 % in + k : b;
-            rows[k] = (t * in + c) * out, from[k] = taps[t % 9] + c * channel;
-        }
-        const int two = o + 2 * LANES <= out;
-        if (by_channel && two) outer(8, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);
-        else if (by_channel) outer(8, 1, bf16, to + o, rows, x, from, steps, count, g + o, out);
-        else if (two) outer(9, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);
-        else outer(9, 1, bf16, to + o, rows, x, from, steps, count, g + o, out);
+    const long groups = (n * in + ROWS - 1) / ROWS;
+    for (long o = 0; o < out; o += 2 * LANES) EACH(group, groups) {
+        const long first = n * in * group / groups, K = n * in * (group + 1) / groups - first;
+        long rows[ROWS], from[ROWS];
+        EACH(k, K) rows[k] = (first + k) * out, from[k] = taps[(first + k) / in] + (first + k) % in * channel;
+#define CASE(n)                                                                                                                                       \
+    case n:                                                                                                                                           \
+        if (n <= ROWS && o + 2 * LANES <= out) outer(n, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);                                     \
+        else if (n <= ROWS) outer(n, 1, bf16, to + o, rows, x, from, steps, count, g + o, out);                                                       \
+        break;
+        switch (K) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) }
+#undef CASE
     }
 }
 
 /* The number of images that are correlated in one call: small ones together, because a call has a fixed cost. */
 static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); }
 
+/* `correlate` with Winograd's algorithm; `to` is (16, in, out). */
+static void correlate_tiles(const Shape *s, float *to, const float *x, const float *g, long images) {
+    const long h = s->height, w = s->width, in = s->in, out = s->out, none = 0;
+    const long tiles = images * ((h + 1) / 2) * ((w + 1) / 2), parts = (tiles + MOST - 1) / MOST;
+    float *of_x = kept(TILES, (16 * plane(MOST, in) + in) * 4), *of_g = kept(PRODUCTS, (16 * plane(MOST, out) + out) * 4);
+    int64_t *steps = kept(STEPS, MOST * 8);
+    EACH(i, MOST) steps[i] = i * in * 4;
+    EACH(part, parts) {
+        const long first = tiles * part / parts, n = tiles * (part + 1) / parts - first;
+        spread(0, of_x, x, h, w, in, first, n), spread(1, of_g, g, h, w, out, first, n);
+        EACH(k, 16) outers(0, to + k * in * out, in, out, (char *)(of_x + k * plane(n, in)), 1, &none, 4, steps, n, of_g + k * plane(n, out));
+    }
+}
+
 /* Adds the gradient of the filters (9, in, out) for `images` inputs x (rows, columns, in) and gradients of results g (height, width, out). */
 static void correlate(const Shape *s, float *to, const float *x, const float *g, long images) {
+    if (winograd(s)) {
+        correlate_tiles(s, to, x, g, images);
+        return;
+    }
     const long h = s->height, w = s->width, H = s->rows, W = s->columns, S = s->stride, in = s->in, out = s->out;
     long taps[9];
     if (!s->bf16) {
@@ -279,7 +416,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
         EACH(k, images) border(s, bordered + k * plane, x + k * H * W * in, H, W, in);
         EACH(k, images) EACH(i, h) EACH(j, w) steps[(k * h + i) * w + j] = (k * plane + (i * (W + 2) + j) * S * in) * 4;
         EACH(t, 9) taps[t] = (t / 3 * (W + 2) + t % 3) * in * 4;
-        outers(0, to, in, out, (char *)bordered, taps, 4, steps, images * h * w, g);
+        outers(0, to, in, out, (char *)bordered, 9, taps, 4, steps, images * h * w, g);
         return;
     }
     /* Pairs of pixels that are neighbors in g: x channel by channel, (in, images, H + 2, S, line), the columns of a stride together, and g interleaved. */
@@ -304,7 +441,7 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
         }
     }
     EACH(t, 9) taps[t] = ((t / 3 * S + t % 3 % S) * line + t % 3 / S) * 2;
-    outers(1, to, in, out, (char *)turned, taps, plane * 2, steps, images * h * pairs, (float *)paired);
+    outers(1, to, in, out, (char *)turned, 9, taps, plane * 2, steps, images * h * pairs, (float *)paired);
 }
 
 /* -- Pooling ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -387,18 +524,19 @@ static void taps_last(float *restrict to, const float *restrict from, long in, l
     EACH(o, out) EACH(t, 9) to[o * in * 9 + t] = from[t * in * out + o];
 }
 
-/* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out). */
+/* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out), or (16, in, out) with Winograd's algorithm. */
 static void join_filters(const Shape *s, const Share *mine, float *to, float *parts) {
-    const long in = s->in, out = s->out;
+    const long in = s->in, out = s->out, rows = taps(s);
 #pragma omp for schedule(static)
     for (long i = 0; i < s->tasks * in; i++) {
         const long task = i / in, channel = i % in;
         float *all = 0, *at = to + (task * out * in + channel) * 9;
         EACH(thread, mine->threads) if (took_part(s, mine, thread, task)) {
-            float *part = parts + (thread + task) * 9 * in * out + channel * out;
+            float *part = parts + (thread + task) * rows * in * out + channel * out;
             if (!all) all = part;
-            else EACH(t, 9) EACH(o, out) all[t * in * out + o] += part[t * in * out + o];
+            else EACH(t, rows) EACH(o, out) all[t * in * out + o] += part[t * in * out + o];
         }
+        if (winograd(s)) gather_filters(all, in * out, out);
         taps_last(at, all, in, out);
     }
 }
@@ -420,15 +558,17 @@ computed again; `back`: for derivatives. */
 static int reserve(const Shape *s, int again, int back) {
     const long h = s->rows, w = s->columns, in = s->in, out = s->out, pixels = h * w, most = in > out ? in : out, group = together(s);
     const long wide_in = up(in, LANES), wide_out = up(out, LANES), bordered = (h + 2) * (w + 2) * 4;
-    const long filters = 9 * 4 * elements(in, s->bf16) * wide_out, turned = 9 * 4 * elements(out, s->bf16) * wide_in;
+    const long filters = taps(s) * 4 * elements(in, s->bf16) * wide_out, turned = taps(s) * 4 * elements(out, s->bf16) * wide_in;
     int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
     enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
     enough = enough && (!again || kept(RESULT, pixels * out * 4));
+    const long tiled = winograd(s) ? (16 * plane(MOST, most) + most) * 4 : 0;
+    enough = enough && (!tiled || (kept(TILES, tiled) && kept(PRODUCTS, tiled)));
     const long row = back && wide_in != in ? pixels * wide_in : out;
     enough = enough && kept(ROW, 4 * (row > out ? row : out));
     if (!back || !enough) return enough;
     enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
-    if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, group * pixels * 8);
+    if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, (group * pixels + MOST) * 8);
     const long pairs = group * s->height * ((s->width + 1) / 2), line = s->stride * up(s->width + 3, 2);
     return enough && kept(STEPS, pairs * 8) && kept(PAIRED, pairs * out * 4) && kept(TURNED, (in * group * (h + 2) * line + 2) * 2);
 }
@@ -579,7 +719,7 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
 }
 
 static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
-    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n;
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 2 * n, 8);
     float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 4 * n, 4), *zeros = calloc(n, 4);
@@ -667,7 +807,7 @@ int innerloop_double_backward(
     INPUTS, MADE, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg,
     float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy
 ) {
-    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = 9 * s->in * n, p = s->pool;
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n, p = s->pool;
     const double N = s->images * pixels;
     double *sums = calloc(slots(s) * 5 * n, 8);
     float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 10 * n, 4), *zeros = calloc(n, 4);
