@@ -3,8 +3,9 @@
 Images are (tasks, images, height, width, channels), contiguous float32. Every task has its own filters, scale, shift and statistics; filters and their
 gradients have torch's layout (out, in, 3, 3). Products are computed in float32 or in bfloat16; sums are always accumulated in float32 or double.
 
-Speed: one image at a time goes through the whole block, so that it stays in the cache and the time is that of the multiplications. Threads take
-contiguous ranges of images of equal length. Their partial sums are added in the order of the threads, so that results do not depend on timing.
+Speed: one image at a time goes through the whole block, so that it stays in the cache and the time is that of the multiplications. In
+float32, a convolution with a stride of 1 uses Winograd's algorithm, less than half of the multiplications, where the channels fill whole vectors.
+Threads take parts of the images, one after the other. The sums of the parts are added in their order, so that results do not depend on timing.
 
 Sizes: images have `rows` x `columns` pixels, the result of the convolution `height` x `width`: the same, or with a stride of 2 half as many, rounded up.
 
@@ -16,7 +17,6 @@ Elements: in float32 an element is one float, in bfloat16 a pair of numbers that
 so that one code serves both. */
 
 #include <math.h>
-#include <omp.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -493,30 +493,27 @@ INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, lon
 /* -- Work shared among threads ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    long thread, threads, first, last; /* this thread's images */
-} Share;
+    long task, first, last; /* some images of one task */
+} Part;
 
-static Share share(const Shape *s) {
-    const long thread = omp_get_thread_num(), threads = omp_get_num_threads(), all = s->tasks * s->images;
-    return (Share){thread, threads, all * thread / threads, all * (thread + 1) / threads};
+/* The number of parts of a task: a few for each thread. A thread that is done with a part takes the next, so that a slower one does fewer; every part
+has sums of its own, which are added in order, so that results do not depend on who took it. */
+static long divided(const Shape *s) {
+    const long most = s->threads == 1 ? s->images : least(s->images, s->tasks * s->images / (4 * s->threads) + 1);
+    return (s->images + most - 1) / most;
 }
 
-/* Every thread accumulates its part of a task in slot number thread + task. Ranges of images are contiguous, so that no two pairs of a thread and a
-task that it works on have the same sum, and threads + tasks - 1 slots are enough. */
-static long slots(const Shape *s) { return s->threads + s->tasks - 1; }
+static long parts(const Shape *s) { return s->tasks * divided(s); }
 
-static int took_part(const Shape *s, const Share *mine, long thread, long task) {
-    const long all = s->tasks * s->images, first = all * thread / mine->threads, last = all * (thread + 1) / mine->threads;
-    return first < last && first < (task + 1) * s->images && last > task * s->images;
+static Part part(const Shape *s, long number) {
+    const long n = divided(s), task = number / n, begin = task * s->images;
+    return (Part){task, begin + s->images * (number % n) / n, begin + s->images * (number % n + 1) / n};
 }
 
-static double *joined(const Shape *s, const Share *mine, double *sums, long task, long n) {
-    double *all = 0;
-    EACH(t, mine->threads) if (took_part(s, mine, t, task)) {
-        double *part = sums + (t + task) * n;
-        if (!all) all = part;
-        else EACH(c, n) all[c] += part[c];
-    }
+/* The sums of a task, n numbers, from those of its parts. */
+static double *joined(const Shape *s, double *sums, long task, long n) {
+    double *all = sums + task * divided(s) * n;
+    for (long k = 1; k < divided(s); k++) EACH(c, n) all[c] += all[k * n + c];
     return all;
 }
 
@@ -524,20 +521,16 @@ static void taps_last(float *restrict to, const float *restrict from, long in, l
     EACH(o, out) EACH(t, 9) to[o * in * 9 + t] = from[t * in * out + o];
 }
 
-/* The gradient of the filters, (tasks, out, in, 9), from the slots, which are (9, in, out), or (16, in, out) with Winograd's algorithm. */
-static void join_filters(const Shape *s, const Share *mine, float *to, float *parts) {
+/* The gradient of the filters, (tasks, out, in, 9), from those of the parts, which are (9, in, out), or (16, in, out) with Winograd's algorithm. */
+static void join_filters(const Shape *s, float *to, float *gw) {
     const long in = s->in, out = s->out, rows = taps(s);
 #pragma omp for schedule(static)
     for (long i = 0; i < s->tasks * in; i++) {
         const long task = i / in, channel = i % in;
-        float *all = 0, *at = to + (task * out * in + channel) * 9;
-        EACH(thread, mine->threads) if (took_part(s, mine, thread, task)) {
-            float *part = parts + (thread + task) * rows * in * out + channel * out;
-            if (!all) all = part;
-            else EACH(t, rows) EACH(o, out) all[t * in * out + o] += part[t * in * out + o];
-        }
+        float *all = gw + (task * divided(s) * rows * in + channel) * out;
+        for (long k = 1; k < divided(s); k++) EACH(t, rows) EACH(o, out) all[t * in * out + o] += all[(k * rows + t) * in * out + o];
         if (winograd(s)) gather_filters(all, in * out, out);
-        taps_last(at, all, in, out);
+        taps_last(to + (task * out * in + channel) * 9, all, in, out);
     }
 }
 
@@ -607,12 +600,12 @@ static long sweep(const Shape *s) {
 
 static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *var) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out;
-    double *seen = calloc(slots(s) * (2 * n + 1), 8);
+    const long all = parts(s), size = 2 * n + 1;
+    double *seen = calloc(all * size, 8);
     int failed = 0;
     if (!seen) return 1;
 #pragma omp parallel num_threads(s->threads)
     {
-        const Share mine = share(s);
         if (!reserve(s, !y, 0)) {
 #pragma omp atomic write
             failed = 1;
@@ -620,39 +613,40 @@ static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *v
 #pragma omp barrier
         if (failed) goto done; /* all threads, or none */
         const float *forth = 0;
-        for (long i = mine.first; i < mine.last; i++) {
-            const long task = i / s->images;
-            if (i == mine.first || i % s->images == 0) forth = pack(s, filters, task, 0, FORTH);
-            float *here = y ? y + i * pixels * n : kept(RESULT, pixels * n * 4);
-            convolve(s, 0, here, x + i * inputs(s), s->in, forth, n, 0);
-            if (eps >= 0) observe(seen + (mine.thread + task) * (2 * n + 1), here, pixels, n);
-            extremes(s, e + i * windows * n, here, a + task * n);
+        long packed = -1; /* the task whose filters are */
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            if (packed != mine.task) forth = pack(s, filters, packed = mine.task, 0, FORTH);
+            for (long i = mine.first; i < mine.last; i++) {
+                float *here = y ? y + i * pixels * n : kept(RESULT, pixels * n * 4);
+                convolve(s, 0, here, x + i * inputs(s), s->in, forth, n, 0);
+                if (eps >= 0) observe(seen + k * size, here, pixels, n);
+                extremes(s, e + i * windows * n, here, a + mine.task * n);
+            }
         }
-#pragma omp barrier
         if (eps >= 0) {
 #pragma omp for schedule(static)
             for (long task = 0; task < s->tasks; task++) {
-                double *all = 0;
-                EACH(t, mine.threads) if (took_part(s, &mine, t, task)) {
-                    double *part = seen + (t + task) * (2 * n + 1);
-                    if (!all) { all = part; continue; }
-                    const double count = all[2 * n], more = part[2 * n];
+                double *sum = seen + task * divided(s) * size;
+                for (const double *next = sum + size; next < sum + divided(s) * size; next += size) {
+                    const double count = sum[2 * n], more = next[2 * n];
                     EACH(c, n) {
-                        const double gap = part[c] - all[c];
-                        all[c] += gap * more / (count + more), all[n + c] += part[n + c] + gap * gap * count * more / (count + more);
+                        const double gap = next[c] - sum[c];
+                        sum[c] += gap * more / (count + more), sum[n + c] += next[n + c] + gap * gap * count * more / (count + more);
                     }
-                    all[2 * n] += more;
+                    sum[2 * n] += more;
                 }
-                EACH(c, n) mean[task * n + c] = all[c], var[task * n + c] = all[n + c] / all[2 * n];
+                EACH(c, n) mean[task * n + c] = sum[c], var[task * n + c] = sum[n + c] / sum[2 * n];
             }
         }
-        for (long i = mine.first; i < mine.last; i++) {
-            const Affine f = affine(s, i / s->images, a, b, mean, var, eps);
-            const float *from = e + i * windows * n;
-            float *to = out + i * windows * n;
-            EACH(k, windows) for (long c = 0; c < n; c += LANES) {
-                const vec z = VEC(from + k * n + c) * VEC(f.scale + c) + VEC(f.shift + c);
-                VEC(to + k * n + c) = s->relu ? masked(~(z < 0), z) : z; /* keeps NaN */
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            const Affine f = affine(s, mine.task, a, b, mean, var, eps);
+            for (long i = mine.first * windows; i < mine.last * windows; i++) for (long c = 0; c < n; c += LANES) {
+                const vec z = VEC(e + i * n + c) * VEC(f.scale + c) + VEC(f.shift + c);
+                VEC(out + i * n + c) = s->relu ? masked(~(z < 0), z) : z; /* keeps NaN */
             }
         }
     done:;
@@ -721,29 +715,30 @@ static void field(const Shape *s, float *to, const float *y, const float *e, con
 static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n;
     const double N = s->images * pixels;
-    double *sums = calloc(slots(s) * 2 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 4 * n, 4), *zeros = calloc(n, 4);
-    int failed = !sums || !parts || !factors || !zeros;
+    const long all = parts(s);
+    double *sums = calloc(all * 2 * n, 8);
+    float *of_filters = calloc(all * filter, 4), *factors = calloc(s->tasks * 4 * n, 4), *zeros = calloc(n, 4);
+    int failed = !sums || !of_filters || !factors || !zeros;
     if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
-        const Share mine = share(s);
         if (!reserve(s, !y, 1)) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp barrier
         if (failed) goto done; /* all threads, or none */
-        for (long i = mine.first; i < mine.last; i++) {
-            const long task = i / s->images;
-            const Affine f = affine(s, task, a, b, mean, var, eps);
-            const float *center = eps < 0 ? zeros : mean + task * n;
-            sum_passed(s, sums + (mine.thread + task) * 2 * n, g + i * windows * n, e + i * windows * n, center, f, windows);
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            const Affine f = affine(s, mine.task, a, b, mean, var, eps);
+            const float *center = eps < 0 ? zeros : mean + mine.task * n;
+            for (long i = mine.first; i < mine.last; i++)
+                sum_passed(s, sums + k * 2 * n, g + i * windows * n, e + i * windows * n, center, f, windows);
         }
-#pragma omp barrier
 #pragma omp for schedule(static)
         for (long task = 0; task < s->tasks; task++) {
-            const double *sum = joined(s, &mine, sums, task, 2 * n);
+            const double *sum = joined(s, sums, task, 2 * n);
             const Affine f = affine(s, task, a, b, mean, var, eps);
             float *constant = factors + task * 4 * n, *linear = constant + n, *sparse = linear + n;
             EACH(c, n) {
@@ -756,31 +751,34 @@ static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const
             }
         }
         const float *forth = 0, *back = 0;
-        for (long i = mine.first; i < mine.last; i++) {
-            const long task = i / s->images;
-            if (i == mine.first || i % s->images == 0) {
-                if (!y) forth = pack(s, filters, task, 0, FORTH);
-                if (gx) back = pack(s, filters, task, 1, BACK);
+        long packed = -1;
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            if (packed != mine.task) {
+                if (!y) forth = pack(s, filters, mine.task, 0, FORTH);
+                if (gx) back = pack(s, filters, mine.task, 1, BACK);
+                packed = mine.task;
             }
-            float *at = factors + task * 4 * n;
-            const float *here = result(s, y, x, forth, i), *from = x + i * inputs(s);
-            const Affine f = affine(s, task, a, b, mean, var, eps);
-            const long group = together(s), at_once = i % s->images % group; /* images before this one in its group; a thread's first group may start in the middle */
-            float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + at_once * pixels * n;
-            field(s, gy, here, e + i * windows * n, g + i * windows * n, 0, f, (Factors){at, at + n, at + 2 * n, 0});
-            if (g_y) EACH(k, pixels * n) gy[k] += g_y[i * pixels * n + k];
-            if (at_once + 1 == group || (i + 1) % s->images == 0 || i + 1 == mine.last) {
-                const long count = least(at_once, i - mine.first) + 1;
-                correlate(s, parts + (mine.thread + task) * filter, from - (count - 1) * inputs(s), gy - (count - 1) * pixels * n, count);
+            float *at = factors + mine.task * 4 * n;
+            const Affine f = affine(s, mine.task, a, b, mean, var, eps);
+            const long group = together(s);
+            for (long i = mine.first; i < mine.last; i++) {
+                const long before = (i - mine.first) % group; /* images in its group */
+                const float *here = result(s, y, x, forth, i), *from = x + i * inputs(s);
+                float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + before * pixels * n;
+                field(s, gy, here, e + i * windows * n, g + i * windows * n, 0, f, (Factors){at, at + n, at + 2 * n, 0});
+                if (g_y) EACH(j, pixels * n) gy[j] += g_y[i * pixels * n + j];
+                if (before + 1 == group || i + 1 == mine.last)
+                    correlate(s, of_filters + k * filter, from - before * inputs(s), gy - before * pixels * n, before + 1);
+                if (gx) convolve(s, 1, gx + i * inputs(s), gy, n, back, s->in, 0);
             }
-            if (gx) convolve(s, 1, gx + i * inputs(s), gy, n, back, s->in, 0);
         }
-#pragma omp barrier
-        join_filters(s, &mine, gw, parts);
+        join_filters(s, gw, of_filters);
     done:;
     }
 end:
-    free(sums), free(parts), free(factors), free(zeros);
+    free(sums), free(of_filters), free(factors), free(zeros);
     return failed;
 }
 
@@ -809,14 +807,14 @@ int innerloop_double_backward(
 ) {
     const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n, p = s->pool;
     const double N = s->images * pixels;
-    double *sums = calloc(slots(s) * 5 * n, 8);
-    float *parts = calloc(slots(s) * filter, 4), *factors = calloc(s->tasks * 10 * n, 4), *zeros = calloc(n, 4);
+    const long all = parts(s);
+    double *sums = calloc(all * 5 * n, 8);
+    float *of_filters = calloc(all * filter, 4), *factors = calloc(s->tasks * 10 * n, 4), *zeros = calloc(n, 4);
     float *q = malloc(s->tasks * s->images * pixels * n * 4); /* the gradient of <hx, gx> + <hw, gw> for gy */
-    int failed = !sums || !parts || !factors || !zeros || !q;
+    int failed = !sums || !of_filters || !factors || !zeros || !q;
     if (failed) goto end;
 #pragma omp parallel num_threads(s->threads)
     {
-        const Share mine = share(s);
         if (!reserve(s, !y, 1)) {
 #pragma omp atomic write
             failed = 1;
@@ -824,42 +822,45 @@ int innerloop_double_backward(
 #pragma omp barrier
         if (failed) goto done; /* all threads, or none */
         const float *forth = 0, *back = 0, *also_forth = 0, *also_back = 0;
-        for (long i = mine.first; i < mine.last; i++) {
-            const long task = i / s->images;
-            if (i == mine.first || i % s->images == 0) {
-                forth = pack(s, filters, task, 0, FORTH);
-                also_forth = pack(s, hw, task, 0, ALSO_FORTH);
+        long packed = -1;
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            if (packed != mine.task) {
+                forth = pack(s, filters, mine.task, 0, FORTH);
+                also_forth = pack(s, hw, packed = mine.task, 0, ALSO_FORTH);
             }
-            const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n;
-            const float *center = eps < 0 ? zeros : mean + task * n;
-            float *qi = q + i * pixels * n;
-            convolve(s, 0, qi, x + i * inputs(s), s->in, also_forth, n, 0);
-            if (hx) convolve(s, 0, qi, hx + i * inputs(s), s->in, forth, n, 1);
-            const Affine f = affine(s, task, a, b, mean, var, eps);
-            double *sum = sums + (mine.thread + task) * 5 * n;
-            sum_passed(s, sum, gi, ei, center, f, windows);
-            for (long k = 0; k < pixels; k += FEW) for (long c = 0; c < n; c += LANES) {
-                vec plain = {0}, moment = {0};
-                for (long l = k; l < least(k + FEW, pixels); l++) {
-                    const vec value = VEC(qi + l * n + c);
-                    plain += value, moment += value * (VEC(here + l * n + c) - VEC(center + c));
+            const Affine f = affine(s, mine.task, a, b, mean, var, eps);
+            const float *center = eps < 0 ? zeros : mean + mine.task * n;
+            double *sum = sums + k * 5 * n;
+            for (long i = mine.first; i < mine.last; i++) {
+                const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n;
+                float *qi = q + i * pixels * n;
+                convolve(s, 0, qi, x + i * inputs(s), s->in, also_forth, n, 0);
+                if (hx) convolve(s, 0, qi, hx + i * inputs(s), s->in, forth, n, 1);
+                sum_passed(s, sum, gi, ei, center, f, windows);
+                for (long j = 0; j < pixels; j += FEW) for (long c = 0; c < n; c += LANES) {
+                    vec plain = {0}, moment = {0};
+                    for (long l = j; l < least(j + FEW, pixels); l++) {
+                        const vec value = VEC(qi + l * n + c);
+                        plain += value, moment += value * (VEC(here + l * n + c) - VEC(center + c));
+                    }
+                    widen(sum + 2 * n + c, plain), widen(sum + 3 * n + c, moment);
                 }
-                widen(sum + 2 * n + c, plain), widen(sum + 3 * n + c, moment);
-            }
-            EACH(k, s->height / p) for (long c = 0; c < n; c += LANES) {
-                vec met = {0};
-                EACH(l, s->width / p) {
-                    const long window = (k * (s->width / p) + l) * n + c;
-                    const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
-                    met += gz * chosen(s, here, VEC(ei + window), qi, (k * s->width + l) * p * n, c);
+                EACH(j, s->height / p) for (long c = 0; c < n; c += LANES) {
+                    vec met = {0};
+                    EACH(l, s->width / p) {
+                        const long window = (j * (s->width / p) + l) * n + c;
+                        const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
+                        met += gz * chosen(s, here, VEC(ei + window), qi, (j * s->width + l) * p * n, c);
+                    }
+                    widen(sum + 4 * n + c, met);
                 }
-                widen(sum + 4 * n + c, met);
             }
         }
-#pragma omp barrier
 #pragma omp for schedule(static)
         for (long task = 0; task < s->tasks; task++) {
-            const double *sum = joined(s, &mine, sums, task, 5 * n);
+            const double *sum = joined(s, sums, task, 5 * n);
             const Affine f = affine(s, task, a, b, mean, var, eps);
             float *to = factors + task * 10 * n;
             EACH(c, n) {
@@ -886,38 +887,42 @@ int innerloop_double_backward(
                 EACH(k, 10) to[k * n + c] = all[k];
             }
         }
-        for (long i = mine.first; i < mine.last; i++) {
-            const long task = i / s->images;
-            if (i == mine.first || i % s->images == 0) {
-                if (!y) forth = pack(s, filters, task, 0, FORTH);
-                if (gx) also_back = pack(s, hw, task, 1, ALSO_BACK);
-                if (gx && !gy) back = pack(s, filters, task, 1, BACK);
+        packed = -1;
+#pragma omp for schedule(dynamic)
+        for (long k = 0; k < all; k++) {
+            const Part mine = part(s, k);
+            if (packed != mine.task) {
+                if (!y) forth = pack(s, filters, mine.task, 0, FORTH);
+                if (gx) also_back = pack(s, hw, mine.task, 1, ALSO_BACK);
+                if (gx && !gy) back = pack(s, filters, mine.task, 1, BACK);
+                packed = mine.task;
             }
-            float *by = factors + task * 10 * n, *to = parts + (mine.thread + task) * filter;
-            const float *here = result(s, y, x, forth, i), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
-            const Affine f = affine(s, task, a, b, mean, var, eps);
-            EACH(k, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
-                const long window = (k * (s->width / p) + l) * n + c;
-                const vec extreme = VEC(ei + window), found = chosen(s, here, extreme, qi, (k * s->width + l) * p * n, c);
-                const vec gz = VEC(by + 7 * n + c) + VEC(by + 8 * n + c) * extreme + VEC(by + 9 * n + c) * found;
-                VEC(gg + i * windows * n + window) = passed(s, gz, extreme, f, c);
+            float *by = factors + mine.task * 10 * n, *to = of_filters + k * filter;
+            const Affine f = affine(s, mine.task, a, b, mean, var, eps);
+            for (long i = mine.first; i < mine.last; i++) {
+                const float *here = result(s, y, x, forth, i), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
+                EACH(j, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
+                    const long window = (j * (s->width / p) + l) * n + c;
+                    const vec extreme = VEC(ei + window), found = chosen(s, here, extreme, qi, (j * s->width + l) * p * n, c);
+                    const vec gz = VEC(by + 7 * n + c) + VEC(by + 8 * n + c) * extreme + VEC(by + 9 * n + c) * found;
+                    VEC(gg + i * windows * n + window) = passed(s, gz, extreme, f, c);
+                }
+                float *was = kept(GRADIENT, pixels * n * 4);
+                field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
+                if (hx) correlate(s, to, hx + i * inputs(s), was, 1);
+                if (gx) convolve(s, 1, gx + i * inputs(s), was, n, also_back, s->in, 0);
+                const Factors through = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
+                field(s, gy ? gy + i * pixels * n : was, here, ei, gi, qi, f, through);
+                if (gy) continue;
+                correlate(s, to, x + i * inputs(s), was, 1);
+                if (gx) convolve(s, 1, gx + i * inputs(s), was, n, back, s->in, 1);
             }
-            float *was = kept(GRADIENT, pixels * n * 4);
-            field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
-            if (hx) correlate(s, to, hx + i * inputs(s), was, 1);
-            if (gx) convolve(s, 1, gx + i * inputs(s), was, n, also_back, s->in, 0);
-            const Factors through = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
-            field(s, gy ? gy + i * pixels * n : was, here, ei, gi, qi, f, through);
-            if (gy) continue;
-            correlate(s, to, x + i * inputs(s), was, 1);
-            if (gx) convolve(s, 1, gx + i * inputs(s), was, n, back, s->in, 1);
         }
-#pragma omp barrier
-        join_filters(s, &mine, gw, parts);
+        join_filters(s, gw, of_filters);
     done:;
     }
 end:
-    free(sums), free(parts), free(factors), free(zeros), free(q);
+    free(sums), free(of_filters), free(factors), free(zeros), free(q);
     return failed;
 }
 
