@@ -42,7 +42,7 @@ from reporting import finish, parser_of, row
 from innerloop import FewShotClassifier, FewShotRegressor, load
 from innerloop.engine.errors import InnerloopError, MissingPackageError
 from innerloop.measurements import Report, Table
-from innerloop.readers.table import TableReader, label_text
+from innerloop.readers.table import GAPS, Column, TableReader, label_text
 from innerloop.ready import has_tables
 
 LISTED = Path(__file__).with_name("real_tables.toml")
@@ -104,8 +104,19 @@ def read(name: str, source: str, target: str = "", drop: tuple[str, ...] = ()) -
     cells = dict(zip(header, np.array(rows, dtype=object).T, strict=True))
     y = cells.pop(target)
     known = np.array([cell != "NA" for cell in y])
-    columns = {n: c[known] for n, c in cells.items() if n and n not in drop}
+    columns = {n: settled(c[known]) for n, c in cells.items() if n and n not in drop}
     return Real(name, columns, y[known])
+
+
+def settled(cells: Array) -> Array:
+    """The cells of a column. Where those of the whole table are words, none is left
+    that a task with few others would take for a number.
+    """
+    if Column.fitted("", cells, range(len(cells)), True).kind != "words":
+        return cells
+    return np.array(
+        [cell if cell.lower() in GAPS else f"is {cell}" for cell in cells], object
+    )
 
 
 def listed(kind: str, validation: bool) -> list[Real]:
