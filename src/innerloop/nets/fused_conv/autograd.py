@@ -35,6 +35,9 @@ def block(
     With `eps`, channels are normalized by their own mean and variance (out,), which
     come back too, then scaled by a and shifted by b (out,); without, they are scaled by
     a and shifted by b. For what `native.usable` admits; it can be differentiated twice.
+
+    Reference for the products in float32: Lavin and Gray 2015, "Fast algorithms for
+    convolutional neural networks", arXiv:1509.09308, section 4.1.
     """
     mapped = torch._C._are_functorch_transforms_active()
     keep = torch.is_grad_enabled() and (
