@@ -55,12 +55,14 @@ static long least(long a, long b) { return a < b ? a : b; }
 static long up(long n, long to) { return (n + to - 1) / to * to; }
 
 #define VEC(at) (*(vec *)(at)) /* the vector that begins at this address */
-enum { FEW = 32 }; /* numbers added in single precision before the sum is added to one in double precision */
+enum { FEW = 32, CHAINS = 4 }; /* numbers added in single precision before the sum is added to one in double precision; sums that do not wait for each other */
+INLINE vec total(const vec *sums) { return (sums[0] + sums[1]) + (sums[2] + sums[3]); }
 INLINE void widen(double *to, vec sum) {
     EACH(c, LANES) to[c] += sum[c];
 }
 
 INLINE vec masked(mask where, vec value) { return (vec)((mask)value & where); }
+INLINE vec either(mask where, vec there, vec elsewhere) { return (vec)(((mask)there & where) | ((mask)elsewhere & ~where)); }
 
 enum { BORDERED, TURNED, PAIRED, STEPS, RESULT, GRADIENT, FORTH, BACK, ALSO_FORTH, ALSO_BACK, ROW, SUMS, AFFINE, TILES, PRODUCTS, KEPT };
 
@@ -196,9 +198,10 @@ INLINE void spread(const int gradients, float *to, const float *x, long h, long 
     const long across = (w + 1) / 2, tiles = (h + 1) / 2 * across, apart = plane(n, channels);
     float *outside = to + 16 * apart;
     memset(outside, 0, channels * 4);
+    const float *image = x + first / tiles * h * w * channels;
+    long top = first % tiles / across * 2 - !gradients, left = first % tiles % across * 2 - !gradients;
     EACH(i, n) {
-        const float *image = x + (first + i) / tiles * h * w * channels, *at[16];
-        const long tile = (first + i) % tiles, top = tile / across * 2 - !gradients, left = tile % across * 2 - !gradients;
+        const float *at[16];
         UNROLLED(k, size * size) {
             const long row = top + k / size, column = left + k % size, inside = row >= 0 && row < h && column >= 0 && column < w;
             at[k] = inside ? image + (row * w + column) * channels : outside;
@@ -210,6 +213,9 @@ INLINE void spread(const int gradients, float *to, const float *x, long h, long 
             else both_axes(image_axis, t, 4, 4);
             UNROLLED(k, 16) VEC(to + k * apart + i * channels + c) = t[k];
         }
+        if ((left += 2) + !gradients < w) continue;
+        left = -!gradients;
+        if ((top += 2) + !gradients >= h) top = -!gradients, image += h * w * channels;
     }
 }
 
@@ -276,20 +282,24 @@ typedef struct {
 /* The sums over the taps of a lattice. `in` and `out` as packed. */
 INLINE void convolved(const int bf16, const Lattice *l, float *to, const float *bordered, const float *filters, long in, long out, int add) {
     const long pixels = l->h * l->w, groups = (pixels + TILE - 1) / TILE;
+    if (!pixels) return; /* a stride of 2 on images of one row or column */
+    const long each = pixels / groups, more = pixels % groups;
     long tap[9];
     EACH(t, l->taps) tap[t] = l->tap[t] * in;
-    for (long o = 0; o < out; o += 2 * LANES) EACH(g, groups) {
-        const long first = pixels * g / groups, P = pixels * (g + 1) / groups - first;
-        const element *from[TILE];
-        float *into[TILE];
-        for (long p = 0, row = first / l->w, column = first % l->w; p < P; p++) {
-            from[p] = (const element *)bordered + (row * l->read_row + column * l->read) * in;
-            into[p] = to + (row * l->write_row + column * l->write) * out + o;
-            if (++column == l->w) column = 0, row++;
-        }
+    for (long o = 0; o < out; o += 2 * LANES) {
         const int two = o + 2 * LANES <= out;
-        if (two) tiles(2, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
-        else tiles(1, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
+        for (long g = 0, row = 0, column = 0; g < groups; g++) {
+            const long P = each + (g < more);
+            const element *from[TILE];
+            float *into[TILE];
+            EACH(p, P) {
+                from[p] = (const element *)bordered + (row * l->read_row + column * l->read) * in;
+                into[p] = to + (row * l->write_row + column * l->write) * out + o;
+                if (++column == l->w) column = 0, row++;
+            }
+            if (two) tiles(2, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
+            else tiles(1, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
+        }
     }
 }
 
@@ -302,8 +312,8 @@ static void convolve_tiles(const Shape *s, float *to, const float *x, long in, c
         const Lattice all = {1, n, 1, 0, 1, 0, 1, {0}, {0}};
         spread(0, spread_out, x, h, w, in, first, n);
         EACH(k, 16) convolved(0, &all, products + k * apart, spread_out + k * plane(n, in), filters + k * in * out, in, out, 0);
+        long row = first / across * 2, column = first % across * 2;
         EACH(i, n) {
-            const long row = (first + i) / across * 2, column = (first + i) % across * 2;
             for (long c = 0; c < out; c += LANES) {
                 vec t[16];
                 UNROLLED(k, 16) t[k] = VEC(products + k * apart + i * out + c);
@@ -315,6 +325,7 @@ static void convolve_tiles(const Shape *s, float *to, const float *x, long in, c
                     VEC(at) = value;
                 }
             }
+            if ((column += 2) >= w) column = 0, row += 2;
         }
     }
 }
@@ -369,11 +380,14 @@ INLINE void outers(
     const int bf16, float *to, long in, long out, const char *x, long n, const long *taps, long channel, const int64_t *steps, long count,
     const float *g
 ) {
-    const long groups = (n * in + ROWS - 1) / ROWS;
-    for (long o = 0; o < out; o += 2 * LANES) EACH(group, groups) {
-        const long first = n * in * group / groups, K = n * in * (group + 1) / groups - first;
+    const long groups = (n * in + ROWS - 1) / ROWS, each = n * in / groups, more = n * in % groups;
+    for (long o = 0; o < out; o += 2 * LANES) for (long group = 0, row = 0, tap = 0, c = 0; group < groups; group++) {
+        const long K = each + (group < more);
         long rows[ROWS], from[ROWS];
-        EACH(k, K) rows[k] = (first + k) * out, from[k] = taps[(first + k) / in] + (first + k) % in * channel;
+        EACH(k, K) {
+            rows[k] = row++ * out, from[k] = taps[tap] + c * channel;
+            if (++c == in) c = 0, tap++;
+        }
 #define CASE(n)                                                                                                                                       \
     case n:                                                                                                                                           \
         if (n <= ROWS && o + 2 * LANES <= out) outer(n, 2, bf16, to + o, rows, x, from, steps, count, g + o, out);                                     \
@@ -446,19 +460,29 @@ static void correlate(const Shape *s, float *to, const float *x, const float *g,
 
 /* -- Pooling ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static void extremes(const Shape *s, float *e, const float *y, const float *a) { /* the largest y of a window where a >= 0, else the smallest */
-    const long p = s->pool, w = s->width, out = s->out;
-    EACH(i, s->height / p) EACH(j, w / p) for (long c = 0; c < out; c += LANES) {
-        const mask down = VEC(a + c) < 0;
-        vec found = VEC(y + (i * w + j) * p * out + c);
-        for (long k = 1; k < p * p; k++) {
-            const vec next = VEC(y + ((i * p + k / p) * w + j * p + k % p) * out + c);
-            const mask better = ((next > found) & ~down) | ((next < found) & down) | (next != next); /* a NaN wins, as in torch */
-            found = masked(better, next) + masked(~better, found);
+/* Loops over windows run for a constant size of the window where that is 1 or 2, without divisions. */
+#define POOLED(s, function, ...)                                                                                                                      \
+    switch ((s)->pool) {                                                                                                                              \
+        case 1: function(1, s, __VA_ARGS__); break;                                                                                                   \
+        case 2: function(2, s, __VA_ARGS__); break;                                                                                                   \
+        default: function((s)->pool, s, __VA_ARGS__);                                                                                                 \
+    }
+
+/* The largest y of a window where a >= 0, else the smallest. */
+INLINE void extremes_of(const long p, const Shape *s, float *e, const float *y, const float *a) {
+    const long w = s->width, out = s->out;
+    EACH(i, s->height / p) EACH(j, w / p) for (long c = 0; c < out; c += LANES, e += LANES) {
+        const mask turn = (VEC(a + c) < 0) & INT32_MIN; /* the sign bit */
+        vec found = (vec){0};
+        EACH(k, p) EACH(l, p) {
+            const vec next = (vec)((mask)VEC(y + ((i * p + k) * w + j * p + l) * out + c) ^ turn);
+            found = k || l ? either((next > found) | (next != next), next, found) : next; /* a NaN wins, as in torch */
         }
-        VEC(e + (i * (w / p) + j) * out + c) = found;
+        VEC(e) = (vec)((mask)found ^ turn);
     }
 }
+
+static void extremes(const Shape *s, float *e, const float *y, const float *a) { POOLED(s, extremes_of, e, y, a) }
 
 typedef struct {
     float *scale, *shift; /* (out,) */
@@ -479,13 +503,13 @@ static Affine affine(const Shape *s, long task, const float *a, const float *b, 
 INLINE vec passed(const Shape *s, vec g, vec e, Affine f, long c) { return s->relu ? masked(~(VEC(f.scale + c) * e + VEC(f.shift + c) <= 0), g) : g; }
 
 /* What the field (h, w, out) holds where y is the extreme of the window that begins at `corner`, channels c and on. */
-INLINE vec chosen(const Shape *s, const float *y, vec e, const float *field, long corner, long c) {
+INLINE vec chosen(const long p, const Shape *s, const float *y, vec e, const float *field, long corner, long c) {
     vec value = {0};
     mask open = ~(mask){0};
-    EACH(k, s->pool * s->pool) {
-        const long at = corner + (k / s->pool * s->width + k % s->pool) * s->out + c;
+    EACH(k, p) EACH(l, p) {
+        const long at = corner + (k * s->width + l) * s->out + c;
         const mask here = (VEC(y + at) == e) & open;
-        value += masked(here, VEC(field + at)), open &= ~here;
+        value = either(here, VEC(field + at), value), open &= ~here;
     }
     return value;
 }
@@ -575,12 +599,13 @@ static void observe(double *seen, const float *y, long pixels, long out) {
     memset(sum, 0, 2 * out * 8);
     EACH(c, out) center[c] = seen[2 * out] ? seen[c] : y[pixels / 2 * out + c];
     for (long i = 0; i < pixels; i += FEW) for (long c = 0; c < out; c += LANES) {
-        vec few = {0}, squares = {0};
-        for (long k = i; k < least(i + FEW, pixels); k++) {
-            const vec gap = VEC(y + k * out + c) - VEC(center + c);
-            few += gap, squares += gap * gap;
+        const long last = least(i + FEW, pixels);
+        vec few[CHAINS] = {0}, squares[CHAINS] = {0};
+        for (long k = i; k < last; k += CHAINS) UNROLLED(j, CHAINS) if (k + j < last) {
+            const vec gap = VEC(y + (k + j) * out + c) - VEC(center + c);
+            few[j] += gap, squares[j] += gap * gap;
         }
-        widen(sum + c, few), widen(square + c, squares);
+        widen(sum + c, total(few)), widen(square + c, total(squares));
     }
     const double count = seen[2 * out], all = count + pixels;
     EACH(c, out) {
@@ -677,12 +702,13 @@ int innerloop_forward(INPUTS, float *y, float *e, float *out, float *mean, float
 static void sum_passed(const Shape *s, double *sums, const float *g, const float *e, const float *mean, Affine f, long windows) {
     const long n = s->out;
     for (long i = 0; i < windows; i += FEW) for (long c = 0; c < n; c += LANES) {
-        vec plain = {0}, moment = {0};
-        for (long k = i; k < least(i + FEW, windows); k++) {
-            const vec extreme = VEC(e + k * n + c), gz = passed(s, VEC(g + k * n + c), extreme, f, c);
-            plain += gz, moment += gz * (extreme - VEC(mean + c));
+        const long last = least(i + FEW, windows);
+        vec plain[CHAINS] = {0}, moment[CHAINS] = {0};
+        for (long k = i; k < last; k += CHAINS) UNROLLED(j, CHAINS) if (k + j < last) {
+            const vec extreme = VEC(e + (k + j) * n + c), gz = passed(s, VEC(g + (k + j) * n + c), extreme, f, c);
+            plain[j] += gz, moment[j] += gz * (extreme - VEC(mean + c));
         }
-        widen(sums + c, plain), widen(sums + n + c, moment);
+        widen(sums + c, total(plain)), widen(sums + n + c, total(moment));
     }
 }
 
@@ -691,25 +717,33 @@ typedef struct {
     float *constant, *linear, *sparse, *more;
 } Factors;
 
-static void field(const Shape *s, float *to, const float *y, const float *e, const float *g, const float *other, Affine f, Factors by) {
-    const long p = s->pool, n = s->out, w = s->width, h = s->height;
-    EACH(i, h) EACH(j, w) {
-        const int pooled = i / p < h / p && j / p < w / p;
-        if (pooled && (i % p || j % p)) continue; /* done together with the first pixel of its window */
+INLINE void field_of(
+    const long p, const Shape *s, float *to, const float *y, const float *e, const float *g, const float *other, Affine f, Factors by
+) {
+    const long n = s->out, w = s->width, h = s->height, down = h / p, across = w / p;
+    for (long i = 0, row = 0; row < h; i++, row += p) for (long j = 0, column = 0; column < w; j++, column += p) {
+        const int pooled = i < down && j < across; /* otherwise pixels at the edge, in no window */
+        const long P = pooled ? p : least(p, h - row), Q = pooled ? p : least(p, w - column);
         for (long c = 0; c < n; c += LANES) {
-            const long window = (i / p * (w / p) + j / p) * n + c;
-            const vec constant = VEC(by.constant + c), linear = VEC(by.linear + c);
-            vec extreme = {0}, left = {0};
+            const long window = (i * across + j) * n + c;
+            const vec constant = VEC(by.constant + c), linear = VEC(by.linear + c), zero = {0};
+            vec extreme = zero, left = zero;
             if (pooled) extreme = VEC(e + window), left = VEC(by.sparse + c) * passed(s, VEC(g + window), extreme, f, c);
-            EACH(k, pooled ? p * p : 1) {
-                const long at = ((i + k / p) * w + j + k % p) * n + c;
-                const vec here = masked(VEC(y + at) == extreme, left); /* the first pixel with the extreme gets the whole gradient */
-                vec value = constant + linear * VEC(y + at) + here;
+            EACH(k, P) EACH(l, Q) {
+                const long at = ((row + k) * w + column + l) * n + c;
+                const vec pixel = VEC(y + at);
+                const mask here = pixel == extreme; /* the first pixel with the extreme gets the whole gradient */
+                vec value = constant + linear * pixel + masked(here, left);
                 if (other) value += VEC(by.more + c) * VEC(other + at);
-                VEC(to + at) = value, left -= here;
+                VEC(to + at) = value, left = masked(~here, left);
             }
         }
     }
+}
+
+static void field(const Shape *s, float *to, const float *y, const float *e, const float *g, const float *other, Affine f, Factors by) {
+    if (other) POOLED(s, field_of, to, y, e, g, other, f, by)
+    else POOLED(s, field_of, to, y, e, g, 0, f, by)
 }
 
 static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const float *g_y, float *gx, float *gw, float *ga, float *gb) {
@@ -799,13 +833,37 @@ int innerloop_backward(INPUTS, MADE, const float *g_mean, const float *g_var, co
     return 0;
 }
 
+/* Adds the sum over the windows of an image of gz times what the field q holds at the extreme. */
+INLINE void meet_of(const long p, const Shape *s, double *sum, const float *y, const float *e, const float *g, const float *q, Affine f) {
+    const long n = s->out, across = s->width / p;
+    EACH(i, s->height / p) for (long c = 0; c < n; c += LANES) {
+        vec met = {0};
+        EACH(j, across) {
+            const long window = (i * across + j) * n + c;
+            const vec extreme = VEC(e + window);
+            met += passed(s, VEC(g + window), extreme, f, c) * chosen(p, s, y, extreme, q, (i * s->width + j) * p * n, c);
+        }
+        widen(sum + c, met);
+    }
+}
+
+/* The gradient for g of an image: constant + linear * e + sparse * (what the field q holds at the extreme); the factors `by` are (3, out). */
+INLINE void gathered_of(const long p, const Shape *s, float *to, const float *y, const float *e, const float *q, Affine f, const float *by) {
+    const long n = s->out, across = s->width / p;
+    EACH(i, s->height / p) EACH(j, across) for (long c = 0; c < n; c += LANES) {
+        const long window = (i * across + j) * n + c;
+        const vec extreme = VEC(e + window), found = chosen(p, s, y, extreme, q, (i * s->width + j) * p * n, c);
+        VEC(to + window) = passed(s, VEC(by + c) + VEC(by + n + c) * extreme + VEC(by + 2 * n + c) * found, extreme, f, c);
+    }
+}
+
 /* The gradient of <hx, gx> + <hw, gw> + <ha, ga> + <hb, gb> of `innerloop_backward` without g_y: for g, g_mean and g_var (gg, gg_mean, gg_var), x,
 filters and a. For b it is zero. What goes through y is returned as gy, or, where gy is NULL, added to gx and gw. */
 int innerloop_double_backward(
     INPUTS, MADE, const float *g_mean, const float *g_var, const float *hx, const Filters *hw, const float *ha, const float *hb, float *gg,
     float *gg_mean, float *gg_var, float *gx, float *gw, float *ga, float *gy
 ) {
-    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n, p = s->pool;
+    const long pixels = s->height * s->width, windows = (s->height / s->pool) * (s->width / s->pool), n = s->out, filter = taps(s) * s->in * n;
     const double N = s->images * pixels;
     const long all = parts(s);
     double *sums = calloc(all * 5 * n, 8);
@@ -840,22 +898,15 @@ int innerloop_double_backward(
                 if (hx) convolve(s, 0, qi, hx + i * inputs(s), s->in, forth, n, 1);
                 sum_passed(s, sum, gi, ei, center, f, windows);
                 for (long j = 0; j < pixels; j += FEW) for (long c = 0; c < n; c += LANES) {
-                    vec plain = {0}, moment = {0};
-                    for (long l = j; l < least(j + FEW, pixels); l++) {
-                        const vec value = VEC(qi + l * n + c);
-                        plain += value, moment += value * (VEC(here + l * n + c) - VEC(center + c));
+                    const long last = least(j + FEW, pixels);
+                    vec plain[CHAINS] = {0}, moment[CHAINS] = {0};
+                    for (long l = j; l < last; l += CHAINS) UNROLLED(m, CHAINS) if (l + m < last) {
+                        const vec value = VEC(qi + (l + m) * n + c);
+                        plain[m] += value, moment[m] += value * (VEC(here + (l + m) * n + c) - VEC(center + c));
                     }
-                    widen(sum + 2 * n + c, plain), widen(sum + 3 * n + c, moment);
+                    widen(sum + 2 * n + c, total(plain)), widen(sum + 3 * n + c, total(moment));
                 }
-                EACH(j, s->height / p) for (long c = 0; c < n; c += LANES) {
-                    vec met = {0};
-                    EACH(l, s->width / p) {
-                        const long window = (j * (s->width / p) + l) * n + c;
-                        const vec gz = passed(s, VEC(gi + window), VEC(ei + window), f, c);
-                        met += gz * chosen(s, here, VEC(ei + window), qi, (j * s->width + l) * p * n, c);
-                    }
-                    widen(sum + 4 * n + c, met);
-                }
+                POOLED(s, meet_of, sum + 4 * n, here, ei, gi, qi, f)
             }
         }
 #pragma omp for schedule(static)
@@ -901,12 +952,7 @@ int innerloop_double_backward(
             const Affine f = affine(s, mine.task, a, b, mean, var, eps);
             for (long i = mine.first; i < mine.last; i++) {
                 const float *here = result(s, y, x, forth, i), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
-                EACH(j, s->height / p) EACH(l, s->width / p) for (long c = 0; c < n; c += LANES) {
-                    const long window = (j * (s->width / p) + l) * n + c;
-                    const vec extreme = VEC(ei + window), found = chosen(s, here, extreme, qi, (j * s->width + l) * p * n, c);
-                    const vec gz = VEC(by + 7 * n + c) + VEC(by + 8 * n + c) * extreme + VEC(by + 9 * n + c) * found;
-                    VEC(gg + i * windows * n + window) = passed(s, gz, extreme, f, c);
-                }
+                POOLED(s, gathered_of, gg + i * windows * n, here, ei, qi, f, by + 7 * n)
                 float *was = kept(GRADIENT, pixels * n * 4);
                 field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
                 if (hx) correlate(s, to, hx + i * inputs(s), was, 1);
