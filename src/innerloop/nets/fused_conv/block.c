@@ -273,29 +273,31 @@ INLINE void tiles(
 #undef CASE
 }
 
-/* A lattice of pixels that are computed alike: h x w of them, and the distances from one to the next and from row to row, where they are read and where
-they are written, in pixels; and their taps. */
+/* A lattice of pixels that are computed alike: h x w of them in every image, and the distances from one to the next, from row to row and from image to
+image, where they are read and where they are written, in pixels; and their taps. */
 typedef struct {
-    long h, w, read, read_row, write, write_row, taps, tap[9], filter[9];
+    long images, h, w, read, read_row, read_image, write, write_row, write_image, taps, tap[9], filter[9];
 } Lattice;
 
 /* The sums over the taps of a lattice. `in` and `out` as packed. */
 INLINE void convolved(const int bf16, const Lattice *l, float *to, const float *bordered, const float *filters, long in, long out, int add) {
-    const long pixels = l->h * l->w, groups = (pixels + TILE - 1) / TILE;
+    const long pixels = l->images * l->h * l->w, groups = (pixels + TILE - 1) / TILE;
     if (!pixels) return; /* a stride of 2 on images of one row or column */
     const long each = pixels / groups, more = pixels % groups;
     long tap[9];
     EACH(t, l->taps) tap[t] = l->tap[t] * in;
     for (long o = 0; o < out; o += 2 * LANES) {
         const int two = o + 2 * LANES <= out;
-        for (long g = 0, row = 0, column = 0; g < groups; g++) {
+        for (long g = 0, image = 0, row = 0, column = 0; g < groups; g++) {
             const long P = each + (g < more);
             const element *from[TILE];
             float *into[TILE];
             EACH(p, P) {
-                from[p] = (const element *)bordered + (row * l->read_row + column * l->read) * in;
-                into[p] = to + (row * l->write_row + column * l->write) * out + o;
-                if (++column == l->w) column = 0, row++;
+                from[p] = (const element *)bordered + (image * l->read_image + row * l->read_row + column * l->read) * in;
+                into[p] = to + (image * l->write_image + row * l->write_row + column * l->write) * out + o;
+                if (++column < l->w) continue;
+                column = 0;
+                if (++row == l->h) row = 0, image++;
             }
             if (two) tiles(2, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
             else tiles(1, bf16, P, into, from, l->taps, tap, l->filter, filters + o, in, out, add);
@@ -304,15 +306,15 @@ INLINE void convolved(const int bf16, const Lattice *l, float *to, const float *
 }
 
 /* `convolve` with Winograd's algorithm. */
-static void convolve_tiles(const Shape *s, float *to, const float *x, long in, const float *filters, long out, int add) {
-    const long h = s->height, w = s->width, across = (w + 1) / 2, tiles = (h + 1) / 2 * across, parts = (tiles + MOST - 1) / MOST;
+static void convolve_tiles(const Shape *s, float *to, const float *x, long images, long in, const float *filters, long out, int add) {
+    const long h = s->height, w = s->width, tiles = images * ((h + 1) / 2) * ((w + 1) / 2), parts = (tiles + MOST - 1) / MOST;
     float *spread_out = kept(TILES, (16 * plane(MOST, in) + in) * 4), *products = kept(PRODUCTS, 16 * plane(MOST, out) * 4);
+    long row = 0, column = 0;
     EACH(part, parts) {
         const long first = tiles * part / parts, n = tiles * (part + 1) / parts - first, apart = plane(n, out);
-        const Lattice all = {1, n, 1, 0, 1, 0, 1, {0}, {0}};
+        const Lattice all = {.images = 1, .h = 1, .w = n, .read = 1, .write = 1, .taps = 1};
         spread(0, spread_out, x, h, w, in, first, n);
         EACH(k, 16) convolved(0, &all, products + k * apart, spread_out + k * plane(n, in), filters + k * in * out, in, out, 0);
-        long row = first / across * 2, column = first % across * 2;
         EACH(i, n) {
             for (long c = 0; c < out; c += LANES) {
                 vec t[16];
@@ -325,25 +327,27 @@ static void convolve_tiles(const Shape *s, float *to, const float *x, long in, c
                     VEC(at) = value;
                 }
             }
-            if ((column += 2) >= w) column = 0, row += 2;
+            if ((column += 2) < w) continue;
+            column = 0;
+            if ((row += 2) >= h) row = 0, to += h * w * out;
         }
     }
 }
 
-/* From images x (rows, columns, channels) to results (height, width, out); or, `back`, from gradients for results to those for images, with the filters
-packed that way. With a stride, an image's even and odd rows and columns meet different taps on the way back, one lattice for each. */
-static void convolve(const Shape *s, int back, float *to, const float *x, long channels, const float *filters, long out, int add) {
+/* From images x (images, rows, columns, channels) to results (images, height, width, out); or, `back`, from gradients for results to those for images,
+with the filters packed that way. With a stride, an image's even and odd rows and columns meet different taps on the way back, one lattice for each. */
+static void convolve(const Shape *s, int back, float *to, const float *x, long images, long channels, const float *filters, long out, int add) {
     if (winograd(s)) {
-        convolve_tiles(s, to, x, channels, filters, out, add);
+        convolve_tiles(s, to, x, images, channels, filters, out, add);
         return;
     }
-    const long h = back ? s->height : s->rows, w = back ? s->width : s->columns, in = elements(channels, s->bf16);
+    const long h = back ? s->height : s->rows, w = back ? s->width : s->columns, in = elements(channels, s->bf16), plane = (h + 2) * (w + 2);
     const long H = back ? s->rows : s->height, W = back ? s->columns : s->width, wide = up(out, LANES), apart = back ? s->stride : 1;
-    const float *bordered = border(s, kept(BORDERED, (h + 2) * (w + 2) * in * 4), x, h, w, channels);
-    float *result = wide == out ? to : kept(ROW, H * W * wide * 4);
+    float *bordered = kept(BORDERED, images * plane * in * 4), *result = wide == out ? to : kept(ROW, images * H * W * wide * 4);
+    EACH(i, images) border(s, bordered + i * plane * in, x + i * h * w * channels, h, w, channels);
     EACH(i, apart) EACH(j, apart) {
         const long read = back ? 1 : s->stride;
-        Lattice l = {(H - i + apart - 1) / apart, (W - j + apart - 1) / apart, read, read * (w + 2), apart, apart * W, 0};
+        Lattice l = {images, (H - i + apart - 1) / apart, (W - j + apart - 1) / apart, read, read * (w + 2), plane, apart, apart * W, H * W, 0};
         EACH(t, 9) {
             const long down = t / 3 - 1, right = t % 3 - 1; /* on the way back, a tap that falls between results meets none */
             if ((i + down) % apart || (j + right) % apart) continue;
@@ -353,7 +357,7 @@ static void convolve(const Shape *s, int back, float *to, const float *x, long c
         if (s->bf16) convolved(1, &l, corner, bordered, filters, in, wide, add && wide == out);
         else convolved(0, &l, corner, bordered, filters, in, wide, add && wide == out);
     }
-    if (wide != out) EACH(p, H * W) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
+    if (wide != out) EACH(p, images * H * W) EACH(c, out) to[p * out + c] = result[p * wide + c] + (add ? to[p * out + c] : 0);
 }
 
 INLINE void outer(
@@ -398,7 +402,7 @@ INLINE void outers(
     }
 }
 
-/* The number of images that are correlated in one call: small ones together, because a call has a fixed cost. */
+/* The number of images that are processed in one call: small ones together, because a call has a fixed cost and reads all filters. */
 static long together(const Shape *s) { return least(s->images, 1 + 127 / (s->height * s->width)); }
 
 /* `correlate` with Winograd's algorithm; `to` is (16, in, out). */
@@ -561,12 +565,12 @@ static void join_filters(const Shape *s, float *to, float *gw) {
 /* The numbers of an image. */
 static long inputs(const Shape *s) { return s->rows * s->columns * s->in; }
 
-/* y of an image: stored, or computed again. */
-static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image) {
+/* y of n images: stored, or computed again. */
+static const float *result(const Shape *s, const float *y, const float *x, const float *filters, long image, long n) {
     const long pixels = s->height * s->width;
     if (y) return y + image * pixels * s->out;
-    float *again = kept(RESULT, pixels * s->out * 4);
-    convolve(s, 0, again, x + image * inputs(s), s->in, filters, s->out, 0);
+    float *again = kept(RESULT, n * pixels * s->out * 4);
+    convolve(s, 0, again, x + image * inputs(s), n, s->in, filters, s->out, 0);
     return again;
 }
 
@@ -577,15 +581,15 @@ static int reserve(const Shape *s, int again, int back) {
     const long wide_in = up(in, LANES), wide_out = up(out, LANES), bordered = (h + 2) * (w + 2) * 4;
     const long filters = taps(s) * 4 * elements(in, s->bf16) * wide_out, turned = taps(s) * 4 * elements(out, s->bf16) * wide_in;
     int enough = kept(SUMS, 2 * out * 8) && kept(AFFINE, 2 * out * 4) && kept(FORTH, filters);
-    enough = enough && kept(BORDERED, bordered * elements(back ? most : in, s->bf16));
-    enough = enough && (!again || kept(RESULT, pixels * out * 4));
+    enough = enough && kept(BORDERED, group * bordered * elements(back ? most : in, s->bf16));
+    enough = enough && (!again || kept(RESULT, group * pixels * out * 4));
     const long tiled = winograd(s) ? (16 * plane(MOST, most) + most) * 4 : 0;
     enough = enough && (!tiled || (kept(TILES, tiled) && kept(PRODUCTS, tiled)));
-    const long row = back && wide_in != in ? pixels * wide_in : out;
+    const long row = back && wide_in != in ? group * pixels * wide_in : out;
     enough = enough && kept(ROW, 4 * (row > out ? row : out));
     if (!back || !enough) return enough;
     enough = kept(BACK, turned) && kept(ALSO_FORTH, filters) && kept(ALSO_BACK, turned) && kept(GRADIENT, group * pixels * out * 4);
-    if (!s->bf16) return enough && kept(BORDERED, group * bordered * in) && kept(STEPS, (group * pixels + MOST) * 8);
+    if (!s->bf16) return enough && kept(STEPS, (group * pixels + MOST) * 8);
     const long pairs = group * s->height * ((s->width + 1) / 2), line = s->stride * up(s->width + 3, 2);
     return enough && kept(STEPS, pairs * 8) && kept(PAIRED, pairs * out * 4) && kept(TURNED, (in * group * (h + 2) * line + 2) * 2);
 }
@@ -643,11 +647,12 @@ static int forward(INPUTS, float *y, float *e, float *out, float *mean, float *v
         for (long k = 0; k < all; k++) {
             const Part mine = part(s, k);
             if (packed != mine.task) forth = pack(s, filters, packed = mine.task, 0, FORTH);
-            for (long i = mine.first; i < mine.last; i++) {
-                float *here = y ? y + i * pixels * n : kept(RESULT, pixels * n * 4);
-                convolve(s, 0, here, x + i * inputs(s), s->in, forth, n, 0);
-                if (eps >= 0) observe(seen + k * size, here, pixels, n);
-                extremes(s, e + i * windows * n, here, a + mine.task * n);
+            for (long i = mine.first, some; i < mine.last; i += some) {
+                some = least(together(s), mine.last - i);
+                float *here = y ? y + i * pixels * n : kept(RESULT, some * pixels * n * 4);
+                convolve(s, 0, here, x + i * inputs(s), some, s->in, forth, n, 0);
+                if (eps >= 0) observe(seen + k * size, here, some * pixels, n);
+                EACH(j, some) extremes(s, e + (i + j) * windows * n, here + j * pixels * n, a + mine.task * n);
             }
         }
         if (eps >= 0) {
@@ -796,16 +801,17 @@ static int backward(INPUTS, MADE, const float *g_mean, const float *g_var, const
             }
             float *at = factors + mine.task * 4 * n;
             const Affine f = affine(s, mine.task, a, b, mean, var, eps);
-            const long group = together(s);
-            for (long i = mine.first; i < mine.last; i++) {
-                const long before = (i - mine.first) % group; /* images in its group */
-                const float *here = result(s, y, x, forth, i), *from = x + i * inputs(s);
-                float *gy = (float *)kept(GRADIENT, group * pixels * n * 4) + before * pixels * n;
-                field(s, gy, here, e + i * windows * n, g + i * windows * n, 0, f, (Factors){at, at + n, at + 2 * n, 0});
-                if (g_y) EACH(j, pixels * n) gy[j] += g_y[i * pixels * n + j];
-                if (before + 1 == group || i + 1 == mine.last)
-                    correlate(s, of_filters + k * filter, from - before * inputs(s), gy - before * pixels * n, before + 1);
-                if (gx) convolve(s, 1, gx + i * inputs(s), gy, n, back, s->in, 0);
+            for (long i = mine.first, some; i < mine.last; i += some) {
+                some = least(together(s), mine.last - i);
+                const float *here = result(s, y, x, forth, i, some);
+                float *gy = kept(GRADIENT, some * pixels * n * 4);
+                EACH(j, some) {
+                    const long window = (i + j) * windows * n, pixel = j * pixels * n;
+                    field(s, gy + pixel, here + pixel, e + window, g + window, 0, f, (Factors){at, at + n, at + 2 * n, 0});
+                }
+                if (g_y) EACH(j, some * pixels * n) gy[j] += g_y[i * pixels * n + j];
+                correlate(s, of_filters + k * filter, x + i * inputs(s), gy, some);
+                if (gx) convolve(s, 1, gx + i * inputs(s), gy, some, n, back, s->in, 0);
             }
         }
         join_filters(s, gw, of_filters);
@@ -891,14 +897,15 @@ int innerloop_double_backward(
             const Affine f = affine(s, mine.task, a, b, mean, var, eps);
             const float *center = eps < 0 ? zeros : mean + mine.task * n;
             double *sum = sums + k * 5 * n;
-            for (long i = mine.first; i < mine.last; i++) {
-                const float *here = result(s, y, x, forth, i), *ei = e + i * windows * n, *gi = g + i * windows * n;
+            for (long i = mine.first, some; i < mine.last; i += some) {
+                some = least(together(s), mine.last - i);
+                const float *here = result(s, y, x, forth, i, some), *ei = e + i * windows * n, *gi = g + i * windows * n;
                 float *qi = q + i * pixels * n;
-                convolve(s, 0, qi, x + i * inputs(s), s->in, also_forth, n, 0);
-                if (hx) convolve(s, 0, qi, hx + i * inputs(s), s->in, forth, n, 1);
-                sum_passed(s, sum, gi, ei, center, f, windows);
-                for (long j = 0; j < pixels; j += FEW) for (long c = 0; c < n; c += LANES) {
-                    const long last = least(j + FEW, pixels);
+                convolve(s, 0, qi, x + i * inputs(s), some, s->in, also_forth, n, 0);
+                if (hx) convolve(s, 0, qi, hx + i * inputs(s), some, s->in, forth, n, 1);
+                sum_passed(s, sum, gi, ei, center, f, some * windows);
+                for (long j = 0; j < some * pixels; j += FEW) for (long c = 0; c < n; c += LANES) {
+                    const long last = least(j + FEW, some * pixels);
                     vec plain[CHAINS] = {0}, moment[CHAINS] = {0};
                     for (long l = j; l < last; l += CHAINS) UNROLLED(m, CHAINS) if (l + m < last) {
                         const vec value = VEC(qi + (l + m) * n + c);
@@ -906,7 +913,10 @@ int innerloop_double_backward(
                     }
                     widen(sum + 2 * n + c, total(plain)), widen(sum + 3 * n + c, total(moment));
                 }
-                POOLED(s, meet_of, sum + 4 * n, here, ei, gi, qi, f)
+                EACH(j, some) {
+                    const long window = j * windows * n, pixel = j * pixels * n;
+                    POOLED(s, meet_of, sum + 4 * n, here + pixel, ei + window, gi + window, qi + pixel, f)
+                }
             }
         }
 #pragma omp for schedule(static)
@@ -950,18 +960,25 @@ int innerloop_double_backward(
             }
             float *by = factors + mine.task * 10 * n, *to = of_filters + k * filter;
             const Affine f = affine(s, mine.task, a, b, mean, var, eps);
-            for (long i = mine.first; i < mine.last; i++) {
-                const float *here = result(s, y, x, forth, i), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
-                POOLED(s, gathered_of, gg + i * windows * n, here, ei, qi, f, by + 7 * n)
-                float *was = kept(GRADIENT, pixels * n * 4);
-                field(s, was, here, ei, gi, 0, f, (Factors){by, by + n, by + 2 * n, 0});
-                if (hx) correlate(s, to, hx + i * inputs(s), was, 1);
-                if (gx) convolve(s, 1, gx + i * inputs(s), was, n, also_back, s->in, 0);
-                const Factors through = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
-                field(s, gy ? gy + i * pixels * n : was, here, ei, gi, qi, f, through);
+            for (long i = mine.first, some; i < mine.last; i += some) {
+                some = least(together(s), mine.last - i);
+                const float *here = result(s, y, x, forth, i, some), *qi = q + i * pixels * n, *ei = e + i * windows * n, *gi = g + i * windows * n;
+                float *was = kept(GRADIENT, some * pixels * n * 4), *through = gy ? gy + i * pixels * n : was;
+                EACH(j, some) {
+                    const long window = j * windows * n, pixel = j * pixels * n;
+                    POOLED(s, gathered_of, gg + i * windows * n + window, here + pixel, ei + window, qi + pixel, f, by + 7 * n)
+                    field(s, was + pixel, here + pixel, ei + window, gi + window, 0, f, (Factors){by, by + n, by + 2 * n, 0});
+                }
+                if (hx) correlate(s, to, hx + i * inputs(s), was, some);
+                if (gx) convolve(s, 1, gx + i * inputs(s), was, some, n, also_back, s->in, 0);
+                EACH(j, some) {
+                    const long window = j * windows * n, pixel = j * pixels * n;
+                    const Factors factor = {by + 3 * n, by + 4 * n, by + 5 * n, by + 6 * n};
+                    field(s, through + pixel, here + pixel, ei + window, gi + window, qi + pixel, f, factor);
+                }
                 if (gy) continue;
-                correlate(s, to, x + i * inputs(s), was, 1);
-                if (gx) convolve(s, 1, gx + i * inputs(s), was, n, back, s->in, 1);
+                correlate(s, to, x + i * inputs(s), was, some);
+                if (gx) convolve(s, 1, gx + i * inputs(s), was, some, n, back, s->in, 1);
             }
         }
         join_filters(s, gw, of_filters);
