@@ -24,7 +24,6 @@ from innerloop.engine.replay.plan import (
     RANK,
     Call,
     Operation,
-    Plan,
     Step,
     Unsupported,
     View,
@@ -68,14 +67,15 @@ def faster(recording: Recording, inputs: Sequence[Tensor]) -> Way | None:
     ones. None while the C code is being built, which does not stop the caller.
     """
     try:
-        plan = planned(recording.module.graph)
-        if sum(plan.sizes) > MAX_NUMBERS:
+        graph = recording.module.graph
+        fake = {node: node.meta.get("val") for node in graph.nodes}
+        if sum(planned(graph, fake).sizes) > MAX_NUMBERS:
             return recording
         if not _Library.is_known():
             return None
         if (code := _Library.code) is None:
             return recording
-        replay = _Replay(code, recording, plan, inputs)
+        replay = _Replay(code, recording, inputs)
         return replay if replay.is_faster(inputs) else recording
     except Exception:  # whatever it is, the recording is right
         return recording
@@ -138,9 +138,11 @@ class _Replay:
         self,
         code: ctypes.CDLL,
         recording: Recording,
-        plan: Plan,
         inputs: Sequence[Tensor],
     ):
+        graph = recording.module.graph
+        with torch.no_grad():
+            plan = planned(graph, _values(graph, inputs))
         self.code, self.recording, self.plan = code, recording, plan
         self.buffers = [
             torch.zeros(n, dtype=dtype)
@@ -276,11 +278,22 @@ class _Replay:
             for view, result in zip(operation.call.outs, results, strict=True):
                 self.tensor(view).copy_(result)
         generator = torch.Generator().manual_seed(0)
-        return [
+        steps = [
             step
             for operation in self.plan.operations
             for step in self.chosen(operation, values, generator)
         ]
+        for step in steps:
+            if isinstance(step, Call):
+                self.check(step, values[step.node])
+        return steps
+
+    def check(self, call: Call, expected: Any) -> None:
+        """Raises Unsupported where PyTorch itself has other bits on the buffers."""
+        expected = [expected] if isinstance(expected, Tensor) else list(expected or ())
+        self.called(call)()
+        if not same_bits([self.tensor(view) for view in call.outs], expected):
+            raise Unsupported(f"other results of {call.node.target} on the buffers")
 
     def chosen(
         self,

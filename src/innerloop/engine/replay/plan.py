@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -163,15 +163,20 @@ class Plan:
         return self.constants[value]
 
 
-def planned(graph: fx.Graph) -> Plan:
-    """The plan of a graph that was recorded with fake tensors.
+Values = Mapping[fx.Node, Any]  # what the nodes of a graph return
+
+
+def planned(graph: fx.Graph, values: Values) -> Plan:
+    """The plan of a graph, from what its nodes return. The fake tensors of a recording
+    would do, but for the strides of dimensions of size 1, which can differ from those
+    of real tensors, and by which PyTorch chooses how to multiply.
 
     Raises Unsupported where it writes to its tensors, or where they are on a GPU.
     """
     firsts = Counter(
         value.shape[0]
         for node in graph.nodes
-        if isinstance(value := node.meta.get("val"), Tensor) and value.ndim > 1
+        if isinstance(value := values.get(node), Tensor) and value.ndim > 1
     )
     plan = Plan(tiles=firsts.most_common(1)[0][0] if firsts else 1)
     views: dict[fx.Node, View] = {}
@@ -180,28 +185,28 @@ def planned(graph: fx.Graph) -> Plan:
         if node.op == "output":
             plan.outputs = [None if n is None else views[n] for n in node.args[0]]
         elif node.op == "placeholder":
-            views[node] = plan.like(_tensors(node)[0])
+            views[node] = plan.like(_tensors(node, values)[0])
             plan.inputs.append(views[node])
         elif node.op != "call_function":
             raise Unsupported(node.op)
         elif node.target is operator.getitem and node.args[0] in parts:
             views[node] = parts[node.args[0]][node.args[1]]
-        elif (view := _viewed(node, views)) is not None:
+        elif (view := _viewed(node, values, views)) is not None:
             views[node] = view
-        elif not _only_views(node):
-            parts[node] = _operation(plan, node, views)
-            if isinstance(node.meta.get("val"), Tensor):
+        elif not _only_views(node, values):
+            parts[node] = _operation(plan, node, values, views)
+            if isinstance(values.get(node), Tensor):
                 views[node] = parts[node][0]
     return plan
 
 
-def _viewed(node: fx.Node, views: dict[fx.Node, View]) -> View | None:
+def _viewed(node: fx.Node, values: Values, views: dict[fx.Node, View]) -> View | None:
     """The result of a node that is a view of another tensor."""
-    value = node.meta.get("val")
+    value = values.get(node)
     if not isinstance(value, Tensor) or not value.numel():
         return None
-    for base in _bases(node):
-        other = base.meta["val"]
+    for base in _bases(node, values):
+        other = values[base]
         if base in views and _shared(other, value):
             where, ahead = views[base], value.storage_offset() - other.storage_offset()
             return View(
@@ -213,23 +218,23 @@ def _viewed(node: fx.Node, views: dict[fx.Node, View]) -> View | None:
     return None
 
 
-def _only_views(node: fx.Node) -> bool:
+def _only_views(node: fx.Node, values: Values) -> bool:
     """Whether a node is a list of views, such as those of a split."""
-    values = node.meta.get("val")
-    return isinstance(values, list | tuple) and all(
-        any(_shared(base.meta["val"], value) for base in _bases(node))
-        for value in values
+    parts = values.get(node)
+    return isinstance(parts, list | tuple) and all(
+        any(_shared(values[base], part) for base in _bases(node, values))
+        for part in parts
     )
 
 
-def _bases(node: fx.Node) -> list[fx.Node]:
+def _bases(node: fx.Node, values: Values) -> list[fx.Node]:
     """The tensors that a node reads, also those that it reads a view of in a list."""
     found = []
     for other in node.all_input_nodes:
-        if isinstance(other.meta.get("val"), Tensor):
+        if isinstance(values.get(other), Tensor):
             found.append(other)
         else:
-            found += _bases(other)
+            found += _bases(other, values)
     return found
 
 
@@ -238,19 +243,19 @@ def _shared(a: Tensor, b: Tensor) -> bool:
 
 
 def _operation(
-    plan: Plan, node: fx.Node, views: dict[fx.Node, View]
+    plan: Plan, node: fx.Node, values: Values, views: dict[fx.Node, View]
 ) -> tuple[View, ...]:
     """The results of an operation, which is added to the plan."""
     if node.target._schema.is_mutable:  # pyright: ignore
         raise Unsupported(str(node.target))
-    values, before = _tensors(node), len(plan.sizes)
-    outs = tuple(map(plan.like, values))
+    results, before = _tensors(node, values), len(plan.sizes)
+    outs = tuple(map(plan.like, results))
     if not all(n in views for n in node.all_input_nodes):
         raise Unsupported(f"{node.target} of a list")
     operands = {n: views[n] for n in node.all_input_nodes}
     candidates = ()
     write = OPERATIONS.get(node.target)
-    reals = [*values, *(n.meta["val"] for n in operands)]
+    reals = [*results, *(values[n] for n in operands)]
     if write and all(v.dtype == torch.float32 and v.numel() for v in reals):
         arguments: Any = map_arg(node.args, operands.__getitem__)  # pyright: ignore[reportArgumentType]
         try:
@@ -264,16 +269,16 @@ def _operation(
     return outs
 
 
-def _tensors(node: fx.Node) -> list[Tensor]:
+def _tensors(node: fx.Node, values: Values) -> list[Tensor]:
     """The tensors that a node returns."""
-    value = node.meta.get("val")
+    value = values.get(node)
     if value is None:
         return []
-    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-    for value in values:
-        if not isinstance(value, Tensor) or value.device.type != "cpu":
-            raise Unsupported(f"{node.target} returns {value}")
-    return values
+    results: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for result in results:
+        if not isinstance(result, Tensor) or result.device.type != "cpu":
+            raise Unsupported(f"{node.target} returns {result}")
+    return results
 
 
 # -- numbers
