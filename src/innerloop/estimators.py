@@ -866,7 +866,7 @@ def _in_evaluation_mode(learner: Learner) -> Learner:
     tensors = [*learner.parameters(), *learner.buffers()]
     # tensors made under inference mode cannot be differentiated: these are copied
     shared = [learner.reader, *(t for t in tensors if not t.is_inference())]
-    # a module has a dozen dictionaries of hooks: copying them takes most of the time
+    # a module has a dozen dictionaries of hooks, and copying each takes time
     for module in learner.modules():
         shared += [kept for name, kept in vars(module).items() if "_hooks" in name]
     return copy.deepcopy(learner, {id(part): part for part in shared}).eval()
